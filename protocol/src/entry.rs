@@ -1,0 +1,405 @@
+//! The ledger entry: what a hub writes down, signed and chained.
+//!
+//! An entry is a COSE_Sign1 object by the hub
+//! ([`ObjectType::LedgerEntry`](crate::cose::ObjectType)) whose payload is an
+//! [`Entry`]. The chain runs over the payloads: `previous` is SHA-256 of the
+//! previous entry's payload, so signing can happen after chaining.
+
+use minicbor::{Decode, Encode};
+
+use crate::cbor;
+use crate::codes::codes;
+use crate::enrolment::Registration;
+use crate::id::{DeviceId, Digest, KeyId, PaymentId};
+use crate::reason::Reason;
+use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
+
+codes! {
+    /// How far the hub's clock can be trusted.
+    pub enum ClockQuality {
+        /// Never compared with the gateway's since the hub started.
+        Unsynchronised = 1, "unsynchronised";
+        /// Agrees with the gateway's time.
+        Synchronised = 2, "synchronised";
+        /// Jumped; limits are reduced.
+        Suspect = 3, "suspect";
+    }
+}
+
+/// When an entry was made. Order is the sequence, never a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct EntryTime {
+    /// Wall clock, milliseconds since 1970 UTC.
+    #[n(1)]
+    pub wall_ms: u64,
+    /// Monotonic clock, milliseconds since an arbitrary point of this boot.
+    #[n(2)]
+    pub monotonic_ms: u64,
+    /// Which boot the monotonic clock belongs to.
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub boot: [u8; 16],
+    /// How far the wall clock can be trusted.
+    #[n(4)]
+    pub quality: ClockQuality,
+}
+
+/// The payload of a ledger entry.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Entry {
+    /// Counts entries from 1 without gaps.
+    #[n(1)]
+    pub sequence: u64,
+    /// [`Entry::digest`] of the entry before; [`Digest::ZERO`] for the first.
+    #[n(2)]
+    pub previous: Digest,
+    /// When.
+    #[n(3)]
+    pub time: EntryTime,
+    /// The policy in force; 0 for none.
+    #[n(4)]
+    pub policy_version: u64,
+    /// What happened.
+    #[n(5)]
+    pub event: Event,
+}
+
+impl Entry {
+    /// The digest that the next entry chains to, given the entry's payload.
+    pub fn digest(payload: &[u8]) -> Digest {
+        Digest::of(payload)
+    }
+
+    /// Encodes the payload.
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::encode(self)
+    }
+}
+
+codes! {
+    /// What a void leads to.
+    pub enum VoidEffect {
+        /// The payment had not been sent and never will be.
+        CancelledBeforeSending = 1, "cancelled-before-sending";
+        /// The payment was or may have been sent; a reversal is queued.
+        ReversalQueued = 2, "reversal-queued";
+    }
+}
+
+codes! {
+    /// Why an item waits for a person instead of being sent.
+    pub enum ParkReason {
+        /// The gateway says that the id was used with other content.
+        GatewayConflict = 1, "gateway-conflict";
+        /// The gateway refuses the message itself.
+        GatewayRefusesMessage = 2, "gateway-refuses-message";
+        /// The most attempts have been made.
+        AttemptsExhausted = 3, "attempts-exhausted";
+        /// The sealed card is missing or does not match.
+        SealedCardMissing = 4, "sealed-card-missing";
+        /// The gateway refuses the hub's credentials.
+        GatewayRefusesHub = 5, "gateway-refuses-hub";
+    }
+}
+
+codes! {
+    /// How the hub stands to the gateway.
+    pub enum WanState {
+        /// The gateway answers in time.
+        Online = 1, "online";
+        /// The gateway answers late or not always; it is still asked.
+        Degraded = 2, "degraded";
+        /// The gateway does not answer; the hub decides.
+        Offline = 3, "offline";
+    }
+}
+
+codes! {
+    /// Why the connectivity changed.
+    pub enum WanReason {
+        /// The hub has just started.
+        Starting = 1, "starting";
+        /// Enough good answers in a row.
+        AnswersGood = 2, "answers-good";
+        /// A probe or payment failed.
+        SomeFailed = 3, "some-failed";
+        /// Too many failures in a row.
+        ManyFailed = 4, "many-failed";
+        /// Answers take too long.
+        AnswersSlow = 5, "answers-slow";
+    }
+}
+
+/// The decision on a payment.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct DecisionRecord {
+    /// The decision.
+    #[n(1)]
+    pub decision: Decision,
+    /// Why.
+    #[n(2)]
+    pub reason: Reason,
+    /// What to do instead, with a fallback.
+    #[n(3)]
+    pub fallback: Option<FallbackAction>,
+    /// As what an approved payment goes to the gateway.
+    #[n(4)]
+    pub submission: Option<Submission>,
+    /// The gateway's word, if it was asked and answered in time.
+    #[n(5)]
+    pub gateway: Option<GatewayResult>,
+    /// Whether the gateway was asked and may have taken the payment although
+    /// the answer was no: a reversal is then queued.
+    #[n(6)]
+    pub reversal_queued: bool,
+}
+
+/// What happened. Numbers are never reused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Event {
+    /// The hub started. The first entry of every ledger is one.
+    #[n(1)]
+    #[cbor(map)]
+    HubStarted {
+        /// The program's version.
+        #[n(1)]
+        version: String,
+        /// Bytes of an unfinished write that were cut off the journal's end.
+        #[n(2)]
+        torn_bytes: u64,
+    },
+    /// The hub stopped in good order.
+    #[n(2)]
+    HubStopped,
+    /// A payment was received and is being asked online.
+    #[n(10)]
+    #[cbor(map)]
+    PaymentOpened {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// Who asks.
+        #[n(2)]
+        device: DeviceId,
+        /// The signed request as received.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Vec<u8>,
+    },
+    /// A payment was decided.
+    #[n(11)]
+    #[cbor(map)]
+    PaymentDecided {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// Who asked.
+        #[n(2)]
+        device: DeviceId,
+        /// The signed request as received, unless
+        /// [`Event::PaymentOpened`] holds it.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Option<Vec<u8>>,
+        /// The decision.
+        #[n(4)]
+        record: DecisionRecord,
+    },
+    /// The gateway gave its final answer to a payment that was decided
+    /// offline.
+    #[n(12)]
+    #[cbor(map)]
+    PaymentSettled {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// The gateway's word.
+        #[n(2)]
+        gateway: GatewayResult,
+    },
+    /// A device voided a payment.
+    #[n(13)]
+    #[cbor(map)]
+    PaymentVoided {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// The signed request as received.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Vec<u8>,
+        /// What follows.
+        #[n(3)]
+        effect: VoidEffect,
+    },
+    /// The gateway confirmed a reversal.
+    #[n(14)]
+    #[cbor(map)]
+    PaymentReversed {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// The gateway's word.
+        #[n(2)]
+        gateway: GatewayResult,
+    },
+    /// A payment or its reversal waits for a person.
+    #[n(15)]
+    #[cbor(map)]
+    PaymentParked {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// Why.
+        #[n(2)]
+        reason: ParkReason,
+        /// The gateway's words, shortened to 200 bytes.
+        #[n(3)]
+        detail: String,
+    },
+    /// A person put a parked payment back into the queue.
+    #[n(16)]
+    #[cbor(map)]
+    PaymentReleased {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// Who.
+        #[n(2)]
+        operator: String,
+    },
+    /// A device was enrolled.
+    #[n(20)]
+    #[cbor(map)]
+    DeviceEnrolled {
+        /// The device.
+        #[n(1)]
+        registration: Registration,
+    },
+    /// A device was blocked or unblocked.
+    #[n(21)]
+    #[cbor(map)]
+    DeviceBlocked {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// Blocked (true) or unblocked (false).
+        #[n(2)]
+        blocked: bool,
+        /// Who.
+        #[n(3)]
+        operator: String,
+    },
+    /// A policy was activated.
+    #[n(30)]
+    #[cbor(map)]
+    PolicyActivated {
+        /// Its version.
+        #[n(1)]
+        version: u64,
+        /// The key that signed it.
+        #[n(2)]
+        key: KeyId,
+        /// The signed policy as received.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        policy: Vec<u8>,
+    },
+    /// The connectivity changed.
+    #[n(40)]
+    #[cbor(map)]
+    WanChanged {
+        /// From.
+        #[n(1)]
+        from: WanState,
+        /// To.
+        #[n(2)]
+        to: WanState,
+        /// Why.
+        #[n(3)]
+        reason: WanReason,
+    },
+    /// The clock became suspect, or trusted again.
+    #[n(50)]
+    #[cbor(map)]
+    ClockChanged {
+        /// How far it can be trusted from now on.
+        #[n(1)]
+        quality: ClockQuality,
+        /// By how much the wall clock jumped, in milliseconds.
+        #[n(2)]
+        jump_ms: i64,
+    },
+    /// Somebody did something by hand that no other event records.
+    #[n(60)]
+    #[cbor(map)]
+    OperatorActed {
+        /// Who.
+        #[n(1)]
+        operator: String,
+        /// What.
+        #[n(2)]
+        action: String,
+    },
+}
+
+impl Event {
+    /// The event's number.
+    pub const fn number(&self) -> u16 {
+        match self {
+            Self::HubStarted { .. } => 1,
+            Self::HubStopped => 2,
+            Self::PaymentOpened { .. } => 10,
+            Self::PaymentDecided { .. } => 11,
+            Self::PaymentSettled { .. } => 12,
+            Self::PaymentVoided { .. } => 13,
+            Self::PaymentReversed { .. } => 14,
+            Self::PaymentParked { .. } => 15,
+            Self::PaymentReleased { .. } => 16,
+            Self::DeviceEnrolled { .. } => 20,
+            Self::DeviceBlocked { .. } => 21,
+            Self::PolicyActivated { .. } => 30,
+            Self::WanChanged { .. } => 40,
+            Self::ClockChanged { .. } => 50,
+            Self::OperatorActed { .. } => 60,
+        }
+    }
+
+    /// The event's name, as people see it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::HubStarted { .. } => "hub-started",
+            Self::HubStopped => "hub-stopped",
+            Self::PaymentOpened { .. } => "payment-opened",
+            Self::PaymentDecided { .. } => "payment-decided",
+            Self::PaymentSettled { .. } => "payment-settled",
+            Self::PaymentVoided { .. } => "payment-voided",
+            Self::PaymentReversed { .. } => "payment-reversed",
+            Self::PaymentParked { .. } => "payment-parked",
+            Self::PaymentReleased { .. } => "payment-released",
+            Self::DeviceEnrolled { .. } => "device-enrolled",
+            Self::DeviceBlocked { .. } => "device-blocked",
+            Self::PolicyActivated { .. } => "policy-activated",
+            Self::WanChanged { .. } => "wan-changed",
+            Self::ClockChanged { .. } => "clock-changed",
+            Self::OperatorActed { .. } => "operator-acted",
+        }
+    }
+
+    /// The payment that the event is about, if it is about one.
+    pub const fn payment_id(&self) -> Option<PaymentId> {
+        match self {
+            Self::PaymentOpened { payment_id, .. }
+            | Self::PaymentDecided { payment_id, .. }
+            | Self::PaymentSettled { payment_id, .. }
+            | Self::PaymentVoided { payment_id, .. }
+            | Self::PaymentReversed { payment_id, .. }
+            | Self::PaymentParked { payment_id, .. }
+            | Self::PaymentReleased { payment_id, .. } => Some(*payment_id),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Frames: what travels on a QUIC stream.
+//!
+//! A frame is a length (u32, big-endian) and that many bytes of CBOR, an
+//! array of the frame's number and a map of its fields. One request a
+//! client-opened bidirectional stream, then FIN; the answer the same way.
+//! A push is one frame on a stream that the hub opens.
+
+use minicbor::{Decode, Encode};
+
+use crate::cbor;
+use crate::id::{HubId, PaymentId};
+use crate::payment::{SealedCard, check_text};
+use crate::refusal::{Refusal, RefusalCode};
+
+/// The longest frame, in bytes, without its length.
+pub const MAX_FRAME: usize = 16 * 1024;
+
+/// What a device asks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Who are you, and what time is it?
+    #[n(1)]
+    #[cbor(map)]
+    Hello {
+        /// The device app's name and version, 1 to 64 bytes.
+        #[n(1)]
+        app: String,
+    },
+    /// Decide this payment.
+    #[n(2)]
+    #[cbor(map)]
+    Pay {
+        /// A signed [`PaymentRequest`](crate::PaymentRequest).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Vec<u8>,
+        /// The sealed card data.
+        #[n(2)]
+        sealed_card: SealedCard,
+    },
+    /// Void this payment.
+    #[n(3)]
+    #[cbor(map)]
+    Void {
+        /// A signed [`VoidRequest`](crate::VoidRequest).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Vec<u8>,
+    },
+    /// Where does this payment stand?
+    #[n(4)]
+    #[cbor(map)]
+    Status {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+    },
+    /// Enrol this device; only on the enrolment endpoint.
+    #[n(5)]
+    #[cbor(map)]
+    Enrol {
+        /// A signed [`EnrolmentRequest`](crate::EnrolmentRequest).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Vec<u8>,
+    },
+}
+
+impl Request {
+    /// Holds what is not signed to the ranges that the protocol states.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Hello { app } => check_text("app", app),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Who the hub is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct HubInfo {
+    /// The hub's identity.
+    #[n(1)]
+    pub hub: HubId,
+    /// The wire version it speaks.
+    #[n(2)]
+    pub wire_version: u16,
+    /// What people call the shop.
+    #[n(3)]
+    pub store: String,
+    /// The hub's clock, milliseconds since 1970 UTC.
+    #[n(4)]
+    pub time_ms: u64,
+    /// The policy in force; 0 for none.
+    #[n(5)]
+    pub policy_version: u64,
+    /// Whether the gateway answers.
+    #[n(6)]
+    pub wan: crate::entry::WanState,
+}
+
+/// What the hub answers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    /// To [`Request::Hello`].
+    #[n(101)]
+    #[cbor(map)]
+    Hello {
+        /// Who the hub is.
+        #[n(1)]
+        info: HubInfo,
+    },
+    /// To [`Request::Pay`]: the decision.
+    #[n(102)]
+    #[cbor(map)]
+    Receipt {
+        /// A signed [`Receipt`](crate::Receipt).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        receipt: Vec<u8>,
+    },
+    /// To [`Request::Void`] and [`Request::Status`].
+    #[n(103)]
+    #[cbor(map)]
+    Status {
+        /// A signed [`PaymentStatus`](crate::PaymentStatus).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        status: Vec<u8>,
+        /// The receipt, once there is a decision.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        receipt: Option<Vec<u8>>,
+    },
+    /// To [`Request::Enrol`].
+    #[n(105)]
+    #[cbor(map)]
+    Enrolled {
+        /// A signed [`Registration`](crate::Registration).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        registration: Vec<u8>,
+    },
+    /// To anything: a numbered error.
+    #[n(199)]
+    #[cbor(map)]
+    Refused {
+        /// Which, and why.
+        #[n(1)]
+        refusal: Refusal,
+    },
+}
+
+/// What the hub tells a connected device unasked.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Push {
+    /// A payment of this device moved on: settled, declined at replay,
+    /// reversed, parked.
+    #[n(201)]
+    #[cbor(map)]
+    Status {
+        /// A signed [`PaymentStatus`](crate::PaymentStatus).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        status: Vec<u8>,
+    },
+    /// Another policy is in force.
+    #[n(202)]
+    #[cbor(map)]
+    Policy {
+        /// Its version.
+        #[n(1)]
+        version: u64,
+    },
+}
+
+/// A frame with its length in front, ready to be written to a stream.
+pub fn to_wire<T: Encode<()>>(frame: &T) -> Vec<u8> {
+    let body = cbor::encode(frame);
+    let mut out = Vec::with_capacity(4 + body.len());
+    // A frame above 4 GiB cannot be built from parts that are each bounded.
+    out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(&body);
+    out
+}
+
+/// Reads everything that a peer sent on one stream, up to and including FIN:
+/// exactly one frame.
+pub fn from_wire<T>(bytes: &[u8]) -> Result<T, Refusal>
+where
+    T: Encode<()> + for<'b> Decode<'b, ()>,
+{
+    let Some((length, body)) = bytes.split_first_chunk::<4>() else {
+        return Err(Refusal::new(
+            RefusalCode::Truncated,
+            "the frame ends inside its length",
+        ));
+    };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if length > MAX_FRAME {
+        return Err(oversized());
+    }
+    match body.len() {
+        have if have < length => Err(Refusal::new(
+            RefusalCode::Truncated,
+            "the frame is shorter than its length says",
+        )),
+        have if have > length => Err(Refusal::new(RefusalCode::Trailing, "bytes follow the frame")),
+        _ => decode_body(body),
+    }
+}
+
+/// The refusal of a frame above [`MAX_FRAME`].
+pub fn oversized() -> Refusal {
+    Refusal::new(RefusalCode::Oversized, "a frame has at most 16384 bytes")
+}
+
+fn decode_body<T>(body: &[u8]) -> Result<T, Refusal>
+where
+    T: Encode<()> + for<'b> Decode<'b, ()>,
+{
+    cbor::decode(body).map_err(|error| match error {
+        // How a device finds out that the hub is older, or that it used the
+        // wrong endpoint. Only the frame's own number counts.
+        cbor::CborError::UnknownVariant(number) if own_number(body) == Some(number) => Refusal::new(
+            RefusalCode::UnknownFrame,
+            format!("frame number {number} is not known here"),
+        ),
+        error => error.into(),
+    })
+}
+
+fn own_number(body: &[u8]) -> Option<i64> {
+    let mut decoder = minicbor::Decoder::new(body);
+    decoder.array().ok()?;
+    decoder.i64().ok()
+}

@@ -1,0 +1,57 @@
+//! What goes over the wire between payment devices and a hub, and what is
+//! signed: the payment request, the receipt, the ledger entry, the enrolment.
+//!
+//! Pure: no I/O, no clock, no randomness, no async. Devices link this crate
+//! too. `docs/protocol.md` is the contract in words and `protocol/vectors`
+//! holds the bytes.
+//!
+//! Standards followed: CBOR in its deterministic form (RFC 8949 §4.2), COSE
+//! (RFC 9052) with the fully specified algorithm Ed25519 (RFC 9864),
+//! currencies by ISO 4217, countries by ISO 3166-1, amounts in minor units.
+
+pub mod card_number;
+pub mod cbor;
+mod codes;
+pub mod cose;
+pub mod discovery;
+pub mod enrolment;
+pub mod entry;
+pub mod frame;
+pub mod id;
+pub mod money;
+pub mod payment;
+pub mod reason;
+pub mod receipt;
+pub mod refusal;
+
+pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
+pub use entry::{Entry, EntryTime, Event};
+pub use frame::{Answer, Push, Request};
+pub use id::{DeviceId, Digest, HubId, KeyId, PaymentId};
+pub use money::{Currency, MAX_AMOUNT_MINOR};
+pub use payment::{
+    CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, PaymentRequest, SealedCard,
+    Verification, VoidRequest,
+};
+pub use reason::{Reason, Retry};
+pub use receipt::{
+    Decision, FallbackAction, GatewayResult, PaymentState, PaymentStatus, Receipt, Submission,
+};
+pub use refusal::{Refusal, RefusalCode};
+
+/// The application protocol that devices and hub agree on in the TLS
+/// handshake. A wire version that is not compatible gets a new name.
+pub const ALPN: &[u8] = b"store-hub/1";
+
+/// The application protocol of the enrolment endpoint, which is open only
+/// while an enrolment code is outstanding.
+pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
+
+/// The wire version in mDNS TXT records and in [`frame::HubInfo`].
+pub const WIRE_VERSION: u16 = 1;
+
+/// The DNS-SD type under which a hub registers itself.
+pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";
+
+/// The DNS-SD type under which a payment device registers itself.
+pub const MDNS_DEVICE_TYPE: &str = "_pos-device._udp.local.";

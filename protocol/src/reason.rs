@@ -1,0 +1,227 @@
+//! Why a payment was declined or sent another way. A contract: numbers are
+//! never reused, and smaller numbers take precedence.
+
+use crate::codes::codes;
+
+codes! {
+    /// The reason of a decision, in order of precedence: of several that
+    /// apply, the one with the smallest number is given.
+    pub enum Reason {
+        /// Approved: nothing stands against it.
+        None = 0, "none";
+        /// The card itself refused (AAC).
+        CardRefused = 110, "card-refused";
+        /// The device is blocked.
+        DeviceBlocked = 120, "device-blocked";
+        /// The hub takes payments in another currency.
+        CurrencyNotAccepted = 130, "currency-not-accepted";
+        /// The gateway, online, said no.
+        GatewayDeclined = 150, "gateway-declined";
+        /// The device stopped asking before an answer was found; what may
+        /// have reached the gateway is being reversed.
+        Abandoned = 160, "abandoned";
+        /// The queue of payments to send is full.
+        QueueFull = 170, "queue-full";
+        /// There is no policy, so nothing may be approved offline.
+        NoPolicy = 210, "no-policy";
+        /// The policy is not in force yet.
+        PolicyNotYetValid = 211, "policy-not-yet-valid";
+        /// The policy has expired.
+        PolicyExpired = 212, "policy-expired";
+        /// The policy does not allow offline approvals.
+        OfflineDisabled = 213, "offline-disabled";
+        /// The policy does not allow this class of device offline.
+        ClassNotAllowed = 214, "class-not-allowed";
+        /// The shop has been offline for longer than the policy allows.
+        OfflineTooLong = 215, "offline-too-long";
+        /// The hub cannot tell how long the shop has been offline, because
+        /// its clock is in doubt, and the limits for that case are reached.
+        ClockInDoubt = 216, "clock-in-doubt";
+        /// The card's scheme is not accepted offline.
+        SchemeNotAllowed = 310, "scheme-not-allowed";
+        /// The card's funding is not accepted offline.
+        FundingNotAllowed = 311, "funding-not-allowed";
+        /// This way of reading the card is not accepted offline.
+        EntryModeNotAllowed = 320, "entry-mode-not-allowed";
+        /// The PIN would have to be checked by the issuer.
+        OnlinePinNotPossible = 321, "online-pin-not-possible";
+        /// Above the limit for contactless without verification.
+        VerificationRequired = 330, "verification-required";
+        /// The amount is above the ceiling for one payment.
+        TransactionCeiling = 410, "transaction-ceiling";
+        /// The card's exposure would pass its ceiling.
+        CardCeiling = 420, "card-ceiling";
+        /// The device's exposure would pass its ceiling.
+        DeviceCeiling = 421, "device-ceiling";
+        /// The store's exposure would pass its ceiling.
+        StoreCeiling = 422, "store-ceiling";
+        /// Too many consecutive offline payments with this card.
+        CardConsecutiveLimit = 520, "card-consecutive-limit";
+        /// Too many consecutive offline payments at this device.
+        DeviceConsecutiveLimit = 521, "device-consecutive-limit";
+        /// Too many consecutive offline payments in the store.
+        StoreConsecutiveLimit = 522, "store-consecutive-limit";
+    }
+}
+
+/// Whether asking again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// No: the answer for this card or device stays the same.
+    Final,
+    /// Yes, as a new payment, once the network is back or the queue is sent.
+    WhenOnline,
+    /// Yes, as a new payment, the card read or the holder verified otherwise.
+    Otherwise,
+}
+
+impl Reason {
+    /// Whether asking again (under a new payment id) can help.
+    pub const fn retry(self) -> Retry {
+        match self {
+            Self::None
+            | Self::CardRefused
+            | Self::DeviceBlocked
+            | Self::CurrencyNotAccepted
+            | Self::GatewayDeclined => Retry::Final,
+            Self::EntryModeNotAllowed | Self::OnlinePinNotPossible | Self::VerificationRequired => {
+                Retry::Otherwise
+            }
+            _ => Retry::WhenOnline,
+        }
+    }
+
+    /// What the cashier reads, in French.
+    pub const fn text_fr(self) -> &'static str {
+        match self {
+            Self::None => "Paiement accepté.",
+            Self::CardRefused => "Carte refusée par la carte elle-même. Demandez un autre moyen de paiement.",
+            Self::DeviceBlocked => {
+                "Cet appareil est bloqué. Utilisez un autre appareil et prévenez le responsable."
+            }
+            Self::CurrencyNotAccepted => "Devise non acceptée. Encaissez dans la devise du magasin.",
+            Self::GatewayDeclined => "Paiement refusé par la banque. Demandez un autre moyen de paiement.",
+            Self::Abandoned => "Paiement interrompu et annulé. Recommencez.",
+            Self::QueueFull => "Trop de paiements en attente d’envoi. Demandez un autre moyen de paiement.",
+            Self::NoPolicy => {
+                "Pas de réseau, et aucune règle hors ligne n’est installée. Demandez un autre moyen de paiement."
+            }
+            Self::PolicyNotYetValid => {
+                "Pas de réseau, et les règles hors ligne ne sont pas encore en vigueur. Demandez un autre moyen de paiement."
+            }
+            Self::PolicyExpired => {
+                "Pas de réseau, et les règles hors ligne ont expiré. Demandez un autre moyen de paiement."
+            }
+            Self::OfflineDisabled => {
+                "Pas de réseau, et le mode hors ligne est désactivé. Demandez un autre moyen de paiement."
+            }
+            Self::ClassNotAllowed => {
+                "Pas de réseau : ce type d’appareil n’accepte pas de carte hors ligne. Utilisez un autre appareil."
+            }
+            Self::OfflineTooLong => {
+                "Le magasin est hors ligne depuis trop longtemps. Demandez un autre moyen de paiement."
+            }
+            Self::ClockInDoubt => {
+                "L’horloge du boîtier est douteuse et la limite prudente est atteinte. Demandez un autre moyen de paiement."
+            }
+            Self::SchemeNotAllowed => {
+                "Pas de réseau : cette marque de carte n’est pas acceptée hors ligne. Demandez une autre carte."
+            }
+            Self::FundingNotAllowed => {
+                "Pas de réseau : ce type de carte n’est pas accepté hors ligne. Demandez une autre carte."
+            }
+            Self::EntryModeNotAllowed => "Pas de réseau : insérez la carte pour lire la puce.",
+            Self::OnlinePinNotPossible => {
+                "Pas de réseau : la banque ne peut pas vérifier le code. Insérez la carte et composez le code."
+            }
+            Self::VerificationRequired => {
+                "Montant trop élevé sans code : insérez la carte et composez le code."
+            }
+            Self::TransactionCeiling => {
+                "Pas de réseau : montant trop élevé pour un paiement hors ligne. Demandez un autre moyen de paiement."
+            }
+            Self::CardCeiling => {
+                "Pas de réseau : cette carte a atteint sa limite hors ligne. Demandez une autre carte."
+            }
+            Self::DeviceCeiling => {
+                "Pas de réseau : cet appareil a atteint sa limite hors ligne. Utilisez un autre appareil."
+            }
+            Self::StoreCeiling => {
+                "Pas de réseau : le magasin a atteint sa limite hors ligne. Demandez un autre moyen de paiement."
+            }
+            Self::CardConsecutiveLimit => {
+                "Pas de réseau : trop de paiements de suite avec cette carte. Demandez une autre carte."
+            }
+            Self::DeviceConsecutiveLimit => {
+                "Pas de réseau : trop de paiements de suite sur cet appareil. Utilisez un autre appareil."
+            }
+            Self::StoreConsecutiveLimit => {
+                "Pas de réseau : trop de paiements hors ligne de suite. Demandez un autre moyen de paiement."
+            }
+        }
+    }
+
+    /// What the cashier reads, in English.
+    pub const fn text_en(self) -> &'static str {
+        match self {
+            Self::None => "Payment accepted.",
+            Self::CardRefused => "The card itself refused. Ask for another means of payment.",
+            Self::DeviceBlocked => "This device is blocked. Use another device and tell the manager.",
+            Self::CurrencyNotAccepted => "Currency not accepted. Charge in the shop's currency.",
+            Self::GatewayDeclined => "Declined by the bank. Ask for another means of payment.",
+            Self::Abandoned => "The payment was interrupted and cancelled. Start again.",
+            Self::QueueFull => "Too many payments wait to be sent. Ask for another means of payment.",
+            Self::NoPolicy => {
+                "No network, and no offline policy is installed. Ask for another means of payment."
+            }
+            Self::PolicyNotYetValid => {
+                "No network, and the offline policy is not in force yet. Ask for another means of payment."
+            }
+            Self::PolicyExpired => {
+                "No network, and the offline policy has expired. Ask for another means of payment."
+            }
+            Self::OfflineDisabled => {
+                "No network, and offline payments are switched off. Ask for another means of payment."
+            }
+            Self::ClassNotAllowed => {
+                "No network: this kind of device takes no cards offline. Use another device."
+            }
+            Self::OfflineTooLong => {
+                "The shop has been offline for too long. Ask for another means of payment."
+            }
+            Self::ClockInDoubt => {
+                "The hub's clock is in doubt and the cautious limit is reached. Ask for another means of payment."
+            }
+            Self::SchemeNotAllowed => {
+                "No network: this brand of card is not taken offline. Ask for another card."
+            }
+            Self::FundingNotAllowed => {
+                "No network: this type of card is not taken offline. Ask for another card."
+            }
+            Self::EntryModeNotAllowed => "No network: insert the card so that its chip is read.",
+            Self::OnlinePinNotPossible => {
+                "No network: the bank cannot check the PIN. Insert the card and enter the PIN."
+            }
+            Self::VerificationRequired => "Amount too high without a PIN: insert the card and enter the PIN.",
+            Self::TransactionCeiling => {
+                "No network: amount too high for an offline payment. Ask for another means of payment."
+            }
+            Self::CardCeiling => "No network: this card has reached its offline limit. Ask for another card.",
+            Self::DeviceCeiling => {
+                "No network: this device has reached its offline limit. Use another device."
+            }
+            Self::StoreCeiling => {
+                "No network: the shop has reached its offline limit. Ask for another means of payment."
+            }
+            Self::CardConsecutiveLimit => {
+                "No network: too many payments in a row with this card. Ask for another card."
+            }
+            Self::DeviceConsecutiveLimit => {
+                "No network: too many payments in a row on this device. Use another device."
+            }
+            Self::StoreConsecutiveLimit => {
+                "No network: too many offline payments in a row. Ask for another means of payment."
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The shop of the vectors: its keys and what happens in it. Everything is
+//! fixed, so that everybody makes the same bytes.
+
+use ed25519_dalek::SigningKey;
+use hub_protocol::entry::{
+    ClockQuality, DecisionRecord, EntryTime, ParkReason, VoidEffect, WanReason, WanState,
+};
+use hub_protocol::frame::HubInfo;
+use hub_protocol::*;
+
+/// The device's Ed25519 seed is 32 bytes of 0x01; the hub's 0x02; that of
+/// head office's policy key 0x03; that of somebody unknown 0x04.
+pub(crate) fn device_key() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+pub(crate) fn hub_key() -> SigningKey {
+    SigningKey::from_bytes(&[2; 32])
+}
+
+pub(crate) fn policy_key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+pub(crate) fn stranger_key() -> SigningKey {
+    SigningKey::from_bytes(&[4; 32])
+}
+
+/// The TLS keys are the two simplest of P-256: private scalars 1 (hub) and
+/// 2 (device).
+pub(crate) const HUB_POINT: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                             4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+pub(crate) const DEVICE_POINT: &str = "7cf27b188d034f7e8a52380304b51ac3c08969e277f21b35a60b48fc47669978\
+                                07775510db8ed040293d9ac69f7430dbba7dade63ce982299e04b79d227873d1";
+
+/// SubjectPublicKeyInfo (DER) of a P-256 key.
+pub(crate) fn spki(point: &str) -> Vec<u8> {
+    let mut der = crate::files::unhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004");
+    der.extend_from_slice(&crate::files::unhex(point));
+    der
+}
+
+pub(crate) fn device_id() -> DeviceId {
+    DeviceId::of_spki(&spki(DEVICE_POINT))
+}
+
+pub(crate) fn hub_id() -> HubId {
+    HubId::of_spki(&spki(HUB_POINT))
+}
+
+pub(crate) fn payment_id() -> PaymentId {
+    "0192f3a0-1111-7000-8000-00000000cafe".parse().unwrap()
+}
+
+pub(crate) fn sealed_card() -> SealedCard {
+    SealedCard {
+        salt: [0x5a; 16],
+        blob: b"sealed to the gateway's key".to_vec(),
+    }
+}
+
+pub(crate) fn payment_full() -> PaymentRequest {
+    PaymentRequest {
+        payment_id: payment_id(),
+        device_sequence: 42,
+        amount: 2590.into(),
+        currency: Currency::EUR,
+        order_id: "190328106044-104".into(),
+        card: CardFacts {
+            token: "tok_9f86d081884c7d65".into(),
+            scheme: CardScheme::Cb,
+            funding: Funding::Debit,
+            issuer_country: Some("FR".into()),
+            bin: Some("49700000".into()),
+            last4: Some("1234".into()),
+        },
+        entry_mode: EntryMode::Contactless,
+        verification: Verification::None,
+        cryptogram: Cryptogram::AsksOnline,
+        sealed_card_digest: sealed_card().digest(),
+        device_time_ms: 1_774_688_730_000,
+    }
+}
+
+/// Only what must be there.
+pub(crate) fn payment_least() -> PaymentRequest {
+    PaymentRequest {
+        device_sequence: 1,
+        amount: 1.into(),
+        order_id: "1".into(),
+        card: CardFacts {
+            token: "t".into(),
+            scheme: CardScheme::Other,
+            funding: Funding::Unknown,
+            issuer_country: None,
+            bin: None,
+            last4: None,
+        },
+        entry_mode: EntryMode::Chip,
+        verification: Verification::OfflinePin,
+        cryptogram: Cryptogram::CardApproved,
+        device_time_ms: 0,
+        ..payment_full()
+    }
+}
+
+pub(crate) fn signed_payment() -> Vec<u8> {
+    cose::sign(
+        &device_key(),
+        cose::ObjectType::PaymentRequest,
+        &cbor::encode(&payment_full()),
+    )
+}
+
+pub(crate) fn void_request() -> VoidRequest {
+    VoidRequest {
+        payment_id: payment_id(),
+        device_sequence: 43,
+        device_time_ms: 1_774_688_760_000,
+    }
+}
+
+pub(crate) fn signed_void() -> Vec<u8> {
+    cose::sign(
+        &device_key(),
+        cose::ObjectType::VoidRequest,
+        &cbor::encode(&void_request()),
+    )
+}
+
+pub(crate) fn time(offset_ms: u64) -> EntryTime {
+    EntryTime {
+        wall_ms: 1_774_688_731_000 + offset_ms,
+        monotonic_ms: 86_400_000 + offset_ms,
+        boot: [0xb0; 16],
+        quality: ClockQuality::Synchronised,
+    }
+}
+
+pub(crate) fn gateway_yes() -> GatewayResult {
+    GatewayResult {
+        approved: true,
+        response_code: "00".into(),
+        authorisation_code: Some("A1B2C3".into()),
+        reference: Some("gw-000017".into()),
+    }
+}
+
+pub(crate) fn gateway_no() -> GatewayResult {
+    GatewayResult {
+        approved: false,
+        response_code: "51".into(),
+        authorisation_code: None,
+        reference: None,
+    }
+}
+
+fn record(decision: Decision, reason: Reason) -> DecisionRecord {
+    DecisionRecord {
+        decision,
+        reason,
+        fallback: None,
+        submission: None,
+        gateway: None,
+        reversal_queued: false,
+    }
+}
+
+/// One record for each decision, and the cases in between.
+pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
+    vec![
+        (
+            "approved-online",
+            DecisionRecord {
+                submission: Some(Submission::Online),
+                gateway: Some(gateway_yes()),
+                ..record(Decision::ApprovedOnline, Reason::None)
+            },
+        ),
+        (
+            "approved-offline-deferred",
+            DecisionRecord {
+                submission: Some(Submission::Deferred),
+                ..record(Decision::ApprovedOffline, Reason::None)
+            },
+        ),
+        (
+            "approved-offline-advice",
+            DecisionRecord {
+                submission: Some(Submission::Advice),
+                ..record(Decision::ApprovedOffline, Reason::None)
+            },
+        ),
+        (
+            "declined-by-the-gateway",
+            DecisionRecord {
+                gateway: Some(gateway_no()),
+                ..record(Decision::Declined, Reason::GatewayDeclined)
+            },
+        ),
+        (
+            "declined-offline-after-silence",
+            DecisionRecord {
+                reversal_queued: true,
+                ..record(Decision::Declined, Reason::CardCeiling)
+            },
+        ),
+        (
+            "fallback",
+            DecisionRecord {
+                fallback: Some(FallbackAction::InsertCardEnterPin),
+                ..record(Decision::Fallback, Reason::VerificationRequired)
+            },
+        ),
+    ]
+}
+
+pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
+    let receipt = |record: DecisionRecord| Receipt {
+        hub: hub_id(),
+        device: device_id(),
+        payment_id: payment_id(),
+        request_digest: Digest::of(&signed_payment()),
+        amount_minor: 2590,
+        currency: Currency::EUR,
+        decision: record.decision,
+        reason: record.reason,
+        fallback: record.fallback,
+        submission: record.submission,
+        gateway: record.gateway,
+        sequence: 1017,
+        entry_digest: Digest([0xed; 32]),
+        time: time(0),
+        policy_version: 7,
+    };
+    decisions()
+        .into_iter()
+        .map(|(name, record)| (name, receipt(record)))
+        .collect()
+}
+
+/// One status for each state.
+pub(crate) fn statuses() -> Vec<PaymentStatus> {
+    let gateway = |state| match state {
+        PaymentState::Settled | PaymentState::Reversed => Some(gateway_yes()),
+        PaymentState::SettledDeclined => Some(gateway_no()),
+        _ => None,
+    };
+    PaymentState::ALL
+        .iter()
+        .map(|state| PaymentStatus {
+            hub: hub_id(),
+            payment_id: payment_id(),
+            state: *state,
+            gateway: gateway(*state),
+            sequence: 1018,
+        })
+        .collect()
+}
+
+pub(crate) fn hub_info() -> HubInfo {
+    HubInfo {
+        hub: hub_id(),
+        wire_version: WIRE_VERSION,
+        store: "Épicerie du Port".into(),
+        time_ms: 1_774_688_731_000,
+        policy_version: 7,
+        wan: WanState::Offline,
+    }
+}
+
+pub(crate) fn token() -> [u8; 16] {
+    core::array::from_fn(|i| 0xa0 + i as u8)
+}
+
+pub(crate) fn enrolment_request() -> EnrolmentRequest {
+    EnrolmentRequest {
+        token: token(),
+        hub: hub_id(),
+        device: device_id(),
+        signing_key: device_key().verifying_key().to_bytes(),
+        class: DeviceClass::Softpos,
+        name: "Caisse 3 – entrée".into(),
+        model: "Acme Tap 2".into(),
+    }
+}
+
+pub(crate) fn registration() -> Registration {
+    Registration {
+        device: device_id(),
+        signing_key: device_key().verifying_key().to_bytes(),
+        class: DeviceClass::Softpos,
+        name: "Caisse 3 – entrée".into(),
+        model: "Acme Tap 2".into(),
+        hub: hub_id(),
+        hub_signing_key: hub_key().verifying_key().to_bytes(),
+        enrolled_ms: 1_774_688_700_000,
+    }
+}
+
+pub(crate) fn enrolment_code() -> EnrolmentCode {
+    EnrolmentCode {
+        hub: hub_id(),
+        token: token(),
+        enrol_addresses: vec!["192.0.2.10:7412".into(), "[2001:db8::10]:7412".into()],
+        addresses: vec!["192.0.2.10:7411".into()],
+    }
+}
+
+/// Every event, in an order in which it could have happened.
+pub(crate) fn events() -> Vec<Event> {
+    let operator = || "marie".to_owned();
+    let payment_id = payment_id();
+    let device = device_id();
+    let policy = cose::sign(&policy_key(), cose::ObjectType::Policy, b"format = 1\n");
+    let mut events = vec![
+        Event::HubStarted {
+            version: "0.1.0".into(),
+            torn_bytes: 0,
+        },
+        Event::PolicyActivated {
+            version: 7,
+            key: KeyId::of_key(policy_key().verifying_key().as_bytes()),
+            policy,
+        },
+        Event::DeviceEnrolled {
+            registration: registration(),
+        },
+        Event::WanChanged {
+            from: WanState::Online,
+            to: WanState::Offline,
+            reason: WanReason::ManyFailed,
+        },
+        Event::PaymentOpened {
+            payment_id,
+            device,
+            request: signed_payment(),
+        },
+    ];
+    for (place, (_, record)) in decisions().into_iter().enumerate() {
+        let request = (place > 0).then(signed_payment);
+        events.push(Event::PaymentDecided {
+            payment_id,
+            device,
+            request,
+            record,
+        });
+    }
+    events.extend([
+        Event::PaymentSettled {
+            payment_id,
+            gateway: gateway_yes(),
+        },
+        Event::PaymentVoided {
+            payment_id,
+            request: signed_void(),
+            effect: VoidEffect::ReversalQueued,
+        },
+        Event::PaymentReversed {
+            payment_id,
+            gateway: gateway_yes(),
+        },
+        Event::PaymentParked {
+            payment_id,
+            reason: ParkReason::GatewayConflict,
+            detail: "422: used with other content".into(),
+        },
+        Event::PaymentReleased {
+            payment_id,
+            operator: operator(),
+        },
+        Event::DeviceBlocked {
+            device,
+            blocked: true,
+            operator: operator(),
+        },
+        Event::ClockChanged {
+            quality: ClockQuality::Suspect,
+            jump_ms: -120_001,
+        },
+        Event::OperatorActed {
+            operator: operator(),
+            action: "queue drain".into(),
+        },
+        Event::HubStopped,
+    ]);
+    events
+}

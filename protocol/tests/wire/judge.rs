@@ -1,0 +1,57 @@
+//! What a hub and a device make of bytes, by the rules of the document alone:
+//! everything that can be judged without state.
+
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::*;
+
+use crate::fixtures::{device_key, hub_key};
+
+/// A frame with its length in front.
+pub(crate) fn wire(body: &[u8]) -> Vec<u8> {
+    [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
+}
+
+/// Judges what a device sent, as the hub that has enrolled the device of the
+/// fixtures.
+pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
+    let request: Request = frame::from_wire(wire)?;
+    request.check()?;
+    let key = device_key().verifying_key();
+    match &request {
+        Request::Pay { request, sealed_card } => {
+            let payment: PaymentRequest = cose::open(request, ObjectType::PaymentRequest, &key)?;
+            payment.check()?;
+            sealed_card.check(&payment.sealed_card_digest)?;
+        }
+        Request::Void { request } => {
+            cose::open::<VoidRequest>(request, ObjectType::VoidRequest, &key)?;
+        }
+        Request::Enrol { request } => {
+            EnrolmentRequest::open(request)?;
+        }
+        Request::Hello { .. } | Request::Status { .. } => {}
+    }
+    Ok(request)
+}
+
+/// Judges what a hub answered, as the device of the fixtures.
+pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
+    let answer: Answer = frame::from_wire(wire)?;
+    let key = hub_key().verifying_key();
+    match &answer {
+        Answer::Receipt { receipt } => {
+            cose::open::<Receipt>(receipt, ObjectType::Receipt, &key)?;
+        }
+        Answer::Status { status, receipt } => {
+            cose::open::<PaymentStatus>(status, ObjectType::Status, &key)?;
+            if let Some(receipt) = receipt {
+                cose::open::<Receipt>(receipt, ObjectType::Receipt, &key)?;
+            }
+        }
+        Answer::Enrolled { registration } => {
+            cose::open::<Registration>(registration, ObjectType::Registration, &key)?;
+        }
+        Answer::Hello { .. } | Answer::Refused { .. } => {}
+    }
+    Ok(answer)
+}

@@ -1,0 +1,311 @@
+//! `keys.json`, `objects.json` and `enrolment-code.json`.
+
+use ed25519_dalek::SigningKey;
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::*;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{committed, hex, hold, unhex};
+use crate::fixtures::*;
+use crate::tree::diagnostic;
+
+#[derive(Serialize, Deserialize)]
+struct SigningKeyVector {
+    name: String,
+    seed: String,
+    public_key: String,
+    kid: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TlsKeyVector {
+    name: String,
+    private_scalar: String,
+    subject_public_key_info: String,
+    identity: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Keys {
+    signing: Vec<SigningKeyVector>,
+    tls: Vec<TlsKeyVector>,
+}
+
+/// A signed object, and the same without its signature.
+#[derive(Serialize, Deserialize)]
+struct Object {
+    name: String,
+    r#type: String,
+    signer: String,
+    external_aad: String,
+    diagnostic: String,
+    payload: String,
+    signed: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Code {
+    text: String,
+    also_read: Vec<String>,
+    diagnostic: String,
+    cbor: String,
+    refused: Vec<String>,
+}
+
+pub(crate) fn signing_key(name: &str) -> SigningKey {
+    match name {
+        "device" => device_key(),
+        "hub" => hub_key(),
+        "policy" => policy_key(),
+        "stranger" => stranger_key(),
+        _ => panic!("no key of that name"),
+    }
+}
+
+fn keys() -> Keys {
+    let signing = ["device", "hub", "policy", "stranger"].map(|name| {
+        let public = signing_key(name).verifying_key().to_bytes();
+        SigningKeyVector {
+            name: name.into(),
+            seed: hex(signing_key(name).as_bytes()),
+            public_key: hex(&public),
+            kid: KeyId::of_key(&public).to_string(),
+        }
+    });
+    let tls = [
+        ("hub", 1, HUB_POINT, hub_id().to_string()),
+        ("device", 2, DEVICE_POINT, device_id().to_string()),
+    ]
+    .map(|(name, scalar, point, identity)| TlsKeyVector {
+        name: name.into(),
+        private_scalar: format!("{scalar:064x}"),
+        subject_public_key_info: hex(&spki(point)),
+        identity,
+    });
+    Keys {
+        signing: signing.into(),
+        tls: tls.into(),
+    }
+}
+
+fn object(name: &str, kind: &str, signer: &str, object: ObjectType, payload: &[u8]) -> Object {
+    Object {
+        name: name.into(),
+        r#type: kind.into(),
+        signer: signer.into(),
+        external_aad: object.aad().into(),
+        diagnostic: diagnostic(payload),
+        payload: hex(payload),
+        signed: hex(&cose::sign(&signing_key(signer), object, payload)),
+    }
+}
+
+fn objects() -> Vec<Object> {
+    let mut all = vec![
+        object(
+            "payment request with every field",
+            "PaymentRequest",
+            "device",
+            ObjectType::PaymentRequest,
+            &cbor::encode(&payment_full()),
+        ),
+        object(
+            "payment request with mandatory fields only",
+            "PaymentRequest",
+            "device",
+            ObjectType::PaymentRequest,
+            &cbor::encode(&payment_least()),
+        ),
+        object(
+            "payment request of the largest amount",
+            "PaymentRequest",
+            "device",
+            ObjectType::PaymentRequest,
+            &cbor::encode(&PaymentRequest {
+                amount: MAX_AMOUNT_MINOR.into(),
+                ..payment_full()
+            }),
+        ),
+        object(
+            "void request",
+            "VoidRequest",
+            "device",
+            ObjectType::VoidRequest,
+            &cbor::encode(&void_request()),
+        ),
+        object(
+            "enrolment request",
+            "EnrolmentRequest",
+            "device",
+            ObjectType::Enrolment,
+            &cbor::encode(&enrolment_request()),
+        ),
+        object(
+            "registration",
+            "Registration",
+            "hub",
+            ObjectType::Registration,
+            &cbor::encode(&registration()),
+        ),
+    ];
+    for (name, receipt) in receipts() {
+        let name = format!("receipt: {name}");
+        all.push(object(
+            &name,
+            "Receipt",
+            "hub",
+            ObjectType::Receipt,
+            &cbor::encode(&receipt),
+        ));
+    }
+    for status in statuses() {
+        let name = format!("status: {}", status.state);
+        all.push(object(
+            &name,
+            "PaymentStatus",
+            "hub",
+            ObjectType::Status,
+            &cbor::encode(&status),
+        ));
+    }
+    all
+}
+
+fn code() -> Code {
+    let text = enrolment_code().to_string();
+    let cbor = cbor::encode(&enrolment_code());
+    let body = &text[5..];
+    let other = |bytes: &[u8]| format!("HUB1-{}", data_encoding::BASE32_NOPAD.encode(bytes));
+    let mut trailing = cbor.clone();
+    trailing.push(0);
+    Code {
+        also_read: vec![
+            text.to_lowercase(),
+            format!("  {}\n{} ", &text[..40], &text[40..]),
+        ],
+        diagnostic: diagnostic(&cbor),
+        refused: vec![
+            String::new(),
+            "HUB1-".into(),
+            body.into(),
+            format!("HUB2-{body}"),
+            text[..text.len() - 1].into(),
+            format!("{text}A"),
+            format!("{text}===="),
+            text.replace('A', "1"),
+            other(&cbor[..cbor.len() - 1]),
+            other(&trailing),
+        ],
+        cbor: hex(&cbor),
+        text,
+    }
+}
+
+#[test]
+fn the_committed_keys_objects_and_code_are_what_the_code_makes() {
+    hold("keys.json", &keys());
+    hold("objects.json", &objects());
+    hold("enrolment-code.json", &code());
+}
+
+fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
+    Ok(match kind {
+        "PaymentRequest" => cbor::encode(&cbor::decode::<PaymentRequest>(payload)?),
+        "VoidRequest" => cbor::encode(&cbor::decode::<VoidRequest>(payload)?),
+        "EnrolmentRequest" => cbor::encode(&cbor::decode::<EnrolmentRequest>(payload)?),
+        "Registration" => cbor::encode(&cbor::decode::<Registration>(payload)?),
+        "Receipt" => cbor::encode(&cbor::decode::<Receipt>(payload)?),
+        "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
+        _ => panic!("no type {kind}"),
+    })
+}
+
+pub(crate) const ALL_OBJECTS: [ObjectType; 9] = [
+    ObjectType::PaymentRequest,
+    ObjectType::VoidRequest,
+    ObjectType::Receipt,
+    ObjectType::Status,
+    ObjectType::LedgerEntry,
+    ObjectType::SegmentFooter,
+    ObjectType::Policy,
+    ObjectType::Enrolment,
+    ObjectType::Registration,
+];
+
+#[test]
+fn every_committed_object_decodes_and_verifies_as_its_type_only() {
+    for vector in committed::<Vec<Object>>("objects.json") {
+        let payload = unhex(&vector.payload);
+        assert_eq!(
+            decode_as(&vector.r#type, &payload).unwrap(),
+            payload,
+            "{}",
+            vector.name
+        );
+        let key = signing_key(&vector.signer).verifying_key();
+        for object in ALL_OBJECTS {
+            let verified = cose::verify(&unhex(&vector.signed), object, &key);
+            if object.aad() == vector.external_aad {
+                assert_eq!(verified, Ok(payload.clone()), "{}", vector.name);
+            } else {
+                assert_eq!(verified, Err(cose::CoseError::BadSignature), "{}", vector.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_cut_of_a_committed_object_is_truncated_and_every_longer_one_trails() {
+    for vector in committed::<Vec<Object>>("objects.json") {
+        let payload = unhex(&vector.payload);
+        for length in 0..payload.len() {
+            let cut = decode_as(&vector.r#type, &payload[..length]);
+            assert_eq!(
+                cut,
+                Err(cbor::CborError::Truncated),
+                "{} at {length}",
+                vector.name
+            );
+        }
+        let longer = [&payload[..], &[0]].concat();
+        assert_eq!(
+            decode_as(&vector.r#type, &longer),
+            Err(cbor::CborError::Trailing),
+            "{}",
+            vector.name
+        );
+    }
+}
+
+#[test]
+fn the_committed_enrolment_code_is_read_in_every_form_and_no_other() {
+    let vector: Code = committed("enrolment-code.json");
+    for text in [&[vector.text][..], &vector.also_read].concat() {
+        let read: EnrolmentCode = text.parse().unwrap();
+        assert!(read == enrolment_code(), "{text}");
+        assert_eq!(cbor::encode(&read), unhex(&vector.cbor));
+    }
+    for text in vector.refused {
+        assert!(text.parse::<EnrolmentCode>().is_err(), "{text}");
+    }
+    let endless = format!("HUB1-{}", "A".repeat(enrolment::MAX_CODE_TEXT));
+    assert!(endless.parse::<EnrolmentCode>().is_err());
+}
+
+#[test]
+fn a_payment_request_takes_its_optional_fields_one_by_one() {
+    for present in 0..8 {
+        let mut request = payment_full();
+        let given = |bit: u8, value: &mut Option<String>| {
+            if present & (1 << bit) == 0 {
+                *value = None;
+            }
+        };
+        given(0, &mut request.card.issuer_country);
+        given(1, &mut request.card.bin);
+        given(2, &mut request.card.last4);
+        let bytes = cbor::encode(&request);
+        assert_eq!(cbor::decode::<PaymentRequest>(&bytes), Ok(request.clone()));
+        assert_eq!(request.check(), Ok(()));
+    }
+}

@@ -1,0 +1,376 @@
+//! Values of every message, any that the types can hold.
+
+use hub_protocol::entry::{
+    ClockQuality, DecisionRecord, EntryTime, ParkReason, VoidEffect, WanReason, WanState,
+};
+use hub_protocol::frame::HubInfo;
+use hub_protocol::*;
+use proptest::option::of;
+use proptest::prelude::*;
+
+fn one_of<T: Copy + core::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    proptest::sample::select(all)
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..300)
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn device() -> impl Strategy<Value = DeviceId> {
+    any::<[u8; 32]>().prop_map(DeviceId)
+}
+
+fn hub() -> impl Strategy<Value = HubId> {
+    any::<[u8; 32]>().prop_map(HubId)
+}
+
+pub(crate) fn payment_id() -> impl Strategy<Value = PaymentId> {
+    any::<[u8; 16]>().prop_map(PaymentId)
+}
+
+fn currency() -> impl Strategy<Value = Currency> {
+    "[A-Z]{3}".prop_map(|text| text.parse().unwrap())
+}
+
+fn card_facts() -> impl Strategy<Value = CardFacts> {
+    let facts = (
+        any::<String>(),
+        one_of(CardScheme::ALL),
+        one_of(Funding::ALL),
+        of(any::<String>()),
+        of(any::<String>()),
+        of(any::<String>()),
+    );
+    facts.prop_map(|(token, scheme, funding, issuer_country, bin, last4)| CardFacts {
+        token,
+        scheme,
+        funding,
+        issuer_country,
+        bin,
+        last4,
+    })
+}
+
+fn amount() -> impl Strategy<Value = minicbor::data::Int> {
+    let all = -(1i128 << 64)..1i128 << 64;
+    prop_oneof![all, -2i128..2_000, Just(0)].prop_map(|value| value.try_into().unwrap())
+}
+
+pub(crate) fn payment_request() -> impl Strategy<Value = PaymentRequest> {
+    let who = (
+        payment_id(),
+        any::<u64>(),
+        amount(),
+        currency(),
+        any::<String>(),
+        card_facts(),
+    );
+    let how = (
+        one_of(EntryMode::ALL),
+        one_of(Verification::ALL),
+        one_of(Cryptogram::ALL),
+        digest(),
+        any::<u64>(),
+    );
+    (who, how).prop_map(|(who, how)| PaymentRequest {
+        payment_id: who.0,
+        device_sequence: who.1,
+        amount: who.2,
+        currency: who.3,
+        order_id: who.4,
+        card: who.5,
+        entry_mode: how.0,
+        verification: how.1,
+        cryptogram: how.2,
+        sealed_card_digest: how.3,
+        device_time_ms: how.4,
+    })
+}
+
+pub(crate) fn void_request() -> impl Strategy<Value = VoidRequest> {
+    (payment_id(), any::<u64>(), any::<u64>()).prop_map(|(payment_id, device_sequence, device_time_ms)| {
+        VoidRequest {
+            payment_id,
+            device_sequence,
+            device_time_ms,
+        }
+    })
+}
+
+fn sealed_card() -> impl Strategy<Value = SealedCard> {
+    (any::<[u8; 16]>(), bytes()).prop_map(|(salt, blob)| SealedCard { salt, blob })
+}
+
+fn time() -> impl Strategy<Value = EntryTime> {
+    (
+        any::<u64>(),
+        any::<u64>(),
+        any::<[u8; 16]>(),
+        one_of(ClockQuality::ALL),
+    )
+        .prop_map(|(wall_ms, monotonic_ms, boot, quality)| EntryTime {
+            wall_ms,
+            monotonic_ms,
+            boot,
+            quality,
+        })
+}
+
+fn gateway() -> impl Strategy<Value = GatewayResult> {
+    (
+        any::<bool>(),
+        any::<String>(),
+        of(any::<String>()),
+        of(any::<String>()),
+    )
+        .prop_map(
+            |(approved, response_code, authorisation_code, reference)| GatewayResult {
+                approved,
+                response_code,
+                authorisation_code,
+                reference,
+            },
+        )
+}
+
+fn record() -> impl Strategy<Value = DecisionRecord> {
+    let record = (
+        one_of(Decision::ALL),
+        one_of(Reason::ALL),
+        of(one_of(FallbackAction::ALL)),
+        of(one_of(Submission::ALL)),
+        of(gateway()),
+        any::<bool>(),
+    );
+    record.prop_map(
+        |(decision, reason, fallback, submission, gateway, reversal_queued)| DecisionRecord {
+            decision,
+            reason,
+            fallback,
+            submission,
+            gateway,
+            reversal_queued,
+        },
+    )
+}
+
+pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
+    let what = (hub(), device(), payment_id(), digest(), any::<u64>(), currency());
+    (what, record(), any::<u64>(), digest(), time(), any::<u64>()).prop_map(
+        |(what, record, sequence, entry_digest, time, policy_version)| Receipt {
+            hub: what.0,
+            device: what.1,
+            payment_id: what.2,
+            request_digest: what.3,
+            amount_minor: what.4,
+            currency: what.5,
+            decision: record.decision,
+            reason: record.reason,
+            fallback: record.fallback,
+            submission: record.submission,
+            gateway: record.gateway,
+            sequence,
+            entry_digest,
+            time,
+            policy_version,
+        },
+    )
+}
+
+pub(crate) fn status() -> impl Strategy<Value = PaymentStatus> {
+    (
+        hub(),
+        payment_id(),
+        one_of(PaymentState::ALL),
+        of(gateway()),
+        any::<u64>(),
+    )
+        .prop_map(|(hub, payment_id, state, gateway, sequence)| PaymentStatus {
+            hub,
+            payment_id,
+            state,
+            gateway,
+            sequence,
+        })
+}
+
+pub(crate) fn registration() -> impl Strategy<Value = Registration> {
+    let device = (
+        device(),
+        any::<[u8; 32]>(),
+        one_of(DeviceClass::ALL),
+        any::<String>(),
+        any::<String>(),
+    );
+    (device, hub(), any::<[u8; 32]>(), any::<u64>()).prop_map(
+        |(device, hub, hub_signing_key, enrolled_ms)| Registration {
+            device: device.0,
+            signing_key: device.1,
+            class: device.2,
+            name: device.3,
+            model: device.4,
+            hub,
+            hub_signing_key,
+            enrolled_ms,
+        },
+    )
+}
+
+pub(crate) fn enrolment_request() -> impl Strategy<Value = EnrolmentRequest> {
+    (any::<[u8; 16]>(), registration()).prop_map(|(token, r)| EnrolmentRequest {
+        token,
+        hub: r.hub,
+        device: r.device,
+        signing_key: r.signing_key,
+        class: r.class,
+        name: r.name,
+        model: r.model,
+    })
+}
+
+pub(crate) fn enrolment_code() -> impl Strategy<Value = EnrolmentCode> {
+    let addresses = || proptest::collection::vec(any::<String>(), 0..4);
+    (hub(), any::<[u8; 16]>(), addresses(), addresses()).prop_map(
+        |(hub, token, enrol_addresses, addresses)| EnrolmentCode {
+            hub,
+            token,
+            enrol_addresses,
+            addresses,
+        },
+    )
+}
+
+pub(crate) fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        any::<String>().prop_map(|app| Request::Hello { app }),
+        (bytes(), sealed_card()).prop_map(|(request, sealed_card)| Request::Pay { request, sealed_card }),
+        bytes().prop_map(|request| Request::Void { request }),
+        payment_id().prop_map(|payment_id| Request::Status { payment_id }),
+        bytes().prop_map(|request| Request::Enrol { request }),
+    ]
+}
+
+fn hub_info() -> impl Strategy<Value = HubInfo> {
+    (
+        hub(),
+        any::<u16>(),
+        any::<String>(),
+        any::<u64>(),
+        any::<u64>(),
+        one_of(WanState::ALL),
+    )
+        .prop_map(
+            |(hub, wire_version, store, time_ms, policy_version, wan)| HubInfo {
+                hub,
+                wire_version,
+                store,
+                time_ms,
+                policy_version,
+                wan,
+            },
+        )
+}
+
+pub(crate) fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        hub_info().prop_map(|info| Answer::Hello { info }),
+        bytes().prop_map(|receipt| Answer::Receipt { receipt }),
+        (bytes(), of(bytes())).prop_map(|(status, receipt)| Answer::Status { status, receipt }),
+        bytes().prop_map(|registration| Answer::Enrolled { registration }),
+        (one_of(RefusalCode::ALL), any::<String>()).prop_map(|(code, text)| Answer::Refused {
+            refusal: Refusal { code, text }
+        }),
+    ]
+}
+
+pub(crate) fn push() -> impl Strategy<Value = Push> {
+    prop_oneof![
+        bytes().prop_map(|status| Push::Status { status }),
+        any::<u64>().prop_map(|version| Push::Policy { version }),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let payments = prop_oneof![
+        (payment_id(), device(), bytes()).prop_map(|(payment_id, device, request)| Event::PaymentOpened {
+            payment_id,
+            device,
+            request
+        }),
+        (payment_id(), device(), of(bytes()), record()).prop_map(|(payment_id, device, request, record)| {
+            Event::PaymentDecided {
+                payment_id,
+                device,
+                request,
+                record,
+            }
+        }),
+        (payment_id(), gateway())
+            .prop_map(|(payment_id, gateway)| Event::PaymentSettled { payment_id, gateway }),
+        (payment_id(), bytes(), one_of(VoidEffect::ALL)).prop_map(|(payment_id, request, effect)| {
+            Event::PaymentVoided {
+                payment_id,
+                request,
+                effect,
+            }
+        }),
+        (payment_id(), gateway())
+            .prop_map(|(payment_id, gateway)| Event::PaymentReversed { payment_id, gateway }),
+        (payment_id(), one_of(ParkReason::ALL), any::<String>()).prop_map(|(payment_id, reason, detail)| {
+            Event::PaymentParked {
+                payment_id,
+                reason,
+                detail,
+            }
+        }),
+        (payment_id(), any::<String>())
+            .prop_map(|(payment_id, operator)| Event::PaymentReleased { payment_id, operator }),
+    ];
+    let others = prop_oneof![
+        (any::<String>(), any::<u64>())
+            .prop_map(|(version, torn_bytes)| Event::HubStarted { version, torn_bytes }),
+        Just(Event::HubStopped),
+        registration().prop_map(|registration| Event::DeviceEnrolled { registration }),
+        (device(), any::<bool>(), any::<String>()).prop_map(|(device, blocked, operator)| {
+            Event::DeviceBlocked {
+                device,
+                blocked,
+                operator,
+            }
+        }),
+        (any::<u64>(), any::<[u8; 16]>(), bytes()).prop_map(|(version, key, policy)| {
+            Event::PolicyActivated {
+                version,
+                key: KeyId(key),
+                policy,
+            }
+        }),
+        (
+            one_of(WanState::ALL),
+            one_of(WanState::ALL),
+            one_of(WanReason::ALL)
+        )
+            .prop_map(|(from, to, reason)| Event::WanChanged { from, to, reason }),
+        (one_of(ClockQuality::ALL), any::<i64>())
+            .prop_map(|(quality, jump_ms)| Event::ClockChanged { quality, jump_ms }),
+        (any::<String>(), any::<String>())
+            .prop_map(|(operator, action)| Event::OperatorActed { operator, action }),
+    ];
+    prop_oneof![payments, others]
+}
+
+pub(crate) fn entry() -> impl Strategy<Value = Entry> {
+    (any::<u64>(), digest(), time(), any::<u64>(), event()).prop_map(
+        |(sequence, previous, time, policy_version, event)| Entry {
+            sequence,
+            previous,
+            time,
+            policy_version,
+            event,
+        },
+    )
+}
