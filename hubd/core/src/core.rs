@@ -1,0 +1,392 @@
+//! The machine itself: takes inputs, keeps the order, releases what depends
+//! on the disk only when the disk has it.
+
+use std::collections::BTreeMap;
+
+use hub_protocol::entry::{Entry, Event, WanState};
+use hub_protocol::{Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard};
+
+use crate::clock::{Clock, ClockChange};
+use crate::effect::{Effect, Reply};
+use crate::input::{AttemptId, Input, Now, Probe, Ticket};
+use crate::online::OnlineFlights;
+use crate::queue::Queue;
+use crate::random::Random;
+use crate::state::State;
+use crate::wan::{Evidence, Wan, WanChange, WanSettings};
+
+/// What the core is told once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The hub's identity.
+    pub hub: HubId,
+    /// The store's id, as policies name it.
+    pub store_id: String,
+    /// The one currency that the shop takes.
+    pub currency: Currency,
+    /// How long a customer waits for the gateway, in milliseconds.
+    pub online_deadline_ms: u64,
+    /// How long one attempt at replay may take, in milliseconds.
+    pub replay_deadline_ms: u64,
+    /// The most attempts under way at replay.
+    pub max_in_flight: usize,
+    /// The most payments that may wait to be sent. Above it nothing is
+    /// approved offline.
+    pub max_queue: usize,
+    /// The most enrolled devices.
+    pub max_devices: usize,
+    /// The most settled payments kept in memory; older ones are recalled
+    /// from the index.
+    pub max_remembered: usize,
+    /// How long after a start the hub waits for a device to ask again for a
+    /// payment that was being asked online when the hub stopped.
+    pub abandoned_after_ms: u64,
+    /// When connectivity changes.
+    pub wan: WanSettings,
+    /// This boot, for the ledger's times.
+    pub boot: [u8; 16],
+    /// Seed for the jitter of retries.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Settings with the documented defaults.
+    pub fn new(hub: HubId, store_id: &str, currency: Currency) -> Self {
+        Self {
+            hub,
+            store_id: store_id.to_owned(),
+            currency,
+            online_deadline_ms: 3_000,
+            replay_deadline_ms: 30_000,
+            max_in_flight: 8,
+            max_queue: 1_000_000,
+            max_devices: 1_000,
+            max_remembered: 50_000,
+            abandoned_after_ms: 60_000,
+            wan: WanSettings::default(),
+            boot: [0; 16],
+            seed: 1,
+        }
+    }
+}
+
+/// The machine that decides. See the crate's documentation.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) state: State,
+    pub(crate) clock: Clock,
+    pub(crate) wan: Wan,
+    pub(crate) random: Random,
+    pub(crate) now: Now,
+    pub(crate) stopping: bool,
+    /// The last entry has been made.
+    stopped: bool,
+    /// Newest entry known to be on disk.
+    pub(crate) durable: u64,
+    /// What waits for an entry to be on disk.
+    pub(crate) held: BTreeMap<u64, Vec<Effect>>,
+    pub(crate) online: OnlineFlights,
+    pub(crate) queue: Queue,
+    /// Final payments in memory, oldest first, for eviction.
+    pub(crate) remembered: std::collections::VecDeque<PaymentId>,
+    last_attempt: u64,
+    pub(crate) out: Vec<Effect>,
+}
+
+impl Core {
+    /// A core over a folded state, all of whose entries are on disk. The
+    /// first effects record the start.
+    pub fn start(
+        settings: Settings,
+        state: State,
+        torn_bytes: u64,
+        version: &str,
+        now: Now,
+    ) -> (Self, Vec<Effect>) {
+        let store = state.store();
+        let clock = Clock::new(settings.boot, store.high_water_ms, store.clock_quality, now);
+        let wan = Wan::new(settings.wan, store.wan, store.wan_reason);
+        let mut core = Self {
+            durable: state.head().sequence,
+            queue: Queue::restored(&state),
+            online: OnlineFlights::default(),
+            random: Random::new(settings.seed),
+            held: BTreeMap::new(),
+            remembered: std::collections::VecDeque::new(),
+            last_attempt: 0,
+            stopping: false,
+            stopped: false,
+            out: Vec::new(),
+            settings,
+            state,
+            clock,
+            wan,
+            now,
+        };
+        core.observe_clock(now);
+        core.append(
+            Event::HubStarted {
+                version: version.to_owned(),
+                torn_bytes,
+            },
+            None,
+            None,
+        );
+        core.find_interrupted();
+        let effects = core.finish();
+        (core, effects)
+    }
+
+    /// Handles one input and returns what is to be done, in order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        self.observe_clock(now);
+        match input {
+            Input::Pay {
+                ticket,
+                device,
+                request,
+                signed,
+                sealed_card,
+                recalled,
+            } => {
+                self.recall(request.payment_id, recalled);
+                self.pay(ticket, device, &request, signed, sealed_card);
+            }
+            Input::Void {
+                ticket,
+                device,
+                request,
+                signed,
+                recalled,
+            } => {
+                self.recall(request.payment_id, recalled);
+                self.void(ticket, device, &request, signed);
+            }
+            Input::Status {
+                ticket,
+                device,
+                payment_id,
+                recalled,
+            } => {
+                self.recall(payment_id, recalled);
+                self.status(ticket, device, payment_id);
+            }
+            Input::Enrol { ticket, registration } => self.enrol(ticket, *registration),
+            Input::Activate {
+                ticket,
+                policy,
+                signed,
+                key,
+            } => self.activate(ticket, &policy, signed, key),
+            Input::Operator {
+                ticket,
+                operator,
+                command,
+            } => self.operate(ticket, operator, command),
+            Input::Appended { sequence } => self.appended(sequence),
+            Input::Gateway {
+                attempt,
+                answer,
+                latency_ms,
+            } => self.gateway_answered(attempt, answer, latency_ms),
+            Input::Probe(probe) => self.probed(probe),
+            Input::Tick => {}
+            Input::Stop => self.stopping = true,
+        }
+        self.expire_online();
+        self.decide_interrupted();
+        self.replay();
+        self.stop_when_answered();
+        self.finish()
+    }
+
+    /// When the core wants [`Input::Tick`] at the latest, on the monotonic
+    /// clock, in milliseconds.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        [self.online.next_deadline_ms(), self.queue_wake_ms()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether the core has this payment in memory. If not, the shell looks
+    /// into the index and hands over what it finds.
+    pub fn knows(&self, id: &PaymentId) -> bool {
+        self.state.payment(id).is_some()
+    }
+
+    /// The folded state, for the index.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// The folded state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes note that the index holds everything up to this entry: older
+    /// settled payments may leave the memory.
+    pub fn indexed(&mut self, sequence: u64) {
+        while self.remembered.len() > self.settings.max_remembered {
+            let Some(oldest) = self.remembered.front() else {
+                return;
+            };
+            let still_needed = self.state.payment(oldest).is_some_and(|p| !p.is_final());
+            if !still_needed && !self.state.evict(oldest, sequence) && self.knows(oldest) {
+                return;
+            }
+            self.remembered.pop_front();
+        }
+    }
+
+    /// Whether the hub was told to stop, nobody waits any more, and
+    /// everything is on disk.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped && self.durable == self.state.head().sequence
+    }
+
+    fn finish(&mut self) -> Vec<Effect> {
+        core::mem::take(&mut self.out)
+    }
+
+    fn recall(&mut self, id: PaymentId, recalled: Option<Box<crate::state::PaymentRecord>>) {
+        if let Some(record) = recalled {
+            if !self.knows(&id) {
+                self.remembered.push_back(id);
+            }
+            self.state.recall(id, *record);
+        }
+    }
+
+    fn observe_clock(&mut self, now: Now) {
+        self.now = now;
+        let change = self.clock.observe(now);
+        self.clock_changed(change);
+    }
+
+    fn clock_changed(&mut self, change: Option<ClockChange>) {
+        if let Some(ClockChange { quality, jump_ms }) = change {
+            self.append(Event::ClockChanged { quality, jump_ms }, None, None);
+        }
+    }
+
+    /// Makes the next entry, folds it, and asks for it to be written. Whoever
+    /// is told of it waits for the returned sequence. `request` saves folding
+    /// from parsing the signed request that the event holds.
+    pub(crate) fn append(
+        &mut self,
+        event: Event,
+        request: Option<&PaymentRequest>,
+        sealed_card: Option<(PaymentId, SealedCard)>,
+    ) -> u64 {
+        let head = self.state.head();
+        let entry = Entry {
+            sequence: head.sequence + 1,
+            previous: head.digest,
+            time: self.clock.entry_time(),
+            policy_version: self.state.store().policy_version,
+            event,
+        };
+        let payload = entry.encode();
+        // The core makes only entries that fit its own state. One that does
+        // not is not written, and whatever waits for it waits for ever.
+        let folded = self.state.apply_known(&entry, Entry::digest(&payload), request);
+        debug_assert!(folded.is_ok(), "{folded:?}");
+        if folded.is_err() {
+            return u64::MAX;
+        }
+        self.out.push(Effect::Append {
+            sequence: entry.sequence,
+            payload,
+            sealed_card,
+        });
+        if let Some(id) = entry.event.payment_id()
+            && let Some(payment) = self.state.payment(&id)
+        {
+            let (is_final, needs_card) = (payment.is_final(), payment.needs_card());
+            if is_final {
+                self.remembered.push_back(id);
+            }
+            if !needs_card {
+                self.after(entry.sequence, Effect::EraseCard { payment_id: id });
+            }
+        }
+        entry.sequence
+    }
+
+    /// Lets an effect out once the entry is on disk.
+    pub(crate) fn after(&mut self, sequence: u64, effect: Effect) {
+        if sequence <= self.durable {
+            self.out.push(effect);
+        } else {
+            self.held.entry(sequence).or_default().push(effect);
+        }
+    }
+
+    pub(crate) fn reply_after(&mut self, sequence: u64, ticket: Ticket, reply: Reply) {
+        self.after(sequence, Effect::Reply { ticket, reply });
+    }
+
+    pub(crate) fn refuse(&mut self, ticket: Ticket, code: RefusalCode, text: &str) {
+        let reply = Reply::Refused(Refusal::new(code, text));
+        self.out.push(Effect::Reply { ticket, reply });
+    }
+
+    fn appended(&mut self, sequence: u64) {
+        self.durable = self.durable.max(sequence);
+        let still_held = self.held.split_off(&(self.durable + 1));
+        let released = core::mem::replace(&mut self.held, still_held);
+        self.out.extend(released.into_values().flatten());
+    }
+
+    pub(crate) fn next_attempt(&mut self) -> AttemptId {
+        self.last_attempt += 1;
+        AttemptId(self.last_attempt)
+    }
+
+    pub(crate) fn observe_wan(&mut self, evidence: Evidence) {
+        if let Some(WanChange { from, to, reason }) = self.wan.observe(evidence) {
+            let sequence = self.append(Event::WanChanged { from, to, reason }, None, None);
+            self.after(sequence, Effect::WanChanged { state: to, reason });
+            if to == WanState::Online {
+                self.queue.gateway_is_back(self.now.monotonic_ms);
+            }
+        }
+    }
+
+    fn probed(&mut self, probe: Probe) {
+        let evidence = if probe.ok {
+            Evidence::ProbeAnswered {
+                latency_ms: probe.latency_ms,
+            }
+        } else {
+            Evidence::ProbeFailed
+        };
+        self.observe_wan(evidence);
+        if let Some(gateway_ms) = probe.gateway_time_ms.filter(|_| probe.ok) {
+            let change = self.clock.synchronise(gateway_ms, self.now);
+            self.clock_changed(change);
+        }
+    }
+
+    /// A hub that is told to stop first answers the customers who wait.
+    fn stop_when_answered(&mut self) {
+        if self.stopping && !self.stopped && self.online.count() == 0 {
+            self.stopped = true;
+            self.append(Event::HubStopped, None, None);
+        }
+    }
+
+    pub(crate) fn refuse_if_stopping(&mut self, ticket: Ticket) -> bool {
+        if self.stopping {
+            self.refuse(
+                ticket,
+                RefusalCode::Stopping,
+                "the hub is stopping; try again shortly",
+            );
+        }
+        self.stopping
+    }
+}

@@ -1,0 +1,201 @@
+//! What comes out of the core, for the shell to carry out, in order.
+
+use hub_protocol::entry::{ParkReason, WanReason, WanState};
+use hub_protocol::{
+    Currency, DeviceId, PaymentId, PaymentState, PaymentStatus, Receipt, Refusal, Registration, SealedCard,
+};
+
+use crate::input::{AttemptId, Ticket};
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Sign this entry and make it durable, together with the sealed card,
+    /// then say [`Input::Appended`](crate::Input::Appended).
+    Append {
+        /// The entry's sequence; no gaps.
+        sequence: u64,
+        /// The entry's payload, encoded.
+        payload: Vec<u8>,
+        /// The sealed card that must be durable with the entry.
+        sealed_card: Option<(PaymentId, SealedCard)>,
+    },
+    /// Answer somebody. Receipts and statuses are still to be signed.
+    Reply {
+        /// Who.
+        ticket: Ticket,
+        /// What.
+        reply: Reply,
+    },
+    /// Send something to the gateway and say what came of it.
+    Forward(Forward),
+    /// Tell a device, if it is connected, where its payment stands.
+    Push {
+        /// Which device.
+        device: DeviceId,
+        /// What.
+        status: PaymentStatus,
+    },
+    /// Tell all connected devices that another policy is in force.
+    PushPolicy {
+        /// Its version.
+        version: u64,
+    },
+    /// A device may (or may no longer) connect.
+    DeviceChanged {
+        /// The device.
+        registration: Box<Registration>,
+        /// Whether it is blocked.
+        blocked: bool,
+    },
+    /// The gateway's final answer is durable: destroy the sealed card.
+    EraseCard {
+        /// Of which payment.
+        payment_id: PaymentId,
+    },
+    /// The connectivity changed.
+    WanChanged {
+        /// To what.
+        state: WanState,
+        /// Why.
+        reason: WanReason,
+    },
+}
+
+/// What is asked of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Authorise while the customer waits.
+    AuthoriseOnline,
+    /// Authorise what was accepted offline at the merchant's risk.
+    AuthoriseDeferred,
+    /// Take note of what the chip approved.
+    Advice,
+    /// Undo whatever was or may have been taken under this id.
+    Reverse,
+}
+
+/// One attempt to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// To be named in the answer.
+    pub attempt: AttemptId,
+    /// Which payment; the idempotency key.
+    pub payment_id: PaymentId,
+    /// What to ask.
+    pub operation: Operation,
+    /// The ledger entry that holds the signed request.
+    pub request_sequence: u64,
+    /// The device that made the request.
+    pub device: DeviceId,
+    /// When the decision was made, milliseconds since 1970 UTC.
+    pub decided_ms: u64,
+    /// Counts the attempts for this payment and operation from 1.
+    pub number: u32,
+    /// How long to wait for the answer, in milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// An answer, not yet signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The decision.
+    Receipt(Box<Receipt>),
+    /// Where the payment stands, and the decision if there is one.
+    Status {
+        /// Where it stands.
+        status: Box<PaymentStatus>,
+        /// The decision.
+        receipt: Option<Box<Receipt>>,
+    },
+    /// The device is enrolled.
+    Registered(Box<Registration>),
+    /// The policy with this version is in force.
+    PolicyActive {
+        /// Its version.
+        version: u64,
+    },
+    /// To an operator.
+    Operator(OperatorReply),
+    /// A numbered error.
+    Refused(Refusal),
+}
+
+/// An answer to an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperatorReply {
+    /// Done, and written down.
+    Done,
+    /// What waits to be sent.
+    Queue {
+        /// The items, oldest first, up to the limit asked for.
+        items: Vec<QueueItem>,
+        /// How many there are in all.
+        total: usize,
+        /// How many of them are parked.
+        parked: usize,
+    },
+    /// How the hub stands.
+    Overview(Box<Overview>),
+    /// No, and why.
+    Refused(String),
+}
+
+/// Something that waits to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueItem {
+    /// Which payment.
+    pub payment_id: PaymentId,
+    /// Where it stands: queued, parked, reversal queued or reversal parked.
+    pub state: PaymentState,
+    /// What would be asked of the gateway.
+    pub operation: Operation,
+    /// In minor units.
+    pub amount_minor: u64,
+    /// ISO 4217.
+    pub currency: Currency,
+    /// Which device.
+    pub device: DeviceId,
+    /// When it was decided, milliseconds since 1970 UTC.
+    pub decided_ms: u64,
+    /// How often it has been tried since the hub started.
+    pub attempts: u32,
+    /// What came of the last try, if there was one.
+    pub last_error: Option<String>,
+    /// Why it is parked, if it is.
+    pub parked: Option<ParkReason>,
+    /// Milliseconds until the next try; `None` while one is under way or the
+    /// item is parked.
+    pub next_try_ms: Option<u64>,
+}
+
+/// How the hub stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// How it stands to the gateway.
+    pub wan: WanState,
+    /// Why.
+    pub wan_reason: WanReason,
+    /// The policy in force; 0 for none.
+    pub policy_version: u64,
+    /// The policy's expiry, milliseconds since 1970 UTC.
+    pub policy_expires_ms: Option<u64>,
+    /// Entries in the ledger.
+    pub sequence: u64,
+    /// Payments waiting to be sent.
+    pub queued: usize,
+    /// Payments and reversals parked.
+    pub parked: usize,
+    /// Reversals waiting to be sent.
+    pub reversals_queued: usize,
+    /// The store's exposure, in minor units.
+    pub exposure_minor: u64,
+    /// The store's consecutive offline approvals.
+    pub consecutive: u32,
+    /// Age of the oldest unsent payment, in seconds.
+    pub oldest_unsent_seconds: Option<u64>,
+    /// Whether the clock is in doubt.
+    pub clock_suspect: bool,
+    /// Enrolled devices.
+    pub devices: usize,
+}

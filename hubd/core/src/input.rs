@@ -1,0 +1,199 @@
+//! What goes into the core.
+
+use hub_protocol::{
+    DeviceId, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration, SealedCard, VoidRequest,
+};
+
+use crate::policy::Policy;
+use crate::state::PaymentRecord;
+
+/// The time at which an input is handled. Both clocks are arguments; the core
+/// never reads one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, milliseconds since 1970 UTC.
+    pub wall_ms: u64,
+    /// Monotonic clock, milliseconds since an arbitrary point of this boot.
+    pub monotonic_ms: u64,
+}
+
+/// Stands for somebody who waits for a reply. Made by the shell, unique for
+/// the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// One attempt at sending something to the gateway. Made by the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId(pub u64);
+
+/// Everything that can happen to a hub. Signatures have been checked before
+/// an input is made; ranges too ([`PaymentRequest::check`],
+/// [`SealedCard::check`]).
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A device asks for a payment.
+    Pay {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device whose key the connection and the signature have.
+        device: DeviceId,
+        /// The request.
+        request: Box<PaymentRequest>,
+        /// The signed request as received.
+        signed: Vec<u8>,
+        /// The sealed card beside it.
+        sealed_card: SealedCard,
+        /// What the index holds under this payment id, if the core does not
+        /// know it any more ([`Core::knows`](crate::Core::knows)).
+        recalled: Option<Box<PaymentRecord>>,
+    },
+    /// A device asks to void a payment.
+    Void {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// The request.
+        request: VoidRequest,
+        /// The signed request as received.
+        signed: Vec<u8>,
+        /// As with `Pay`.
+        recalled: Option<Box<PaymentRecord>>,
+    },
+    /// A device asks where a payment stands.
+    Status {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// Which payment.
+        payment_id: PaymentId,
+        /// As with `Pay`.
+        recalled: Option<Box<PaymentRecord>>,
+    },
+    /// A device presented a good enrolment code.
+    Enrol {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        registration: Box<Registration>,
+    },
+    /// A policy whose signature has been checked is to be activated.
+    Activate {
+        /// Who waits, if anybody does.
+        ticket: Option<Ticket>,
+        /// The policy.
+        policy: Box<Policy>,
+        /// The signed policy as received.
+        signed: Vec<u8>,
+        /// The key that signed it.
+        key: KeyId,
+    },
+    /// A person asks something of the hub.
+    Operator {
+        /// Who waits.
+        ticket: Ticket,
+        /// Who asks.
+        operator: String,
+        /// What.
+        command: OperatorCommand,
+    },
+    /// All entries up to this one are on disk.
+    Appended {
+        /// The sequence of the newest durable entry.
+        sequence: u64,
+    },
+    /// The gateway answered an attempt, or did not.
+    Gateway {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The answer.
+        answer: GatewayAnswer,
+        /// How long it took.
+        latency_ms: u64,
+    },
+    /// The probe came back.
+    Probe(Probe),
+    /// Time has passed.
+    Tick,
+    /// The hub is told to stop: nothing new is accepted.
+    Stop,
+}
+
+/// What a person can ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperatorCommand {
+    /// Block a device.
+    Block(DeviceId),
+    /// Unblock a device.
+    Unblock(DeviceId),
+    /// Try to send the queue now, whatever the backoff says.
+    Drain,
+    /// Put a parked payment back into the queue.
+    Release(PaymentId),
+    /// List what waits to be sent, at most this many.
+    Queue {
+        /// The most items to list.
+        limit: usize,
+    },
+    /// How does the hub stand?
+    Overview,
+}
+
+/// What came of one attempt at the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayAnswer {
+    /// The final answer: approved or declined (of a reversal: confirmed).
+    Final(GatewayResult),
+    /// The gateway has it and does not know yet; ask again under the same id.
+    Pending {
+        /// When to ask again, if the gateway says so.
+        retry_after_ms: Option<u64>,
+    },
+    /// The id was used with other content.
+    Conflict {
+        /// The gateway's words.
+        detail: String,
+    },
+    /// Too many requests.
+    Throttled {
+        /// When to come again, if the gateway says so.
+        retry_after_ms: Option<u64>,
+    },
+    /// The gateway refuses the message itself; the same bytes never pass.
+    RefusesMessage {
+        /// The gateway's words.
+        detail: String,
+    },
+    /// The gateway refuses the hub's credentials.
+    RefusesHub {
+        /// The gateway's words.
+        detail: String,
+    },
+    /// The gateway answered that it is out of order (5xx).
+    Broken {
+        /// When to come again, if the gateway says so.
+        retry_after_ms: Option<u64>,
+        /// What it said.
+        detail: String,
+    },
+    /// No answer: not reached, timed out or cut off. The gateway may have
+    /// taken the payment.
+    NoAnswer {
+        /// What happened.
+        detail: String,
+    },
+    /// The sealed card could not be read from the vault; nothing was sent.
+    CardMissing,
+}
+
+/// What came of one probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Whether the gateway answered in time.
+    pub ok: bool,
+    /// How long it took.
+    pub latency_ms: u64,
+    /// The gateway's time, if it gave one: milliseconds since 1970 UTC.
+    pub gateway_time_ms: Option<u64>,
+}

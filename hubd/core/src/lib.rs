@@ -1,0 +1,33 @@
+//! The machine that decides.
+//!
+//! One synchronous state machine: [`Core::handle`] takes an [`Input`] and the
+//! time and returns [`Effect`]s, which the shell around it carries out. No
+//! clock, no randomness, no I/O, no thread, no async: the same inputs give
+//! the same effects, so a failure is a list of inputs.
+//!
+//! What the core knows is a fold over ledger entries
+//! ([`state::State::apply`]): whatever is decided becomes an entry first, and
+//! only the entry changes the state. `Append` goes out; only the later input
+//! [`Input::Appended`] releases the reply that depends on it.
+
+pub mod clock;
+mod core;
+pub mod decide;
+pub mod effect;
+pub mod input;
+mod online;
+mod operator;
+pub mod policy;
+mod queue;
+mod random;
+mod record;
+mod replay;
+pub mod state;
+pub mod toml_reader;
+mod void;
+pub mod wan;
+
+pub use crate::core::{Core, Settings};
+pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply};
+pub use input::{AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
+pub use replay::MOST_FAILURES_ALONE;

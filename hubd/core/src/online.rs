@@ -1,0 +1,372 @@
+//! Payments that are being asked online while a customer waits, and those
+//! that were when the hub last stopped.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hub_protocol::entry::{DecisionRecord, Event, WanState};
+use hub_protocol::{
+    Decision, DeviceId, GatewayResult, PaymentId, PaymentRequest, PaymentState, Reason, RefusalCode,
+    SealedCard,
+};
+
+use crate::core::Core;
+use crate::decide::{Situation, decide_offline, objection_always, refuse};
+use crate::effect::{Effect, Forward, Operation, Reply};
+use crate::input::{AttemptId, GatewayAnswer, Ticket};
+use crate::state::{CardKey, PaymentRecord};
+
+/// One payment that waits for the gateway.
+#[derive(Debug)]
+struct Flight {
+    payment_id: PaymentId,
+    request: PaymentRequest,
+    tickets: Vec<Ticket>,
+    deadline_ms: u64,
+    /// Asked before by a hub that was interrupted: whatever the answer to
+    /// this attempt, the earlier one may have been taken.
+    resumed: bool,
+}
+
+/// All payments that wait for the gateway.
+#[derive(Debug, Default)]
+pub(crate) struct OnlineFlights {
+    by_attempt: BTreeMap<AttemptId, Flight>,
+    by_payment: HashMap<PaymentId, AttemptId>,
+    /// Open in the ledger, but nobody has asked since the hub started.
+    interrupted: Vec<PaymentId>,
+    interrupted_until_ms: Option<u64>,
+}
+
+impl OnlineFlights {
+    pub(crate) fn count(&self) -> usize {
+        self.by_attempt.len()
+    }
+
+    /// Whether a customer waits for this attempt.
+    pub(crate) fn waits_for(&self, attempt: AttemptId) -> bool {
+        self.by_attempt.contains_key(&attempt)
+    }
+
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
+        // Attempts are numbered in the order of their deadlines.
+        let first = self.by_attempt.values().next().map(|flight| flight.deadline_ms);
+        [first, self.interrupted_until_ms].into_iter().flatten().min()
+    }
+
+    fn take(&mut self, attempt: AttemptId) -> Option<Flight> {
+        let flight = self.by_attempt.remove(&attempt)?;
+        self.by_payment.remove(&flight.payment_id);
+        Some(flight)
+    }
+}
+
+impl Core {
+    pub(crate) fn pay(
+        &mut self,
+        ticket: Ticket,
+        device: DeviceId,
+        request: &PaymentRequest,
+        signed: Vec<u8>,
+        sealed_card: SealedCard,
+    ) {
+        if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
+            return;
+        }
+        let id = request.payment_id;
+        if let Some(known) = self.state.payment(&id).cloned() {
+            self.pay_again(ticket, device, request, &signed, &known);
+        } else if let Some(reason) = objection_always(request, self.settings.currency) {
+            let record = refuse(reason);
+            self.decide_now(ticket, device, request, signed, None, record);
+        } else if self.should_ask_online(request) {
+            let event = Event::PaymentOpened {
+                payment_id: id,
+                device,
+                request: signed,
+            };
+            let sequence = self.append(event, Some(request), Some((id, sealed_card)));
+            self.ask_online(ticket, request, sequence, false);
+        } else {
+            let record = self.decide_offline(device, request);
+            let card = record.decision.approved().then_some((id, sealed_card));
+            self.decide_now(ticket, device, request, signed, card, record);
+        }
+    }
+
+    /// The chip's own approval needs no authorisation; everything else asks
+    /// the gateway while it answers.
+    fn should_ask_online(&self, request: &PaymentRequest) -> bool {
+        request.cryptogram == hub_protocol::Cryptogram::AsksOnline && self.wan.state() != WanState::Offline
+    }
+
+    pub(crate) fn refuse_if_not_enrolled(&mut self, ticket: Ticket, device: DeviceId) -> bool {
+        let allowed = self.state.device(&device).is_some_and(|record| !record.blocked);
+        if !allowed {
+            self.refuse(
+                ticket,
+                RefusalCode::DeviceNotAllowed,
+                "this device is not enrolled here, or is blocked",
+            );
+        }
+        !allowed
+    }
+
+    /// The same id again: the same answer for the same bytes, a conflict for
+    /// others.
+    fn pay_again(
+        &mut self,
+        ticket: Ticket,
+        device: DeviceId,
+        request: &PaymentRequest,
+        signed: &[u8],
+        known: &PaymentRecord,
+    ) {
+        let id = request.payment_id;
+        if known.device != device || known.request_digest != hub_protocol::Digest::of(signed) {
+            self.refuse(
+                ticket,
+                RefusalCode::PaymentIdConflict,
+                "this payment id was used before with other content",
+            );
+        } else if let Some(receipt) = known.receipt(self.settings.hub, id) {
+            self.reply_after(receipt.sequence, ticket, Reply::Receipt(Box::new(receipt)));
+        } else if let Some(attempt) = self.online.by_payment.get(&id) {
+            if let Some(flight) = self.online.by_attempt.get_mut(attempt) {
+                flight.tickets.push(ticket);
+            }
+        } else {
+            // Interrupted by a restart. The sealed card is in the vault.
+            self.online.interrupted.retain(|waiting| *waiting != id);
+            if self.wan.state() == WanState::Offline {
+                let record = self.decide_unanswered(device, request);
+                self.conclude(id, device, record, vec![ticket]);
+            } else {
+                self.ask_online(ticket, request, known.request_sequence, true);
+            }
+        }
+    }
+
+    fn ask_online(&mut self, ticket: Ticket, request: &PaymentRequest, request_sequence: u64, resumed: bool) {
+        let attempt = self.next_attempt();
+        let id = request.payment_id;
+        let Some(payment) = self.state.payment(&id) else {
+            return;
+        };
+        let forward = Forward {
+            attempt,
+            payment_id: id,
+            operation: Operation::AuthoriseOnline,
+            request_sequence,
+            device: payment.device,
+            decided_ms: self.clock.effective_ms(),
+            number: 1,
+            deadline_ms: self.settings.online_deadline_ms,
+        };
+        let flight = Flight {
+            payment_id: id,
+            request: request.clone(),
+            tickets: vec![ticket],
+            deadline_ms: self
+                .now
+                .monotonic_ms
+                .saturating_add(self.settings.online_deadline_ms),
+            resumed,
+        };
+        self.online.by_attempt.insert(attempt, flight);
+        self.online.by_payment.insert(id, attempt);
+        self.after(request_sequence, Effect::Forward(forward));
+    }
+
+    /// The gateway answered a payment whose customer still waits. Returns
+    /// false if this is not such an attempt.
+    pub(crate) fn online_answered(&mut self, attempt: AttemptId, answer: &GatewayAnswer) -> bool {
+        let Some(flight) = self.online.take(attempt) else {
+            return false;
+        };
+        let id = flight.payment_id;
+        let Some(device) = self.state.payment(&id).map(|p| p.device) else {
+            return true;
+        };
+        let record = match answer {
+            GatewayAnswer::Final(result) if result.approved => DecisionRecord {
+                decision: Decision::ApprovedOnline,
+                submission: Some(hub_protocol::Submission::Online),
+                gateway: Some(result.clone()),
+                ..refuse(Reason::None)
+            },
+            GatewayAnswer::Final(result) => DecisionRecord {
+                gateway: Some(result.clone()),
+                ..refuse(Reason::GatewayDeclined)
+            },
+            // The same bytes would be refused at replay too: an offline
+            // approval could never be collected.
+            GatewayAnswer::Conflict { .. } | GatewayAnswer::RefusesMessage { .. } => {
+                let result = GatewayResult {
+                    approved: false,
+                    response_code: "30".to_owned(),
+                    authorisation_code: None,
+                    reference: None,
+                };
+                DecisionRecord {
+                    gateway: Some(result),
+                    reversal_queued: flight.resumed,
+                    ..refuse(Reason::GatewayDeclined)
+                }
+            }
+            // Nothing was taken.
+            GatewayAnswer::Throttled { .. } | GatewayAnswer::RefusesHub { .. } if !flight.resumed => {
+                self.decide_offline(device, &flight.request)
+            }
+            // Without its card the payment could never be collected.
+            GatewayAnswer::CardMissing => DecisionRecord {
+                reversal_queued: flight.resumed,
+                ..refuse(Reason::Abandoned)
+            },
+            // Something may have been taken.
+            _ => self.decide_unanswered(device, &flight.request),
+        };
+        self.conclude(id, device, record, flight.tickets);
+        true
+    }
+
+    /// Decides those whose customers have waited long enough.
+    pub(crate) fn expire_online(&mut self) {
+        while let Some((attempt, flight)) = self.online.by_attempt.first_key_value()
+            && flight.deadline_ms <= self.now.monotonic_ms
+        {
+            let attempt = *attempt;
+            let Some(flight) = self.online.take(attempt) else {
+                return;
+            };
+            let Some(device) = self.state.payment(&flight.payment_id).map(|p| p.device) else {
+                return;
+            };
+            let record = self.decide_unanswered(device, &flight.request);
+            self.conclude(flight.payment_id, device, record, flight.tickets);
+            // The attempt is still under way: its answer, if it comes, is the
+            // answer of the queue's first attempt.
+            self.queue.adopt(flight.payment_id, attempt, &self.state);
+        }
+    }
+
+    /// Decides offline what the gateway may have taken: if the answer is no,
+    /// whatever it took is reversed.
+    fn decide_unanswered(&self, device: DeviceId, request: &PaymentRequest) -> DecisionRecord {
+        let mut record = self.decide_offline(device, request);
+        record.reversal_queued = !record.decision.approved();
+        record
+    }
+
+    fn decide_offline(&self, device: DeviceId, request: &PaymentRequest) -> DecisionRecord {
+        let Some(asking) = self.state.device(&device) else {
+            return refuse(Reason::DeviceBlocked);
+        };
+        let now_ms = self.clock.effective_ms();
+        let store = self.state.store();
+        decide_offline(
+            request,
+            &Situation {
+                policy: self.state.policy(),
+                currency: self.settings.currency,
+                class: asking.registration.class,
+                card: self.state.card(&CardKey::of_token(&request.card.token)),
+                device: asking.subject,
+                store: store.subject,
+                now_ms,
+                offline_ms: store
+                    .offline_since_ms
+                    .map_or(0, |since| now_ms.saturating_sub(since)),
+                clock_suspect: self.clock.suspect(),
+                queue_has_room: self.queue.len() < self.settings.max_queue,
+            },
+        )
+    }
+
+    /// Writes down a decision on a request that no entry holds yet.
+    fn decide_now(
+        &mut self,
+        ticket: Ticket,
+        device: DeviceId,
+        request: &PaymentRequest,
+        signed: Vec<u8>,
+        card: Option<(PaymentId, SealedCard)>,
+        record: DecisionRecord,
+    ) {
+        let id = request.payment_id;
+        let event = Event::PaymentDecided {
+            payment_id: id,
+            device,
+            request: Some(signed),
+            record,
+        };
+        let sequence = self.append(event, Some(request), card);
+        self.decided(id, sequence, vec![ticket]);
+    }
+
+    /// Writes down a decision on a payment that an earlier entry opened.
+    fn conclude(&mut self, id: PaymentId, device: DeviceId, record: DecisionRecord, tickets: Vec<Ticket>) {
+        let event = Event::PaymentDecided {
+            payment_id: id,
+            device,
+            request: None,
+            record,
+        };
+        let sequence = self.append(event, None, None);
+        self.decided(id, sequence, tickets);
+    }
+
+    fn decided(&mut self, id: PaymentId, sequence: u64, tickets: Vec<Ticket>) {
+        let Some(payment) = self.state.payment(&id) else {
+            return;
+        };
+        let receipt = payment.receipt(self.settings.hub, id);
+        if payment.queue_sequence.is_some() {
+            self.queue.insert(id, payment, true);
+        }
+        for (ticket, receipt) in tickets.into_iter().zip(core::iter::repeat(receipt)) {
+            if let Some(receipt) = receipt {
+                self.reply_after(sequence, ticket, Reply::Receipt(Box::new(receipt)));
+            }
+        }
+    }
+
+    /// At the start: payments that were being asked online.
+    pub(crate) fn find_interrupted(&mut self) {
+        let mut open: Vec<(u64, PaymentId)> = self
+            .state
+            .payments()
+            .filter(|(_, payment)| payment.state == PaymentState::Open)
+            .map(|(id, payment)| (payment.latest, *id))
+            .collect();
+        open.sort_unstable();
+        self.online.interrupted = open.into_iter().map(|(_, id)| id).collect();
+        self.online.interrupted_until_ms = (!self.online.interrupted.is_empty()).then(|| {
+            self.now
+                .monotonic_ms
+                .saturating_add(self.settings.abandoned_after_ms)
+        });
+    }
+
+    /// Nobody asked again in time: the answer is no, and what the gateway may
+    /// have taken is reversed.
+    pub(crate) fn decide_interrupted(&mut self) {
+        if self
+            .online
+            .interrupted_until_ms
+            .is_none_or(|until| self.now.monotonic_ms < until)
+        {
+            return;
+        }
+        self.online.interrupted_until_ms = None;
+        for id in core::mem::take(&mut self.online.interrupted) {
+            let Some(device) = self.state.payment(&id).map(|p| p.device) else {
+                continue;
+            };
+            let record = DecisionRecord {
+                reversal_queued: true,
+                ..refuse(Reason::Abandoned)
+            };
+            self.conclude(id, device, record, Vec::new());
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What people ask of the hub: enrolment, policy, blocking, the queue.
+
+use hub_protocol::entry::Event;
+use hub_protocol::{KeyId, PaymentId, PaymentState, RefusalCode, Registration};
+
+use crate::core::Core;
+use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
+use crate::input::{OperatorCommand, Ticket};
+use crate::policy::Policy;
+use crate::queue::operation;
+
+impl Core {
+    pub(crate) fn enrol(&mut self, ticket: Ticket, registration: Registration) {
+        if self.refuse_if_stopping(ticket) {
+            return;
+        }
+        if let Some(known) = self.state.device(&registration.device) {
+            let same_key = known.registration.signing_key == registration.signing_key;
+            if known.blocked {
+                self.refuse(
+                    ticket,
+                    RefusalCode::DeviceNotAllowed,
+                    "this device is blocked; unblock it first",
+                );
+            } else if same_key {
+                let registration = Box::new(known.registration.clone());
+                self.reply_after(
+                    self.state.head().sequence,
+                    ticket,
+                    Reply::Registered(registration),
+                );
+            } else {
+                let text =
+                    "this device is enrolled with another signing key; remove its keys and enrol it as new";
+                self.refuse(ticket, RefusalCode::EnrolledAlready, text);
+            }
+            return;
+        }
+        if self
+            .state
+            .devices()
+            .any(|other| other.registration.signing_key == registration.signing_key)
+        {
+            let text = "another device is enrolled with this signing key; make new keys";
+            self.refuse(ticket, RefusalCode::EnrolledAlready, text);
+        } else if self.state.devices().count() >= self.settings.max_devices {
+            self.refuse(
+                ticket,
+                RefusalCode::Busy,
+                "as many devices are enrolled as this hub takes",
+            );
+        } else {
+            let event = Event::DeviceEnrolled {
+                registration: registration.clone(),
+            };
+            let sequence = self.append(event, None, None);
+            let registration = Box::new(registration);
+            self.after(
+                sequence,
+                Effect::DeviceChanged {
+                    registration: registration.clone(),
+                    blocked: false,
+                },
+            );
+            self.reply_after(sequence, ticket, Reply::Registered(registration));
+        }
+    }
+
+    pub(crate) fn activate(&mut self, ticket: Option<Ticket>, policy: &Policy, signed: Vec<u8>, key: KeyId) {
+        match self.objection_to_policy(policy, key) {
+            Some(text) => {
+                if let Some(ticket) = ticket {
+                    self.operator_reply(ticket, OperatorReply::Refused(text));
+                }
+            }
+            None if self.state.policy() == Some(policy) => {
+                self.policy_reply(ticket, policy.version, self.state.head().sequence);
+            }
+            None => {
+                let version = policy.version;
+                let sequence = self.append(
+                    Event::PolicyActivated {
+                        version,
+                        key,
+                        policy: signed,
+                    },
+                    None,
+                    None,
+                );
+                self.after(sequence, Effect::PushPolicy { version });
+                self.policy_reply(ticket, version, sequence);
+            }
+        }
+    }
+
+    /// Why a policy may not come into force now. The last good one stays.
+    fn objection_to_policy(&self, policy: &Policy, key: KeyId) -> Option<String> {
+        let newest = self
+            .state
+            .store()
+            .ratchets
+            .iter()
+            .find(|ratchet| ratchet.key == key)
+            .map_or(0, |r| r.version);
+        let same = self.state.policy() == Some(policy);
+        if !policy.covers(&self.settings.store_id) {
+            Some(format!(
+                "the policy is not for this store ({})",
+                self.settings.store_id
+            ))
+        } else if policy.version < newest || (policy.version == newest && !same) {
+            Some(format!(
+                "policy version {} is not newer than version {newest}, which this key has signed before; \
+                 to go back, sign the old content under a higher version",
+                policy.version
+            ))
+        } else if policy.currency != self.settings.currency {
+            Some(format!(
+                "the policy is for {}, this hub takes {}",
+                policy.currency, self.settings.currency
+            ))
+        } else if !same && self.clock.effective_ms() >= policy.expires_ms {
+            Some("the policy has expired already".to_owned())
+        } else if !same && self.clock.effective_ms() < policy.not_before_ms {
+            Some("the policy is not in force yet; install it then".to_owned())
+        } else {
+            None
+        }
+    }
+
+    fn policy_reply(&mut self, ticket: Option<Ticket>, version: u64, sequence: u64) {
+        if let Some(ticket) = ticket {
+            self.reply_after(sequence, ticket, Reply::PolicyActive { version });
+        }
+    }
+
+    pub(crate) fn operate(&mut self, ticket: Ticket, operator: String, command: OperatorCommand) {
+        match command {
+            OperatorCommand::Block(device) => self.block(ticket, operator, device, true),
+            OperatorCommand::Unblock(device) => self.block(ticket, operator, device, false),
+            OperatorCommand::Drain => {
+                self.queue.force(self.now.monotonic_ms);
+                let event = Event::OperatorActed {
+                    operator,
+                    action: "queue drain".to_owned(),
+                };
+                let sequence = self.append(event, None, None);
+                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+            }
+            OperatorCommand::Release(id) => self.release(ticket, operator, id),
+            OperatorCommand::Queue { limit } => {
+                let items = self.queue_items(limit);
+                let total = self.queue.len();
+                let parked = self.queue.iter().filter(|(_, parked)| *parked).count();
+                self.operator_reply(ticket, OperatorReply::Queue { items, total, parked });
+            }
+            OperatorCommand::Overview => {
+                let overview = Box::new(self.overview());
+                self.operator_reply(ticket, OperatorReply::Overview(overview));
+            }
+        }
+    }
+
+    fn operator_reply(&mut self, ticket: Ticket, reply: OperatorReply) {
+        self.out.push(Effect::Reply {
+            ticket,
+            reply: Reply::Operator(reply),
+        });
+    }
+
+    fn block(&mut self, ticket: Ticket, operator: String, device: hub_protocol::DeviceId, blocked: bool) {
+        let Some(known) = self.state.device(&device) else {
+            self.operator_reply(
+                ticket,
+                OperatorReply::Refused("no such device is enrolled".to_owned()),
+            );
+            return;
+        };
+        let registration = Box::new(known.registration.clone());
+        let event = Event::DeviceBlocked {
+            device,
+            blocked,
+            operator,
+        };
+        let sequence = self.append(event, None, None);
+        self.after(
+            sequence,
+            Effect::DeviceChanged {
+                registration,
+                blocked,
+            },
+        );
+        self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+
+    fn release(&mut self, ticket: Ticket, operator: String, id: PaymentId) {
+        let state = self.state.payment(&id).map(|payment| payment.state);
+        if !matches!(state, Some(PaymentState::Parked | PaymentState::ReversalParked)) {
+            self.operator_reply(
+                ticket,
+                OperatorReply::Refused("no parked payment has this id".to_owned()),
+            );
+            return;
+        }
+        let sequence = self.append(
+            Event::PaymentReleased {
+                payment_id: id,
+                operator,
+            },
+            None,
+            None,
+        );
+        if let Some(payment) = self.state.payment(&id) {
+            self.queue.insert(id, payment, false);
+        }
+        self.queue.start_over(&id);
+        self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+
+    fn queue_items(&self, limit: usize) -> Vec<QueueItem> {
+        let now = self.now.monotonic_ms;
+        let describe = |(item, parked): (&crate::queue::Item, bool)| {
+            let payment = self.state.payment(&item.payment_id)?;
+            let waits = !parked && item.in_flight.is_none();
+            Some(QueueItem {
+                payment_id: item.payment_id,
+                state: payment.state,
+                operation: operation(payment),
+                amount_minor: payment.amount_minor,
+                currency: payment.currency,
+                device: payment.device,
+                decided_ms: payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms),
+                attempts: item.attempts,
+                last_error: item.last_error.clone(),
+                parked: payment.parked,
+                next_try_ms: waits.then(|| item.not_before_ms.saturating_sub(now)),
+            })
+        };
+        self.queue.iter().filter_map(describe).take(limit).collect()
+    }
+
+    fn overview(&self) -> Overview {
+        let store = self.state.store();
+        let count = |state: PaymentState| {
+            self.queue
+                .iter()
+                .filter(|(item, _)| {
+                    self.state
+                        .payment(&item.payment_id)
+                        .is_some_and(|p| p.state == state)
+                })
+                .count()
+        };
+        let oldest = self.queue_items(1).first().map(|item| item.decided_ms);
+        Overview {
+            wan: self.wan.state(),
+            wan_reason: self.wan.reason(),
+            policy_version: store.policy_version,
+            policy_expires_ms: self.state.policy().map(|policy| policy.expires_ms),
+            sequence: self.state.head().sequence,
+            queued: count(PaymentState::Queued),
+            parked: count(PaymentState::Parked) + count(PaymentState::ReversalParked),
+            reversals_queued: count(PaymentState::ReversalQueued),
+            exposure_minor: store.subject.exposure_minor,
+            consecutive: store.subject.consecutive,
+            oldest_unsent_seconds: oldest.map(|at| self.clock.effective_ms().saturating_sub(at) / 1000),
+            clock_suspect: self.clock.suspect(),
+            devices: self.state.devices().count(),
+        }
+    }
+}

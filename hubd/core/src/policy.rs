@@ -1,0 +1,309 @@
+//! The policy: what HQ allows a shop to approve offline.
+//!
+//! Written by people in TOML, signed as it stands, parsed here. Unknown keys
+//! are refused and all faults are reported at once. `docs/policy.md` is the
+//! reference. Amounts are in minor units of the policy's currency; ceilings
+//! are inclusive: an amount equal to a ceiling passes.
+
+use std::collections::BTreeMap;
+
+use hub_protocol::{CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR};
+use jiff::Timestamp;
+
+use crate::toml_reader::{Document, Fault, Section, boolean, integer, list, text};
+
+/// The longest policy, in bytes.
+pub const MAX_POLICY: usize = 64 * 1024;
+
+/// The policy format that this program reads.
+pub const FORMAT: u64 = 1;
+
+/// A policy in force for a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose policy it is.
+    pub tenant: String,
+    /// Store ids it is for; `*` stands for all of the tenant's.
+    pub stores: Vec<String>,
+    /// Only grows. A rollback is a new, higher version with old content.
+    pub version: u64,
+    /// In force from here, milliseconds since 1970 UTC.
+    pub not_before_ms: u64,
+    /// In force up to here, exclusive, milliseconds since 1970 UTC. After it
+    /// nothing is approved offline.
+    pub expires_ms: u64,
+    /// The one currency that the shop takes.
+    pub currency: Currency,
+    /// What is allowed offline at all.
+    pub offline: OfflineRules,
+    /// Ceilings for the whole store.
+    pub store: SubjectLimits,
+    /// Ceilings for one card.
+    pub card: SubjectLimits,
+    /// Ceilings by class of device; a class not named is not allowed offline.
+    pub classes: BTreeMap<DeviceClass, ClassLimits>,
+}
+
+/// What is allowed offline at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfflineRules {
+    /// Whether anything is.
+    pub enabled: bool,
+    /// The longest time offline, in milliseconds.
+    pub longest_ms: u64,
+    /// Accepted schemes.
+    pub schemes: Vec<CardScheme>,
+    /// Accepted funding types.
+    pub funding: Vec<Funding>,
+    /// Accepted ways of reading the card.
+    pub entry_modes: Vec<EntryMode>,
+    /// Highest amount for contactless without verification; above it the
+    /// card must be inserted and the PIN entered. `None`: no such limit.
+    pub contactless_unverified_ceiling: Option<u64>,
+}
+
+/// Cumulative limits of a subject (card, device or store).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectLimits {
+    /// Highest exposure: approved offline and not yet settled, minor units.
+    pub exposure_ceiling: u64,
+    /// Most consecutive offline approvals until the subject's payments have
+    /// been settled online.
+    pub consecutive_limit: u32,
+}
+
+/// Limits of a class of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassLimits {
+    /// Highest amount of one payment, minor units.
+    pub transaction_ceiling: u64,
+    /// Limits of each device of the class.
+    pub device: SubjectLimits,
+}
+
+impl Policy {
+    /// Parses a policy file. All faults are returned at once, by line.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Vec<Fault>> {
+        let whole = |message: String| vec![Fault { line: 1, message }];
+        if bytes.len() > MAX_POLICY {
+            return Err(whole(format!("the policy is longer than {MAX_POLICY} bytes")));
+        }
+        let file =
+            core::str::from_utf8(bytes).map_err(|_| whole("the policy is not UTF-8 text".to_owned()))?;
+        let document = Document::parse(file)?;
+        let policy = read(&document);
+        let faults = document.into_faults();
+        match policy {
+            Some(policy) if faults.is_empty() => Ok(policy),
+            _ => Err(faults),
+        }
+    }
+
+    /// Whether the policy is for this store.
+    pub fn covers(&self, store_id: &str) -> bool {
+        self.stores.iter().any(|store| store == "*" || store == store_id)
+    }
+}
+
+fn read(document: &Document<'_>) -> Option<Policy> {
+    let root = document.root();
+    let format = root.required("format", "format = 1", integer(0..=u64::MAX));
+    if let Some(format) = format.filter(|format| format.value != FORMAT) {
+        root.fault(
+            format.line,
+            format!(
+                "format {} is not known to this program, which reads format {FORMAT}",
+                format.value
+            ),
+        );
+    }
+    let tenant = root.required("tenant", "a name of 1 to 64 bytes", short_text);
+    let stores = root.required("stores", "a list of store ids, or [\"*\"]", |value| {
+        list::<String>(value).filter(|stores| !stores.is_empty())
+    });
+    let version = root.required(
+        "version",
+        "a whole number from 1",
+        integer(1..=u64::from(u32::MAX)),
+    );
+    let not_before = root.required("not_before", INSTANT, instant);
+    let expires = root.required("expires", INSTANT, instant);
+    let currency = root.required("currency", "three capital letters (ISO 4217)", text::<Currency>);
+    let offline = read_offline(root.section("offline"));
+    let store = read_subject(root.section("store"));
+    let card = read_subject(root.section("card"));
+    let classes = read_classes(root.section("class"));
+    if let (Some(from), Some(to)) = (&not_before, &expires)
+        && to.value <= from.value
+    {
+        root.fault(to.line, "expires: an instant after not_before expected");
+    }
+    root.finish();
+    Some(Policy {
+        tenant: tenant?.value,
+        stores: stores?.value,
+        version: version?.value,
+        not_before_ms: not_before?.value,
+        expires_ms: expires?.value,
+        currency: currency?.value,
+        offline: offline?,
+        store: store?,
+        card: card?,
+        classes: classes?,
+    })
+}
+
+const INSTANT: &str = "an instant with its offset, such as 2026-01-31T00:00:00Z,";
+const AMOUNT: &str = "an amount in minor units (0 to 999999999999)";
+const COUNT: &str = "a whole number from 0 to 1000000";
+
+fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
+    let enabled = section.required("enabled", "true or false", boolean);
+    let longest = section.required(
+        "longest_minutes",
+        "minutes from 1 to 43200 (30 days)",
+        integer(1..=43_200),
+    );
+    let schemes = section.required("schemes", &names(CardScheme::ALL.iter().map(|s| s.name())), list);
+    let funding = section.required("funding", &names(Funding::ALL.iter().map(|f| f.name())), list);
+    let entry_modes = section.required(
+        "entry_modes",
+        &names(EntryMode::ALL.iter().map(|m| m.name())),
+        list,
+    );
+    let unverified = section.optional(
+        "contactless_unverified_ceiling",
+        AMOUNT,
+        integer(0..=MAX_AMOUNT_MINOR),
+    );
+    section.finish();
+    Some(OfflineRules {
+        enabled: enabled?.value,
+        longest_ms: longest?.value * 60_000,
+        schemes: schemes?.value,
+        funding: funding?.value,
+        entry_modes: entry_modes?.value,
+        contactless_unverified_ceiling: unverified.map(|at| at.value),
+    })
+}
+
+fn read_subject(section: Section<'_, '_>) -> Option<SubjectLimits> {
+    let exposure = section.required("exposure_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    let consecutive = section.required("consecutive_limit", COUNT, count);
+    section.finish();
+    Some(SubjectLimits {
+        exposure_ceiling: exposure?.value,
+        consecutive_limit: consecutive?.value,
+    })
+}
+
+fn read_classes(section: Section<'_, '_>) -> Option<BTreeMap<DeviceClass, ClassLimits>> {
+    if !section.present() {
+        section.fault(
+            section.line(),
+            "class is missing: at least one of [class.mpos], [class.softpos], [class.terminal] expected",
+        );
+        return None;
+    }
+    let classes = DeviceClass::ALL
+        .iter()
+        .map(|class| (*class, section.section(class.name())))
+        .filter(|(_, limits)| limits.present())
+        .map(|(class, limits)| Some((class, read_class(limits)?)))
+        // Every class is read, so that all faults are reported.
+        .collect::<Vec<_>>();
+    section.finish();
+    classes.into_iter().collect()
+}
+
+fn read_class(section: Section<'_, '_>) -> Option<ClassLimits> {
+    let transaction = section.required("transaction_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    let exposure = section.required("device_exposure_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    let consecutive = section.required("device_consecutive_limit", COUNT, count);
+    section.finish();
+    Some(ClassLimits {
+        transaction_ceiling: transaction?.value,
+        device: SubjectLimits {
+            exposure_ceiling: exposure?.value,
+            consecutive_limit: consecutive?.value,
+        },
+    })
+}
+
+fn names(all: impl Iterator<Item = &'static str>) -> String {
+    format!("a list of {}", all.collect::<Vec<_>>().join(", "))
+}
+
+fn count(value: &toml::de::DeValue<'_>) -> Option<u32> {
+    integer(0..=1_000_000)(value).and_then(|count| u32::try_from(count).ok())
+}
+
+fn short_text(value: &toml::de::DeValue<'_>) -> Option<String> {
+    text::<String>(value).filter(|text| (1..=64).contains(&text.len()))
+}
+
+fn instant(value: &toml::de::DeValue<'_>) -> Option<u64> {
+    let instant: Timestamp = value.as_datetime()?.to_string().parse().ok()?;
+    u64::try_from(instant.as_millisecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../../config/policies/france-cautious.toml");
+
+    #[test]
+    fn the_sample_policy_is_read_whole() {
+        let policy = Policy::parse(SAMPLE.as_bytes()).unwrap();
+        assert_eq!(policy.currency, Currency::EUR);
+        assert_eq!(policy.classes.len(), 3);
+        let [softpos, mpos] = [DeviceClass::Softpos, DeviceClass::Mpos].map(|class| policy.classes[&class]);
+        assert!(
+            softpos.transaction_ceiling < mpos.transaction_ceiling,
+            "SoftPOS is stricter than mPOS"
+        );
+        assert!(softpos.device.exposure_ceiling < mpos.device.exposure_ceiling);
+    }
+
+    #[test]
+    fn all_faults_of_a_policy_are_reported_at_once_with_their_lines() {
+        let broken = SAMPLE
+            .replace("version = 1", "version = 0")
+            .replace("schemes = [\"cb\"", "schemes = [\"cbb\"")
+            .replace("[store]\n", "[store]\nceilling = 1\n");
+        let faults = Policy::parse(broken.as_bytes()).unwrap_err();
+        let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults.len(), 3, "{texts:#?}");
+        assert!(
+            texts[0].contains("version: a whole number from 1 expected"),
+            "{texts:#?}"
+        );
+        assert!(
+            texts[1].contains("offline.schemes: a list of other, cb"),
+            "{texts:#?}"
+        );
+        assert!(
+            texts[2].contains("store.ceilling is not a known key"),
+            "{texts:#?}"
+        );
+        for (fault, needle) in faults.iter().zip(["version = 0", "cbb", "ceilling"]) {
+            assert!(
+                broken.lines().nth(fault.line - 1).unwrap().contains(needle),
+                "{fault}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_policy_of_another_format_or_a_reversed_period_is_refused() {
+        let faults = Policy::parse(SAMPLE.replace("format = 1", "format = 2").as_bytes()).unwrap_err();
+        assert!(faults[0].message.contains("format 2 is not known"), "{faults:?}");
+        let reversed = SAMPLE.replace("expires = 2027", "expires = 2025");
+        assert!(
+            Policy::parse(reversed.as_bytes()).unwrap_err()[0]
+                .message
+                .contains("after not_before")
+        );
+    }
+}

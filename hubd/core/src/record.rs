@@ -1,0 +1,301 @@
+//! What the hub remembers of each payment, device, card and of the store:
+//! folds over ledger entries, and the values of the index.
+
+use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
+use hub_protocol::{
+    CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest,
+    PaymentState, PaymentStatus, Receipt, Registration,
+};
+use minicbor::{Decode, Encode};
+
+/// Stands for a card in limits: the first 16 bytes of SHA-256 of its token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct CardKey(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+impl CardKey {
+    /// The key of a token.
+    pub fn of_token(token: &str) -> Self {
+        let mut key = [0; 16];
+        key.copy_from_slice(&Digest::of(token.as_bytes()).0[..16]);
+        Self(key)
+    }
+}
+
+/// What a card, a device or the store has at risk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Subject {
+    /// Approved offline and not yet settled, in minor units.
+    #[n(1)]
+    pub exposure_minor: u64,
+    /// How many payments that is.
+    #[n(2)]
+    pub unsettled: u32,
+    /// Offline approvals since the gateway last approved a payment of this
+    /// subject with nothing left unsettled but what is parked.
+    #[n(3)]
+    pub consecutive: u32,
+    /// How many of the unsettled ones are parked.
+    #[n(4)]
+    pub parked: u32,
+}
+
+impl Subject {
+    /// An offline approval counts from the decision on.
+    pub(crate) fn approved_offline(&mut self, amount: u64) {
+        self.exposure_minor = self.exposure_minor.saturating_add(amount);
+        self.unsettled = self.unsettled.saturating_add(1);
+        self.consecutive = self.consecutive.saturating_add(1);
+    }
+
+    /// A payment is no longer at risk.
+    pub(crate) fn released(&mut self, amount: u64) {
+        self.exposure_minor = self.exposure_minor.saturating_sub(amount);
+        self.unsettled = self.unsettled.saturating_sub(1);
+    }
+
+    /// The gateway approved a payment of this subject. Only that, with
+    /// nothing left unsettled but what is parked, ends a run of consecutive
+    /// approvals. A parked payment may wait for a person for days; its
+    /// exposure counts all the while.
+    pub(crate) fn approved_by_gateway(&mut self) {
+        if self.unsettled <= self.parked {
+            self.consecutive = 0;
+        }
+    }
+
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_blank(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The decision and the entry that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Decided {
+    /// The entry's sequence.
+    #[n(1)]
+    pub sequence: u64,
+    /// The entry's digest.
+    #[n(2)]
+    pub digest: Digest,
+    /// The entry's time.
+    #[n(3)]
+    pub time: EntryTime,
+    /// The policy of the decision.
+    #[n(4)]
+    pub policy_version: u64,
+    /// The decision.
+    #[n(5)]
+    pub record: DecisionRecord,
+}
+
+/// What the hub remembers of a payment.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PaymentRecord {
+    /// Which device asked.
+    #[n(1)]
+    pub device: DeviceId,
+    /// SHA-256 over the signed request as received.
+    #[n(2)]
+    pub request_digest: Digest,
+    /// The entry that holds the signed request.
+    #[n(3)]
+    pub request_sequence: u64,
+    /// In minor units.
+    #[n(4)]
+    pub amount_minor: u64,
+    /// ISO 4217.
+    #[n(5)]
+    pub currency: Currency,
+    /// Which card.
+    #[n(6)]
+    pub card: CardKey,
+    /// The card's scheme.
+    #[n(7)]
+    pub scheme: CardScheme,
+    /// Where the payment stands.
+    #[n(8)]
+    pub state: PaymentState,
+    /// The decision, once there is one.
+    #[n(9)]
+    pub decided: Option<Decided>,
+    /// The gateway's final word, once there is one.
+    #[n(10)]
+    pub gateway: Option<GatewayResult>,
+    /// The newest entry about this payment.
+    #[n(11)]
+    pub latest: u64,
+    /// Its place in the queue: the entry that put it there.
+    #[n(12)]
+    pub queue_sequence: Option<u64>,
+    /// Whether it counts as exposure.
+    #[n(13)]
+    pub exposed: bool,
+    /// Whether the gateway was asked online before the decision, and so may
+    /// have taken it.
+    #[n(14)]
+    pub asked_online: bool,
+    /// Why it is parked, if it is.
+    #[n(15)]
+    pub parked: Option<ParkReason>,
+}
+
+impl PaymentRecord {
+    /// A payment that has just been received.
+    pub(crate) fn received(device: DeviceId, request: &PaymentRequest, signed: &[u8], sequence: u64) -> Self {
+        Self {
+            device,
+            request_digest: Digest::of(signed),
+            request_sequence: sequence,
+            amount_minor: request.amount_minor(),
+            currency: request.currency,
+            card: CardKey::of_token(&request.card.token),
+            scheme: request.card.scheme,
+            state: PaymentState::Open,
+            decided: None,
+            gateway: None,
+            latest: sequence,
+            queue_sequence: None,
+            exposed: false,
+            asked_online: false,
+            parked: None,
+        }
+    }
+
+    /// The receipt: always the same for the same decision.
+    pub fn receipt(&self, hub: HubId, payment_id: PaymentId) -> Option<Receipt> {
+        let decided = self.decided.as_ref()?;
+        Some(Receipt {
+            hub,
+            device: self.device,
+            payment_id,
+            request_digest: self.request_digest,
+            amount_minor: self.amount_minor,
+            currency: self.currency,
+            decision: decided.record.decision,
+            reason: decided.record.reason,
+            fallback: decided.record.fallback,
+            submission: decided.record.submission,
+            gateway: decided.record.gateway.clone(),
+            sequence: decided.sequence,
+            entry_digest: decided.digest,
+            time: decided.time,
+            policy_version: decided.policy_version,
+        })
+    }
+
+    /// Where the payment stands.
+    pub fn status(&self, hub: HubId, payment_id: PaymentId) -> PaymentStatus {
+        PaymentStatus {
+            hub,
+            payment_id,
+            state: self.state,
+            gateway: self.gateway.clone(),
+            sequence: self.latest,
+        }
+    }
+
+    /// Whether nothing more will happen to it by itself.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self.state,
+            PaymentState::Refused
+                | PaymentState::Settled
+                | PaymentState::SettledDeclined
+                | PaymentState::Voided
+                | PaymentState::Reversed
+        )
+    }
+
+    /// Whether the sealed card may still be needed.
+    pub fn needs_card(&self) -> bool {
+        matches!(
+            self.state,
+            PaymentState::Open | PaymentState::Queued | PaymentState::Parked
+        )
+    }
+}
+
+/// What the hub remembers of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct DeviceRecord {
+    /// As enrolled.
+    #[n(1)]
+    pub registration: Registration,
+    /// Whether it is blocked.
+    #[n(2)]
+    pub blocked: bool,
+    /// What it has at risk.
+    #[n(3)]
+    pub subject: Subject,
+}
+
+/// The newest policy version that a key has signed into force: the ratchet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeyRatchet {
+    /// The key.
+    #[n(1)]
+    pub key: KeyId,
+    /// The highest version it has had in force.
+    #[n(2)]
+    pub version: u64,
+}
+
+/// What the hub remembers of the store as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StoreRecord {
+    /// What the store has at risk.
+    #[n(1)]
+    pub subject: Subject,
+    /// How the hub stands to the gateway.
+    #[n(2)]
+    pub wan: WanState,
+    /// Why.
+    #[n(3)]
+    pub wan_reason: WanReason,
+    /// Since when the shop has done without the gateway: from the first
+    /// offline approval, or from being found offline, until the gateway's
+    /// next final answer. A probe alone proves nothing while payments wait.
+    /// Milliseconds since 1970 UTC.
+    #[n(4)]
+    pub offline_since_ms: Option<u64>,
+    /// The entry that holds the policy in force.
+    #[n(5)]
+    pub policy_sequence: Option<u64>,
+    /// The policy in force; 0 for none.
+    #[n(6)]
+    pub policy_version: u64,
+    /// The ratchet of each policy key.
+    #[n(7)]
+    pub ratchets: Vec<KeyRatchet>,
+    /// The newest time in the ledger, milliseconds since 1970 UTC.
+    #[n(8)]
+    pub high_water_ms: u64,
+    /// The trust in the clock written down last.
+    #[n(9)]
+    pub clock_quality: ClockQuality,
+}
+
+impl Default for StoreRecord {
+    fn default() -> Self {
+        Self {
+            subject: Subject::default(),
+            // A hub that has never asked the gateway asks it first.
+            wan: WanState::Degraded,
+            wan_reason: WanReason::Starting,
+            offline_since_ms: None,
+            policy_sequence: None,
+            policy_version: 0,
+            ratchets: Vec::new(),
+            high_water_ms: 0,
+            clock_quality: ClockQuality::Unsynchronised,
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Everything the core knows for good: a fold over ledger entries.
+//!
+//! [`State::apply`] is the only way to change it, when deciding as well as
+//! when opening, so that a restart arrives at the same state by construction.
+//! What changed since the last [`State::take_dirty`] goes into the index.
+
+use std::collections::{BTreeSet, HashMap};
+
+use hub_protocol::cose::Unverified;
+use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
+use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
+
+use crate::policy::Policy;
+mod stored;
+
+use stored::Key;
+
+pub use crate::record::{CardKey, Decided, DeviceRecord, KeyRatchet, PaymentRecord, StoreRecord, Subject};
+
+/// An entry, or an index value, that does not fit what came before. The
+/// ledger was written by another program or is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// The entry's sequence or previous digest is not the next one.
+    #[error("entry {found} does not follow entry {head}")]
+    NotNext {
+        /// The newest entry folded.
+        head: u64,
+        /// The entry offered.
+        found: u64,
+    },
+    /// The entry speaks of a payment that no entry before it has opened.
+    #[error("entry {sequence} speaks of payment {payment_id}, which is not known")]
+    UnknownPayment {
+        /// The entry.
+        sequence: u64,
+        /// The payment.
+        payment_id: PaymentId,
+    },
+    /// The entry holds a signed object that cannot be read.
+    #[error("entry {sequence} holds an object that cannot be read: {what}")]
+    Unreadable {
+        /// The entry.
+        sequence: u64,
+        /// Which object.
+        what: String,
+    },
+    /// An index value cannot be read.
+    #[error("the index holds a value that cannot be read")]
+    IndexValue,
+}
+
+/// The newest entry of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its sequence; 0 for an empty ledger.
+    pub sequence: u64,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl Head {
+    /// Of an empty ledger.
+    pub const EMPTY: Head = Head {
+        sequence: 0,
+        digest: Digest::ZERO,
+    };
+}
+
+/// The folded state.
+#[derive(Clone, Debug)]
+pub struct State {
+    head: Head,
+    payments: HashMap<PaymentId, PaymentRecord>,
+    cards: HashMap<CardKey, Subject>,
+    devices: HashMap<DeviceId, DeviceRecord>,
+    store: StoreRecord,
+    policy: Option<Policy>,
+    dirty: BTreeSet<Key>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            head: Head::EMPTY,
+            payments: HashMap::new(),
+            cards: HashMap::new(),
+            devices: HashMap::new(),
+            store: StoreRecord::default(),
+            policy: None,
+            dirty: BTreeSet::new(),
+        }
+    }
+}
+
+impl State {
+    /// The newest entry folded.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// What is remembered of a payment.
+    pub fn payment(&self, id: &PaymentId) -> Option<&PaymentRecord> {
+        self.payments.get(id)
+    }
+
+    /// All payments in memory, in no particular order.
+    pub fn payments(&self) -> impl Iterator<Item = (&PaymentId, &PaymentRecord)> {
+        self.payments.iter()
+    }
+
+    /// What a card has at risk.
+    pub fn card(&self, key: &CardKey) -> Subject {
+        self.cards.get(key).copied().unwrap_or_default()
+    }
+
+    /// What is remembered of a device.
+    pub fn device(&self, id: &DeviceId) -> Option<&DeviceRecord> {
+        self.devices.get(id)
+    }
+
+    /// All devices, in no particular order.
+    pub fn devices(&self) -> impl Iterator<Item = &DeviceRecord> {
+        self.devices.values()
+    }
+
+    /// What is remembered of the store.
+    pub fn store(&self) -> &StoreRecord {
+        &self.store
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// Folds one entry. `digest` is [`Entry::digest`] of its payload.
+    pub fn apply(&mut self, entry: &Entry, digest: Digest) -> Result<(), FoldError> {
+        self.apply_known(entry, digest, None)
+    }
+
+    /// [`apply`](Self::apply) for whoever has just made the entry and so has
+    /// the `request` at hand that the event holds in its signed form.
+    pub(crate) fn apply_known(
+        &mut self,
+        entry: &Entry,
+        digest: Digest,
+        request: Option<&PaymentRequest>,
+    ) -> Result<(), FoldError> {
+        if entry.sequence != self.head.sequence + 1 || entry.previous != self.head.digest {
+            return Err(FoldError::NotNext {
+                head: self.head.sequence,
+                found: entry.sequence,
+            });
+        }
+        self.apply_event(entry, digest, request)?;
+        self.head = Head {
+            sequence: entry.sequence,
+            digest,
+        };
+        self.store.high_water_ms = self.store.high_water_ms.max(entry.time.wall_ms);
+        self.store.clock_quality = entry.time.quality;
+        self.dirty.insert(Key::Store);
+        Ok(())
+    }
+
+    fn apply_event(
+        &mut self,
+        entry: &Entry,
+        digest: Digest,
+        known: Option<&PaymentRequest>,
+    ) -> Result<(), FoldError> {
+        let sequence = entry.sequence;
+        let read = |signed: &[u8]| known.map_or_else(|| parse_request(signed, sequence), |r| Ok(r.clone()));
+        match &entry.event {
+            Event::HubStarted { .. }
+            | Event::HubStopped
+            | Event::OperatorActed { .. }
+            | Event::ClockChanged { .. } => {}
+            Event::PaymentOpened {
+                payment_id,
+                device,
+                request,
+            } => {
+                let parsed = read(request)?;
+                let mut record = PaymentRecord::received(*device, &parsed, request, sequence);
+                record.asked_online = true;
+                self.payments.insert(*payment_id, record);
+                self.dirty.insert(Key::Payment(*payment_id));
+            }
+            Event::PaymentDecided {
+                payment_id,
+                device,
+                request,
+                record,
+            } => {
+                if let Some(request) = request {
+                    let parsed = read(request)?;
+                    self.payments.insert(
+                        *payment_id,
+                        PaymentRecord::received(*device, &parsed, request, sequence),
+                    );
+                }
+                let decided = Decided {
+                    sequence,
+                    digest,
+                    time: entry.time,
+                    policy_version: entry.policy_version,
+                    record: record.clone(),
+                };
+                if record
+                    .gateway
+                    .as_ref()
+                    .is_some_and(|gateway| gateway.reference.is_some() || gateway.approved)
+                {
+                    self.gateway_spoke(entry);
+                }
+                self.decided(*payment_id, decided)?;
+            }
+            Event::PaymentSettled { payment_id, gateway } => {
+                self.gateway_spoke(entry);
+                self.unpark(*payment_id);
+                let payment = self.release(*payment_id, sequence)?;
+                payment.state = if gateway.approved {
+                    PaymentState::Settled
+                } else {
+                    PaymentState::SettledDeclined
+                };
+                payment.gateway = Some(gateway.clone());
+                payment.queue_sequence = None;
+                if gateway.approved {
+                    self.each_subject(*payment_id, Subject::approved_by_gateway);
+                }
+            }
+            Event::PaymentVoided {
+                payment_id, effect, ..
+            } => match effect {
+                VoidEffect::CancelledBeforeSending => {
+                    self.unpark(*payment_id);
+                    let payment = self.release(*payment_id, sequence)?;
+                    payment.state = PaymentState::Voided;
+                    payment.queue_sequence = None;
+                }
+                VoidEffect::ReversalQueued => {
+                    self.unpark(*payment_id);
+                    let payment = self.touch(*payment_id, sequence)?;
+                    payment.state = PaymentState::ReversalQueued;
+                    payment.queue_sequence.get_or_insert(sequence);
+                }
+            },
+            Event::PaymentReversed { payment_id, gateway } => {
+                self.gateway_spoke(entry);
+                self.unpark(*payment_id);
+                let payment = self.release(*payment_id, sequence)?;
+                payment.state = PaymentState::Reversed;
+                payment.gateway = Some(gateway.clone());
+                payment.queue_sequence = None;
+            }
+            Event::PaymentParked {
+                payment_id, reason, ..
+            } => {
+                let payment = self.touch(*payment_id, sequence)?;
+                let newly = payment.parked.replace(*reason).is_none() && payment.exposed;
+                payment.state = match payment.state {
+                    PaymentState::ReversalQueued => PaymentState::ReversalParked,
+                    _ => PaymentState::Parked,
+                };
+                if newly {
+                    self.each_subject(*payment_id, |subject| {
+                        subject.parked = subject.parked.saturating_add(1)
+                    });
+                }
+            }
+            Event::PaymentReleased { payment_id, .. } => {
+                self.unpark(*payment_id);
+                let payment = self.touch(*payment_id, sequence)?;
+                payment.state = match payment.state {
+                    PaymentState::ReversalParked => PaymentState::ReversalQueued,
+                    _ => PaymentState::Queued,
+                };
+            }
+            Event::DeviceEnrolled { registration } => {
+                let record = DeviceRecord {
+                    registration: registration.clone(),
+                    blocked: false,
+                    subject: self
+                        .devices
+                        .get(&registration.device)
+                        .map_or_else(Subject::default, |d| d.subject),
+                };
+                self.dirty.insert(Key::Device(registration.device));
+                self.devices.insert(registration.device, record);
+            }
+            Event::DeviceBlocked { device, blocked, .. } => {
+                if let Some(record) = self.devices.get_mut(device) {
+                    record.blocked = *blocked;
+                    self.dirty.insert(Key::Device(*device));
+                }
+            }
+            Event::PolicyActivated { version, key, policy } => {
+                self.store.policy_sequence = Some(sequence);
+                self.store.policy_version = *version;
+                match self.store.ratchets.iter_mut().find(|ratchet| ratchet.key == *key) {
+                    Some(ratchet) => ratchet.version = ratchet.version.max(*version),
+                    None => self.store.ratchets.push(KeyRatchet {
+                        key: *key,
+                        version: *version,
+                    }),
+                }
+                self.policy = parse_policy(policy);
+            }
+            Event::WanChanged { to, reason, .. } => {
+                self.store.wan = *to;
+                self.store.wan_reason = *reason;
+                match to {
+                    // With payments waiting, only the gateway's word on one of
+                    // them ends the time without it.
+                    WanState::Online if self.store.subject.unsettled <= self.store.subject.parked => {
+                        self.store.offline_since_ms = None;
+                    }
+                    WanState::Online => {}
+                    WanState::Offline => {
+                        self.store.offline_since_ms.get_or_insert(entry.time.wall_ms);
+                    }
+                    WanState::Degraded => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway gave a final answer: the time without it is over, or
+    /// begins anew if it is thought to be gone.
+    fn gateway_spoke(&mut self, entry: &Entry) {
+        self.store.offline_since_ms = (self.store.wan == WanState::Offline).then_some(entry.time.wall_ms);
+    }
+
+    /// A payment is no longer parked.
+    fn unpark(&mut self, payment_id: PaymentId) {
+        let unparked = self.payments.get_mut(&payment_id).and_then(|payment| {
+            payment.parked.take()?;
+            payment.exposed.then_some(())
+        });
+        if unparked.is_some() {
+            self.each_subject(payment_id, |subject| {
+                subject.parked = subject.parked.saturating_sub(1)
+            });
+        }
+    }
+
+    fn decided(&mut self, payment_id: PaymentId, decided: Decided) -> Result<(), FoldError> {
+        let sequence = decided.sequence;
+        let decision = decided.record.decision;
+        if decision == Decision::ApprovedOffline {
+            self.store.offline_since_ms.get_or_insert(decided.time.wall_ms);
+        }
+        let payment = self.touch(payment_id, sequence)?;
+        payment.state = match decision {
+            Decision::ApprovedOnline => PaymentState::Settled,
+            Decision::ApprovedOffline => PaymentState::Queued,
+            Decision::Declined | Decision::Fallback if decided.record.reversal_queued => {
+                PaymentState::ReversalQueued
+            }
+            Decision::Declined | Decision::Fallback => PaymentState::Refused,
+        };
+        payment.gateway.clone_from(&decided.record.gateway);
+        payment.exposed = decision == Decision::ApprovedOffline;
+        payment.queue_sequence =
+            matches!(payment.state, PaymentState::Queued | PaymentState::ReversalQueued).then_some(sequence);
+        payment.decided = Some(decided);
+        let amount = payment.amount_minor;
+        match decision {
+            Decision::ApprovedOffline => {
+                self.each_subject(payment_id, |subject| subject.approved_offline(amount));
+            }
+            Decision::ApprovedOnline => self.each_subject(payment_id, Subject::approved_by_gateway),
+            Decision::Declined | Decision::Fallback => {}
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, payment_id: PaymentId, sequence: u64) -> Result<&mut PaymentRecord, FoldError> {
+        self.dirty.insert(Key::Payment(payment_id));
+        let payment = self
+            .payments
+            .get_mut(&payment_id)
+            .ok_or(FoldError::UnknownPayment { sequence, payment_id })?;
+        payment.latest = sequence;
+        Ok(payment)
+    }
+
+    /// Takes a payment out of the exposure of its subjects, once.
+    fn release(&mut self, payment_id: PaymentId, sequence: u64) -> Result<&mut PaymentRecord, FoldError> {
+        let payment = self.touch(payment_id, sequence)?;
+        let amount = payment.amount_minor;
+        if core::mem::take(&mut payment.exposed) {
+            self.each_subject(payment_id, |subject| subject.released(amount));
+        }
+        self.touch(payment_id, sequence)
+    }
+
+    fn each_subject(&mut self, payment_id: PaymentId, change: impl Fn(&mut Subject)) {
+        let Some(payment) = self.payments.get(&payment_id) else {
+            return;
+        };
+        let (card, device) = (payment.card, payment.device);
+        change(&mut self.store.subject);
+        if let Some(record) = self.devices.get_mut(&device) {
+            change(&mut record.subject);
+            self.dirty.insert(Key::Device(device));
+        }
+        let subject = self.cards.entry(card).or_default();
+        change(subject);
+        if subject.is_blank() {
+            self.cards.remove(&card);
+        }
+        self.dirty.insert(Key::Card(card));
+    }
+}
+
+fn parse_request(signed: &[u8], sequence: u64) -> Result<PaymentRequest, FoldError> {
+    let unreadable = |what: String| FoldError::Unreadable { sequence, what };
+    let object = Unverified::parse(signed).map_err(|e| unreadable(e.to_string()))?;
+    cbor::decode(object.payload_unverified()).map_err(|e| unreadable(e.to_string()))
+}
+
+/// A policy that this program cannot read any more is no policy.
+fn parse_policy(signed: &[u8]) -> Option<Policy> {
+    let object = Unverified::parse(signed).ok()?;
+    Policy::parse(object.payload_unverified()).ok()
+}

@@ -1,0 +1,277 @@
+//! Reading TOML that people wrote: every fault at once, each with its line
+//! and what would be right; a key that nobody reads is a fault.
+
+use core::cell::RefCell;
+use core::fmt;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One thing that is wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+/// A text being read, and the faults found so far.
+pub struct Document<'t> {
+    text: &'t str,
+    root: DeTable<'t>,
+    faults: RefCell<Vec<Fault>>,
+}
+
+impl<'t> Document<'t> {
+    /// Parses the text. Syntax errors are the only faults then: what stands
+    /// behind one cannot be judged.
+    pub fn parse(text: &'t str) -> Result<Self, Vec<Fault>> {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            return Ok(Self {
+                text,
+                root: root.into_inner(),
+                faults: RefCell::default(),
+            });
+        }
+        let fault = |error: &toml::de::Error| Fault {
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        };
+        Err(errors.iter().map(fault).collect())
+    }
+
+    /// The top of the document.
+    pub fn root(&self) -> Section<'_, 't> {
+        Section {
+            document: self,
+            path: String::new(),
+            line: 1,
+            table: Some(&self.root),
+            read: RefCell::default(),
+        }
+    }
+
+    /// Notes a fault.
+    pub fn fault(&self, line: usize, message: impl Into<String>) {
+        self.faults.borrow_mut().push(Fault {
+            line,
+            message: message.into(),
+        });
+    }
+
+    /// All faults, in the order of lines.
+    pub fn into_faults(self) -> Vec<Fault> {
+        let mut faults = self.faults.into_inner();
+        faults.sort_by_key(|fault| fault.line);
+        faults
+    }
+}
+
+/// One table of the document. Reading a key marks it as known;
+/// [`Section::finish`] turns all others into faults.
+pub struct Section<'d, 't> {
+    document: &'d Document<'t>,
+    path: String,
+    line: usize,
+    table: Option<&'d DeTable<'t>>,
+    read: RefCell<Vec<&'static str>>,
+}
+
+/// A value found at a key, with its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+impl<'d, 't> Section<'d, 't> {
+    /// The line on which the section begins.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
+    /// Whether the document has this section at all.
+    pub fn present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether the section holds this key, whatever its value.
+    pub fn holds(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Notes a fault about this section's document.
+    pub fn fault(&self, line: usize, message: impl Into<String>) {
+        self.document.fault(line, message);
+    }
+
+    fn find(&self, key: &'static str) -> Option<(&'d Spanned<DeValue<'t>>, usize)> {
+        self.read.borrow_mut().push(key);
+        let value = self.table?.get(key)?;
+        Some((value, line_of(self.document.text, value.span().start)))
+    }
+
+    fn name(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    /// A table inside this one. If it is missing, every required key in it
+    /// will be a fault at this section's line.
+    pub fn section(&self, key: &'static str) -> Section<'d, 't> {
+        let found = self.find(key);
+        let (table, line) = match found {
+            Some((value, line)) => {
+                let table = value.get_ref().as_table();
+                if table.is_none() {
+                    self.fault(line, format!("{}: a table expected", self.name(key)));
+                }
+                (table, line)
+            }
+            None => (None, self.line),
+        };
+        Section {
+            document: self.document,
+            path: self.name(key),
+            line,
+            table,
+            read: RefCell::default(),
+        }
+    }
+
+    /// The value at `key` as `convert` has it; `None` if it is missing or, as
+    /// a fault that names what was `expected`, of another kind.
+    pub fn optional<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        convert: impl Fn(&DeValue<'t>) -> Option<T>,
+    ) -> Option<At<T>> {
+        let (value, line) = self.find(key)?;
+        let converted = convert(value.get_ref());
+        if converted.is_none() {
+            let found = shown(value.get_ref());
+            self.fault(
+                line,
+                format!("{}: {expected} expected, {found} found", self.name(key)),
+            );
+        }
+        converted.map(|value| At { value, line })
+    }
+
+    /// Like [`optional`](Self::optional), and a missing key is a fault.
+    pub fn required<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        convert: impl Fn(&DeValue<'t>) -> Option<T>,
+    ) -> Option<At<T>> {
+        if self.table.is_none_or(|table| !table.contains_key(key)) {
+            self.read.borrow_mut().push(key);
+            self.fault(
+                self.line,
+                format!("{} is missing: {expected} expected", self.name(key)),
+            );
+            return None;
+        }
+        self.optional(key, expected, convert)
+    }
+
+    /// Turns every key that was not read into a fault.
+    pub fn finish(self) {
+        let Some(table) = self.table else { return };
+        let known = self.read.borrow();
+        for key in table.keys() {
+            let name: &str = key.get_ref();
+            if !known.contains(&name) {
+                let line = line_of(self.document.text, key.span().start);
+                // A third of the letters wrong is a slip; more is another word.
+                let nearest = known
+                    .iter()
+                    .map(|known| (strsim::osa_distance(known, name), known))
+                    .filter(|(distance, known)| distance * 3 <= known.len())
+                    .min();
+                let hint = nearest.map_or_else(String::new, |(_, known)| format!("did you mean {known}? "));
+                let known = known.join(", ");
+                self.document.fault(
+                    line,
+                    format!(
+                        "{} is not a known key; {hint}known here: {known}",
+                        self.name(name)
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// A whole number in a range.
+pub fn integer(range: core::ops::RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Option<u64> {
+    move |value| {
+        let number = value.as_integer()?;
+        let number = u64::from_str_radix(number.as_str(), number.radix()).ok()?;
+        range.contains(&number).then_some(number)
+    }
+}
+
+/// True or false.
+pub fn boolean(value: &DeValue<'_>) -> Option<bool> {
+    value.as_bool()
+}
+
+/// Text that parses as a `T`.
+pub fn text<T: core::str::FromStr>(value: &DeValue<'_>) -> Option<T> {
+    value.as_str()?.parse().ok()
+}
+
+/// A list of texts that each parse as a `T`.
+pub fn list<T: core::str::FromStr>(value: &DeValue<'_>) -> Option<Vec<T>> {
+    value
+        .as_array()?
+        .iter()
+        .map(|item| text(item.get_ref()))
+        .collect()
+}
+
+/// A value as people know it from the file; lists and tables only by kind.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(instant) => instant.to_string(),
+        DeValue::Array(items) => format!(
+            "[{}]",
+            items
+                .iter()
+                .take(8)
+                .map(|item| shown(item.get_ref()))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()
+        .iter()
+        .take(at)
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
+}

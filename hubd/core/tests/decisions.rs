@@ -1,0 +1,198 @@
+//! Offline decisions as a table: one line a case, in the order of precedence,
+//! ending in the expected reason. The policy is `config/policies/
+//! france-cautious.toml`; its values stand in the cases.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use hub_core::decide::{Situation, decide_offline};
+use hub_core::policy::Policy;
+use hub_core::state::Subject;
+use hub_protocol::{
+    CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
+    PaymentRequest, Reason, Submission, Verification,
+};
+
+struct Case<'a> {
+    request: PaymentRequest,
+    situation: Situation<'a>,
+    policy: Policy,
+}
+
+/// 20,00 EUR, contactless verified on the phone, CB debit, at an mPOS, a
+/// minute into an outage, nothing at risk.
+fn usual() -> Case<'static> {
+    Case {
+        request: support::request(1, 2_000, "card"),
+        situation: Situation {
+            policy: None,
+            currency: Currency::EUR,
+            class: DeviceClass::Mpos,
+            card: Subject::default(),
+            device: Subject::default(),
+            store: Subject::default(),
+            now_ms: support::NOON_MS,
+            offline_ms: 60_000,
+            clock_suspect: false,
+            queue_has_room: true,
+        },
+        policy: Policy::parse(support::POLICY.as_bytes()).unwrap(),
+    }
+}
+
+fn at_risk(exposure_minor: u64, consecutive: u32) -> Subject {
+    Subject {
+        exposure_minor,
+        unsettled: consecutive,
+        consecutive,
+        parked: 0,
+    }
+}
+
+fn reason(change: impl FnOnce(&mut Case<'_>)) -> Reason {
+    let mut case = usual();
+    change(&mut case);
+    let situation = Situation {
+        policy: Some(&case.policy),
+        ..case.situation
+    };
+    decide_offline(&case.request, &situation).reason
+}
+
+type Change = fn(&mut Case<'_>);
+
+#[rustfmt::skip]
+const TABLE: &[(&str, Change, Reason)] = &[
+    ("the usual payment",                       |_| {},                                                            Reason::None),
+    ("the card itself refused",                 |c| c.request.cryptogram = Cryptogram::Refused,                    Reason::CardRefused),
+    ("the chip approved",                       |c| c.request.cryptogram = Cryptogram::CardApproved,               Reason::None),
+    ("another currency than the hub's",         |c| c.request.currency = "CHF".parse().unwrap(),                   Reason::CurrencyNotAccepted),
+    ("another currency than the policy's",      |c| c.policy.currency = "CHF".parse().unwrap(),                    Reason::CurrencyNotAccepted),
+    ("no room in the queue",                    |c| c.situation.queue_has_room = false,                            Reason::QueueFull),
+    ("at the policy's first instant",           |c| c.policy.not_before_ms = c.situation.now_ms,                   Reason::None),
+    ("before the policy's first instant",       |c| c.policy.not_before_ms = c.situation.now_ms + 1,               Reason::PolicyNotYetValid),
+    ("in the policy's last millisecond",        |c| c.policy.expires_ms = c.situation.now_ms + 1,                  Reason::None),
+    ("at the policy's expiry",                  |c| c.policy.expires_ms = c.situation.now_ms,                      Reason::PolicyExpired),
+    ("offline switched off",                    |c| c.policy.offline.enabled = false,                              Reason::OfflineDisabled),
+    ("a class that the policy does not name",   |c| { c.policy.classes.remove(&DeviceClass::Mpos); },              Reason::ClassNotAllowed),
+    ("offline for 240 minutes",                 |c| c.situation.offline_ms = 240 * 60_000,                         Reason::None),
+    ("offline for a millisecond more",          |c| c.situation.offline_ms = 240 * 60_000 + 1,                     Reason::OfflineTooLong),
+    ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
+    ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),
+    ("funding unknown",                         |c| c.request.card.funding = Funding::Unknown,                     Reason::FundingNotAllowed),
+    ("magnetic stripe",                         |c| c.request.entry_mode = EntryMode::MagneticStripe,              Reason::EntryModeNotAllowed),
+    ("a PIN that only the issuer can check",    |c| c.request.verification = Verification::OnlinePin,              Reason::OnlinePinNotPossible),
+    ("unverified tap of 50,00",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_000.into(); }, Reason::None),
+    ("unverified tap of 50,01",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
+    ("verified tap of 50,01",                   |c| c.request.amount = 5_001.into(),                               Reason::None),
+    ("mPOS: 100,00",                            |c| c.request.amount = 10_000.into(),                              Reason::None),
+    ("mPOS: 100,01",                            |c| c.request.amount = 10_001.into(),                              Reason::TransactionCeiling),
+    ("SoftPOS: 50,00",                          |c| { c.situation.class = DeviceClass::Softpos; c.request.amount = 5_000.into(); },  Reason::None),
+    ("SoftPOS: 50,01",                          |c| { c.situation.class = DeviceClass::Softpos; c.request.amount = 5_001.into(); },  Reason::TransactionCeiling),
+    ("terminal: 150,00",                        |c| { c.situation.class = DeviceClass::Terminal; c.request.amount = 15_000.into(); }, Reason::None),
+    ("card at 130,00, 20,00 more",              |c| c.situation.card = at_risk(13_000, 2),                         Reason::None),
+    ("card at 130,01, 20,00 more",              |c| c.situation.card = at_risk(13_001, 2),                         Reason::CardCeiling),
+    ("device at 980,00, 20,00 more",            |c| c.situation.device = at_risk(98_000, 9),                       Reason::None),
+    ("device at 980,01, 20,00 more",            |c| c.situation.device = at_risk(98_001, 9),                       Reason::DeviceCeiling),
+    ("store at 2 980,00, 20,00 more",           |c| c.situation.store = at_risk(298_000, 99),                      Reason::None),
+    ("store at 2 980,01, 20,00 more",           |c| c.situation.store = at_risk(298_001, 99),                      Reason::StoreCeiling),
+    ("exposure that would overflow",            |c| c.situation.store = at_risk(u64::MAX, 99),                     Reason::StoreCeiling),
+    ("card's 5th in a row",                     |c| c.situation.card = at_risk(0, 4),                              Reason::None),
+    ("card's 6th in a row",                     |c| c.situation.card = at_risk(0, 5),                              Reason::CardConsecutiveLimit),
+    ("device's 60th in a row",                  |c| c.situation.device = at_risk(0, 59),                           Reason::None),
+    ("device's 61st in a row",                  |c| c.situation.device = at_risk(0, 60),                           Reason::DeviceConsecutiveLimit),
+    ("store's 300th in a row",                  |c| c.situation.store = at_risk(0, 299),                           Reason::None),
+    ("store's 301st in a row",                  |c| c.situation.store = at_risk(0, 300),                           Reason::StoreConsecutiveLimit),
+    ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
+    ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
+    ("clock in doubt, card's 3rd in a row",     |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(0, 2); }, Reason::ClockInDoubt),
+    ("clock in doubt, above the full ceiling",  |c| { c.situation.clock_suspect = true; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
+];
+
+#[test]
+fn offline_decisions_are_as_the_table_says() {
+    for (what, change, expected) in TABLE {
+        assert_eq!(reason(change), *expected, "{what}");
+    }
+}
+
+#[test]
+fn without_a_policy_silence_means_no() {
+    let case = usual();
+    assert_eq!(
+        decide_offline(&case.request, &case.situation).reason,
+        Reason::NoPolicy
+    );
+}
+
+/// Each pair of neighbours in the order of precedence, both standing against
+/// the payment: the smaller number is given.
+#[test]
+fn of_two_reasons_the_one_with_the_smaller_number_is_given() {
+    let against: Vec<(&str, Change, Reason)> = TABLE
+        .iter()
+        .filter(|(_, _, reason)| !matches!(reason, Reason::None | Reason::ClockInDoubt))
+        .copied()
+        .collect();
+    let mut pairs = 0;
+    for (i, (what_a, a, reason_a)) in against.iter().enumerate() {
+        for (what_b, b, reason_b) in &against[i + 1..] {
+            // Two changes of the same field cannot both stand.
+            let both = reason(|case| {
+                a(case);
+                b(case);
+            });
+            let first = (*reason_a).min(*reason_b);
+            let undone = reason(|case| {
+                b(case);
+                a(case);
+            }) != both;
+            if !undone {
+                assert!(both == first || both == *reason_b, "{what_a} + {what_b}: {both}");
+                pairs += usize::from(both == first);
+            }
+        }
+    }
+    assert!(pairs > 150, "only {pairs} pairs were compared");
+}
+
+#[test]
+fn a_fallback_says_what_to_do_instead_and_a_decline_does_not() {
+    let record = |change: Change| {
+        let mut case = usual();
+        change(&mut case);
+        let situation = Situation {
+            policy: Some(&case.policy),
+            ..case.situation
+        };
+        decide_offline(&case.request, &situation)
+    };
+    let stripe = record(|c| c.request.entry_mode = EntryMode::MagneticStripe);
+    assert_eq!(
+        (stripe.decision, stripe.fallback),
+        (Decision::Fallback, Some(FallbackAction::InsertCard))
+    );
+    let pin = record(|c| c.request.verification = Verification::OnlinePin);
+    assert_eq!(
+        (pin.decision, pin.fallback),
+        (Decision::Fallback, Some(FallbackAction::InsertCardEnterPin))
+    );
+    let over = record(|c| c.request.amount = 10_001.into());
+    assert_eq!((over.decision, over.fallback), (Decision::Declined, None));
+}
+
+#[test]
+fn card_approved_and_deferred_payments_are_never_mixed() {
+    let submission = |cryptogram| {
+        let mut case = usual();
+        case.request.cryptogram = cryptogram;
+        let situation = Situation {
+            policy: Some(&case.policy),
+            ..case.situation
+        };
+        decide_offline(&case.request, &situation).submission
+    };
+    assert_eq!(submission(Cryptogram::CardApproved), Some(Submission::Advice));
+    assert_eq!(submission(Cryptogram::AsksOnline), Some(Submission::Deferred));
+    assert_eq!(submission(Cryptogram::Refused), None);
+}

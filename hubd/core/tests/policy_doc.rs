@@ -1,0 +1,73 @@
+//! docs/policy.md names every key that a policy can have, and no other.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+
+const SAMPLE: &str = include_str!("../../../config/policies/france-cautious.toml");
+const DOC: &str = include_str!("../../../docs/policy.md");
+
+fn keys(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
+        match value {
+            toml::Value::Table(inner) => keys(inner, &path, found),
+            _ => {
+                found.insert(path);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_policy_reference_names_every_key_and_no_other() {
+    let mut in_sample = BTreeSet::new();
+    keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
+    let documented: BTreeSet<String> = DOC
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key.to_owned())
+        .flat_map(|key| match key.strip_prefix("class.mpos.") {
+            // The page says that the other classes have the same keys.
+            Some(rest) => ["mpos", "softpos", "terminal"]
+                .map(|class| format!("class.{class}.{rest}"))
+                .to_vec(),
+            None => vec![key],
+        })
+        .collect();
+    assert_eq!(documented, in_sample);
+}
+
+#[test]
+fn every_documented_key_is_read_by_the_parser() {
+    // A key that the parser does not read would be a fault of the sample; a
+    // key that it reads and the sample lacks shows in the list of known keys.
+    let broken = SAMPLE
+        .replace("[offline]\n", "[offline]\nx = 1\n")
+        .replace("[store]\n", "[store]\nx = 1\n")
+        .replace("[class.mpos]", "[class.x]\n[class.mpos]\nx = 1 #")
+        .replace("format = 1\n", "format = 1\nx = 1\n");
+    let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
+    assert_eq!(faults.len(), 5, "{faults:?}");
+    let mut in_sample = BTreeSet::new();
+    keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
+    for fault in &faults {
+        let (unknown, known) = fault
+            .message
+            .split_once(" is not a known key; known here: ")
+            .unwrap();
+        let prefix = unknown.strip_suffix('x').unwrap();
+        for key in known.split(", ") {
+            let path = format!("{prefix}{key}");
+            assert!(
+                in_sample
+                    .iter()
+                    .any(|k| *k == path || k.starts_with(&format!("{path}."))),
+                "{path}"
+            );
+        }
+    }
+}
