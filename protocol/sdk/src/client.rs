@@ -1,0 +1,422 @@
+//! One device at work: asks, and asks again by whatever way there is.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hub_protocol::frame::{self, HubInfo};
+use hub_protocol::{ALPN, Answer, DeviceId, PaymentId, Request, VoidRequest};
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use crate::discovery::Browser;
+use crate::enrolment::Enrolled;
+use crate::error::{LinkError, PayError, SdkError, VerifyError};
+use crate::identity::DeviceIdentity;
+use crate::link::{self, Link, MAX_CANDIDATES};
+use crate::options::ClientOptions;
+use crate::payment::{PreparedPayment, Sale, jitter, unix_ms};
+use crate::pushes::{PUSHES, PushEvent, read_pushes};
+use crate::tls;
+use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
+
+/// The first and the longest pause between two tries, before jitter.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MOST: Duration = Duration::from_secs(2);
+
+/// One enrolled device. Connects when it is first asked for something and
+/// again whenever the connection is gone. Clones are handles of the same.
+#[derive(Clone)]
+pub struct DeviceClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: DeviceIdentity,
+    enrolled: Enrolled,
+    options: ClientOptions,
+    config: quinn::ClientConfig,
+    verifier: Arc<Verifier>,
+    /// Held while connecting, so that all who wait share one connection.
+    link: tokio::sync::Mutex<Option<Arc<Link>>>,
+    last_good: Mutex<Option<SocketAddr>>,
+    browser: Option<Browser>,
+    pushes: broadcast::Sender<PushEvent>,
+    sequence: AtomicU64,
+}
+
+impl DeviceClient {
+    /// Makes a client; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// When the enrolment is another device's, or discovery cannot start.
+    pub fn new(
+        identity: DeviceIdentity,
+        enrolled: Enrolled,
+        options: ClientOptions,
+    ) -> Result<Self, SdkError> {
+        if enrolled.registration.device != identity.device_id() {
+            return Err(VerifyError::Differs("the device").into());
+        }
+        let verifier = Arc::new(Verifier {
+            hub: enrolled.hub,
+            hub_key: enrolled.hub_key()?,
+            device: identity.device_id(),
+        });
+        let browser = options
+            .discovery
+            .as_ref()
+            .map(|d| Browser::start(&d.interfaces))
+            .transpose()?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config: tls::client_config(&identity, enrolled.hub, ALPN)?,
+                sequence: AtomicU64::new(options.next_sequence),
+                identity,
+                enrolled,
+                options,
+                verifier,
+                link: tokio::sync::Mutex::new(None),
+                last_good: Mutex::new(None),
+                browser,
+                pushes: broadcast::Sender::new(PUSHES),
+            }),
+        })
+    }
+
+    /// The device's identity.
+    pub fn device_id(&self) -> DeviceId {
+        self.inner.identity.device_id()
+    }
+
+    /// What the device keeps of its enrolment.
+    pub fn enrolled(&self) -> &Enrolled {
+        &self.inner.enrolled
+    }
+
+    /// The number that the next request will get: to be stored, and given to
+    /// [`ClientOptions::next_sequence`] after a restart.
+    pub fn next_sequence(&self) -> u64 {
+        self.inner.sequence.load(Ordering::SeqCst)
+    }
+
+    /// The address at which the hub is connected now.
+    pub async fn connected_to(&self) -> Option<SocketAddr> {
+        let link = self.inner.link.lock().await;
+        link.as_ref().filter(|l| is_open(l)).map(|l| l.address)
+    }
+
+    /// Makes a payment: its id, its number, its signature. Nothing is sent.
+    pub fn next_payment(&self, sale: Sale) -> PreparedPayment {
+        PreparedPayment::new(&self.inner.identity, self.inner.next_number(), sale)
+    }
+
+    /// Asks until there is an answer: the last address that was good, those
+    /// that mDNS shows, the static ones; again under the same id, with the
+    /// same bytes, until `give_up_after`.
+    ///
+    /// # Errors
+    ///
+    /// A refusal that is final, at once; [`PayError::GaveUp`] when the time is
+    /// over, and then the payment may have been decided: ask again with the
+    /// same `payment`.
+    pub async fn pay(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
+        let bytes = frame::to_wire(&payment.frame());
+        self.inner
+            .persist(&bytes, |answer| self.receipt(answer, payment))
+            .await
+    }
+
+    /// One try, on the present connection or a new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay`](Self::pay), without [`PayError::GaveUp`].
+    pub async fn pay_once(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
+        let bytes = frame::to_wire(&payment.frame());
+        self.inner
+            .once(&bytes, &|answer| self.receipt(answer, payment))
+            .await
+    }
+
+    /// Asks for a payment to be voided, until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay`](Self::pay).
+    pub async fn void(&self, payment_id: PaymentId) -> Result<VerifiedStatus, PayError> {
+        let request = self.inner.identity.sign_void(&VoidRequest {
+            payment_id,
+            device_sequence: self.inner.next_number(),
+            device_time_ms: unix_ms(),
+        });
+        let bytes = frame::to_wire(&Request::Void { request });
+        self.inner
+            .persist(&bytes, |answer| Ok(self.status_of(answer, &payment_id)?.0))
+            .await
+    }
+
+    /// Asks where a payment stands, until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay`](Self::pay).
+    pub async fn status(
+        &self,
+        payment_id: PaymentId,
+    ) -> Result<(VerifiedStatus, Option<VerifiedReceipt>), PayError> {
+        let bytes = frame::to_wire(&Request::Status { payment_id });
+        self.inner
+            .persist(&bytes, |answer| self.status_of(answer, &payment_id))
+            .await
+    }
+
+    /// Asks the hub who it is, until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay`](Self::pay).
+    pub async fn hello(&self) -> Result<HubInfo, PayError> {
+        let bytes = frame::to_wire(&Request::Hello {
+            app: self.inner.options.app.clone(),
+        });
+        self.inner
+            .persist(&bytes, |answer| match answer {
+                Answer::Hello { info } if info.hub == self.inner.enrolled.hub => Ok(info),
+                Answer::Hello { .. } => Err(VerifyError::Differs("the hub").into()),
+                Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
+                _ => Err(VerifyError::OtherAnswer.into()),
+            })
+            .await
+    }
+
+    /// Sends bytes as they are on a stream of their own, once, and gives what
+    /// the hub answers: for tests of what a hub does with bad input. Not for
+    /// payments: nothing of the answer is checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay_once`](Self::pay_once), but a refusal is an answer here.
+    pub async fn send_raw(&self, bytes: &[u8]) -> Result<Answer, PayError> {
+        self.inner.once(bytes, &Ok).await
+    }
+
+    /// What the hub says unasked, while connected. A listener that lags more
+    /// than 64 behind loses the oldest; [`status`](Self::status) tells the
+    /// same.
+    pub fn pushes(&self) -> broadcast::Receiver<PushEvent> {
+        self.inner.pushes.subscribe()
+    }
+
+    /// Closes the connection. The next request opens another.
+    pub async fn close(&self) {
+        self.inner.link.lock().await.take();
+    }
+
+    fn receipt(&self, answer: Answer, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
+        match answer {
+            Answer::Receipt { receipt } => Ok(self.inner.verifier.receipt(receipt, payment)?),
+            Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
+            _ => Err(VerifyError::OtherAnswer.into()),
+        }
+    }
+
+    fn status_of(
+        &self,
+        answer: Answer,
+        payment_id: &PaymentId,
+    ) -> Result<(VerifiedStatus, Option<VerifiedReceipt>), PayError> {
+        let verifier = &self.inner.verifier;
+        match answer {
+            Answer::Status { status, receipt } => Ok((
+                verifier.status(status, Some(payment_id))?,
+                receipt.map(|r| verifier.receipt_of(r, payment_id)).transpose()?,
+            )),
+            Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
+            _ => Err(VerifyError::OtherAnswer.into()),
+        }
+    }
+}
+
+impl Inner {
+    fn next_number(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Asks again, with the same bytes, while that can lead to an answer.
+    async fn persist<T>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        let give_up = Instant::now() + self.options.give_up_after;
+        let mut backoff = BACKOFF_FIRST;
+        let mut tries = 0;
+        let mut last = None;
+        loop {
+            tries += 1;
+            match tokio::time::timeout_at(give_up, self.once(bytes, &read)).await {
+                Ok(Err(error)) if error.transient() => last = Some(error),
+                Ok(done) => return done,
+                // Keeps what the try before said, which is more telling.
+                Err(_) => _ = last.get_or_insert(LinkError::TimedOut.into()),
+            }
+            let pause = jitter(backoff);
+            backoff = (backoff * 2).min(BACKOFF_MOST);
+            if Instant::now() + pause >= give_up {
+                return Err(PayError::GaveUp {
+                    tries,
+                    last: Box::new(last.unwrap_or(LinkError::TimedOut.into())),
+                });
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One try. A connection that failed, that gave an answer which does not
+    /// hold, or whose end a refusal announces, is not used again.
+    async fn once<T>(
+        &self,
+        bytes: &[u8],
+        read: &impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        let link = self.link().await?;
+        let answer = link.request(bytes, self.options.request_timeout).await;
+        let closes = matches!(&answer, Ok(Answer::Refused { refusal }) if refusal.code.closes_connection());
+        let outcome = answer.and_then(read);
+        if closes || matches!(&outcome, Err(error) if !matches!(error, PayError::Refused(_))) {
+            let mut present = self.link.lock().await;
+            if present.as_ref().is_some_and(|p| Arc::ptr_eq(p, &link)) {
+                *present = None;
+            }
+        }
+        outcome
+    }
+
+    async fn link(&self) -> Result<Arc<Link>, LinkError> {
+        let mut present = self.link.lock().await;
+        if let Some(link) = present.as_ref().filter(|l| is_open(l)) {
+            return Ok(Arc::clone(link));
+        }
+        *present = None;
+        let candidates = self.candidates().await;
+        let mut link = link::connect(&self.config, &candidates, self.options.connect_timeout).await?;
+        let reader = read_pushes(
+            link.connection.clone(),
+            Arc::clone(&self.verifier),
+            self.pushes.clone(),
+        );
+        link.reader = Some(tokio::spawn(reader).abort_handle());
+        *lock(&self.last_good) = Some(link.address);
+        let link = Arc::new(link);
+        *present = Some(Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Where the hub may be, best first, without doubles, at most 16.
+    async fn candidates(&self) -> Vec<SocketAddr> {
+        let mut candidates: Vec<SocketAddr> = lock(&self.last_good).iter().copied().collect();
+        let fixed = || {
+            self.options
+                .static_addresses
+                .iter()
+                .chain(&self.enrolled.addresses)
+        };
+        if let (Some(browser), Some(discovery)) = (&self.browser, &self.options.discovery) {
+            let short = self.enrolled.hub.short();
+            let nowhere_else = candidates.is_empty() && fixed().next().is_none();
+            if nowhere_else {
+                browser
+                    .wait_for(discovery.timeout, |hub| hub.hub_short == short)
+                    .await;
+            }
+            let shown = browser.hubs().into_iter().filter(|hub| hub.hub_short == short);
+            candidates.extend(shown.flat_map(|hub| hub.addresses));
+        }
+        candidates.extend(fixed());
+        let mut unique = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            if !unique.contains(&candidate) && unique.len() < MAX_CANDIDATES {
+                unique.push(candidate);
+            }
+        }
+        unique
+    }
+}
+
+fn is_open(link: &Arc<Link>) -> bool {
+    link.connection.close_reason().is_none()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::SdkError;
+    use ed25519_dalek::SigningKey;
+    use hub_protocol::{DeviceClass, HubId, Registration};
+
+    fn enrolled(identity: &DeviceIdentity, addresses: &[SocketAddr]) -> Enrolled {
+        let registration = Registration {
+            device: identity.device_id(),
+            signing_key: identity.signing_key().verifying_key().to_bytes(),
+            class: DeviceClass::Mpos,
+            name: "Caisse 1".into(),
+            model: "Test".into(),
+            hub: HubId([2; 32]),
+            hub_signing_key: SigningKey::from_bytes(&[1; 32]).verifying_key().to_bytes(),
+            enrolled_ms: 1,
+        };
+        Enrolled::new(registration, addresses.to_vec())
+    }
+
+    #[tokio::test]
+    async fn the_last_good_address_comes_first_and_none_comes_twice() {
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let identity = DeviceIdentity::generate().unwrap();
+        let known = enrolled(&identity, &[at(1), at(2)]);
+        let options = ClientOptions {
+            static_addresses: vec![at(3), at(2)],
+            ..ClientOptions::default()
+        };
+        let client = DeviceClient::new(identity, known, options).unwrap();
+        assert_eq!(client.inner.candidates().await, [at(3), at(2), at(1)]);
+        *lock(&client.inner.last_good) = Some(at(1));
+        assert_eq!(client.inner.candidates().await, [at(1), at(3), at(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_payment_that_no_hub_answers_is_given_up_and_stays_askable() {
+        // Bound and silent.
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let identity = DeviceIdentity::generate().unwrap();
+        let known = enrolled(&identity, &[nobody.local_addr().unwrap()]);
+        let options = ClientOptions {
+            connect_timeout: Duration::from_millis(50),
+            give_up_after: Duration::from_millis(200),
+            ..ClientOptions::default()
+        };
+        let client = DeviceClient::new(identity, known, options).unwrap();
+        let error = client.hello().await.unwrap_err();
+        assert!(matches!(error, PayError::GaveUp { .. }), "{error:?}");
+        assert!(error.transient());
+    }
+
+    #[test]
+    fn another_devices_enrolment_is_not_taken() {
+        let (mine, yours) = (
+            DeviceIdentity::generate().unwrap(),
+            DeviceIdentity::generate().unwrap(),
+        );
+        let known = enrolled(&yours, &[]);
+        assert!(matches!(
+            DeviceClient::new(mine, known, ClientOptions::default()),
+            Err(SdkError::Unverifiable(VerifyError::Differs("the device")))
+        ));
+    }
+}

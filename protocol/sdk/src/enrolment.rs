@@ -1,0 +1,203 @@
+//! Enrolment: how a device becomes known to a hub, and what it keeps of it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use ed25519_dalek::VerifyingKey;
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::{
+    ALPN_ENROL, Answer, DeviceClass, EnrolmentCode, EnrolmentRequest, HubId, Registration, Request, cbor,
+    frame,
+};
+use minicbor::{Decode, Encode};
+
+use crate::error::{LinkError, PayError, SdkError, VerifyError};
+use crate::files;
+use crate::identity::DeviceIdentity;
+use crate::link::{self, MAX_CANDIDATES};
+use crate::payment::jitter;
+use crate::tls;
+
+const FILE: &str = "enrolled.cbor";
+
+/// The hub answers once the enrolment is on its disk.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an enrolment is tried; the token is good for one device, so
+/// asking again with the same keys is safe.
+const TRIES: u32 = 4;
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// What a device knows of the hub that it is enrolled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolled {
+    /// The hub's identity: no other is talked to.
+    pub hub: HubId,
+    /// The Ed25519 key that the hub signs receipts with.
+    pub hub_signing_key: [u8; 32],
+    /// Where the hub listens for payments, best first: the static addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// What the hub wrote down.
+    pub registration: Registration,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Stored {
+    #[n(1)]
+    registration: Registration,
+    #[n(2)]
+    addresses: Vec<String>,
+}
+
+impl Enrolled {
+    /// From the hub's registration and its addresses.
+    pub fn new(registration: Registration, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            hub: registration.hub,
+            hub_signing_key: registration.hub_signing_key,
+            addresses,
+            registration,
+        }
+    }
+
+    /// Writes it into `dir`, readable by its owner only (0600).
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), SdkError> {
+        let stored = Stored {
+            registration: self.registration.clone(),
+            addresses: self.addresses.iter().map(SocketAddr::to_string).collect(),
+        };
+        files::write_private(dir, FILE, &cbor::encode(&stored))
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing or damaged.
+    pub fn load(dir: &Path) -> Result<Self, SdkError> {
+        let (path, bytes) = files::read(dir, FILE)?;
+        cbor::decode(&bytes)
+            .ok()
+            .and_then(|stored: Stored| {
+                let addresses = stored.addresses.iter().map(|a| a.parse().ok());
+                Some(Self::new(stored.registration, addresses.collect::<Option<_>>()?))
+            })
+            .ok_or(SdkError::Damaged { path })
+    }
+
+    pub(crate) fn hub_key(&self) -> Result<VerifyingKey, VerifyError> {
+        cose::verifying_key(&self.hub_signing_key).ok_or(VerifyError::Differs("the hub's signing key"))
+    }
+}
+
+/// Presents an enrolment code to the hub it names and checks what comes back.
+///
+/// The hub is known by the SHA-256 of its key in the code; addresses are only
+/// where to look. Tried several times with the same token.
+///
+/// # Errors
+///
+/// When the hub is not reached, refuses, or answers with anything but this
+/// device's registration.
+pub async fn enrol(
+    identity: &DeviceIdentity,
+    code: &EnrolmentCode,
+    class: DeviceClass,
+    name: &str,
+    model: &str,
+) -> Result<Enrolled, SdkError> {
+    let request = EnrolmentRequest {
+        token: code.token,
+        hub: code.hub,
+        device: identity.device_id(),
+        signing_key: identity.signing_key().verifying_key().to_bytes(),
+        class,
+        name: name.to_owned(),
+        model: model.to_owned(),
+    };
+    request.check().map_err(SdkError::Refused)?;
+    let candidates = resolve(&code.enrol_addresses).await;
+    if candidates.is_empty() {
+        return Err(SdkError::NoAddress);
+    }
+    let signed = cose::sign(
+        identity.signing_key(),
+        ObjectType::Enrolment,
+        &cbor::encode(&request),
+    );
+    let bytes = frame::to_wire(&Request::Enrol { request: signed });
+    let config = tls::client_config(identity, code.hub, ALPN_ENROL)?;
+
+    let mut tries = 0;
+    let answer = loop {
+        tries += 1;
+        let answer = async {
+            let link = link::connect(&config, &candidates, CONNECT_TIMEOUT).await?;
+            link.request(&bytes, REQUEST_TIMEOUT).await
+        };
+        match answer.await {
+            Ok(Answer::Refused { refusal }) if refusal.code.transient() && tries < TRIES => {}
+            Err(PayError::NoAnswer(_)) if tries < TRIES => {}
+            answer => break answer,
+        }
+        tokio::time::sleep(jitter(BACKOFF * tries)).await;
+    };
+    match answer {
+        Ok(Answer::Enrolled { registration }) => {
+            let registration = verify(identity, &request, &registration)?;
+            Ok(Enrolled::new(registration, resolve(&code.addresses).await))
+        }
+        Ok(Answer::Refused { refusal }) => Err(SdkError::Refused(refusal)),
+        Ok(_) => Err(VerifyError::OtherAnswer.into()),
+        Err(PayError::Unverifiable(error)) => Err(error.into()),
+        Err(PayError::NoAnswer(error)) => Err(SdkError::NotReached(error)),
+        Err(_) => Err(SdkError::NotReached(LinkError::NoAnswer)),
+    }
+}
+
+/// Class and name are the hub's to say: a device that is enrolled already gets
+/// its first registration again. The hub's signing key comes with the registration, over the connection
+/// that the code's pin vouches for.
+fn verify(
+    identity: &DeviceIdentity,
+    request: &EnrolmentRequest,
+    signed: &[u8],
+) -> Result<Registration, VerifyError> {
+    let unverified = cose::Unverified::parse(signed)?;
+    let claimed: Registration = cbor::decode(unverified.payload_unverified())?;
+    let key =
+        cose::verifying_key(&claimed.hub_signing_key).ok_or(VerifyError::Differs("the hub's signing key"))?;
+    let registration: Registration = cbor::decode(&unverified.verify(ObjectType::Registration, &key)?)?;
+    for (what, same) in [
+        ("the hub", registration.hub == request.hub),
+        ("the device", registration.device == identity.device_id()),
+        ("the signing key", registration.signing_key == request.signing_key),
+    ] {
+        if !same {
+            return Err(VerifyError::Differs(what));
+        }
+    }
+    Ok(registration)
+}
+
+/// `address:port` or `name:port`, in order, without doubles.
+async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in addresses.iter().take(MAX_CANDIDATES) {
+        if let Ok(resolved) = tokio::net::lookup_host(address).await {
+            for address in resolved {
+                if !found.contains(&address) && found.len() < MAX_CANDIDATES {
+                    found.push(address);
+                }
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,48 @@
+//! The device's side of hubd: find a hub, enrol, pay, void, ask where a
+//! payment stands, listen.
+//!
+//! ```no_run
+//! # async fn example(sale: hub_sdk::Sale) -> Result<(), Box<dyn std::error::Error>> {
+//! use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, enrol};
+//!
+//! let identity = DeviceIdentity::generate()?;
+//! let code = "HUB1-…".parse()?; // what `hubctl enrol` shows
+//! let class = hub_protocol::DeviceClass::Softpos;
+//! let enrolled = enrol(&identity, &code, class, "Caisse 3", "Acme Tap 1").await?;
+//!
+//! let client = DeviceClient::new(identity, enrolled, ClientOptions::default())?;
+//! let payment = client.next_payment(sale); // keep it until it is answered
+//! let receipt = client.pay(&payment).await?;
+//! println!("{}: {}", receipt.receipt.decision, receipt.receipt.reason);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The one rule for whoever builds on this: a payment is asked for again with
+//! the same [`PreparedPayment`], never with a new one, until there is an
+//! answer. The hub answers the same bytes with the same receipt, so asking
+//! again is always safe, by whatever network and however often.
+
+mod client;
+mod discovery;
+mod enrolment;
+mod error;
+mod files;
+mod identity;
+mod link;
+mod options;
+mod payment;
+mod pushes;
+mod tls;
+mod verify;
+
+pub use client::DeviceClient;
+pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
+pub use enrolment::{Enrolled, enrol};
+pub use error::{LinkError, PayError, SdkError, VerifyError};
+pub use hub_protocol as protocol;
+pub use identity::DeviceIdentity;
+pub use options::ClientOptions;
+pub use payment::{PreparedPayment, Sale};
+pub use pushes::PushEvent;
+pub use verify::{VerifiedReceipt, VerifiedStatus};

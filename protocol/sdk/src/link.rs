@@ -1,0 +1,139 @@
+//! One QUIC connection to the hub, and one request on it.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use hub_protocol::frame::{self, MAX_FRAME};
+use hub_protocol::{Answer, RefusalCode};
+use quinn::{
+    Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, TransportErrorCode, WriteError,
+};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::error::{LinkError, PayError, VerifyError};
+use crate::tls::SERVER_NAME;
+
+/// The most addresses tried in one round.
+pub(crate) const MAX_CANDIDATES: usize = 16;
+
+/// The next address is tried after this long without an answer from the one
+/// before (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The TLS alert access_denied: how the hub turns a device away.
+const ACCESS_DENIED: u8 = 49;
+
+/// A connection that is closed when dropped.
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) address: SocketAddr,
+    /// Reads pushes.
+    pub(crate) reader: Option<AbortHandle>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+        self.connection.close(0u32.into(), b"");
+    }
+}
+
+/// A socket of its own for each round: unconnected, on all addresses, so that
+/// it goes on working when the device's address changes.
+fn open_endpoint() -> Result<Endpoint, LinkError> {
+    Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
+        // A kernel without IPv6.
+        .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
+        .map_err(|error| LinkError::Socket(error.kind()))
+}
+
+/// Connects to the first candidate that answers and proves to be the hub.
+/// Candidates are tried in order, each a little after the one before.
+pub(crate) async fn connect(
+    config: &quinn::ClientConfig,
+    candidates: &[SocketAddr],
+    timeout: Duration,
+) -> Result<Link, LinkError> {
+    if candidates.is_empty() {
+        return Err(LinkError::NoAddress);
+    }
+    let endpoint = open_endpoint()?;
+    let mut attempts = JoinSet::new();
+    for (place, address) in (0u32..).zip(candidates.iter().copied().take(MAX_CANDIDATES)) {
+        let (endpoint, config) = (endpoint.clone(), config.clone());
+        attempts.spawn(async move {
+            tokio::time::sleep(STAGGER * place).await;
+            let connecting = endpoint.connect_with(config, address, SERVER_NAME).ok()?;
+            match connecting.await {
+                Ok(connection) => Some((connection, address)),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "not connected");
+                    None
+                }
+            }
+        });
+    }
+    let first = async {
+        while let Some(attempt) = attempts.join_next().await {
+            if let Ok(Some((connection, address))) = attempt {
+                return Some(Link {
+                    connection,
+                    address,
+                    reader: None,
+                });
+            }
+        }
+        None
+    };
+    tokio::time::timeout(timeout, first)
+        .await
+        .ok()
+        .flatten()
+        .ok_or(LinkError::NoAnswer)
+}
+
+impl Link {
+    /// Sends one frame, ready for the wire, and reads the answer.
+    pub(crate) async fn request(&self, bytes: &[u8], timeout: Duration) -> Result<Answer, PayError> {
+        match tokio::time::timeout(timeout, self.exchange(bytes)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(LinkError::TimedOut.into()),
+        }
+    }
+
+    async fn exchange(&self, bytes: &[u8]) -> Result<Answer, PayError> {
+        let (mut send, mut recv) = self.connection.open_bi().await.map_err(lost)?;
+        match send.write_all(bytes).await {
+            // The hub has read enough to answer; the answer says why.
+            Ok(()) | Err(WriteError::Stopped(_)) => {}
+            Err(WriteError::ConnectionLost(error)) => return Err(lost(error)),
+            Err(_) => return Err(LinkError::Stream.into()),
+        }
+        let _ = send.finish();
+        match recv.read_to_end(4 + MAX_FRAME).await {
+            Ok(answer) => frame::from_wire(&answer).map_err(|r| VerifyError::Frame(r.code).into()),
+            Err(ReadToEndError::Read(ReadError::ConnectionLost(error))) => Err(lost(error)),
+            Err(ReadToEndError::Read(_)) => Err(LinkError::Stream.into()),
+            Err(ReadToEndError::TooLong) => Err(VerifyError::Frame(RefusalCode::Oversized).into()),
+        }
+    }
+}
+
+/// What the end of a connection means.
+fn lost(error: ConnectionError) -> PayError {
+    match &error {
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::crypto(ACCESS_DENIED) =>
+        {
+            PayError::NotAllowed
+        }
+        ConnectionError::ApplicationClosed(close)
+            if close.error_code.into_inner() == u64::from(RefusalCode::DeviceNotAllowed.number()) =>
+        {
+            PayError::NotAllowed
+        }
+        _ => LinkError::Connection(error).into(),
+    }
+}

@@ -1,0 +1,116 @@
+//! TLS on the device's side: one hub is trusted, by the SHA-256 of its key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_protocol::HubId;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
+
+use crate::error::SdkError;
+use crate::identity::DeviceIdentity;
+
+/// Sent as server name and checked by nobody: the pin decides.
+pub(crate) const SERVER_NAME: &str = "store-hub";
+
+/// After this long without a packet from the hub the connection is given up,
+/// in milliseconds: a customer waits.
+const IDLE_TIMEOUT_MS: u32 = 3_000;
+
+/// How often a silent connection is tried; fits into the idle timeout twice.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A QUIC client for one hub: TLS 1.3, mutual, no resumption, no early data.
+pub(crate) fn client_config(
+    identity: &DeviceIdentity,
+    hub: HubId,
+    alpn: &[u8],
+) -> Result<quinn::ClientConfig, SdkError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let pin = PinnedHub {
+        hub,
+        algorithms: provider.signature_verification_algorithms,
+    };
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(pin))
+        .with_client_auth_cert(
+            vec![identity.certificate()],
+            PrivateKeyDer::Pkcs8(identity.tls_key()),
+        )?;
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(16))
+        .stream_receive_window(VarInt::from_u32(20 * 1024))
+        .receive_window(VarInt::from_u32(256 * 1024))
+        .datagram_receive_buffer_size(None)
+        // On a shop's network the first answer comes within milliseconds;
+        // the standard's 333 ms would be the wait for each lost first packet.
+        .initial_rtt(Duration::from_millis(100));
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct PinnedHub {
+    hub: HubId,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for PinnedHub {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let spki = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+        if HubId::of_spki(&spki) == self.hub {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if dss.scheme != SignatureScheme::ECDSA_NISTP256_SHA256 {
+            return Err(CertificateError::BadSignature.into());
+        }
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}

@@ -1,0 +1,227 @@
+//! What the hub answers, held to what was asked.
+
+use ed25519_dalek::VerifyingKey;
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::{DeviceId, HubId, PaymentId, PaymentStatus, Receipt, cbor};
+
+use crate::error::VerifyError;
+use crate::payment::PreparedPayment;
+
+/// A receipt whose signature, hub, device and payment have been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedReceipt {
+    /// The decision.
+    pub receipt: Receipt,
+    /// As the hub signed it: the proof, to be kept.
+    pub signed: Vec<u8>,
+}
+
+/// A status whose signature, hub and payment have been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedStatus {
+    /// Where the payment stands.
+    pub status: PaymentStatus,
+    /// As the hub signed it.
+    pub signed: Vec<u8>,
+}
+
+/// Who answers, and to whom.
+pub(crate) struct Verifier {
+    pub(crate) hub: HubId,
+    pub(crate) hub_key: VerifyingKey,
+    pub(crate) device: DeviceId,
+}
+
+impl Verifier {
+    /// A receipt for a payment of which all is known.
+    pub(crate) fn receipt(
+        &self,
+        signed: Vec<u8>,
+        payment: &PreparedPayment,
+    ) -> Result<VerifiedReceipt, VerifyError> {
+        let verified = self.receipt_of(signed, &payment.payment_id())?;
+        let (receipt, request) = (&verified.receipt, payment.request());
+        differs("the signed request", receipt.request_digest == payment.digest())?;
+        differs("the amount", receipt.amount_minor == request.amount_minor())?;
+        differs("the currency", receipt.currency == request.currency)?;
+        Ok(verified)
+    }
+
+    /// A receipt for a payment of which only the id is known.
+    pub(crate) fn receipt_of(
+        &self,
+        signed: Vec<u8>,
+        payment_id: &PaymentId,
+    ) -> Result<VerifiedReceipt, VerifyError> {
+        let payload = cose::verify(&signed, ObjectType::Receipt, &self.hub_key)?;
+        let receipt: Receipt = cbor::decode(&payload)?;
+        differs("the hub", receipt.hub == self.hub)?;
+        differs("the device", receipt.device == self.device)?;
+        differs("the payment", receipt.payment_id == *payment_id)?;
+        Ok(VerifiedReceipt { receipt, signed })
+    }
+
+    /// A status of a payment, or of any payment if none is given.
+    pub(crate) fn status(
+        &self,
+        signed: Vec<u8>,
+        payment_id: Option<&PaymentId>,
+    ) -> Result<VerifiedStatus, VerifyError> {
+        let payload = cose::verify(&signed, ObjectType::Status, &self.hub_key)?;
+        let status: PaymentStatus = cbor::decode(&payload)?;
+        differs("the hub", status.hub == self.hub)?;
+        differs(
+            "the payment",
+            payment_id.is_none_or(|id| status.payment_id == *id),
+        )?;
+        Ok(VerifiedStatus { status, signed })
+    }
+}
+
+fn differs(what: &'static str, same: bool) -> Result<(), VerifyError> {
+    if same {
+        Ok(())
+    } else {
+        Err(VerifyError::Differs(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::DeviceIdentity;
+    use crate::payment::Sale;
+    use ed25519_dalek::SigningKey;
+    use hub_protocol::cose::CoseError;
+    use hub_protocol::entry::{ClockQuality, EntryTime};
+    use hub_protocol::{
+        CardFacts, CardScheme, Cryptogram, Currency, Decision, Digest, EntryMode, Funding, PaymentState,
+        Reason, Verification,
+    };
+
+    fn hub_key() -> SigningKey {
+        SigningKey::from_bytes(&[1; 32])
+    }
+
+    fn setting() -> (Verifier, PreparedPayment, Receipt) {
+        let identity = DeviceIdentity::generate().unwrap();
+        let payment = PreparedPayment::new(
+            &identity,
+            1,
+            Sale {
+                amount_minor: 1250,
+                currency: Currency::EUR,
+                order_id: "T-1".into(),
+                card: CardFacts {
+                    token: "tok_1".into(),
+                    scheme: CardScheme::Cb,
+                    funding: Funding::Debit,
+                    issuer_country: None,
+                    bin: None,
+                    last4: None,
+                },
+                entry_mode: EntryMode::Chip,
+                verification: Verification::OfflinePin,
+                cryptogram: Cryptogram::AsksOnline,
+                sealed_card: vec![7; 64],
+            },
+        );
+        let verifier = Verifier {
+            hub: HubId([2; 32]),
+            hub_key: hub_key().verifying_key(),
+            device: identity.device_id(),
+        };
+        let receipt = Receipt {
+            hub: verifier.hub,
+            device: verifier.device,
+            payment_id: payment.payment_id(),
+            request_digest: payment.digest(),
+            amount_minor: 1250,
+            currency: Currency::EUR,
+            decision: Decision::ApprovedOffline,
+            reason: Reason::None,
+            fallback: None,
+            submission: None,
+            gateway: None,
+            sequence: 1,
+            entry_digest: Digest::ZERO,
+            time: EntryTime {
+                wall_ms: 1,
+                monotonic_ms: 1,
+                boot: [0; 16],
+                quality: ClockQuality::Synchronised,
+            },
+            policy_version: 1,
+        };
+        (verifier, payment, receipt)
+    }
+
+    fn signed(receipt: &Receipt) -> Vec<u8> {
+        cose::sign(&hub_key(), ObjectType::Receipt, &cbor::encode(receipt))
+    }
+
+    #[test]
+    fn a_receipt_holds_for_its_own_hub_device_and_payment_only() {
+        let (verifier, payment, good) = setting();
+        let held = verifier.receipt(signed(&good), &payment).unwrap();
+        assert_eq!(held.receipt, good);
+
+        type Change = fn(&mut Receipt);
+        let changes: [(&str, Change); 6] = [
+            ("the hub", |r| r.hub = HubId([3; 32])),
+            ("the device", |r| r.device = DeviceId([3; 32])),
+            ("the payment", |r| r.payment_id = PaymentId([3; 16])),
+            ("the signed request", |r| r.request_digest = Digest::ZERO),
+            ("the amount", |r| r.amount_minor = 125),
+            ("the currency", |r| r.currency = "USD".parse().unwrap()),
+        ];
+        for (what, change) in changes {
+            let mut other = good.clone();
+            change(&mut other);
+            assert_eq!(
+                verifier.receipt(signed(&other), &payment),
+                Err(VerifyError::Differs(what))
+            );
+        }
+    }
+
+    #[test]
+    fn a_receipt_that_the_hub_did_not_sign_does_not_hold() {
+        let (verifier, payment, receipt) = setting();
+        let payload = cbor::encode(&receipt);
+        let stranger = SigningKey::from_bytes(&[9; 32]);
+        let by_stranger = cose::sign(&stranger, ObjectType::Receipt, &payload);
+        assert_eq!(
+            verifier.receipt(by_stranger, &payment),
+            Err(CoseError::UnknownKey.into())
+        );
+        let as_status = cose::sign(&hub_key(), ObjectType::Status, &payload);
+        assert_eq!(
+            verifier.receipt(as_status, &payment),
+            Err(CoseError::BadSignature.into())
+        );
+    }
+
+    #[test]
+    fn a_status_holds_for_the_payment_asked_about_only() {
+        let (verifier, payment, _) = setting();
+        let status = PaymentStatus {
+            hub: verifier.hub,
+            payment_id: payment.payment_id(),
+            state: PaymentState::Settled,
+            gateway: None,
+            sequence: 2,
+        };
+        let signed = cose::sign(&hub_key(), ObjectType::Status, &cbor::encode(&status));
+        assert!(verifier.status(signed.clone(), None).is_ok());
+        assert!(
+            verifier
+                .status(signed.clone(), Some(&payment.payment_id()))
+                .is_ok()
+        );
+        assert_eq!(
+            verifier.status(signed, Some(&PaymentId([3; 16]))),
+            Err(VerifyError::Differs("the payment"))
+        );
+    }
+}
