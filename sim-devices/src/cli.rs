@@ -1,0 +1,337 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use hub_protocol::{
+    CardScheme, Cryptogram, Currency, DeviceClass, EntryMode, Funding, PaymentId, Verification,
+};
+use jiff::civil::Date;
+use sim_devices::day::{DayOptions, Window};
+use sim_devices::demo::DemoOptions;
+use sim_devices::device::{self, DeviceOptions, PayOptions};
+use sim_devices::gateway::{Faults, GatewayOptions};
+use sim_devices::load::LoadOptions;
+
+/// Simulated devices, gateway and line around a real hubd.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Play a generated shop day through an outage and compare the books
+    Demo(DemoArgs),
+    /// Play a file of real tickets, the outage on every day
+    Day(DayArgs),
+    /// Measure durable, signed, offline authorisations a second
+    Load(LoadArgs),
+    /// Run the simulated gateway alone, until Ctrl-C
+    Gateway(GatewayArgs),
+    /// Use one simulated device by hand
+    Device(DeviceArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Print one JSON object on standard output instead of the report
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Keep hub, ledger, the gateway's book and the witness list in this folder
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Where hubd and hubctl are; otherwise beside this program, or built
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// How many devices
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    devices: u16,
+    /// Card sales of the day
+    #[arg(long, default_value_t = 480, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    tickets: u32,
+    /// The same seed plays the same customers
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many times faster than the clock
+    #[arg(long, default_value_t = 2400, value_parser = clap::value_parser!(u32).range(1..))]
+    speed: u32,
+}
+
+impl DemoArgs {
+    pub(crate) fn options(&self) -> anyhow::Result<DemoOptions> {
+        Ok(DemoOptions {
+            devices: usize::from(self.devices),
+            tickets: usize::try_from(self.tickets)?,
+            seed: self.seed,
+            speed: self.speed,
+            keep: self.run.keep.clone(),
+            bin_dir: self.run.bin_dir.clone(),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DayArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// CSV, plain or gzip; columns timestamp,ticket,amount_minor and, where known, payment,card
+    #[arg(long, value_name = "FILE")]
+    tickets: PathBuf,
+    /// When the line is down, such as 11:00-14:30
+    #[arg(long, value_name = "FROM-TO")]
+    outage: Window,
+    /// Only this day of the file, such as 2019-03-29
+    #[arg(long, value_name = "DATE")]
+    day: Option<Date>,
+    /// The currency that the file's amounts are in
+    #[arg(long, default_value = "EUR", value_name = "ISO4217")]
+    currency: Currency,
+    /// Limits to play under: a policy in TOML
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// How many devices, and so payments under way
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    devices: u16,
+    /// Let the gateway fail now and then: drop lines after booking, 503, 429, late, declined
+    #[arg(long)]
+    faults: bool,
+    /// For what the file does not say
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl DayArgs {
+    pub(crate) fn options(&self) -> anyhow::Result<DayOptions> {
+        Ok(DayOptions {
+            tickets: self.tickets.clone(),
+            outage: self.outage,
+            day: self.day,
+            currency: self.currency,
+            policy: self.policy.clone(),
+            devices: usize::from(self.devices),
+            faults: self.faults,
+            seed: self.seed,
+            keep: self.run.keep.clone(),
+            bin_dir: self.run.bin_dir.clone(),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// How many devices, one measurement each
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
+    devices: Vec<u16>,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Sign requests before the clock starts
+    #[arg(long)]
+    presigned: bool,
+}
+
+impl LoadArgs {
+    pub(crate) fn options(&self) -> LoadOptions {
+        LoadOptions {
+            devices: self.devices.iter().copied().map(usize::from).collect(),
+            seconds: self.seconds,
+            presigned: self.presigned,
+            keep: self.run.keep.clone(),
+            bin_dir: self.run.bin_dir.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// Its folder: book, certificate, credential; made if it is not there
+    #[arg(long)]
+    dir: PathBuf,
+    /// Where to listen for hubs
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// What goes wrong: a JSON object such as {"decline":0.03,"slow":0.1,"delay_ms":500}
+    #[arg(long, value_name = "JSON")]
+    faults: Option<String>,
+    /// For the faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl GatewayArgs {
+    pub(crate) fn options(&self) -> anyhow::Result<GatewayOptions> {
+        let faults: Faults = self
+            .faults
+            .as_deref()
+            .map_or(Ok(Faults::default()), serde_json::from_str)?;
+        Ok(GatewayOptions {
+            listen: self.listen,
+            faults,
+            seed: self.seed,
+            ..GatewayOptions::new(&self.dir)
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// The device's folder: keys, enrolment, counter, the payment under way
+    #[arg(long, value_name = "DIR")]
+    identity: PathBuf,
+    /// A network interface for mDNS; may be given again
+    #[arg(long, value_name = "NAME")]
+    interface: Vec<String>,
+    /// Do not use mDNS
+    #[arg(long)]
+    no_discovery: bool,
+    /// An address of the hub beside those of the enrolment; may be given again
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    address: Vec<SocketAddr>,
+    /// Milliseconds to wait for one answer before asking again
+    #[arg(long, default_value_t = 3000)]
+    request_timeout_ms: u64,
+    /// Seconds to go on asking
+    #[arg(long, default_value_t = 60)]
+    give_up_after: u64,
+    #[command(subcommand)]
+    command: DeviceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeviceCommand {
+    /// List the hubs that mDNS shows
+    Find {
+        /// Seconds to look
+        #[arg(long, default_value_t = 5)]
+        timeout: u64,
+    },
+    /// Enrol with the code that `hubctl enrol` shows
+    Enrol {
+        /// The code
+        code: String,
+        /// mpos, softpos or terminal
+        #[arg(long, default_value = "terminal")]
+        class: DeviceClass,
+        /// What people call the device
+        #[arg(long, default_value = "Caisse 1")]
+        name: String,
+    },
+    /// Pay; one JSON line an answer
+    Pay(PayArgs),
+    /// Where does a payment stand?
+    Status {
+        /// Its id
+        payment_id: PaymentId,
+    },
+    /// Void a payment
+    Void {
+        /// Its id
+        payment_id: PaymentId,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PayArgs {
+    /// In minor units
+    #[arg(long)]
+    amount: u64,
+    /// ISO 4217
+    #[arg(long, default_value = "EUR")]
+    currency: Currency,
+    /// The card's token
+    #[arg(long, default_value = "tok-sim")]
+    card: String,
+    /// cb, visa, mastercard, …
+    #[arg(long, default_value = "cb")]
+    scheme: CardScheme,
+    /// debit, credit, deferred-debit, prepaid
+    #[arg(long, default_value = "debit")]
+    funding: Funding,
+    /// chip, contactless, magnetic-stripe, keyed
+    #[arg(long, default_value = "chip")]
+    entry_mode: EntryMode,
+    /// none, signature, offline-pin, online-pin, cdcvm
+    #[arg(long, default_value = "offline-pin")]
+    verification: Verification,
+    /// card-approved, asks-online, refused
+    #[arg(long, default_value = "asks-online")]
+    cryptogram: Cryptogram,
+    /// How many payments
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Milliseconds from one to the next, at least
+    #[arg(long, default_value_t = 0)]
+    every_ms: u64,
+    /// Answers are always JSON lines; accepted for symmetry
+    #[arg(long)]
+    json: bool,
+}
+
+impl DeviceArgs {
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        let options = DeviceOptions {
+            identity: self.identity.clone(),
+            interfaces: self.interface.clone(),
+            discovery: !self.no_discovery,
+            addresses: self.address.clone(),
+            request_timeout: Duration::from_millis(self.request_timeout_ms),
+            give_up_after: Duration::from_secs(self.give_up_after),
+        };
+        match &self.command {
+            DeviceCommand::Find { timeout } => device::find(&options, Duration::from_secs(*timeout)).await,
+            DeviceCommand::Enrol { code, class, name } => device::enrol(&options, code, *class, name).await,
+            DeviceCommand::Pay(args) => device::pay(&options, &args.options()).await,
+            DeviceCommand::Status { payment_id } => device::status(&options, *payment_id).await,
+            DeviceCommand::Void { payment_id } => device::void(&options, *payment_id).await,
+        }
+    }
+}
+
+impl PayArgs {
+    fn options(&self) -> PayOptions {
+        PayOptions {
+            amount_minor: self.amount,
+            currency: self.currency,
+            token: self.card.clone(),
+            scheme: self.scheme,
+            funding: self.funding,
+            entry_mode: self.entry_mode,
+            verification: self.verification,
+            cryptogram: self.cryptogram,
+            count: self.count,
+            every: Duration::from_millis(self.every_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_load_measures_1_16_and_64_devices_unless_told_otherwise() {
+        let Command::Load(args) = Cli::parse_from(["sim-devices", "load"]).command else {
+            unreachable!()
+        };
+        assert_eq!(args.options().devices, [1, 16, 64]);
+    }
+}

@@ -1,0 +1,274 @@
+//! A single device by hand: `sim-devices device --identity DIR …`.
+//!
+//! Its keys, its enrolment, its counter and the payment that is under way are
+//! kept in the folder, so that a device that was stopped in the middle of a
+//! payment asks again with the same bytes when it is started again.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hub_protocol::{
+    CardScheme, Cryptogram, Currency, DeviceClass, EnrolmentCode, EntryMode, Funding, PaymentId, Verification,
+};
+use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment};
+use serde_json::json;
+
+use crate::sale;
+use crate::till::sealed;
+
+/// The payment that is under way.
+const PENDING: &str = "pending.payment";
+
+/// The next number of the device's requests.
+const SEQUENCE: &str = "next-sequence";
+
+/// How a device is used.
+#[derive(Clone, Debug)]
+pub struct DeviceOptions {
+    /// Its folder.
+    pub identity: PathBuf,
+    /// Interfaces for mDNS; empty for the usual ones.
+    pub interfaces: Vec<String>,
+    /// Whether mDNS is used at all.
+    pub discovery: bool,
+    /// Addresses of the hub beside those in the enrolment.
+    pub addresses: Vec<SocketAddr>,
+    /// How long one answer is waited for before asking again.
+    pub request_timeout: Duration,
+    /// How long to go on asking.
+    pub give_up_after: Duration,
+}
+
+/// What is paid.
+#[derive(Clone, Debug)]
+pub struct PayOptions {
+    /// In minor units.
+    pub amount_minor: u64,
+    /// ISO 4217.
+    pub currency: Currency,
+    /// The card.
+    pub token: String,
+    /// Its scheme.
+    pub scheme: CardScheme,
+    /// How it is funded.
+    pub funding: Funding,
+    /// How it is read.
+    pub entry_mode: EntryMode,
+    /// How the holder is verified.
+    pub verification: Verification,
+    /// What the card answers.
+    pub cryptogram: Cryptogram,
+    /// How many payments.
+    pub count: u64,
+    /// From the beginning of one to the beginning of the next, at least.
+    pub every: Duration,
+}
+
+/// Enrols the device with a code, making its keys first if it has none.
+pub async fn enrol(options: &DeviceOptions, code: &str, class: DeviceClass, name: &str) -> Result<()> {
+    let code: EnrolmentCode = code.parse()?;
+    let dir = &options.identity;
+    let identity = match DeviceIdentity::load(dir) {
+        Ok(identity) => identity,
+        Err(_) if !dir.join("device-tls.key").exists() => {
+            let identity = DeviceIdentity::generate()?;
+            identity.save(dir)?;
+            identity
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let enrolled = hub_sdk::enrol(&identity, &code, class, name, "sim-devices").await?;
+    enrolled.save(dir)?;
+    print(&json!({
+        "enrolled": name,
+        "device": identity.device_id().to_string(),
+        "hub": enrolled.hub.to_string(),
+        "addresses": enrolled.addresses,
+    }))
+}
+
+/// Lists the hubs that mDNS shows.
+pub async fn find(options: &DeviceOptions, timeout: Duration) -> Result<()> {
+    let interfaces = options.interfaces.clone();
+    let hubs = hub_sdk::find_hubs(&DiscoveryOptions { interfaces, timeout }).await?;
+    for hub in &hubs {
+        print(&json!({ "hub": hub.hub_short, "addresses": hub.addresses }))?;
+    }
+    if hubs.is_empty() {
+        bail!("no hub was found within {timeout:?}");
+    }
+    Ok(())
+}
+
+/// Pays, one JSON line an answer. A payment that an earlier run left under
+/// way is asked for again first.
+pub async fn pay(options: &DeviceOptions, pay: &PayOptions) -> Result<()> {
+    let client = client(options)?;
+    if let Some(left) = pending(&options.identity)? {
+        ask(options, &client, &left).await?;
+    }
+    for number in 0..pay.count {
+        let began = Instant::now();
+        let payment = prepare(options, &client, pay)?;
+        ask(options, &client, &payment).await?;
+        if number + 1 < pay.count {
+            tokio::time::sleep(pay.every.saturating_sub(began.elapsed())).await;
+        }
+    }
+    client.close().await;
+    Ok(())
+}
+
+/// Where a payment stands.
+pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
+    let client = client(options)?;
+    let (status, receipt) = client.status(payment_id).await?;
+    print(&json!({
+        "payment_id": payment_id.to_string(),
+        "state": status.status.state.name(),
+        "decision": receipt.map(|r| r.receipt.decision.name()),
+    }))?;
+    client.close().await;
+    Ok(())
+}
+
+/// Voids a payment.
+pub async fn void(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
+    let client = client(options)?;
+    let status = client.void(payment_id).await?;
+    save_sequence(&options.identity, &client)?;
+    print(&json!({ "payment_id": payment_id.to_string(), "state": status.status.state.name() }))?;
+    client.close().await;
+    Ok(())
+}
+
+fn client(options: &DeviceOptions) -> Result<DeviceClient> {
+    let dir = &options.identity;
+    let identity = DeviceIdentity::load(dir)?;
+    let enrolled = Enrolled::load(dir).context("enrol this device first: sim-devices device enrol CODE")?;
+    let next_sequence = match std::fs::read_to_string(dir.join(SEQUENCE)) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .with_context(|| format!("{SEQUENCE} is damaged"))?,
+        Err(_) => 1,
+    };
+    let discovery = options.discovery.then(|| DiscoveryOptions {
+        interfaces: options.interfaces.clone(),
+        timeout: Duration::from_secs(3),
+    });
+    let client = DeviceClient::new(
+        identity,
+        enrolled,
+        ClientOptions {
+            static_addresses: options.addresses.clone(),
+            discovery,
+            request_timeout: options.request_timeout,
+            give_up_after: options.give_up_after,
+            app: "sim-devices device".to_owned(),
+            next_sequence,
+            ..ClientOptions::default()
+        },
+    )?;
+    Ok(client)
+}
+
+fn prepare(options: &DeviceOptions, client: &DeviceClient, pay: &PayOptions) -> Result<PreparedPayment> {
+    let order_id = format!("D{}", client.next_sequence());
+    let payment = client.next_payment(hub_sdk::Sale {
+        amount_minor: pay.amount_minor,
+        currency: pay.currency,
+        card: hub_protocol::CardFacts {
+            scheme: pay.scheme,
+            funding: pay.funding,
+            ..sale::card(1, pay.token.clone())
+        },
+        entry_mode: pay.entry_mode,
+        verification: pay.verification,
+        cryptogram: pay.cryptogram,
+        sealed_card: sealed(&order_id),
+        order_id,
+    });
+    // Both before the first send: what was sent is never made anew.
+    save_sequence(&options.identity, client)?;
+    let path = options.identity.join(PENDING);
+    write_whole(&path, &payment.to_bytes())?;
+    Ok(payment)
+}
+
+async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedPayment) -> Result<()> {
+    let began = Instant::now();
+    let answer = client.pay(payment).await;
+    let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let path = options.identity.join(PENDING);
+    let mut line = json!({
+        "payment_id": payment.payment_id().to_string(),
+        "order_id": payment.request().order_id,
+        "amount_minor": payment.request().amount_minor(),
+        "ms": millis,
+        "hub_address": client.connected_to().await,
+    });
+    match answer {
+        Ok(verified) => {
+            let receipt = &verified.receipt;
+            line["decision"] = json!(receipt.decision.name());
+            line["reason"] = json!(receipt.reason.name());
+            line["reason_fr"] = json!(receipt.reason.text_fr());
+            line["fallback"] = json!(receipt.fallback.map(|f| f.name()));
+            line["sequence"] = json!(receipt.sequence);
+            line["entry_digest"] = json!(receipt.entry_digest.to_string());
+            line["decided_ms"] = json!(receipt.time.wall_ms);
+        }
+        // Without an answer the payment stays under way.
+        Err(error) if error.transient() => {
+            line["no_answer"] = json!(error.to_string());
+            print(&line)?;
+            bail!("no answer; start again to ask for the same payment again");
+        }
+        Err(error) => {
+            line["refused"] = json!(error.refusal_code().map(|code| code.number()));
+            line["text"] = json!(error.to_string());
+        }
+    }
+    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    print(&line)
+}
+
+fn pending(dir: &Path) -> Result<Option<PreparedPayment>> {
+    let path = dir.join(PENDING);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let payment = PreparedPayment::from_bytes(&bytes);
+            Ok(Some(
+                payment.with_context(|| format!("{} is damaged", path.display()))?,
+            ))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn save_sequence(dir: &Path, client: &DeviceClient) -> Result<()> {
+    write_whole(&dir.join(SEQUENCE), client.next_sequence().to_string().as_bytes())
+}
+
+/// Whole or not at all, and on disk before the next step.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = (|| {
+        let draft = path.with_extension("new");
+        let mut file = std::fs::File::create(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)
+    })();
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn print(line: &serde_json::Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,36 @@
+//! Simulated devices and days around a real hub.
+//!
+//! `demo` plays a generated shop day through an outage, `day` a file of real
+//! tickets, `load` measures. All start `hubd` as it ships, as a process of
+//! its own, and kill it without warning. [`check`] then compares what the
+//! customers were told with the gateway's own book.
+#![allow(clippy::disallowed_methods)] // simulations live in real time, and make keys
+
+pub mod binaries;
+pub mod ceilings;
+pub mod check;
+pub mod day;
+pub mod demo;
+pub mod device;
+pub mod fleet;
+pub mod gateway;
+pub mod generate;
+pub mod limits;
+pub mod load;
+pub mod player;
+pub mod profile;
+pub mod progress;
+pub mod report;
+pub mod rng;
+pub mod sale;
+pub mod scene;
+pub mod shop;
+pub mod skipped;
+pub mod tickets;
+pub mod till;
+pub mod told;
+pub mod wan;
+pub mod witness;
+
+#[cfg(test)]
+mod sample;

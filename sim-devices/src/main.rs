@@ -1,0 +1,91 @@
+//! `sim-devices`: the demo, real days, the load, and single parts by hand.
+//!
+//! Exit codes: 0 the books agree; 1 they do not, or it could not be run;
+//! 2 wrong usage.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sim_devices::progress::Progress;
+use sim_devices::report::Report;
+use sim_devices::scene::Scene;
+use sim_devices::{day, demo, gateway, load};
+
+mod cli;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
+        )
+        .try_init();
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // A closed stderr leaves nobody to tell.
+            let _ = writeln!(std::io::stderr(), "sim-devices: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let progress = Progress::new();
+    match cli.command {
+        Command::Demo(args) => {
+            let (report, scene) = demo::run(&args.options()?, &progress).await?;
+            finish(&report, scene, args.run.json)
+        }
+        Command::Day(args) => {
+            let (report, scene) = day::run(&args.options()?, &progress).await?;
+            finish(&report, scene, args.run.json)
+        }
+        Command::Load(args) => {
+            let report = load::run(&args.options(), &progress).await?;
+            let mut out = std::io::stdout().lock();
+            if args.run.json {
+                writeln!(out, "{}", report.to_json())?;
+            } else {
+                report.print(&mut out)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Gateway(args) => {
+            gateway::run(args.options()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Device(args) => {
+            args.run().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints the report. When the books do not agree, the evidence is kept.
+fn finish(report: &Report, scene: Scene, json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", report.to_json())?;
+    } else {
+        report.print(&mut out)?;
+    }
+    if report.clean() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(
+        std::io::stderr(),
+        "the evidence is kept in {}",
+        scene.keep().display()
+    )?;
+    Ok(ExitCode::FAILURE)
+}
