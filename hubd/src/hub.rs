@@ -1,0 +1,355 @@
+//! The hub: one thread that selects the next input, calls the core, and
+//! carries out the effects. The only place that sees the core and all edges.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hub_core::state::{Head, PaymentRecord, State};
+use hub_core::{Core, Effect, Forward, Input, Reply, Ticket};
+use hub_protocol::entry::{WanReason, WanState};
+use hub_protocol::{
+    DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, SealedCard, cbor,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+use crate::port::{Ask, Message, Tell};
+
+/// The most messages handled before the index is looked after.
+const BATCH: usize = 256;
+
+/// Changes go to the index when so many keys have changed, or after
+/// [`INDEX_EVERY_MS`].
+const INDEX_KEYS: usize = 2048;
+
+/// The most batches that wait for the index here.
+const MOST_FOR_INDEX: usize = 16;
+
+/// How long changes wait for the index, in milliseconds.
+const INDEX_EVERY_MS: u64 = 200;
+
+/// The longest the hub sleeps without looking at the clock.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+/// A batch of index changes and the entry up to which they hold.
+pub type IndexBatch = (Vec<(Vec<u8>, Option<Vec<u8>>)>, Head);
+
+/// What the hub asks of its edges. Implemented once, in `run.rs`, over the
+/// real ones. No call may block for long.
+pub trait Edges: Send {
+    /// Sign the entry and make it durable with the sealed card. False once
+    /// the ledger has failed.
+    fn append(&mut self, sequence: u64, payload: Vec<u8>, card: Option<(PaymentId, SealedCard)>) -> bool;
+    /// Destroy a sealed card.
+    fn erase_card(&mut self, payment_id: PaymentId);
+    /// Send something to the gateway.
+    fn forward(&mut self, forward: Forward);
+    /// Tell a device where its payment stands.
+    fn push_status(&mut self, device: DeviceId, status: PaymentStatus);
+    /// Tell all devices that another policy is in force.
+    fn push_policy(&mut self, version: u64);
+    /// A device may, or may no longer, connect.
+    fn device_changed(&mut self, registration: &Registration, blocked: bool);
+    /// The connectivity changed.
+    fn wan_changed(&mut self, state: WanState, reason: WanReason);
+    /// Write changes to the index. Gives them back if it has too much to do.
+    fn index(&mut self, batch: IndexBatch) -> Option<IndexBatch>;
+    /// Finish what was handed over, with `last` for the index, and end. False
+    /// if it could not be finished.
+    fn finish(self, last: VecDeque<IndexBatch>) -> bool;
+    /// Look into the index.
+    ///
+    /// # Errors
+    /// The index cannot be read; nobody knows then whether it has the key.
+    fn recall(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
+}
+
+/// How far the ledger's threads have come. They never wait for the hub, which
+/// waits for them when they have too much to do.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// The newest entry on disk.
+    pub durable: AtomicU64,
+    /// The newest entry whose changes the index has.
+    pub indexed: AtomicU64,
+}
+
+/// The core, who waits for it, and its edges.
+pub struct Hub<E> {
+    core: Core,
+    edges: E,
+    messages: mpsc::Receiver<Message>,
+    waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+    next_ticket: u64,
+    /// Index changes whose entries are not on disk yet: the index is never
+    /// ahead of the journal.
+    for_index: VecDeque<IndexBatch>,
+    indexed_at_ms: u64,
+    marks: Arc<Marks>,
+    durable: u64,
+}
+
+impl<E: Edges> Hub<E> {
+    /// A hub over a core that has just started; `effects` are its first.
+    /// `None` if the ledger failed at once.
+    pub fn new(
+        core: Core,
+        effects: Vec<Effect>,
+        edges: E,
+        messages: mpsc::Receiver<Message>,
+        marks: Arc<Marks>,
+    ) -> Option<Self> {
+        let mut hub = Self {
+            core,
+            edges,
+            messages,
+            waiting: HashMap::new(),
+            next_ticket: 0,
+            for_index: VecDeque::new(),
+            indexed_at_ms: clock::monotonic_ms(),
+            marks,
+            durable: 0,
+        };
+        hub.carry_out(effects).then_some(hub)
+    }
+
+    /// Runs until the hub is told to stop and everything is on disk, or the
+    /// ledger fails. Returns whether it stopped in good order.
+    pub fn run(mut self, runtime: &tokio::runtime::Handle) -> bool {
+        loop {
+            let sleep = self.sleep();
+            let received =
+                runtime.block_on(async { tokio::time::timeout(sleep, self.messages.recv()).await });
+            let alive = match received {
+                Ok(None) => return false,
+                Ok(Some(message)) => self.take(message) && self.take_more(),
+                Err(_) => self.handle(Input::Tick),
+            };
+            if !alive || !self.read_marks() {
+                return false;
+            }
+            self.look_after_index();
+            if self.core.has_stopped() {
+                self.collect_changes();
+                return self.edges.finish(self.for_index);
+            }
+        }
+    }
+
+    fn sleep(&self) -> Duration {
+        let until = self.core.next_wake_ms();
+        until.map_or(LONGEST_SLEEP, |at| {
+            Duration::from_millis(at.saturating_sub(clock::monotonic_ms())).min(LONGEST_SLEEP)
+        })
+    }
+
+    fn take_more(&mut self) -> bool {
+        for _ in 1..BATCH {
+            match self.messages.try_recv() {
+                Ok(message) => {
+                    if !self.take(message) {
+                        return false;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Ask(ask, sender) => {
+                self.next_ticket += 1;
+                let ticket = Ticket(self.next_ticket);
+                match self.input(*ask, ticket) {
+                    Ok(input) => {
+                        self.waiting.insert(ticket, sender);
+                        self.handle(input)
+                    }
+                    Err(refusal) => {
+                        let _ = sender.send(Reply::Refused(refusal));
+                        true
+                    }
+                }
+            }
+            Message::Tell(Tell::Wake) => self.read_marks(),
+            Message::Tell(tell) => {
+                let input = match tell {
+                    Tell::Gateway {
+                        attempt,
+                        answer,
+                        latency_ms,
+                    } => Input::Gateway {
+                        attempt,
+                        answer,
+                        latency_ms,
+                    },
+                    Tell::Probe(probe) => Input::Probe(probe),
+                    Tell::Stop => Input::Stop,
+                    Tell::Wake => Input::Tick,
+                };
+                self.handle(input)
+            }
+        }
+    }
+
+    /// Takes note of how far the ledger's threads have come.
+    fn read_marks(&mut self) -> bool {
+        self.core.indexed(self.marks.indexed.load(Ordering::Acquire));
+        let durable = self.marks.durable.load(Ordering::Acquire);
+        if durable > self.durable {
+            self.durable = durable;
+            return self.handle(Input::Appended { sequence: durable });
+        }
+        true
+    }
+
+    fn input(&self, ask: Ask, ticket: Ticket) -> Result<Input, Refusal> {
+        Ok(match ask {
+            Ask::Pay {
+                device,
+                request,
+                signed,
+                sealed_card,
+            } => {
+                let recalled = self.recall(&request.payment_id)?;
+                Input::Pay {
+                    ticket,
+                    device,
+                    request,
+                    signed,
+                    sealed_card,
+                    recalled,
+                }
+            }
+            Ask::Void {
+                device,
+                request,
+                signed,
+            } => {
+                let recalled = self.recall(&request.payment_id)?;
+                Input::Void {
+                    ticket,
+                    device,
+                    request,
+                    signed,
+                    recalled,
+                }
+            }
+            Ask::Status { device, payment_id } => {
+                let recalled = self.recall(&payment_id)?;
+                Input::Status {
+                    ticket,
+                    device,
+                    payment_id,
+                    recalled,
+                }
+            }
+            Ask::Enrol { registration } => Input::Enrol { ticket, registration },
+            Ask::Activate { policy, signed, key } => Input::Activate {
+                ticket: Some(ticket),
+                policy,
+                signed,
+                key,
+            },
+            Ask::Operator { operator, command } => Input::Operator {
+                ticket,
+                operator,
+                command,
+            },
+        })
+    }
+
+    /// What the index holds of a payment that the core has let go. If nobody
+    /// can tell whether a payment is known, it is not taken for a new one.
+    fn recall(&self, id: &PaymentId) -> Result<Option<Box<PaymentRecord>>, Refusal> {
+        if self.core.knows(id) {
+            return Ok(None);
+        }
+        let found = self.edges.recall(&State::payment_key(id)).and_then(|value| {
+            let record = value.map(|value| cbor::decode(&value)).transpose();
+            record.map_err(|error| error.to_string())
+        });
+        found.map(|record| record.map(Box::new)).map_err(|error| {
+            tracing::error!(payment = %id, error, "the index cannot be read; stop the hub and start it again to build it anew");
+            Refusal::new(RefusalCode::LedgerUnavailable, "the ledger's index cannot be read; tell the manager")
+        })
+    }
+
+    fn handle(&mut self, input: Input) -> bool {
+        let effects = self.core.handle(input, clock::now());
+        self.carry_out(effects)
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> bool {
+        for effect in effects {
+            match effect {
+                Effect::Append {
+                    sequence,
+                    payload,
+                    sealed_card,
+                } => {
+                    if !self.edges.append(sequence, payload, sealed_card) {
+                        return false;
+                    }
+                }
+                Effect::Reply { ticket, reply } => {
+                    if let Some(sender) = self.waiting.remove(&ticket) {
+                        // Whoever asked may be gone; he asks again under the
+                        // same id.
+                        let _ = sender.send(reply);
+                    }
+                }
+                Effect::Forward(forward) => self.edges.forward(forward),
+                Effect::Push { device, status } => self.edges.push_status(device, status),
+                Effect::PushPolicy { version } => self.edges.push_policy(version),
+                Effect::DeviceChanged {
+                    registration,
+                    blocked,
+                } => self.edges.device_changed(&registration, blocked),
+                Effect::EraseCard { payment_id } => self.edges.erase_card(payment_id),
+                Effect::WanChanged { state, reason } => self.edges.wan_changed(state, reason),
+            }
+        }
+        true
+    }
+
+    fn look_after_index(&mut self) {
+        let keys = self.core.state().dirty_len();
+        let waited = clock::monotonic_ms().saturating_sub(self.indexed_at_ms);
+        // An index that does not keep up gets fewer, larger batches.
+        let room = self.for_index.len() < MOST_FOR_INDEX;
+        if room && (keys >= INDEX_KEYS || (keys > 0 && waited >= INDEX_EVERY_MS)) {
+            self.collect_changes();
+        }
+        self.release_changes();
+    }
+
+    fn collect_changes(&mut self) {
+        let state = self.core.state_mut();
+        let head = state.head();
+        let changes = state.take_dirty();
+        self.for_index.push_back((changes, head));
+        self.indexed_at_ms = clock::monotonic_ms();
+    }
+
+    fn release_changes(&mut self) {
+        while self
+            .for_index
+            .front()
+            .is_some_and(|(_, head)| head.sequence <= self.durable)
+        {
+            let refused = self
+                .for_index
+                .pop_front()
+                .and_then(|batch| self.edges.index(batch));
+            if let Some(batch) = refused {
+                self.for_index.push_front(batch);
+                return;
+            }
+        }
+    }
+}

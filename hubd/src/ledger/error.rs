@@ -1,0 +1,217 @@
+//! What can be wrong with a ledger, in words that tell a person what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use hub_core::state::Head;
+use hub_protocol::cose::CoseError;
+use hub_protocol::HubId;
+
+/// What is wrong at one place of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The file does not begin with the ledger's magic bytes.
+    #[error("this is not a ledger file")]
+    NotALedgerFile,
+    /// The file's format is newer than this program.
+    #[error("written in format {found}, newer than the format {known} of this program")]
+    NewerFormat {
+        /// The file's format.
+        found: u16,
+        /// The newest this program reads.
+        known: u16,
+    },
+    /// The header's checksum does not match.
+    #[error("the file's header is damaged")]
+    Header,
+    /// The header belongs to another place in the ledger than the file name.
+    #[error("the file's header says that it is segment {found}")]
+    WrongSegment {
+        /// The number in the header.
+        found: u32,
+    },
+    /// The file belongs to another hub.
+    #[error("the file belongs to hub {found}")]
+    OtherHub {
+        /// The hub in the header.
+        found: HubId,
+    },
+    /// A segment file is not there.
+    #[error("the segment file is missing")]
+    MissingSegment,
+    /// A segment that is not the last has no footer.
+    #[error("the segment has no footer although another follows it")]
+    MissingFooter,
+    /// A length that no record has.
+    #[error("no record can begin here")]
+    Record,
+    /// A record's checksum does not match: a byte was changed.
+    #[error("the checksum does not match: the bytes were changed after they were written")]
+    Checksum,
+    /// Entries are not followed by their commit mark, or by a damaged one.
+    #[error("the commit mark of these entries is missing or damaged")]
+    Mark,
+    /// Bytes follow where nothing was ever written.
+    #[error("there are bytes where nothing was written")]
+    Stray,
+    /// The entry is not a signed object as the protocol has it, or not by
+    /// the hub's key.
+    #[error("the hub's signature: {0}")]
+    Signature(CoseError),
+    /// The signed payload is not an entry.
+    #[error("not a ledger entry: {0}")]
+    Entry(String),
+    /// Entries are missing, doubled or out of order.
+    #[error("entry {found} stands where entry {expected} belongs")]
+    Sequence {
+        /// What belongs here.
+        expected: u64,
+        /// What was found.
+        found: u64,
+    },
+    /// The entry does not chain to the one before it.
+    #[error("the entry does not chain to the one before it")]
+    Chain,
+    /// The footer does not say what the segment holds.
+    #[error("the segment's footer does not match what the segment holds")]
+    Footer,
+    /// The last write is incomplete; it was never acknowledged.
+    #[error("the last write is incomplete ({bytes} bytes)")]
+    TornTail {
+        /// How many bytes there are of it.
+        bytes: u64,
+    },
+}
+
+/// Where a file first goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}, byte {offset}, at entry {sequence}: {fault}")]
+pub struct Broken {
+    /// The file's name.
+    pub file: String,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// The entry that stands or belongs there.
+    pub sequence: u64,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// Why the ledger cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something does not verify. Nothing was changed.
+    #[error(
+        "the ledger is damaged: {0}. Nothing was changed. Copy the folder, then use `hubctl ledger verify` and `hubctl ledger salvage` on the copy"
+    )]
+    Damaged(#[from] Broken),
+    /// The file's format is newer than this program.
+    #[error("{} is in format {found}, this program knows up to {known}: start the hubd that wrote it, or a newer one", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u16,
+        /// The newest this program reads.
+        known: u16,
+    },
+    /// The folder belongs to another hub.
+    #[error("{} belongs to hub {found}: this hub's keys and this ledger do not go together", path.display())]
+    OtherHub {
+        /// The file.
+        path: PathBuf,
+        /// The hub it belongs to.
+        found: HubId,
+    },
+    /// The vault was written under another key.
+    #[error("{} was written under another vault key: restore keys/hub-vault.key from where this folder comes from", path.display())]
+    OtherVaultKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has the folder.
+    #[error("{} is in use by another process: a ledger has one writer, stop the other hubd first", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no ledger although one is expected.
+    #[error("there is no ledger in {}: restore it from a copy, or run `hubd init` for a new hub", path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An earlier write failed: what is on disk is not known any more.
+    #[error("an earlier write to the ledger failed; restart hubd, which reads again what is on disk")]
+    Poisoned,
+    /// An entry that does not follow the last one; nothing was written.
+    #[error(
+        "entry {found} does not follow entry {last} (sequence or chain); nothing was written, and this is a fault of the program"
+    )]
+    DoesNotFollow {
+        /// The last entry.
+        last: u64,
+        /// The entry that was to be appended.
+        found: u64,
+    },
+    /// Larger than the ledger takes; nothing was written.
+    #[error("{bytes} bytes are more than the {most} that one record may have")]
+    TooLarge {
+        /// How large.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
+    /// Beyond the end of the ledger, or entry 0.
+    #[error("there is no entry {sequence}: the last one is {last}")]
+    NoSuchEntry {
+        /// The entry asked for.
+        sequence: u64,
+        /// The last there is.
+        last: u64,
+    },
+    /// The sealed card's record cannot be decrypted: it is damaged.
+    #[error("the sealed card at {} byte {offset} does not decrypt: its record is damaged", path.display())]
+    CardUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+    },
+    /// The committing thread ended without saying why.
+    #[error("the thread that writes the ledger ended unexpectedly; restart hubd")]
+    WriterGone,
+}
+
+impl LedgerError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// Turns what is wrong with a file into the error for whoever opens it.
+    pub(crate) fn of_broken(path: &Path, broken: Broken) -> Self {
+        match broken.fault {
+            Fault::NewerFormat { found, known } => Self::NewerFormat {
+                path: path.to_path_buf(),
+                found,
+                known,
+            },
+            Fault::OtherHub { found } => Self::OtherHub {
+                path: path.to_path_buf(),
+                found,
+            },
+            _ => Self::Damaged(broken),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The thread that keeps the index up with the journal.
+//!
+//! Behind is allowed: what the index lacks is folded in again on opening. So
+//! batches that wait are merged, the newest record of a key wins, and one
+//! write takes them all.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::index::{Batch, Health, Index};
+use super::index_stamp::{Damage, Stamp};
+use crate::clock;
+
+/// How many batches may wait for the thread.
+const QUEUE: usize = 1024;
+/// The most records merged into one write.
+const MERGED: usize = 4096;
+
+/// When the index is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    /// At the latest this long after a write, in milliseconds.
+    pub every_ms: u64,
+    /// And after this many batches.
+    pub every_batches: u64,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            every_ms: 5_000,
+            every_batches: 10_000,
+        }
+    }
+}
+
+enum Command {
+    Write(Batch, Stamp),
+    Stop,
+}
+
+/// The index thread has ended; the index falls behind until the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the thread that writes the index has ended")]
+pub struct IndexWriterStopped;
+
+/// Why a batch was not taken at once; it is given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The queue is full.
+    Full(Batch, Stamp),
+    /// The thread has ended.
+    Stopped,
+}
+
+/// Hands work to the index thread.
+#[derive(Debug)]
+pub struct IndexWriterHandle {
+    sender: SyncSender<Command>,
+    thread: JoinHandle<Result<(), Damage>>,
+}
+
+impl IndexWriterHandle {
+    /// Starts the thread. `on_health` is called after each checkpoint.
+    /// `on_failure` is called at most once, when the index can be written no
+    /// more; no money depends on it, but the next start rebuilds it.
+    ///
+    /// # Errors
+    /// The system's refusal to start a thread.
+    pub fn start(
+        index: Index,
+        settings: CheckpointSettings,
+        on_health: impl FnMut(Health) + Send + 'static,
+        on_failure: impl FnOnce(Damage) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("index".into()).spawn(move || {
+            let mut writer = Writer {
+                index,
+                settings,
+                on_health,
+                undurable: 0,
+                since_ms: 0,
+            };
+            let result = writer.run(&receiver);
+            if let Err(damage) = &result {
+                on_failure(damage.clone());
+            }
+            result
+        })?;
+        Ok(Self { sender, thread })
+    }
+
+    /// Hands over records and the stamp up to which the index holds with
+    /// them, which must be durable in the journal already. Waits while the
+    /// queue is full.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn submit(&self, records: Batch, stamp: Stamp) -> Result<(), IndexWriterStopped> {
+        self.sender
+            .send(Command::Write(records, stamp))
+            .map_err(|_| IndexWriterStopped)
+    }
+
+    /// As [`submit`](Self::submit), but gives the batch back when the queue
+    /// is full, for whoever must not wait: add to it and try again later.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn try_submit(&self, records: Batch, stamp: Stamp) -> Result<(), NotTaken> {
+        match self.sender.try_send(Command::Write(records, stamp)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Command::Write(records, stamp))) => Err(NotTaken::Full(records, stamp)),
+            Err(_) => Err(NotTaken::Stopped),
+        }
+    }
+
+    /// Writes everything handed over so far, makes it durable, ends the
+    /// thread and waits for it.
+    ///
+    /// # Errors
+    /// The damage that ended the thread.
+    pub fn flush_and_stop(self) -> Result<(), Damage> {
+        // A thread that has ended says why when joined.
+        let _ = self.sender.send(Command::Stop);
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(Damage::Panicked("the index thread".into())))
+    }
+}
+
+struct Writer<H> {
+    index: Index,
+    settings: CheckpointSettings,
+    on_health: H,
+    /// Batches written since the last checkpoint.
+    undurable: u64,
+    /// When the first of them was, monotonic milliseconds.
+    since_ms: u64,
+}
+
+impl<H: FnMut(Health)> Writer<H> {
+    fn run(&mut self, receiver: &Receiver<Command>) -> Result<(), Damage> {
+        loop {
+            let mut next = match self.wait(receiver) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return self.checkpoint(),
+            };
+            let mut merged = BTreeMap::new();
+            let mut newest = None;
+            let mut batches = 0;
+            let mut stop = false;
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Write(records, stamp) => {
+                        merged.extend(records);
+                        newest = Some(stamp);
+                        batches += 1;
+                    }
+                    Command::Stop => {
+                        stop = true;
+                        break;
+                    }
+                }
+                if merged.len() < MERGED {
+                    next = receiver.try_recv().ok();
+                }
+            }
+            if let Some(stamp) = newest {
+                self.index.write(merged.into_iter().collect(), stamp)?;
+                if self.undurable == 0 {
+                    self.since_ms = clock::monotonic_ms();
+                }
+                self.undurable += batches;
+            }
+            if stop {
+                return self.checkpoint();
+            }
+            if self.undurable >= self.settings.every_batches || (self.undurable > 0 && self.left_ms() == 0) {
+                self.checkpoint()?;
+            }
+        }
+    }
+
+    fn wait(&self, receiver: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+        if self.undurable == 0 {
+            return receiver.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        }
+        receiver.recv_timeout(Duration::from_millis(self.left_ms()))
+    }
+
+    fn left_ms(&self) -> u64 {
+        let waited = clock::monotonic_ms().saturating_sub(self.since_ms);
+        self.settings.every_ms.saturating_sub(waited)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Damage> {
+        let health = self.index.checkpoint()?;
+        self.undurable = 0;
+        (self.on_health)(health);
+        Ok(())
+    }
+}

@@ -1,0 +1,413 @@
+//! The one writer of the ledger: groups of entries, each group one write and
+//! one flush.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::{Digest, Entry, HubId};
+use sha2::{Digest as _, Sha256};
+
+use super::closed::read_closed;
+use super::disk::{self, DataLock, Disk, DiskCounter, DiskCounts, Numbered};
+use super::error::{Broken, Fault, Head, LedgerError};
+use super::reader::JournalReader;
+use super::scan::{self, Expect, Scan};
+use super::segment::{
+    FOOTER_RESERVE, Footer, HEADER_LEN, Header, MARK_LEN, MAX_ENTRY_BYTES, Mark, peek, push_entry,
+};
+use super::segments::{Segment, Shared};
+
+pub(crate) const EXTENSION: &str = "seg";
+/// Offsets are 32 bits wide; nothing needs segments that large.
+const LARGEST_SEGMENT: u64 = 1 << 30;
+const SMALLEST_SEGMENT: u64 = 4096;
+
+/// How the journal is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// How long a segment file is made, in bytes: 4 KiB to 1 GiB. A single
+    /// group that is larger gets a segment of its own size. Opening reads the
+    /// last segment into memory once.
+    pub segment_bytes: u64,
+    /// Whether an empty folder becomes a new ledger. Only for a new hub: an
+    /// emptied folder must not silently become a ledger without a past.
+    pub create: bool,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            create: false,
+        }
+    }
+}
+
+/// What was found on opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The last entry.
+    pub head: Head,
+    /// Segment files.
+    pub segments: usize,
+    /// Bytes of an incomplete last write that were cut off. They were never
+    /// acknowledged, unless the disk lied about a flush.
+    pub torn_bytes: u64,
+}
+
+/// The journal's writer. There is one in a process and, by the folder's lock,
+/// one on the machine.
+pub struct Journal {
+    dir: PathBuf,
+    hub: HubId,
+    key: SigningKey,
+    segment_bytes: u64,
+    shared: Arc<Shared>,
+    active: Option<Active>,
+    next_number: u32,
+    disk: Disk,
+    poisoned: bool,
+    _lock: DataLock,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Journal({}, {:?})", self.dir.display(), self.head())
+    }
+}
+
+/// The segment that is written to.
+struct Active {
+    file: File,
+    segment: Arc<Segment>,
+    first: u64,
+    count: u64,
+    end: u64,
+    len: u64,
+    /// Over all bytes up to `end`, for the footer.
+    hash: Sha256,
+}
+
+impl Journal {
+    /// Opens the ledger in `dir` and makes what it holds durable.
+    ///
+    /// Closed segments are checked by header, footer and footer's signature;
+    /// the last segment is read whole (checksums and chain, not every
+    /// signature: that is [`verify`](super::verify()). A torn tail of the
+    /// last segment is overwritten with zeros and reported.
+    ///
+    /// # Errors
+    /// Anything else that does not verify is an error, and nothing is changed.
+    pub fn open(
+        dir: &Path,
+        hub: HubId,
+        key: SigningKey,
+        options: JournalOptions,
+    ) -> Result<(Self, OpenReport), LedgerError> {
+        if options.create {
+            disk::make_dir(dir)?;
+        } else if !dir.is_dir() {
+            return Err(LedgerError::Missing { path: dir.into() });
+        }
+        let lock = DataLock::acquire(dir)?;
+        let found = Numbered::list(dir, EXTENSION)?;
+        if found.files.is_empty() && !options.create {
+            return Err(LedgerError::Missing { path: dir.into() });
+        }
+        let mut journal = Self {
+            dir: dir.into(),
+            hub,
+            key,
+            segment_bytes: options.segment_bytes.clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT),
+            shared: Arc::default(),
+            active: None,
+            next_number: 1,
+            disk: Disk::default(),
+            poisoned: false,
+            _lock: lock,
+        };
+        let mut torn_bytes = 0;
+        let last = found.files.len();
+        for (n, (number, path)) in found.files.iter().enumerate() {
+            if *number != journal.next_number {
+                let missing = disk::numbered(dir, journal.next_number, EXTENSION);
+                return Err(LedgerError::Damaged(Broken {
+                    file: file_name(&missing),
+                    offset: 0,
+                    sequence: journal.head().sequence + 1,
+                    fault: Fault::MissingSegment,
+                }));
+            }
+            if n + 1 < last {
+                journal.take_closed(*number, path)?;
+            } else {
+                torn_bytes = journal.take_last(*number, path)?;
+            }
+            journal.next_number += 1;
+        }
+        found.remove_unfinished()?;
+        disk::sync_dir(dir)?;
+        if last == 0 {
+            journal.active = Some(journal.new_segment(0)?);
+        }
+        let report = OpenReport {
+            head: journal.head(),
+            segments: last,
+            torn_bytes,
+        };
+        Ok((journal, report))
+    }
+
+    /// A segment that another one follows: its footer says what it holds.
+    fn take_closed(&mut self, number: u32, path: &Path) -> Result<(), LedgerError> {
+        let key = self.key.verifying_key();
+        let name = file_name(path);
+        let expect = Expect {
+            file: &name,
+            number,
+            hub: Some(self.hub),
+            before: self.head(),
+            key: &key,
+        };
+        let file = File::open(path).map_err(LedgerError::io("open", path))?;
+        let closed = read_closed(&file, path, expect)?;
+        let segment = Arc::new(Segment::new(path.into(), closed.header.first));
+        let head = Head {
+            sequence: closed.footer.last,
+            digest: closed.footer.last_digest,
+        };
+        self.shared.add_segment(segment, head);
+        Ok(())
+    }
+
+    fn take_last(&mut self, number: u32, path: &Path) -> Result<u64, LedgerError> {
+        let key = self.key.verifying_key();
+        let name = file_name(path);
+        let expect = Expect {
+            file: &name,
+            number,
+            hub: Some(self.hub),
+            before: self.head(),
+            key: &key,
+        };
+        let file = disk::open_rw(path)?;
+        let bytes = disk::read_durable(&file, path)?;
+        let scan =
+            scan::scan(&bytes, expect, &mut |_| Ok(())).map_err(|b| LedgerError::of_broken(path, b))?;
+        let mut torn_bytes = 0;
+        if let Some(torn_to) = scan.torn_to {
+            // Before anything is written after it: what is left of a torn
+            // group must never be taken for part of a later one.
+            self.disk.zero(&file, path, scan.end as u64, torn_to as u64)?;
+            self.disk.flush(&file, path)?;
+            torn_bytes = (torn_to - scan.end) as u64;
+        }
+        let Scan {
+            header,
+            offsets,
+            count,
+            ..
+        } = scan;
+        let segment = Arc::new(Segment::new(path.into(), header.first));
+        segment.set_offsets(offsets, count, scan.end as u64);
+        self.shared.add_segment(Arc::clone(&segment), scan.head);
+        if scan.closed {
+            if scan.end < bytes.len() {
+                self.disk.truncate(&file, path, scan.end as u64)?;
+            }
+        } else {
+            let hash = Sha256::new_with_prefix(&bytes[..scan.end]);
+            self.active = Some(Active {
+                file,
+                segment,
+                first: header.first,
+                count,
+                end: scan.end as u64,
+                len: bytes.len() as u64,
+                hash,
+            });
+        }
+        Ok(torn_bytes)
+    }
+
+    /// The last durable entry.
+    pub fn head(&self) -> Head {
+        self.shared.head()
+    }
+
+    /// Reads what is durable, from any thread, while the journal is written.
+    pub fn reader(&self) -> JournalReader {
+        JournalReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Writes and flushes since opening.
+    pub fn counts(&self) -> DiskCounts {
+        self.disk.counts()
+    }
+
+    /// The same, to be read while another thread writes.
+    pub fn counter(&self) -> DiskCounter {
+        DiskCounter::new(&self.disk)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn disk(&self) -> Disk {
+        self.disk.clone()
+    }
+
+    /// Signs the entries (encoded [`Entry`] payloads) and makes them durable:
+    /// one write and one flush for all of them. When it returns they are on
+    /// disk, all or, with an error, none that may be acknowledged.
+    ///
+    /// # Errors
+    /// [`LedgerError::DoesNotFollow`] and [`LedgerError::TooLarge`] write
+    /// nothing. After any other error the journal takes no more entries: what
+    /// is on disk is not known, and only a new start reads it again.
+    pub fn append<P: AsRef<[u8]>>(&mut self, payloads: &[P]) -> Result<Head, LedgerError> {
+        if self.poisoned {
+            return Err(LedgerError::Poisoned);
+        }
+        let (group, head) = self.sign(payloads)?;
+        if payloads.is_empty() {
+            return Ok(head);
+        }
+        self.poisoned = true;
+        self.commit(group, payloads.len(), head)?;
+        self.poisoned = false;
+        Ok(head)
+    }
+
+    /// The records of the group without their mark.
+    fn sign<P: AsRef<[u8]>>(&self, payloads: &[P]) -> Result<(Vec<u8>, Head), LedgerError> {
+        let mut head = self.head();
+        let mut group = Vec::with_capacity(payloads.iter().map(|p| p.as_ref().len() + 160).sum());
+        for payload in payloads {
+            let payload = payload.as_ref();
+            let follows = Some((head.sequence + 1, head.digest));
+            if peek(payload) != follows {
+                return Err(LedgerError::DoesNotFollow {
+                    last: head.sequence,
+                    found: peek(payload).map_or(0, |(sequence, _)| sequence),
+                });
+            }
+            let signed = cose::sign(&self.key, ObjectType::LedgerEntry, payload);
+            if signed.is_empty() || signed.len() > MAX_ENTRY_BYTES {
+                return Err(LedgerError::TooLarge {
+                    bytes: signed.len(),
+                    most: MAX_ENTRY_BYTES,
+                });
+            }
+            push_entry(&mut group, &signed);
+            head = Head {
+                sequence: head.sequence + 1,
+                digest: Entry::digest(payload),
+            };
+        }
+        let most = LARGEST_SEGMENT as usize - HEADER_LEN - MARK_LEN - FOOTER_RESERVE;
+        if group.len() > most {
+            return Err(LedgerError::TooLarge {
+                bytes: group.len(),
+                most,
+            });
+        }
+        Ok((group, head))
+    }
+
+    fn commit(&mut self, mut group: Vec<u8>, count: usize, head: Head) -> Result<(), LedgerError> {
+        let needed = (group.len() + MARK_LEN + FOOTER_RESERVE) as u64;
+        if let Some(active) = self.active.as_mut()
+            && active.end + needed > active.len
+        {
+            if active.count == 0 {
+                // A closed segment holds at least one entry: an empty one
+                // that is too small for the group grows instead.
+                let path = active.segment.path();
+                self.disk.reserve(&active.file, path, active.end + needed)?;
+                active.len = active.end + needed;
+            } else {
+                self.close_active()?;
+            }
+        }
+        let mut active = match self.active.take() {
+            Some(active) => active,
+            None => self.new_segment(needed)?,
+        };
+        let mark = Mark {
+            group_offset: active.end as u32,
+            group_len: group.len() as u32,
+            count: count as u32,
+            group_crc: crc32c::crc32c(&group),
+            last: head.sequence,
+        };
+        group.extend_from_slice(&mark.encode());
+        let path = active.segment.path();
+        self.disk.write(&active.file, path, &group, active.end)?;
+        self.disk.flush(&active.file, path)?;
+        active.hash.update(&group);
+        active.segment.add_group(active.end, &group);
+        active.end += group.len() as u64;
+        active.count += count as u64;
+        self.active = Some(active);
+        self.shared.set_head(head);
+        Ok(())
+    }
+
+    /// Signs off the full segment. What was kept free for the next group is
+    /// given back, so that a closed file ends with its seal.
+    fn close_active(&mut self) -> Result<(), LedgerError> {
+        let Some(active) = self.active.take() else {
+            return Ok(());
+        };
+        let head = self.head();
+        let footer = Footer {
+            first: active.first,
+            last: head.sequence,
+            last_digest: head.digest,
+            count: active.count,
+            file_digest: Digest(active.hash.finalize().into()),
+        };
+        let bytes = footer.encode(&self.key, active.end as u32);
+        let path = active.segment.path();
+        self.disk.write(&active.file, path, &bytes, active.end)?;
+        self.disk.flush(&active.file, path)?;
+        self.disk
+            .truncate(&active.file, path, active.end + bytes.len() as u64)
+    }
+
+    fn new_segment(&mut self, needed: u64) -> Result<Active, LedgerError> {
+        let before = self.head();
+        let header = Header {
+            number: self.next_number,
+            hub: self.hub,
+            first: before.sequence + 1,
+            previous: before.digest,
+        };
+        let path = disk::numbered(&self.dir, header.number, EXTENSION);
+        let len = self.segment_bytes.max(HEADER_LEN as u64 + needed);
+        let bytes = header.encode();
+        let file = self.disk.create(&path, &bytes, len)?;
+        let segment = Arc::new(Segment::new(path, header.first));
+        segment.set_offsets(Vec::new(), 0, HEADER_LEN as u64);
+        self.shared.add_segment(Arc::clone(&segment), before);
+        self.next_number += 1;
+        Ok(Active {
+            file,
+            segment,
+            first: header.first,
+            count: 0,
+            end: HEADER_LEN as u64,
+            len,
+            hash: Sha256::new_with_prefix(bytes),
+        })
+    }
+}
+
+/// The last part of a path, for messages.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,103 @@
+//! The ledger on disk: journal, index, vault.
+//!
+//! What always holds:
+//!
+//! 1. **The journal is the truth.** Everything else here can be lost and is
+//!    then built from it, except sealed cards, which are kept only to be
+//!    destroyed.
+//! 2. **Durable means flushed.** Nothing is called durable before the flush
+//!    of its bytes has returned: not by [`Journal::append`], not by the
+//!    committer's callback, not by a [`JournalReader`]. Opening flushes, drops
+//!    the page cache and reads from the disk before it believes anything, so
+//!    that what a killed process left unflushed is durable before it is
+//!    answered from.
+//! 3. **A failed write or flush is the end.** The journal and the vault then
+//!    refuse everything, and the process has to end: a second flush after an
+//!    error proves nothing. A new start reads what is really there.
+//! 4. **A group is whole or was never there.** Entries committed together are
+//!    one write behind which stands a mark; without the mark, none of them was
+//!    acknowledged and all of them are cut.
+//! 5. **Only a torn tail is cut:** what one unfinished write can have left
+//!    after the last whole commit of the last segment. It is overwritten with
+//!    zeros before anything is written there, and reported. Everything else
+//!    that does not verify is refused and left as it is.
+//! 6. **Nothing is overwritten** in the journal but zeros. A closed segment is
+//!    never opened for writing again.
+//! 7. **The card before its entry, the entry before the erasure.** A card is
+//!    durable before the entry that needs it is written. It is erased after
+//!    the entry that ends the need is durable; what a crash leaves in between
+//!    is found by [`VaultReader::ids`] at the next start.
+//! 8. **The index is never believed unchecked.** Its stamp must name an entry
+//!    of the journal by sequence and digest, and [`Index::for_each`] must end
+//!    well; else it is set aside and built again. It is only ever stamped with
+//!    what is durable in the journal.
+//! 9. **One writer.** The folders of journal and vault are locked, and so is
+//!    the data folder ([`DataLock`]).
+//!
+//! What the files alone cannot show: whole commits missing at the very end,
+//! and a last commit that lost a sector after it was acknowledged, which looks
+//! like a torn write. Devices hold receipts that name sequence and digest;
+//! [`contains`] checks one against a ledger.
+//!
+//! The formats are described in `segment.rs` and `vault_file.rs`.
+//!
+//! Bounds: the committer's queue holds 4096 commits, a group 512; the
+//! journal's reader keeps 4 bytes for every 32 entries; opening and verifying
+//! hold one segment in memory; the index's cache is 16 MiB.
+
+mod closed;
+mod committer;
+mod cursor;
+mod disk;
+mod error;
+mod index;
+mod index_stamp;
+mod index_writer;
+mod journal;
+mod reader;
+mod salvage;
+mod scan;
+mod segment;
+mod segments;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod vault;
+mod vault_file;
+mod vault_reader;
+mod verify;
+
+use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
+
+pub use committer::{Commit, CommitterHandle, CommitterStopped, QUEUE as COMMIT_QUEUE};
+pub use disk::{DataLock, DiskCounter, DiskCounts};
+pub use error::{Broken, Fault, Head, LedgerError};
+pub use index::{Batch, Health, Index, IndexReader, set_aside};
+pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp};
+pub use index_writer::{CheckpointSettings, IndexWriterHandle, IndexWriterStopped, NotTaken};
+pub use journal::{Journal, JournalOptions, OpenReport};
+pub use reader::{Entries, JournalReader, StoredEntry};
+pub use salvage::{Gap, SalvageReport, salvage};
+pub use segment::{FORMAT, Footer, MAX_ENTRY_BYTES};
+pub use vault::{Vault, VaultReport};
+pub use vault_reader::VaultReader;
+pub use verify::{Progress, ReceiptCheck, VerifyReport, contains, verify, verify_each};
+
+/// How long a vault file is made, in bytes.
+pub const VAULT_FILE_BYTES: usize = 16 << 20;
+
+/// The secrets that the ledger is written with.
+#[derive(Clone)]
+pub struct Keys {
+    /// Signs entries and segment footers.
+    pub signing: SigningKey,
+    /// Encrypts sealed cards in the vault.
+    pub vault: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}

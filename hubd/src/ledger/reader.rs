@@ -1,0 +1,135 @@
+//! Reading the journal while it is written.
+
+use std::sync::Arc;
+
+use ed25519_dalek::VerifyingKey;
+use hub_protocol::{Digest, Entry};
+
+use super::cursor::Cursor;
+use super::error::{Head, LedgerError};
+use super::segments::Shared;
+
+/// Reads entries from any thread. Clones are cheap. Sees exactly what is
+/// durable.
+#[derive(Clone, Debug)]
+pub struct JournalReader {
+    shared: Arc<Shared>,
+}
+
+/// An entry as it stands in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// The decoded entry.
+    pub entry: Entry,
+    /// Its digest, to which the next one chains.
+    pub digest: Digest,
+    /// The signed bytes.
+    pub signed: Vec<u8>,
+}
+
+impl JournalReader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The last durable entry.
+    pub fn head(&self) -> Head {
+        self.shared.head()
+    }
+
+    /// The signed bytes of one entry; checksum and sequence are checked, the
+    /// signature is not.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoSuchEntry`], or damage, or the system's refusal.
+    pub fn read(&self, sequence: u64) -> Result<Vec<u8>, LedgerError> {
+        let mut cursor = self.cursor(sequence)?;
+        cursor.next_signed().map(|(signed, _)| signed)
+    }
+
+    /// One entry, decoded.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn entry(&self, sequence: u64) -> Result<StoredEntry, LedgerError> {
+        let mut cursor = self.cursor(sequence)?;
+        cursor.next_entry(None, None)
+    }
+
+    /// The digest of one entry: where an index that holds up to `sequence`
+    /// must agree. [`Digest::ZERO`] for sequence 0.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn digest_at(&self, sequence: u64) -> Result<Digest, LedgerError> {
+        let head = self.head();
+        match sequence {
+            0 => Ok(Digest::ZERO),
+            _ if sequence == head.sequence => Ok(head.digest),
+            _ => Ok(self.entry(sequence)?.digest),
+        }
+    }
+
+    /// All entries from `sequence` to the present head, in order. Checksums
+    /// and chain are checked as it goes, and with a key the signatures too.
+    /// Ends after the first error.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), for the entry before the first one. Asking
+    /// from one past the head on is no error but yields nothing.
+    pub fn entries_from(&self, sequence: u64, verify: Option<VerifyingKey>) -> Result<Entries, LedgerError> {
+        let sequence = sequence.max(1);
+        let last = self.head().sequence;
+        let (cursor, previous) = if sequence > last {
+            if sequence > last + 1 {
+                return Err(LedgerError::NoSuchEntry { sequence, last });
+            }
+            (None, Digest::ZERO)
+        } else {
+            (Some(self.cursor(sequence)?), self.digest_at(sequence - 1)?)
+        };
+        Ok(Entries {
+            reader: self.clone(),
+            cursor,
+            previous,
+            last,
+            verify,
+        })
+    }
+
+    fn cursor(&self, sequence: u64) -> Result<Cursor, LedgerError> {
+        Cursor::open(&self.shared, sequence)
+    }
+}
+
+/// Entries in order; see [`JournalReader::entries_from`].
+#[derive(Debug)]
+pub struct Entries {
+    reader: JournalReader,
+    cursor: Option<Cursor>,
+    previous: Digest,
+    last: u64,
+    verify: Option<VerifyingKey>,
+}
+
+impl Iterator for Entries {
+    type Item = Result<StoredEntry, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut cursor = self.cursor.take()?;
+        let item = cursor.next_entry(Some(self.previous), self.verify.as_ref());
+        if let Ok(stored) = &item {
+            self.previous = stored.digest;
+            if cursor.sequence <= self.last {
+                if cursor.is_at_end() {
+                    match self.reader.cursor(cursor.sequence) {
+                        Ok(next) => cursor = next,
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                self.cursor = Some(cursor);
+            }
+        }
+        Some(item)
+    }
+}

@@ -1,0 +1,306 @@
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use hub_protocol::Digest;
+use tempfile::tempdir;
+
+use super::*;
+
+fn stamp(sequence: u64) -> Stamp {
+    Stamp {
+        sequence,
+        digest: Digest([sequence as u8; 32]),
+        format: INDEX_FORMAT,
+    }
+}
+
+fn key(n: u64) -> Vec<u8> {
+    format!("payment/{n:06}").into_bytes()
+}
+
+/// The record that batch `n` writes; every batch also replaces record 0.
+fn batch(n: u64) -> Batch {
+    vec![
+        (key(n), Some(vec![n as u8; 300])),
+        (key(0), Some(n.to_be_bytes().to_vec())),
+    ]
+}
+
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn records(index: &Index) -> Result<Records, Damage> {
+    let mut all = Vec::new();
+    index.for_each(&mut |key, value| all.push((key.to_vec(), value.to_vec())))?;
+    Ok(all)
+}
+
+/// What must be there once batches 1 to `n` are in.
+fn expected(n: u64) -> Records {
+    if n == 0 {
+        return Vec::new();
+    }
+    std::iter::once((key(0), n.to_be_bytes().to_vec()))
+        .chain((1..=n).map(|i| (key(i), vec![i as u8; 300])))
+        .collect()
+}
+
+#[test]
+fn records_and_stamp_come_back_after_a_checkpoint() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path().join("index");
+    let mut index = Index::create(&dir).unwrap();
+    assert_eq!(index.stamp(), Head::EMPTY.into());
+    for n in 1..=100 {
+        index.write(batch(n), stamp(n)).unwrap();
+    }
+    index.write(vec![(key(50), None)], stamp(101)).unwrap();
+    let health = index.checkpoint().unwrap();
+    assert_eq!(health.blob_files, 0);
+    let reader = index.reader();
+    assert_eq!(reader.get(&key(7)).unwrap(), Some(vec![7; 300]));
+    drop((index, reader));
+
+    let index = Index::open(&dir).unwrap();
+    assert_eq!(index.stamp(), stamp(101));
+    let mut right = expected(100);
+    right.retain(|(k, _)| *k != key(50));
+    assert_eq!(records(&index).unwrap(), right);
+    assert_eq!(index.reader().get(&key(50)).unwrap(), None);
+}
+
+#[test]
+fn what_sled_would_put_into_blobs_is_refused() {
+    let dir = tempdir().unwrap();
+    let mut index = Index::create(&dir.path().join("index")).unwrap();
+    for (key, len) in [
+        (b"k".to_vec(), MAX_VALUE + 1),
+        (vec![1; MAX_KEY + 1], 1),
+        (b"\0k".to_vec(), 1),
+        (vec![], 1),
+    ] {
+        let refused = index.write(vec![(key, Some(vec![1; len]))], stamp(1));
+        assert!(matches!(refused, Err(Damage::TooLarge { .. })));
+    }
+    assert_eq!(index.stamp(), Head::EMPTY.into());
+    let large = (0..200).map(|n| (key(n), Some(vec![1; MAX_VALUE]))).collect();
+    index.write(large, stamp(1)).unwrap();
+    assert_eq!(index.checkpoint().unwrap().blob_files, 0);
+}
+
+#[test]
+fn a_missing_or_emptied_index_is_damage() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path().join("index");
+    assert_eq!(Index::open(&dir).unwrap_err(), Damage::Missing);
+    drop(Index::create(&dir).unwrap());
+    assert!(Index::create(&dir).is_err());
+    for name in ["conf", "db"] {
+        let kept = std::fs::read(dir.join(name)).unwrap();
+        std::fs::remove_file(dir.join(name)).unwrap();
+        assert_eq!(Index::open(&dir).unwrap_err(), Damage::Missing);
+        std::fs::write(dir.join(name), b"").unwrap();
+        assert_eq!(Index::open(&dir).unwrap_err(), Damage::Missing);
+        std::fs::write(dir.join(name), kept).unwrap();
+    }
+}
+
+#[test]
+fn a_record_that_got_lost_is_noticed_although_the_stamp_is_there() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::create(&path).unwrap();
+    for n in 1..=20 {
+        index.write(batch(n), stamp(n)).unwrap();
+    }
+    assert_eq!(records(&index).unwrap(), expected(20));
+    index.lose(&key(7));
+    assert_eq!(records(&index), Err(Damage::Contents));
+    index.checkpoint().unwrap();
+    drop(index);
+    let mut index = Index::open(&path).unwrap();
+    assert_eq!(index.stamp(), stamp(20));
+    assert_eq!(records(&index), Err(Damage::Contents));
+    index
+        .write(vec![(key(7), Some(vec![7; 300]))], stamp(21))
+        .unwrap();
+    assert_eq!(
+        records(&index),
+        Err(Damage::Contents),
+        "writing over it does not hide it"
+    );
+}
+
+/// An index with 2000 batches, some checkpoints among them, as files.
+fn sample() -> Vec<(String, Vec<u8>)> {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::create(&path).unwrap();
+    for n in 1..=2000 {
+        index.write(batch(n), stamp(n)).unwrap();
+        if n % 100 == 0 {
+            index.checkpoint().unwrap();
+        }
+    }
+    drop(index);
+    std::fs::read_dir(&path)
+        .unwrap()
+        .map(|item| item.unwrap())
+        .filter(|item| item.file_type().unwrap().is_file())
+        .map(|item| {
+            (
+                item.file_name().into_string().unwrap(),
+                std::fs::read(item.path()).unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// Opens the files with one of them changed. Either it is damage, or what is
+/// there is exactly what the stamp says.
+fn open_damaged(files: &[(String, Vec<u8>)], what: &str) -> bool {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    std::fs::create_dir(&path).unwrap();
+    for (name, bytes) in files {
+        std::fs::write(path.join(name), bytes).unwrap();
+    }
+    let opened = Index::open(&path).and_then(|index| Ok((index.stamp(), records(&index)?)));
+    match opened {
+        Ok((stamp, found)) => {
+            assert_eq!(
+                found,
+                expected(stamp.sequence),
+                "{what}: not what stamp {stamp:?} says"
+            );
+            false
+        }
+        Err(_) => true,
+    }
+}
+
+#[test]
+fn a_truncated_or_overwritten_index_is_damage_and_never_a_panic() {
+    let files = sample();
+    assert!(!open_damaged(&files, "whole"));
+    let mut damaged = 0;
+    for (n, (name, bytes)) in files.iter().enumerate() {
+        let last = bytes.iter().rposition(|b| *b != 0).unwrap_or(0);
+        for step in 0..24 {
+            let at = last * step / 24;
+            let mut cut = files.clone();
+            cut[n].1.truncate(at);
+            damaged += u32::from(open_damaged(&cut, &format!("{name} cut at {at}")));
+            let mut zeroed = files.clone();
+            let to = (at + 512).min(bytes.len());
+            zeroed[n].1[at..to].fill(0);
+            damaged += u32::from(open_damaged(&zeroed, &format!("{name} zeroed at {at}")));
+            let mut garbage = files.clone();
+            for (i, byte) in garbage[n].1[at..to].iter_mut().enumerate() {
+                *byte = (i * 37 + at) as u8;
+            }
+            damaged += u32::from(open_damaged(&garbage, &format!("{name} garbage at {at}")));
+        }
+    }
+    assert!(damaged > 0);
+}
+
+#[test]
+fn a_damaged_index_is_set_aside_and_at_most_two_are_kept() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    assert_eq!(set_aside(&path).unwrap(), None);
+    for n in 1..=4 {
+        drop(Index::create(&path).unwrap());
+        let aside = set_aside(&path).unwrap().unwrap();
+        assert_eq!(aside, dir.path().join(format!("index.damaged-{n}")));
+        assert!(!path.exists());
+    }
+    let left = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(left, 2);
+    Index::open(&dir.path().join("index.damaged-4")).unwrap();
+}
+
+#[test]
+fn an_index_of_another_format_is_to_be_rebuilt() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::create(&path).unwrap();
+    let other = Stamp {
+        format: INDEX_FORMAT + 1,
+        ..stamp(1)
+    };
+    index.write(Vec::new(), other).unwrap();
+    drop(index);
+    let found = INDEX_FORMAT + 1;
+    assert_eq!(Index::open(&path).unwrap_err(), Damage::Format { found });
+}
+
+#[test]
+fn the_index_thread_merges_what_waits_and_leaves_it_durable() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let index = Index::create(&path).unwrap();
+    let (health_in, health) = channel();
+    let settings = CheckpointSettings {
+        every_ms: 60_000,
+        every_batches: 1_000_000,
+    };
+    let handle = IndexWriterHandle::start(
+        index,
+        settings,
+        move |h| health_in.send(h).unwrap(),
+        |damage| panic!("{damage}"),
+    )
+    .unwrap();
+    for n in 1..=500 {
+        handle.submit(batch(n), stamp(n)).unwrap();
+    }
+    handle.flush_and_stop().unwrap();
+    assert_eq!(health.iter().count(), 1, "one checkpoint, at the end");
+    let index = Index::open(&path).unwrap();
+    assert_eq!(index.stamp(), stamp(500));
+    assert_eq!(records(&index).unwrap(), expected(500));
+}
+
+#[test]
+fn the_index_thread_checkpoints_after_so_many_batches_or_so_much_time() {
+    for settings in [
+        CheckpointSettings {
+            every_ms: 600_000,
+            every_batches: 1,
+        },
+        CheckpointSettings {
+            every_ms: 1,
+            every_batches: 1_000_000,
+        },
+    ] {
+        let dir = tempdir().unwrap();
+        let index = Index::create(&dir.path().join("index")).unwrap();
+        let (health_in, health) = channel();
+        let handle =
+            IndexWriterHandle::start(index, settings, move |h| health_in.send(h).unwrap(), |_| {}).unwrap();
+        handle.submit(batch(1), stamp(1)).unwrap();
+        health.recv_timeout(Duration::from_secs(30)).unwrap();
+        handle.flush_and_stop().unwrap();
+    }
+}
+
+#[test]
+fn a_record_too_large_ends_the_index_thread_with_a_word() {
+    let dir = tempdir().unwrap();
+    let index = Index::create(&dir.path().join("index")).unwrap();
+    let (failed_in, failed) = channel();
+    let handle = IndexWriterHandle::start(
+        index,
+        CheckpointSettings::default(),
+        |_| {},
+        move |d| failed_in.send(d).unwrap_or_default(),
+    )
+    .unwrap();
+    handle
+        .submit(vec![(key(1), Some(vec![0; 9000]))], stamp(1))
+        .unwrap();
+    let damage = failed.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(matches!(damage, Damage::TooLarge { value: 9000, .. }));
+    assert!(matches!(handle.flush_and_stop(), Err(Damage::TooLarge { .. })));
+}

@@ -1,0 +1,289 @@
+use hub_protocol::{PaymentId, SealedCard};
+use tempfile::tempdir;
+
+use super::*;
+
+const KEY: [u8; 32] = [0x42; 32];
+const FILE: usize = 16384;
+
+fn id(n: u16) -> PaymentId {
+    let mut id = [0x30; 16];
+    id[14..].copy_from_slice(&n.to_be_bytes());
+    PaymentId(id)
+}
+
+fn card(n: u16, len: usize) -> SealedCard {
+    let mut blob = format!("the sealed card of payment {n:05}, never to be seen in clear ").into_bytes();
+    blob.resize(len, b'.');
+    SealedCard {
+        salt: [n as u8; 16],
+        blob,
+    }
+}
+
+fn cards(numbers: std::ops::Range<u16>) -> Vec<(PaymentId, SealedCard)> {
+    numbers.map(|n| (id(n), card(n, 300))).collect()
+}
+
+fn open(dir: &Path) -> (Vault, VaultReport) {
+    Vault::open(dir, &KEY, FILE).unwrap()
+}
+
+/// All bytes of all files, one after another.
+fn raw(dir: &Path) -> Vec<u8> {
+    contents(dir).into_iter().flat_map(|(_, bytes)| bytes).collect()
+}
+
+fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|w| w == needle)
+}
+
+/// The ciphertexts in a folder, by what is on the disk.
+fn ciphertexts(dir: &Path) -> Vec<Vec<u8>> {
+    contents(dir)
+        .into_iter()
+        .flat_map(|(path, bytes)| {
+            let number = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+            let (found, _) = vault_file::walk(&bytes, number);
+            found.into_iter().map(move |f| bytes[f.body].to_vec())
+        })
+        .collect()
+}
+
+#[test]
+fn a_card_comes_back_until_it_is_erased_and_survives_reopening() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..5)).unwrap();
+    let reader = vault.reader();
+    assert_eq!(reader.get(id(3)).unwrap(), Some(card(3, 300)));
+    assert_eq!(vault.erase(&[id(3), id(9)]).unwrap(), 1);
+    assert_eq!(reader.get(id(3)).unwrap(), None);
+    drop((vault, reader));
+
+    let (vault, report) = open(dir.path());
+    assert_eq!((report.files, report.cards, report.damaged), (1, 4, 0));
+    let reader = vault.reader();
+    for n in [0, 1, 2, 4] {
+        assert_eq!(reader.get(id(n)).unwrap(), Some(card(n, 300)));
+    }
+    assert_eq!(reader.get(id(3)).unwrap(), None);
+    let mut ids = reader.ids();
+    ids.sort();
+    assert_eq!(ids, [id(0), id(1), id(2), id(4)]);
+}
+
+#[test]
+fn a_batch_is_one_write_and_one_flush() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..1)).unwrap();
+    let before = vault.counts();
+    vault.put(&cards(1..30)).unwrap();
+    let after = vault.counts();
+    assert_eq!(
+        (after.writes - before.writes, after.flushes - before.flushes),
+        (1, 1)
+    );
+}
+
+#[test]
+fn no_clear_byte_reaches_the_disk_and_no_ciphertext_survives_erasing() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..20)).unwrap();
+    assert!(!holds(&raw(dir.path()), b"never to be seen"));
+    let before = ciphertexts(dir.path());
+    assert_eq!(before.len(), 20);
+    assert!(
+        before.iter().all(|c| holds(&raw(dir.path()), c)),
+        "the search itself works"
+    );
+
+    let erased: Vec<_> = (0..20).filter(|n| n % 3 != 0).map(id).collect();
+    vault.erase(&erased).unwrap();
+    let after = raw(dir.path());
+    for (n, cipher) in (0..).zip(&before) {
+        let pieces = cipher.chunks(16).filter(|piece| piece.len() == 16);
+        let left = pieces.filter(|piece| holds(&after, piece)).count();
+        assert_eq!(left > 0, n % 3 == 0, "card {n}");
+    }
+    assert!(erased.iter().all(|id| !holds(&after, &id.0)));
+}
+
+#[test]
+fn a_payment_put_twice_keeps_the_newest_and_erases_the_older() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&[(id(1), card(1, 200))]).unwrap();
+    let older = ciphertexts(dir.path()).remove(0);
+    vault
+        .put(&[(id(1), card(2, 250)), (id(1), card(3, 260))])
+        .unwrap();
+    assert_eq!(vault.reader().get(id(1)).unwrap(), Some(card(3, 260)));
+    assert!(!holds(&raw(dir.path()), &older[..]));
+    assert_eq!(ciphertexts(dir.path()).len(), 1);
+    drop(vault);
+    let (vault, report) = open(dir.path());
+    assert_eq!(report.cards, 1);
+    assert_eq!(vault.reader().get(id(1)).unwrap(), Some(card(3, 260)));
+}
+
+#[test]
+fn after_a_crash_between_the_newer_and_the_erasing_of_the_older_the_newer_holds() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("00000001.vlt");
+    let (mut vault, _) = open(dir.path());
+    vault.put(&[(id(1), card(1, 200))]).unwrap();
+    let old = std::fs::read(&path).unwrap();
+    let end = written(&old);
+    vault.put(&[(id(1), card(2, 250))]).unwrap();
+    drop(vault);
+    let mut both = std::fs::read(&path).unwrap();
+    both[..end].copy_from_slice(&old[..end]);
+    std::fs::write(&path, &both).unwrap();
+    let (vault, _) = open(dir.path());
+    assert_eq!(vault.reader().get(id(1)).unwrap(), Some(card(2, 250)));
+    assert_eq!(ciphertexts(dir.path()).len(), 1);
+    drop(vault);
+
+    // The newer was torn: the older holds.
+    let last = written(&both) - 30;
+    both[last..].fill(0);
+    std::fs::write(&path, &both).unwrap();
+    let (vault, _) = open(dir.path());
+    assert_eq!(vault.reader().get(id(1)).unwrap(), Some(card(1, 200)));
+}
+
+#[test]
+fn full_files_whose_cards_are_all_erased_are_deleted() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    for n in 0..10 {
+        vault.put(&cards(n * 20..n * 20 + 20)).unwrap();
+    }
+    let files = contents(dir.path()).len();
+    assert!(files > 3, "{files}");
+    let all: Vec<_> = (0..199).map(id).collect();
+    vault.erase(&all).unwrap();
+    assert_eq!(contents(dir.path()).len(), 1);
+    assert_eq!(vault.reader().get(id(199)).unwrap(), Some(card(199, 300)));
+    drop(vault);
+    let (mut vault, report) = open(dir.path());
+    assert_eq!((report.files, report.cards), (1, 1));
+    vault.put(&cards(300..400)).unwrap();
+    assert_eq!(vault.reader().get(id(350)).unwrap(), Some(card(350, 300)));
+}
+
+#[test]
+fn a_torn_write_at_any_byte_costs_no_earlier_card_and_can_be_erased() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("00000001.vlt");
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..2)).unwrap();
+    let start = written(&std::fs::read(&path).unwrap());
+    vault.put(&cards(2..4)).unwrap();
+    drop(vault);
+    let whole = std::fs::read(&path).unwrap();
+    let end = written(&whole);
+    for cut in start..end {
+        let mut bytes = whole.clone();
+        if cut % 2 == 0 {
+            bytes[cut..].fill(0);
+        } else {
+            bytes[start..cut].fill(0);
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let (mut vault, _) = open(dir.path());
+        let reader = vault.reader();
+        for n in 0..2 {
+            assert_eq!(reader.get(id(n)).unwrap(), Some(card(n, 300)), "cut {cut}");
+        }
+        let orphans: Vec<_> = reader
+            .ids()
+            .into_iter()
+            .filter(|i| ![id(0), id(1)].contains(i))
+            .collect();
+        vault.erase(&orphans).unwrap();
+        vault.put(&cards(10..12)).unwrap();
+        assert_eq!(reader.get(id(10)).unwrap(), Some(card(10, 300)), "cut {cut}");
+        drop(vault);
+        let (vault, report) = open(dir.path());
+        assert_eq!(report.cards, 4, "cut {cut}");
+        let left = raw(dir.path());
+        assert!(
+            !whole[start..end]
+                .chunks(24)
+                .any(|piece| piece.len() == 24 && holds(&left, piece))
+        );
+        assert_eq!(vault.reader().get(id(11)).unwrap(), Some(card(11, 300)));
+    }
+}
+
+#[test]
+fn a_damaged_byte_costs_at_most_one_card_and_never_gives_a_wrong_one() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("00000001.vlt");
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..4)).unwrap();
+    drop(vault);
+    let whole = std::fs::read(&path).unwrap();
+    let end = written(&whole);
+    for at in vault_file::HEADER_LEN..end {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let (vault, _) = open(dir.path());
+        let reader = vault.reader();
+        let lost = (0..4)
+            .filter(|n| match reader.get(id(*n)) {
+                Ok(Some(found)) => {
+                    assert_eq!(found, card(*n, 300));
+                    false
+                }
+                Ok(None) | Err(LedgerError::CardUnreadable { .. }) => true,
+                Err(error) => panic!("{error}"),
+            })
+            .count();
+        assert!(lost <= 1, "byte {at} cost {lost} cards");
+    }
+}
+
+#[test]
+fn another_key_a_newer_format_and_a_second_vault_are_refused() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..1)).unwrap();
+    assert!(matches!(
+        Vault::open(dir.path(), &KEY, FILE),
+        Err(LedgerError::Locked { .. })
+    ));
+    drop(vault);
+    let before = contents(dir.path());
+    let other = Vault::open(dir.path(), &[1; 32], FILE);
+    assert!(matches!(other, Err(LedgerError::OtherVaultKey { .. })));
+    assert_eq!(contents(dir.path()), before);
+    let path = dir.path().join("00000001.vlt");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8] = 9;
+    std::fs::write(&path, bytes).unwrap();
+    let newer = Vault::open(dir.path(), &KEY, FILE);
+    assert!(matches!(newer, Err(LedgerError::NewerFormat { found: 9, .. })));
+}
+
+#[test]
+fn after_a_failure_the_vault_takes_nothing_more() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..1)).unwrap();
+    vault.disk().fail_from_now(2);
+    assert!(matches!(vault.put(&cards(1..2)), Err(LedgerError::Io { .. })));
+    vault.disk().fail_from_now(0);
+    assert!(matches!(vault.put(&cards(1..2)), Err(LedgerError::Poisoned)));
+    assert!(matches!(vault.erase(&[id(0)]), Err(LedgerError::Poisoned)));
+    assert_eq!(
+        vault.reader().get(id(1)).unwrap(),
+        None,
+        "what was not flushed is not there"
+    );
+}

@@ -1,0 +1,257 @@
+//! Verifying a ledger's folder with nothing but the hub's public key: no hub,
+//! no index, no secret.
+//!
+//! What it proves: every entry was signed by the hub and stands in the one
+//! order in which the hub wrote it, without gaps, from the first to the head
+//! that the report names. What the files alone cannot show is entries cut off
+//! at the end, whole commits with nothing after them: for that the report's
+//! head is compared with a receipt ([`contains`]), an index or an earlier
+//! report.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use ed25519_dalek::VerifyingKey;
+use hub_protocol::{Digest, Entry, HubId, cbor};
+
+use super::cursor::decode;
+use super::disk::{self, Numbered};
+use super::error::{Broken, Fault, Head, LedgerError};
+use super::journal::{EXTENSION, file_name};
+use super::scan::{Expect, Seen, scan};
+use super::segment::HEADER_LEN;
+
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Segments done.
+    pub segments: usize,
+    /// Segments in all.
+    pub of_segments: usize,
+    /// Entries verified so far.
+    pub entries: u64,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// The hub that the first segment names.
+    pub hub: Option<HubId>,
+    /// Entries verified, from the first on, without a gap.
+    pub entries: u64,
+    /// The last entry verified.
+    pub head: Head,
+    /// Segments verified.
+    pub segments: usize,
+    /// How many entries of each kind, by the event's name.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// The first place that does not verify. A torn tail counts: it is what a
+    /// power cut leaves, but also what is left of a last commit whose sector
+    /// was lost later.
+    pub broken: Option<Broken>,
+}
+
+impl VerifyReport {
+    /// Whether everything verified.
+    pub fn is_whole(&self) -> bool {
+        self.broken.is_none()
+    }
+}
+
+/// Verifies the ledger in `dir`: every checksum, signature, chain link,
+/// commit mark, header and footer. Stops at the first place that does not
+/// verify and names it. One segment is in memory at a time.
+///
+/// Meant for a copy or a stopped hub: a ledger that is written to meanwhile
+/// can show an incomplete last write.
+///
+/// # Errors
+/// Only the system's refusal to read, or a folder without a ledger.
+pub fn verify(
+    dir: &Path,
+    key: &VerifyingKey,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<VerifyReport, LedgerError> {
+    verify_each(dir, key, &mut |_| (), on_progress)
+}
+
+/// [`verify()`], and `on_entry` hears of every entry that verified, in order:
+/// to hold many receipts against a ledger in one pass.
+///
+/// # Errors
+/// As [`verify()`].
+pub fn verify_each(
+    dir: &Path,
+    key: &VerifyingKey,
+    on_entry: &mut dyn FnMut(Head),
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<VerifyReport, LedgerError> {
+    let files = Numbered::list(dir, EXTENSION)?.files;
+    let mut report = VerifyReport {
+        hub: None,
+        entries: 0,
+        head: Head::EMPTY,
+        segments: 0,
+        kinds: BTreeMap::new(),
+        broken: None,
+    };
+    let Some(last) = files.last().map(|(number, _)| *number) else {
+        return Err(LedgerError::Missing { path: dir.into() });
+    };
+    for number in 1..=last {
+        let path = disk::numbered(dir, number, EXTENSION);
+        let name = file_name(&path);
+        let expect = Expect {
+            file: &name,
+            number,
+            hub: report.hub,
+            before: report.head,
+            key,
+        };
+        let bytes = match File::open(&path) {
+            Ok(file) => disk::read_whole(&file, &path)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let sequence = report.head.sequence + 1;
+                report.broken = Some(expect.broken(0, sequence, Fault::MissingSegment));
+                return Ok(report);
+            }
+            Err(error) => return Err(LedgerError::io("open", &path)(error)),
+        };
+        report.broken = verify_segment(&bytes, expect, number == last, &mut report, on_entry).err();
+        if report.broken.is_some() {
+            return Ok(report);
+        }
+        report.segments += 1;
+        on_progress(Progress {
+            segments: report.segments,
+            of_segments: last as usize,
+            entries: report.entries,
+        });
+    }
+    Ok(report)
+}
+
+fn verify_segment(
+    bytes: &[u8],
+    expect: Expect<'_>,
+    is_last: bool,
+    report: &mut VerifyReport,
+    on_entry: &mut dyn FnMut(Head),
+) -> Result<(), Broken> {
+    let scan = scan(bytes, expect, &mut |seen: Seen<'_>| {
+        // The scan has checked sequence and chain: here the signature, and
+        // that the payload is an entry in its one encoding.
+        super::scan::check_signature(seen.signed, expect.key)?;
+        let entry: Entry = cbor::decode(seen.payload).map_err(|e| Fault::Entry(e.to_string()))?;
+        *report.kinds.entry(entry.event.name()).or_default() += 1;
+        report.entries += 1;
+        report.head = Head {
+            sequence: entry.sequence,
+            digest: Entry::digest(seen.payload),
+        };
+        on_entry(report.head);
+        Ok(())
+    })?;
+    report.hub = Some(scan.header.hub);
+    let next = scan.head.sequence + 1;
+    if let Some(torn_to) = scan.torn_to {
+        let bytes = (torn_to - scan.end) as u64;
+        return Err(expect.broken(scan.end, next, Fault::TornTail { bytes }));
+    }
+    if !scan.closed && !is_last {
+        return Err(expect.broken(scan.end, next, Fault::MissingFooter));
+    }
+    Ok(())
+}
+
+/// What a receipt says about a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptCheck {
+    /// The entry is there, signed, and the one that the receipt names.
+    Present,
+    /// The ledger ends before the receipt: its tail was cut off.
+    CutOff {
+        /// The last entry there is.
+        last: u64,
+    },
+    /// Another entry stands at that place: the ledger was rewritten.
+    Different {
+        /// The digest of the entry that is there.
+        found: Digest,
+    },
+    /// The place cannot be read.
+    Unreadable(Broken),
+}
+
+/// Checks a receipt (its `sequence` and `entry_digest`) against the ledger in
+/// `dir`. A device's receipt is what shows that a ledger has lost its end.
+///
+/// Reads only the segment concerned; [`verify()`] holds the rest together.
+///
+/// # Errors
+/// Only the system's refusal to read, or a folder without a ledger.
+pub fn contains(
+    dir: &Path,
+    key: &VerifyingKey,
+    sequence: u64,
+    digest: Digest,
+) -> Result<ReceiptCheck, LedgerError> {
+    let files = Numbered::list(dir, EXTENSION)?.files;
+    if files.is_empty() {
+        return Err(LedgerError::Missing { path: dir.into() });
+    }
+    let mut last = 0;
+    // From the end: the first segment whose header does not lie beyond.
+    for (number, path) in files.iter().rev() {
+        let file = File::open(path).map_err(LedgerError::io("open", path))?;
+        let name = file_name(path);
+        let header = match super::segment::Header::decode(&disk::read_start(&file, path, HEADER_LEN)?) {
+            Ok(header) => header,
+            Err(fault) => {
+                return Ok(ReceiptCheck::Unreadable(Broken {
+                    file: name,
+                    offset: 0,
+                    sequence,
+                    fault,
+                }));
+            }
+        };
+        if header.first > sequence {
+            last = last.max(header.first - 1);
+            continue;
+        }
+        last = last.max(header.first.saturating_sub(1));
+        let bytes = disk::read_whole(&file, path)?;
+        let expect = Expect {
+            file: &name,
+            number: *number,
+            hub: None,
+            before: Head {
+                sequence: header.first.saturating_sub(1),
+                digest: header.previous,
+            },
+            key,
+        };
+        let mut found = None;
+        let scanned = scan(&bytes, expect, &mut |seen| {
+            let at = super::segment::peek(seen.payload).map_or(0, |(at, _)| at);
+            last = last.max(at);
+            if at == sequence {
+                found = Some(decode(seen.signed, sequence, None, Some(key))?.1);
+            }
+            Ok(())
+        });
+        return Ok(match (found, scanned) {
+            (Some(found), _) if found == digest => ReceiptCheck::Present,
+            (Some(found), _) => ReceiptCheck::Different { found },
+            (None, Err(broken)) => ReceiptCheck::Unreadable(broken),
+            (None, Ok(scan)) if sequence <= last => {
+                // Later segments are there: what held it is not.
+                ReceiptCheck::Unreadable(expect.broken(scan.end, sequence, Fault::MissingSegment))
+            }
+            (None, Ok(_)) => ReceiptCheck::CutOff { last },
+        });
+    }
+    Ok(ReceiptCheck::CutOff { last })
+}

@@ -1,0 +1,139 @@
+//! The narrow way from the edges to the hub.
+
+use hub_core::policy::Policy;
+use hub_core::{AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
+use hub_protocol::{
+    DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode, Registration, SealedCard, VoidRequest,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many messages may wait for the hub. Above it, askers are told
+/// [`RefusalCode::Busy`].
+pub const QUEUE: usize = 4096;
+
+/// What an edge asks of the hub and waits for.
+#[derive(Debug)]
+pub enum Ask {
+    /// A payment; signature and ranges have been checked.
+    Pay {
+        /// The device.
+        device: DeviceId,
+        /// The request.
+        request: Box<PaymentRequest>,
+        /// The signed request as received.
+        signed: Vec<u8>,
+        /// The sealed card beside it.
+        sealed_card: SealedCard,
+    },
+    /// The voiding of a payment; signature checked.
+    Void {
+        /// The device.
+        device: DeviceId,
+        /// The request.
+        request: VoidRequest,
+        /// The signed request as received.
+        signed: Vec<u8>,
+    },
+    /// Where does a payment stand?
+    Status {
+        /// The device.
+        device: DeviceId,
+        /// Which payment.
+        payment_id: PaymentId,
+    },
+    /// Enrol a device whose code was good.
+    Enrol {
+        /// The device.
+        registration: Box<Registration>,
+    },
+    /// Activate a policy whose signature was checked.
+    Activate {
+        /// The policy.
+        policy: Box<Policy>,
+        /// As received.
+        signed: Vec<u8>,
+        /// Who signed it.
+        key: KeyId,
+    },
+    /// A person asks.
+    Operator {
+        /// Who.
+        operator: String,
+        /// What.
+        command: OperatorCommand,
+    },
+}
+
+/// What an edge tells the hub without waiting.
+#[derive(Debug)]
+pub enum Tell {
+    /// One of [`Marks`](crate::hub::Marks) has moved.
+    Wake,
+    /// The gateway answered, or did not.
+    Gateway {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What came of it.
+        answer: GatewayAnswer,
+        /// How long it took.
+        latency_ms: u64,
+    },
+    /// A probe came back.
+    Probe(Probe),
+    /// Stop accepting, finish, and end.
+    Stop,
+}
+
+/// A message to the hub.
+#[derive(Debug)]
+pub enum Message {
+    /// Wants a reply.
+    Ask(Box<Ask>, oneshot::Sender<Reply>),
+    /// Wants none.
+    Tell(Tell),
+}
+
+/// Handed to each edge.
+#[derive(Clone, Debug)]
+pub struct HubPort {
+    sender: mpsc::Sender<Message>,
+}
+
+impl HubPort {
+    /// A port and the end that the hub reads.
+    pub fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self { sender }, receiver)
+    }
+
+    /// Asks and waits. A full queue refuses at once, so that overload shows
+    /// at the device and not as a growing delay.
+    pub async fn ask(&self, ask: Ask) -> Result<Reply, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        self.sender
+            .try_send(Message::Ask(Box::new(ask), sender))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => Refusal::new(
+                    RefusalCode::Busy,
+                    "the hub has more to do than it can take; try again in a second",
+                ),
+                mpsc::error::TrySendError::Closed(_) => stopping(),
+            })?;
+        receiver.await.map_err(|_| stopping())
+    }
+
+    /// Tells, waiting for room if need be. Returns false once the hub is gone.
+    pub async fn tell(&self, tell: Tell) -> bool {
+        self.sender.send(Message::Tell(tell)).await.is_ok()
+    }
+
+    /// Wakes the hub, if it is not awake anyway. Never waits.
+    pub fn wake(&self) {
+        // A full queue means that the hub is awake.
+        let _ = self.sender.try_send(Message::Tell(Tell::Wake));
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(RefusalCode::Stopping, "the hub is stopping; try again shortly")
+}
