@@ -1,11 +1,12 @@
 //! The daemon around `hub_core`: edges, and the one place that joins them.
 //!
-//! A payment's way: `devices` (QUIC session, signature checked) → the hub
+//! A payment's way: [`devices`] (QUIC session, signature checked) → the hub
 //! (`hub.rs`: `core.handle`) → [`ledger`] (group commit) → the hub →
 //! `devices` (receipt). Later `upstream` (replay to the gateway). The edges
 //! never import each other; they speak to the hub through [`port`].
 
 pub mod clock;
+pub mod devices;
 pub mod hub;
 pub mod ledger;
 pub mod port;

@@ -1,0 +1,331 @@
+//! Enrolment codes: who may still use which, kept in memory only. A hub that
+//! restarts has forgotten them, and the technician takes another.
+//!
+//! The rules:
+//!
+//! - A code is good for ten minutes by the monotonic clock, and for one
+//!   device.
+//! - It belongs to the first device that presents it with everything else in
+//!   order, and is given back if the hub refuses for certain, so that a full
+//!   disk does not cost a code.
+//! - For [`GRACE_MS`] after its use, the device that used it may present it
+//!   again with the same keys: its answer may have been lost on the way.
+//! - Five tokens that match no code void all codes. Nobody guesses 128 bits;
+//!   whoever tries is noticed, and the technician starts again.
+//!
+//! Time is an argument, in milliseconds of the monotonic clock.
+#![allow(clippy::disallowed_methods)] // entropy: tokens are made here
+
+use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
+use hub_protocol::{DeviceClass, DeviceId, KeyId, Refusal, RefusalCode};
+use subtle::ConstantTimeEq;
+
+/// The most codes outstanding at once.
+pub const MAX_CODES: usize = 16;
+
+/// The tries with an unknown token that void all codes.
+pub const MAX_WRONG_TRIES: u32 = 5;
+
+/// How long the device that used a code may present it again, in
+/// milliseconds.
+pub const GRACE_MS: u64 = 30_000;
+
+const LIFETIME_MS: u64 = CODE_LIFETIME_SECONDS * 1000;
+
+/// Why no code was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CodeError {
+    /// Sixteen codes are outstanding.
+    #[error("16 enrolment codes are outstanding; use them or wait until they expire, at most ten minutes")]
+    TooMany,
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Entropy(#[source] getrandom::Error),
+}
+
+type Keys = (DeviceId, KeyId);
+
+struct Code {
+    token: [u8; 16],
+    /// What the technician says the device is. A device does not choose its
+    /// own limits.
+    class: DeviceClass,
+    expires_ms: u64,
+    /// The only device that may present it, once one has.
+    by: Option<Keys>,
+    /// When its use was written down.
+    used_ms: Option<u64>,
+}
+
+impl Code {
+    fn outstanding(&self, now_ms: u64) -> bool {
+        match self.used_ms {
+            None => now_ms < self.expires_ms,
+            Some(at) => now_ms < at.saturating_add(GRACE_MS),
+        }
+    }
+}
+
+/// The codes that are outstanding.
+#[derive(Default)]
+pub(super) struct Codes {
+    codes: Vec<Code>,
+    wrong_tries: u32,
+}
+
+impl Codes {
+    /// Makes a code's token, for a device of this class.
+    ///
+    /// # Errors
+    ///
+    /// [`CodeError::TooMany`] while [`MAX_CODES`] are outstanding.
+    pub(super) fn issue(&mut self, class: DeviceClass, now_ms: u64) -> Result<[u8; 16], CodeError> {
+        // Expired codes stay for one more lifetime, so that whoever is late
+        // is told that, and not that the code is unknown.
+        self.codes
+            .retain(|c| c.outstanding(now_ms) || now_ms < c.expires_ms.saturating_add(LIFETIME_MS));
+        if self.codes.len() >= MAX_CODES {
+            self.codes.retain(|c| c.outstanding(now_ms));
+        }
+        if self.codes.len() >= MAX_CODES && !self.drop_oldest_used() {
+            return Err(CodeError::TooMany);
+        }
+        let mut token = [0; 16];
+        getrandom::fill(&mut token).map_err(CodeError::Entropy)?;
+        self.codes.push(Code {
+            token,
+            class,
+            expires_ms: now_ms.saturating_add(LIFETIME_MS),
+            by: None,
+            used_ms: None,
+        });
+        Ok(token)
+    }
+
+    /// A technician who enrols one device after another needs room more than
+    /// the first of them needs the rest of its grace. False if no code has
+    /// been used.
+    fn drop_oldest_used(&mut self) -> bool {
+        let used = self
+            .codes
+            .iter()
+            .enumerate()
+            .filter_map(|(place, code)| Some((code.used_ms?, place)));
+        let oldest = used.min().map(|(_, place)| place);
+        if let Some(place) = oldest {
+            self.codes.remove(place);
+        }
+        oldest.is_some()
+    }
+
+    /// Whether the enrolment endpoint has anything to wait for.
+    pub(super) fn any_outstanding(&self, now_ms: u64) -> bool {
+        self.codes.iter().any(|c| c.outstanding(now_ms))
+    }
+
+    /// A device presents a token. On success the code is bound to the device,
+    /// which is of the class that the code was made for; say [`used`](Self::used) or [`give_back`](Self::give_back) next, or
+    /// neither if the outcome is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`RefusalCode::EnrolmentUnknown`] or [`RefusalCode::EnrolmentExpired`].
+    pub(super) fn present(
+        &mut self,
+        token: &[u8; 16],
+        device: DeviceId,
+        key: KeyId,
+        now_ms: u64,
+    ) -> Result<DeviceClass, Refusal> {
+        // Every code is compared, whichever matches, in constant time.
+        let mut found = None;
+        for (place, code) in self.codes.iter().enumerate() {
+            if bool::from(code.token.ct_eq(token)) {
+                found = Some(place);
+            }
+        }
+        let Some(code) = found.and_then(|place| self.codes.get_mut(place)) else {
+            self.wrong_try();
+            return Err(unknown());
+        };
+        let keys = (device, key);
+        if code.by.is_some_and(|by| by != keys) {
+            return Err(unknown());
+        }
+        if !code.outstanding(now_ms) {
+            return Err(match code.used_ms {
+                Some(_) => unknown(),
+                None => Refusal::new(
+                    RefusalCode::EnrolmentExpired,
+                    "the enrolment code has expired; ask for another with `hubctl enrol`",
+                ),
+            });
+        }
+        code.by = Some(keys);
+        Ok(code.class)
+    }
+
+    /// The enrolment is written down.
+    pub(super) fn used(&mut self, token: &[u8; 16], now_ms: u64) {
+        for code in self.codes.iter_mut().filter(|c| c.token == *token) {
+            // The grace runs from the first use, or it would never end.
+            code.used_ms.get_or_insert(now_ms);
+        }
+    }
+
+    /// The hub refused for certain: another device may present the code,
+    /// unless it was used before.
+    pub(super) fn give_back(&mut self, token: &[u8; 16]) {
+        for code in self.codes.iter_mut().filter(|c| c.token == *token) {
+            if code.used_ms.is_none() {
+                code.by = None;
+            }
+        }
+    }
+
+    fn wrong_try(&mut self) {
+        self.wrong_tries += 1;
+        if self.wrong_tries >= MAX_WRONG_TRIES {
+            tracing::warn!(
+                tries = self.wrong_tries,
+                "unknown enrolment tokens were presented; all outstanding codes are void"
+            );
+            self.codes.clear();
+            self.wrong_tries = 0;
+        }
+    }
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        RefusalCode::EnrolmentUnknown,
+        "the enrolment code is not known, used up or withdrawn; ask for another with `hubctl enrol`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: DeviceId = DeviceId([1; 32]);
+    const OTHER: DeviceId = DeviceId([2; 32]);
+    const KEY: KeyId = KeyId([3; 16]);
+
+    fn present(codes: &mut Codes, token: [u8; 16], device: DeviceId, now: u64) -> Result<(), RefusalCode> {
+        codes
+            .present(&token, device, KEY, now)
+            .map(|_| ())
+            .map_err(|r| r.code)
+    }
+
+    #[test]
+    fn a_code_is_good_once_and_for_one_device() {
+        let mut codes = Codes::default();
+        let token = codes.issue(DeviceClass::Mpos, 0).unwrap();
+        assert_eq!(present(&mut codes, token, DEVICE, 1), Ok(()));
+        // Somebody else, while the enrolment is being written down and after.
+        assert_eq!(
+            present(&mut codes, token, OTHER, 2),
+            Err(RefusalCode::EnrolmentUnknown)
+        );
+        codes.used(&token, 3);
+        assert_eq!(
+            present(&mut codes, token, OTHER, 4),
+            Err(RefusalCode::EnrolmentUnknown)
+        );
+        // The same device asks again because its answer was lost, not later.
+        assert_eq!(present(&mut codes, token, DEVICE, 3 + GRACE_MS - 1), Ok(()));
+        codes.used(&token, 5);
+        assert_eq!(
+            present(&mut codes, token, DEVICE, 3 + GRACE_MS),
+            Err(RefusalCode::EnrolmentUnknown)
+        );
+        assert!(!codes.any_outstanding(3 + GRACE_MS));
+    }
+
+    #[test]
+    fn a_code_expires_after_ten_minutes_of_the_monotonic_clock() {
+        let mut codes = Codes::default();
+        let token = codes.issue(DeviceClass::Mpos, 1000).unwrap();
+        assert!(codes.any_outstanding(600_999));
+        assert!(!codes.any_outstanding(601_000));
+        assert_eq!(
+            present(&mut codes, token, DEVICE, 601_000),
+            Err(RefusalCode::EnrolmentExpired)
+        );
+        let token = codes.issue(DeviceClass::Mpos, 601_000).unwrap();
+        assert_eq!(present(&mut codes, token, DEVICE, 1_200_999), Ok(()));
+    }
+
+    #[test]
+    fn forty_devices_are_enrolled_one_after_another_without_a_wait() {
+        let mut codes = Codes::default();
+        let first = codes.issue(DeviceClass::Mpos, 0).unwrap();
+        for number in 0..40 {
+            let token = codes.issue(DeviceClass::Mpos, number).unwrap();
+            assert_eq!(present(&mut codes, token, DEVICE, number), Ok(()));
+            codes.used(&token, number);
+        }
+        assert_eq!(
+            present(&mut codes, first, OTHER, 40),
+            Ok(()),
+            "an unused code is never dropped"
+        );
+        while codes.codes.iter().any(|code| code.used_ms.is_some()) {
+            codes.issue(DeviceClass::Mpos, 41).unwrap();
+        }
+        assert!(matches!(
+            codes.issue(DeviceClass::Mpos, 41),
+            Err(CodeError::TooMany)
+        ));
+    }
+
+    #[test]
+    fn a_code_is_given_back_when_the_hub_refuses() {
+        let mut codes = Codes::default();
+        let token = codes.issue(DeviceClass::Mpos, 0).unwrap();
+        assert_eq!(present(&mut codes, token, DEVICE, 1), Ok(()));
+        codes.give_back(&token);
+        assert_eq!(present(&mut codes, token, OTHER, 2), Ok(()));
+    }
+
+    #[test]
+    fn five_unknown_tokens_void_all_codes() {
+        let mut codes = Codes::default();
+        let tokens = [
+            codes.issue(DeviceClass::Mpos, 0).unwrap(),
+            codes.issue(DeviceClass::Mpos, 0).unwrap(),
+        ];
+        for _ in 1..MAX_WRONG_TRIES {
+            assert_eq!(
+                present(&mut codes, [9; 16], OTHER, 1),
+                Err(RefusalCode::EnrolmentUnknown)
+            );
+        }
+        assert!(codes.any_outstanding(1));
+        assert_eq!(
+            present(&mut codes, [9; 16], OTHER, 1),
+            Err(RefusalCode::EnrolmentUnknown)
+        );
+        assert!(!codes.any_outstanding(1));
+        for token in tokens {
+            assert_eq!(
+                present(&mut codes, token, DEVICE, 1),
+                Err(RefusalCode::EnrolmentUnknown)
+            );
+        }
+    }
+
+    #[test]
+    fn at_most_sixteen_codes_are_outstanding() {
+        let mut codes = Codes::default();
+        for _ in 0..MAX_CODES {
+            codes.issue(DeviceClass::Mpos, 0).unwrap();
+        }
+        assert!(matches!(
+            codes.issue(DeviceClass::Mpos, 1),
+            Err(CodeError::TooMany)
+        ));
+        assert!(codes.issue(DeviceClass::Mpos, LIFETIME_MS).is_ok());
+    }
+}

@@ -1,0 +1,254 @@
+//! The enrolment endpoint: a second QUIC endpoint, bound only while a code is
+//! outstanding, that lets any P-256 key in and answers nothing but enrolment.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hub_protocol::cose::{self, ObjectType, Unverified};
+use hub_protocol::{
+    ALPN_ENROL, Answer, DeviceClass, DeviceId, EnrolmentRequest, Refusal, RefusalCode, Registration, Request,
+    cbor,
+};
+use quinn::{Connection, Endpoint, VarInt};
+
+use super::codes::{CodeError, Codes};
+use super::listener;
+use super::request;
+use super::session;
+use super::shared::Shared;
+use super::tls::{self, Admit, HubIdentity, TlsError};
+use crate::clock;
+use crate::port::Ask;
+
+/// The most connections to the enrolment endpoint at once.
+const MAX_CONNECTIONS: usize = 16;
+
+/// How often the endpoint looks whether a code is still outstanding.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long one connection may last.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why no enrolment code was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolmentError {
+    /// No code could be made.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// The endpoint could not be opened.
+    #[error("cannot listen for enrolments on {address}; is another program using the port?")]
+    Bind {
+        /// `devices.enrol_listen`.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The endpoint's TLS configuration was refused.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The hub is stopping.
+    #[error("the hub is stopping; try again once it runs")]
+    Stopping,
+}
+
+/// Codes and the endpoint that waits for them.
+pub(super) struct Enrolment {
+    shared: Arc<Shared>,
+    identity: HubIdentity,
+    listen: SocketAddr,
+    monotonic_ms: fn() -> u64,
+    codes: Mutex<Codes>,
+    endpoint: Mutex<Option<Endpoint>>,
+    connections: AtomicUsize,
+}
+
+impl Enrolment {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        identity: HubIdentity,
+        listen: SocketAddr,
+        monotonic_ms: fn() -> u64,
+    ) -> Self {
+        Self {
+            shared,
+            identity,
+            listen,
+            monotonic_ms,
+            codes: Mutex::default(),
+            endpoint: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// Makes a code's token and sees to it that the endpoint listens. Gives
+    /// the token and the endpoint's address.
+    pub(super) fn issue(
+        self: &Arc<Self>,
+        class: DeviceClass,
+    ) -> Result<([u8; 16], SocketAddr), EnrolmentError> {
+        // Held to the end, so that the endpoint does not close in between.
+        let mut endpoint = self.endpoint();
+        if self.shared.is_stopping() {
+            return Err(EnrolmentError::Stopping);
+        }
+        let address = match endpoint.as_ref().and_then(|e| e.local_addr().ok()) {
+            Some(address) => address,
+            None => {
+                let opened = self.open()?;
+                let address = opened.local_addr().map_err(|source| self.bind_error(source))?;
+                *endpoint = Some(opened);
+                address
+            }
+        };
+        let token = self.codes().issue(class, (self.monotonic_ms)())?;
+        Ok((token, address))
+    }
+
+    /// Where the endpoint listens, while it does.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.endpoint().as_ref().and_then(|e| e.local_addr().ok())
+    }
+
+    /// Closes the endpoint and voids all codes.
+    pub(super) fn stop(&self) {
+        *self.codes() = Codes::default();
+        if let Some(endpoint) = self.endpoint().take() {
+            endpoint.close(super::sessions::close_code(RefusalCode::Stopping), b"stopping");
+        }
+    }
+
+    fn bind_error(&self, source: io::Error) -> EnrolmentError {
+        EnrolmentError::Bind {
+            address: self.listen,
+            source,
+        }
+    }
+
+    fn open(self: &Arc<Self>) -> Result<Endpoint, EnrolmentError> {
+        let config = listener::server_config(self.identity.crypto(Admit::AnyKey, ALPN_ENROL)?);
+        let endpoint =
+            listener::bind(&self.identity, config, self.listen).map_err(|source| self.bind_error(source))?;
+        let this = Arc::clone(self);
+        tokio::spawn(listener::accept(
+            endpoint.clone(),
+            MAX_CONNECTIONS,
+            move |connection| Arc::clone(&this).serve(connection),
+        ));
+        tokio::spawn(Arc::clone(self).close_when_done());
+        Ok(endpoint)
+    }
+
+    async fn close_when_done(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let mut endpoint = self.endpoint();
+            let waits = self.codes().any_outstanding((self.monotonic_ms)())
+                || self.connections.load(Ordering::SeqCst) > 0;
+            if !waits || self.shared.is_stopping() {
+                if let Some(endpoint) = endpoint.take() {
+                    endpoint.close(VarInt::from_u32(0), b"no code is outstanding");
+                }
+                return;
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, connection: Connection) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection)).await;
+        connection.close(VarInt::from_u32(0), b"");
+        self.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// One request after the other: an enrolment is one, and five tries are
+    /// the most that mean anything.
+    async fn converse(&self, connection: &Connection) {
+        let Some(device) = tls::device_of(connection.peer_identity()) else {
+            return;
+        };
+        while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+            let _busy = self.shared.enter();
+            let Some(read) = request::read_frame(&mut recv).await else {
+                continue;
+            };
+            let answer = match read {
+                Ok(Request::Enrol { request }) => self.enrol(device, &request).await,
+                Ok(_) => Err(Refusal::new(
+                    RefusalCode::UnknownFrame,
+                    "only an enrolment may be sent here",
+                )),
+                Err(refusal) => Err(refusal),
+            };
+            session::reply(connection, &mut send, answer, &device).await;
+        }
+    }
+
+    async fn enrol(&self, device: DeviceId, signed: &[u8]) -> Result<Answer, Refusal> {
+        let request = self.check(device, signed)?;
+        let mut registration = Registration {
+            device,
+            signing_key: request.signing_key,
+            class: request.class,
+            name: request.name,
+            model: request.model,
+            hub: self.shared.hub,
+            hub_signing_key: self.shared.signing.verifying_key().to_bytes(),
+            enrolled_ms: clock::wall_ms(),
+        };
+        registration.class = self.codes().present(
+            &request.token,
+            device,
+            registration.key_id(),
+            (self.monotonic_ms)(),
+        )?;
+        let answer = self
+            .shared
+            .ask(Ask::Enrol {
+                registration: Box::new(registration),
+            })
+            .await;
+        match &answer {
+            Ok(_) => self.codes().used(&request.token, (self.monotonic_ms)()),
+            // What became of it is not known: the code stays this device's.
+            Err(refusal) if matches!(refusal.code, RefusalCode::TimedOut | RefusalCode::Stopping) => {}
+            Err(_) => self.codes().give_back(&request.token),
+        }
+        answer
+    }
+
+    /// Everything but the token: a faulty request costs no try.
+    fn check(&self, device: DeviceId, signed: &[u8]) -> Result<EnrolmentRequest, Refusal> {
+        let unverified = Unverified::parse(signed)?;
+        let claimed: EnrolmentRequest = cbor::decode(unverified.payload_unverified())?;
+        let key = cose::verifying_key(&claimed.signing_key)
+            .ok_or_else(|| Refusal::new(RefusalCode::EnrolmentKey, "the signing key is weak or is no key"))?;
+        // Nothing of what was claimed is used but the key that now proves it.
+        let request: EnrolmentRequest = cbor::decode(&unverified.verify(ObjectType::Enrolment, &key)?)?;
+        request.check()?;
+        if request.hub != self.shared.hub {
+            return Err(Refusal::new(
+                RefusalCode::EnrolmentUnknown,
+                "the enrolment code is for another hub",
+            ));
+        }
+        if request.device != device {
+            return Err(Refusal::new(
+                RefusalCode::EnrolmentKey,
+                "the device id is not that of this connection's key",
+            ));
+        }
+        Ok(request)
+    }
+
+    fn codes(&self) -> MutexGuard<'_, Codes> {
+        self.codes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn endpoint(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

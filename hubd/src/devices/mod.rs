@@ -1,0 +1,341 @@
+//! Devices: discovery, QUIC sessions, enrolment.
+//!
+//! A payment's way through here: `listener` (address proved, TLS handshake:
+//! is this device enrolled?) → `session` (one stream, one request) →
+//! `request` (frame, signature, ranges) → the hub, by its port → the answer,
+//! signed here.
+
+mod codes;
+mod discovery;
+mod enrolment;
+mod listener;
+mod registry;
+mod request;
+mod session;
+mod sessions;
+mod shared;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use hub_protocol::{
+    ALPN, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
+};
+use quinn::{Connection, Endpoint, VarInt};
+
+pub use codes::{CodeError, GRACE_MS, MAX_CODES, MAX_WRONG_TRIES};
+pub use discovery::{DiscoveryError, DiscoverySettings, SeenDevice};
+pub use enrolment::EnrolmentError;
+pub use registry::{RegisteredDevice, Registry};
+pub use shared::HubFacts;
+pub use tls::{HubIdentity, TlsError};
+
+use crate::clock;
+use crate::port::HubPort;
+use discovery::Discovery;
+use enrolment::Enrolment;
+use sessions::Outgoing;
+use shared::Shared;
+use tls::Admit;
+
+/// How long requests under way may take when the hub stops: the longest that
+/// a customer waits for the gateway, and some more.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// What the devices' edge is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What people call the shop: shown on devices and in mDNS.
+    pub store: String,
+    /// The shop's id, in mDNS.
+    pub store_id: String,
+    /// Where devices connect.
+    pub listen: SocketAddr,
+    /// Where devices enrol, while a code is outstanding.
+    pub enrol_listen: SocketAddr,
+    /// The addresses that go into enrolment codes. Empty: found out.
+    pub advertise: Vec<IpAddr>,
+    /// `None`: no mDNS.
+    pub discovery: Option<DiscoverySettings>,
+    /// The most connections of devices at once; one takes up to 512 KiB.
+    pub max_connections: usize,
+    /// The monotonic clock, in milliseconds, by which enrolment codes expire.
+    pub monotonic_ms: fn() -> u64,
+}
+
+impl Default for Settings {
+    /// The standard ports on all IPv4 addresses, with discovery.
+    fn default() -> Self {
+        Self {
+            store: "store-hub".to_owned(),
+            store_id: "store-hub".to_owned(),
+            listen: SocketAddr::from(([0, 0, 0, 0], 7411)),
+            enrol_listen: SocketAddr::from(([0, 0, 0, 0], 7412)),
+            advertise: Vec::new(),
+            discovery: Some(DiscoverySettings::default()),
+            max_connections: 512,
+            monotonic_ms: clock::monotonic_ms,
+        }
+    }
+}
+
+/// The hub's keys, as far as devices are concerned.
+#[derive(Clone)]
+pub struct Keys {
+    /// The key of the TLS handshake, which is the hub's identity.
+    pub tls: HubIdentity,
+    /// The key that receipts, statuses and registrations are signed with.
+    pub signing: Arc<SigningKey>,
+}
+
+/// Why the devices' edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DevicesError {
+    /// The address is taken or not ours.
+    #[error("cannot listen for devices on {address}; check `listen` under [devices]")]
+    Bind {
+        /// `devices.listen`.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Keys or TLS configuration.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// mDNS.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+}
+
+/// The devices' edge, running. Clones are handles of the same.
+#[derive(Clone)]
+pub struct Devices {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    local: SocketAddr,
+    enrolment: Arc<Enrolment>,
+    discovery: Option<Discovery>,
+    settings: Settings,
+}
+
+impl Devices {
+    /// Binds the payment endpoint and begins to serve. Call within a tokio
+    /// runtime, with everything that is enrolled already in `registry`: a
+    /// device that is not is turned away.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be bound or mDNS cannot start.
+    pub fn start(
+        settings: Settings,
+        keys: Keys,
+        port: HubPort,
+        registry: Registry,
+    ) -> Result<Self, DevicesError> {
+        let hub = keys.tls.hub_id();
+        let bind_error = |source| DevicesError::Bind {
+            address: settings.listen,
+            source,
+        };
+        let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), ALPN)?;
+        let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
+            .map_err(bind_error)?;
+        let local = endpoint.local_addr().map_err(bind_error)?;
+        let discovery = settings
+            .discovery
+            .as_ref()
+            .map(|discovery| {
+                Discovery::start(
+                    discovery,
+                    hub,
+                    &settings.store,
+                    &settings.store_id,
+                    local,
+                    registry.clone(),
+                )
+            })
+            .transpose()?;
+        let shared = Arc::new(Shared::new(
+            hub,
+            settings.store.clone(),
+            keys.signing,
+            registry,
+            port,
+        ));
+        let enrolment = Arc::new(Enrolment::new(
+            Arc::clone(&shared),
+            keys.tls,
+            settings.enrol_listen,
+            settings.monotonic_ms,
+        ));
+        let for_sessions = Arc::clone(&shared);
+        tokio::spawn(listener::accept(
+            endpoint.clone(),
+            settings.max_connections,
+            move |connection| serve(Arc::clone(&for_sessions), connection),
+        ));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                endpoint,
+                local,
+                enrolment,
+                discovery,
+                settings,
+            }),
+        })
+    }
+
+    /// The hub's identity.
+    pub fn hub_id(&self) -> HubId {
+        self.inner.shared.hub
+    }
+
+    /// Where devices connect.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local
+    }
+
+    /// Where devices enrol, while that is open.
+    pub fn enrol_addr(&self) -> Option<SocketAddr> {
+        self.inner.enrolment.local_addr()
+    }
+
+    /// The enrolled devices.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.shared.registry
+    }
+
+    /// Takes over what the core says of a device. Blocked, it is cut off at
+    /// once and its next handshake fails. From any thread.
+    pub fn apply(&self, registration: &Registration, blocked: bool) {
+        let shared = &self.inner.shared;
+        shared.registry.apply(registration, blocked);
+        if shared.registry.admitted(&registration.device).is_none() {
+            let code = RefusalCode::DeviceNotAllowed;
+            shared
+                .sessions
+                .close(&registration.device, sessions::close_code(code), code.name());
+        }
+    }
+
+    /// Tells a device, if it is connected, where its payment stands. False
+    /// if it was not told. From any thread; does not wait.
+    pub fn push_status(&self, device: &DeviceId, status: PaymentStatus) -> bool {
+        self.inner
+            .shared
+            .sessions
+            .push(device, Outgoing::Status(Box::new(status)))
+    }
+
+    /// Tells all connected devices that another policy is in force. From any
+    /// thread; does not wait.
+    pub fn push_policy(&self, version: u64) {
+        self.facts(|facts| facts.policy_version = version);
+        self.inner.shared.sessions.push_all(&Outgoing::Policy(version));
+    }
+
+    /// What devices are told when they say hello.
+    pub fn set_facts(&self, facts: HubFacts) {
+        self.facts(|f| *f = facts);
+    }
+
+    /// Closes the connections of a device; it may come back.
+    pub fn close(&self, device: &DeviceId) {
+        self.inner
+            .shared
+            .sessions
+            .close(device, VarInt::from_u32(0), "closed by the hub");
+    }
+
+    /// The devices that are connected.
+    pub fn connected(&self) -> Vec<DeviceId> {
+        self.inner.shared.sessions.devices()
+    }
+
+    /// The devices that mDNS shows; hints only.
+    pub fn seen(&self) -> Vec<SeenDevice> {
+        self.inner
+            .discovery
+            .as_ref()
+            .map(Discovery::seen)
+            .unwrap_or_default()
+    }
+
+    /// Issues a one-time enrolment code for a device of this class, good for
+    /// ten minutes, and opens the
+    /// enrolment endpoint. Call within the tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When sixteen codes are outstanding, the endpoint's address cannot be
+    /// bound or the hub is stopping.
+    pub fn issue_code(&self, class: DeviceClass) -> Result<EnrolmentCode, EnrolmentError> {
+        let inner = &self.inner;
+        let (token, enrol) = inner.enrolment.issue(class)?;
+        let interfaces = inner
+            .settings
+            .discovery
+            .as_ref()
+            .map(|d| d.interfaces.as_slice())
+            .unwrap_or_default();
+        let at = |bound: SocketAddr| {
+            discovery::addresses_for_codes(&inner.settings.advertise, interfaces, bound)
+                .into_iter()
+                .map(|ip| SocketAddr::new(ip, bound.port()).to_string())
+                .collect()
+        };
+        Ok(EnrolmentCode {
+            hub: inner.shared.hub,
+            token,
+            enrol_addresses: at(enrol),
+            addresses: at(inner.local),
+        })
+    }
+
+    /// Lets requests under way finish, refuses new ones, and ends.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        inner.shared.stopping.store(true, Ordering::SeqCst);
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, inner.shared.idle()).await;
+        inner.enrolment.stop();
+        inner
+            .endpoint
+            .close(sessions::close_code(RefusalCode::Stopping), b"stopping");
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, inner.endpoint.wait_idle()).await;
+        if let Some(discovery) = &inner.discovery {
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, discovery.stop()).await;
+        }
+    }
+
+    fn facts(&self, change: impl FnOnce(&mut HubFacts)) {
+        change(
+            &mut self
+                .inner
+                .shared
+                .facts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+}
+
+async fn serve(shared: Arc<Shared>, connection: Connection) {
+    // No identity, no service; the handshake lets nobody through without.
+    if let Some(device) = tls::device_of(connection.peer_identity()) {
+        session::run(shared, device, connection).await;
+    }
+}

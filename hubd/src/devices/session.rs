@@ -1,0 +1,126 @@
+//! One connection of one device.
+//!
+//! Each client-opened bidirectional stream carries one request and its
+//! answer. What the hub has to say unasked goes out on unidirectional streams
+//! that the hub opens, one frame each, then FIN.
+//!
+//! A bad request gets its numbered refusal and the session goes on, except
+//! after the refusals that close it
+//! ([`RefusalCode::closes_connection`](hub_protocol::RefusalCode::closes_connection)):
+//! the device closes once it has read one, and the hub a second later at the
+//! latest, with the refusal's number as QUIC application error code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_protocol::{Answer, DeviceId, Refusal, RefusalCode, frame};
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::mpsc;
+
+use super::request;
+use super::sessions::{Outgoing, close_for};
+use super::shared::Shared;
+
+/// How long a device may take to read its last answer and close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a push may take before it is given up.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a device may take to make room for an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves a connection until it ends.
+pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Connection) {
+    let pushes = shared.sessions.open(device, &connection);
+    // After `open`: whoever blocks the device from now on finds this
+    // connection and closes it.
+    if shared.registry.admitted(&device).is_some() {
+        tracing::debug!(device = %device.short(), from = %connection.remote_address(), "device connected");
+        let pusher = tokio::spawn(push(Arc::clone(&shared), connection.clone(), pushes));
+        while let Ok((send, recv)) = connection.accept_bi().await {
+            // As many at once as the transport's limit on streams lets through.
+            tokio::spawn(serve(Arc::clone(&shared), device, connection.clone(), send, recv));
+        }
+        pusher.abort();
+        tracing::debug!(device = %device.short(), "device disconnected");
+    } else {
+        close_for(&connection, &not_allowed());
+    }
+    shared.sessions.ended(&device, connection.stable_id());
+}
+
+async fn serve(
+    shared: Arc<Shared>,
+    device: DeviceId,
+    connection: Connection,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) {
+    let busy = shared.enter();
+    let answer = async {
+        match request::read_frame(&mut recv).await? {
+            Ok(request) => Some(request::answer(&shared, device, request).await),
+            Err(refusal) => Some(Err(refusal)),
+        }
+    };
+    let answer = tokio::select! {
+        answer = answer => answer,
+        // The device gave up or is gone.
+        _ = send.stopped() => None,
+    };
+    if let Some(answer) = answer {
+        reply(&connection, &mut send, answer, &device).await;
+    }
+    drop(busy);
+}
+
+/// Writes an answer, and closes the connection where the protocol says so.
+pub(super) async fn reply(
+    connection: &Connection,
+    send: &mut SendStream,
+    answer: Result<Answer, Refusal>,
+    device: &DeviceId,
+) {
+    let (answer, closing) = match answer {
+        Ok(answer) => (answer, None),
+        Err(refusal) => {
+            tracing::info!(device = %device.short(), code = refusal.code.number(), reason = %refusal.code, "request refused");
+            let closing = refusal.code.closes_connection().then(|| refusal.clone());
+            (Answer::Refused { refusal }, closing)
+        }
+    };
+    let bytes = frame::to_wire(&answer);
+    // A peer that opens no window for the answer does not keep the task.
+    let written = tokio::time::timeout(WRITE_TIMEOUT, send.write_all(&bytes)).await;
+    let written = matches!(written, Ok(Ok(()))) && send.finish().is_ok();
+    if let Some(refusal) = closing {
+        if written {
+            // A close discards what has been received but not read.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.closed()).await;
+        }
+        close_for(connection, &refusal);
+    }
+}
+
+async fn push(shared: Arc<Shared>, connection: Connection, mut pushes: mpsc::Receiver<Outgoing>) {
+    while let Some(what) = pushes.recv().await {
+        let bytes = frame::to_wire(&shared.push(what));
+        let sent = tokio::time::timeout(PUSH_TIMEOUT, async {
+            let mut send = connection.open_uni().await.ok()?;
+            send.write_all(&bytes).await.ok()?;
+            send.finish().ok()
+        });
+        if !matches!(sent.await, Ok(Some(()))) {
+            // The device asks for the status when it is back.
+            tracing::debug!("a push was not taken");
+        }
+    }
+}
+
+pub(super) fn not_allowed() -> Refusal {
+    Refusal::new(
+        RefusalCode::DeviceNotAllowed,
+        "this device is blocked or not enrolled; ask the manager",
+    )
+}

@@ -1,0 +1,117 @@
+//! The connections that are open, by device.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hub_protocol::{DeviceId, PaymentStatus, Refusal, RefusalCode};
+use quinn::{Connection, VarInt};
+use tokio::sync::mpsc;
+
+/// The most connections of one device. A device that moves between networks
+/// leaves connections behind until they time out; one more closes the oldest.
+const MAX_PER_DEVICE: usize = 4;
+
+/// The most pushes that wait for one connection. A push beyond is dropped:
+/// the device learns the same by asking for the payment's status.
+const MAX_PUSHES: usize = 64;
+
+/// What waits to be pushed; signed on its way out, not on the hub's thread.
+#[derive(Clone, Debug)]
+pub(super) enum Outgoing {
+    Status(Box<PaymentStatus>),
+    Policy(u64),
+}
+
+struct Live {
+    id: usize,
+    connection: Connection,
+    pushes: mpsc::Sender<Outgoing>,
+}
+
+/// Live connections. Newest last.
+#[derive(Default)]
+pub(super) struct Sessions {
+    live: Mutex<HashMap<DeviceId, VecDeque<Live>>>,
+}
+
+impl Sessions {
+    /// Adds a connection and gives the end from which its pushes come.
+    pub(super) fn open(&self, device: DeviceId, connection: &Connection) -> mpsc::Receiver<Outgoing> {
+        let (pushes, receiver) = mpsc::channel(MAX_PUSHES);
+        let mut live = self.lock();
+        let of_device = live.entry(device).or_default();
+        if of_device.len() >= MAX_PER_DEVICE
+            && let Some(oldest) = of_device.pop_front()
+        {
+            oldest.connection.close(VarInt::from_u32(0), b"replaced");
+        }
+        of_device.push_back(Live {
+            id: connection.stable_id(),
+            connection: connection.clone(),
+            pushes,
+        });
+        receiver
+    }
+
+    /// Forgets a connection that is gone.
+    pub(super) fn ended(&self, device: &DeviceId, id: usize) {
+        let mut live = self.lock();
+        if let Some(of_device) = live.get_mut(device) {
+            of_device.retain(|l| l.id != id);
+            if of_device.is_empty() {
+                live.remove(device);
+            }
+        }
+    }
+
+    /// Queues a push on the device's newest connection. False if it has none
+    /// or too many pushes wait.
+    pub(super) fn push(&self, device: &DeviceId, what: Outgoing) -> bool {
+        self.lock()
+            .get(device)
+            .and_then(VecDeque::back)
+            .is_some_and(|newest| newest.pushes.try_send(what).is_ok())
+    }
+
+    /// Queues a push on the newest connection of every device.
+    pub(super) fn push_all(&self, what: &Outgoing) {
+        for newest in self.lock().values().filter_map(VecDeque::back) {
+            let _ = newest.pushes.try_send(what.clone());
+        }
+    }
+
+    /// Closes the connections of a device.
+    pub(super) fn close(&self, device: &DeviceId, code: VarInt, reason: &str) {
+        for live in self.lock().remove(device).unwrap_or_default() {
+            live.connection.close(code, reason.as_bytes());
+        }
+    }
+
+    /// The devices that are connected.
+    pub(super) fn devices(&self) -> Vec<DeviceId> {
+        let mut all: Vec<_> = self.lock().keys().copied().collect();
+        all.sort();
+        all
+    }
+
+    /// The connections of a device, oldest first.
+    #[cfg(test)]
+    pub(super) fn connections(&self, device: &DeviceId) -> Vec<usize> {
+        let live = self.lock();
+        live.get(device).into_iter().flatten().map(|l| l.id).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, VecDeque<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The QUIC application error code of a close: the refusal's number.
+pub(super) fn close_code(code: RefusalCode) -> VarInt {
+    VarInt::from_u32(u32::from(code.number()))
+}
+
+/// Closes a connection for the reason that a refusal gives.
+pub(super) fn close_for(connection: &Connection, refusal: &Refusal) {
+    connection.close(close_code(refusal.code), refusal.code.name().as_bytes());
+}

@@ -1,0 +1,189 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hub_protocol::EnrolmentCode;
+use hub_sdk::SdkError;
+
+use super::*;
+
+async fn present(code: &EnrolmentCode, identity: &DeviceIdentity) -> Result<Enrolled, SdkError> {
+    within(hub_sdk::enrol(
+        identity,
+        code,
+        DeviceClass::Softpos,
+        "Caisse 2",
+        "Test 1",
+    ))
+    .await
+}
+
+fn code_of(result: Result<Enrolled, SdkError>) -> RefusalCode {
+    match result {
+        Err(SdkError::Refused(refusal)) => refusal.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn identity() -> DeviceIdentity {
+    DeviceIdentity::generate().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_code_enrols_one_device_with_both_its_keys() {
+    let hub = FakeHub::start();
+    assert_eq!(hub.devices.enrol_addr(), None);
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    assert!(hub.devices.enrol_addr().is_some());
+    // As a technician carries it.
+    let code: EnrolmentCode = code.to_string().parse().unwrap();
+    let first = identity();
+    let enrolled = present(&code, &first).await.unwrap();
+    assert_eq!(enrolled.hub, hub.devices.hub_id());
+    assert_eq!(enrolled.addresses, [hub.devices.local_addr()]);
+    let list = hub.devices.registry().list();
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0].device, first.device_id());
+    assert_eq!(list[0].verifying_key, first.signing_key().verifying_key());
+    // Used twice: by the same device, whose answer may have been lost; by another.
+    assert_eq!(present(&code, &first).await.unwrap(), enrolled);
+    assert_eq!(
+        code_of(present(&code, &identity()).await),
+        RefusalCode::EnrolmentUnknown
+    );
+    // What was learnt outlives the app.
+    let dir = tempfile::tempdir().unwrap();
+    enrolled.save(dir.path()).unwrap();
+    assert_eq!(Enrolled::load(dir.path()).unwrap(), enrolled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_a_device_is_of_the_class_its_code_was_made_for_whatever_it_says() {
+    let hub = FakeHub::start();
+    let code = hub
+        .devices
+        .issue_code(hub_protocol::DeviceClass::Softpos)
+        .unwrap();
+    let claims = hub_protocol::DeviceClass::Terminal;
+    let enrolled = hub_sdk::enrol(&identity(), &code, claims, "Caisse 1", "test")
+        .await
+        .unwrap();
+    assert_eq!(enrolled.registration.class, hub_protocol::DeviceClass::Softpos);
+    assert_eq!(
+        hub.devices.registry().list()[0].class,
+        hub_protocol::DeviceClass::Softpos
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_wrong_tokens_void_the_codes() {
+    let hub = FakeHub::start();
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    let wrong = EnrolmentCode {
+        token: [0; 16],
+        ..code.clone()
+    };
+    for _ in 0..5 {
+        assert_eq!(
+            code_of(present(&wrong, &identity()).await),
+            RefusalCode::EnrolmentUnknown
+        );
+    }
+    match present(&code, &identity()).await {
+        // The endpoint may be closed already.
+        Err(SdkError::NotReached(_)) => {}
+        other => assert_eq!(code_of(other), RefusalCode::EnrolmentUnknown),
+    }
+    assert_eq!(hub.asked(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_code_is_refused_and_the_endpoint_closes_with_the_last() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let mut settings = settings();
+    settings.monotonic_ms = || NOW.load(Ordering::SeqCst);
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    let expired = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    NOW.store(599_999, Ordering::SeqCst);
+    // Keeps the endpoint open.
+    let good = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    NOW.store(600_000, Ordering::SeqCst);
+    assert_eq!(
+        code_of(present(&expired, &identity()).await),
+        RefusalCode::EnrolmentExpired
+    );
+    present(&good, &identity()).await.unwrap();
+    let endpoint = hub.devices.inner.enrolment.endpoint().clone().unwrap();
+    NOW.store(2_000_000, Ordering::SeqCst);
+    // Ends when the endpoint is closed.
+    assert!(within(endpoint.accept()).await.is_none());
+    assert_eq!(hub.devices.enrol_addr(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_1_nothing_is_enrolled_that_the_hub_could_not_write_down() {
+    let hub = FakeHub::start();
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    let device = identity();
+    hub.book.lock().unwrap().refuse_enrolments = Some(RefusalCode::LedgerUnavailable);
+    assert_eq!(
+        code_of(present(&code, &device).await),
+        RefusalCode::LedgerUnavailable
+    );
+    assert!(hub.devices.registry().list().is_empty());
+    // The code was not used up by that.
+    hub.book.lock().unwrap().refuse_enrolments = None;
+    present(&code, &device).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_enrolled_with_other_keys_is_refused() {
+    let hub = FakeHub::start();
+    let device = identity();
+    let enrolled = hub.enrol(&device).await;
+    hub.book
+        .lock()
+        .unwrap()
+        .registrations
+        .get_mut(&device.device_id())
+        .unwrap()
+        .signing_key = identity().signing_key().verifying_key().to_bytes();
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    assert_eq!(
+        code_of(present(&code, &device).await),
+        RefusalCode::EnrolledAlready
+    );
+    // With the same keys it gets its registration again.
+    hub.book
+        .lock()
+        .unwrap()
+        .registrations
+        .insert(device.device_id(), enrolled.registration.clone());
+    assert_eq!(present(&code, &device).await.unwrap(), enrolled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_talks_to_no_hub_but_the_one_of_its_code() {
+    let (hub, impostor) = (FakeHub::start(), FakeHub::start());
+    let mut code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    code.enrol_addresses = impostor
+        .devices
+        .issue_code(hub_protocol::DeviceClass::Mpos)
+        .unwrap()
+        .enrol_addresses;
+    assert!(matches!(
+        present(&code, &identity()).await,
+        Err(SdkError::NotReached(_))
+    ));
+    assert_eq!(impostor.asked(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_does_not_unblock() {
+    let hub = FakeHub::start();
+    let device = identity();
+    let enrolled = hub.enrol(&device).await;
+    hub.devices.apply(&enrolled.registration, true);
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    // The stand-in for the core says "registered"; the block stays.
+    present(&code, &device).await.unwrap();
+    assert!(hub.devices.registry().list()[0].blocked);
+}

@@ -1,0 +1,285 @@
+//! The devices' edge against hub-sdk, over real QUIC on loopback, with a
+//! stand-in for the core that answers from a small map.
+
+mod bad_input;
+mod discovery;
+mod enrolment;
+mod payments;
+mod raw;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use hub_core::Reply;
+use hub_protocol::entry::{ClockQuality, EntryTime};
+use hub_protocol::{
+    CardFacts, CardScheme, Cryptogram, Currency, Decision, DeviceClass, DeviceId, Digest, EntryMode, Funding,
+    HubId, PaymentId, PaymentState, PaymentStatus, Reason, Receipt, Refusal, RefusalCode, Registration,
+    Submission, Verification,
+};
+use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, Sale};
+use tokio::sync::{mpsc, watch};
+
+use super::{Devices, HubIdentity, Keys, Registry, Settings};
+use crate::port::{Ask, HubPort, Message};
+
+/// Waits for what must happen; far longer than it ever takes.
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what)
+        .await
+        .expect("did not happen in time")
+}
+
+fn keys() -> Keys {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    Keys {
+        tls: HubIdentity::from_pem(&pair.serialize_pem()).unwrap(),
+        signing: Arc::new(SigningKey::from_bytes(&[42; 32])),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        store: "Épicerie du Port".into(),
+        store_id: "shop-001".into(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        enrol_listen: ([127, 0, 0, 1], 0).into(),
+        discovery: None,
+        ..Settings::default()
+    }
+}
+
+/// What the stand-in knows and was asked.
+#[derive(Default)]
+struct Book {
+    hub: Option<HubId>,
+    payments: HashMap<PaymentId, (Vec<u8>, Receipt)>,
+    registrations: HashMap<DeviceId, Registration>,
+    refuse_enrolments: Option<RefusalCode>,
+    /// Payments that are asked for and never answered.
+    swallow: usize,
+}
+
+/// A hub whose core is a map.
+struct FakeHub {
+    devices: Devices,
+    book: Arc<Mutex<Book>>,
+    asked: watch::Receiver<usize>,
+}
+
+impl FakeHub {
+    fn start() -> Self {
+        Self::start_with(settings(), keys(), Registry::default())
+    }
+
+    fn start_with(settings: Settings, keys: Keys, registry: Registry) -> Self {
+        let (port, receiver) = HubPort::new();
+        let book = Arc::new(Mutex::new(Book {
+            hub: Some(keys.tls.hub_id()),
+            ..Book::default()
+        }));
+        let (asked_sender, asked) = watch::channel(0);
+        tokio::spawn(answer(Arc::clone(&book), receiver, asked_sender));
+        let devices = Devices::start(settings, keys, port, registry).unwrap();
+        Self { devices, book, asked }
+    }
+
+    /// How often the core was asked anything.
+    fn asked(&self) -> usize {
+        *self.asked.borrow()
+    }
+
+    async fn wait_asked(&self, count: usize) {
+        let mut asked = self.asked.clone();
+        within(asked.wait_for(|n| *n >= count)).await.unwrap();
+    }
+
+    async fn enrol(&self, identity: &DeviceIdentity) -> Enrolled {
+        let code = self.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+        within(hub_sdk::enrol(
+            identity,
+            &code,
+            DeviceClass::Mpos,
+            "Caisse 1",
+            "Test 1",
+        ))
+        .await
+        .unwrap()
+    }
+
+    /// An enrolled device, ready to pay.
+    async fn device(&self) -> DeviceClient {
+        let identity = DeviceIdentity::generate().unwrap();
+        let enrolled = self.enrol(&identity).await;
+        DeviceClient::new(identity, enrolled, options()).unwrap()
+    }
+
+    /// A device that knows the hub but was never enrolled.
+    fn stranger(&self) -> DeviceClient {
+        let identity = DeviceIdentity::generate().unwrap();
+        let registration = self.registration(&identity);
+        let enrolled = Enrolled::new(registration, vec![self.devices.local_addr()]);
+        DeviceClient::new(identity, enrolled, options()).unwrap()
+    }
+
+    /// A device that the hub knows from before.
+    fn known(&self) -> DeviceClient {
+        let device = self.stranger();
+        self.devices.apply(&device.enrolled().registration, false);
+        device
+    }
+
+    fn registration(&self, identity: &DeviceIdentity) -> Registration {
+        Registration {
+            device: identity.device_id(),
+            signing_key: identity.signing_key().verifying_key().to_bytes(),
+            class: DeviceClass::Mpos,
+            name: "Caisse 9".into(),
+            model: "Test 1".into(),
+            hub: self.devices.hub_id(),
+            hub_signing_key: SigningKey::from_bytes(&[42; 32]).verifying_key().to_bytes(),
+            enrolled_ms: 1,
+        }
+    }
+}
+
+fn options() -> ClientOptions {
+    ClientOptions {
+        give_up_after: Duration::from_secs(25),
+        ..ClientOptions::default()
+    }
+}
+
+fn sale(amount_minor: u64) -> Sale {
+    Sale {
+        amount_minor,
+        currency: Currency::EUR,
+        order_id: "T-1".into(),
+        card: CardFacts {
+            token: "tok_1".into(),
+            scheme: CardScheme::Cb,
+            funding: Funding::Debit,
+            issuer_country: None,
+            bin: None,
+            last4: None,
+        },
+        entry_mode: EntryMode::Contactless,
+        verification: Verification::None,
+        cryptogram: Cryptogram::AsksOnline,
+        sealed_card: vec![7; 100],
+    }
+}
+
+async fn answer(book: Arc<Mutex<Book>>, mut messages: mpsc::Receiver<Message>, asked: watch::Sender<usize>) {
+    let mut swallowed = Vec::new();
+    while let Some(message) = messages.recv().await {
+        let Message::Ask(ask, reply) = message else {
+            continue;
+        };
+        match reply_to(&mut book.lock().unwrap(), *ask) {
+            Some(answer) => _ = reply.send(answer),
+            None => swallowed.push(reply),
+        }
+        asked.send_modify(|n| *n += 1);
+    }
+}
+
+fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
+    let refused = |code: RefusalCode| Reply::Refused(Refusal::new(code, "as the test has it"));
+    Some(match ask {
+        Ask::Pay {
+            device,
+            request,
+            signed,
+            ..
+        } => {
+            let hub = book.hub.unwrap();
+            let sequence = book.payments.len() as u64 + 1;
+            let (first, receipt) = book
+                .payments
+                .entry(request.payment_id)
+                .or_insert_with(|| (signed.clone(), receipt(hub, device, sequence, &request, &signed)));
+            if *first != signed {
+                return Some(refused(RefusalCode::PaymentIdConflict));
+            }
+            let receipt = receipt.clone();
+            if book.swallow > 0 {
+                book.swallow -= 1;
+                return None;
+            }
+            Reply::Receipt(Box::new(receipt))
+        }
+        Ask::Status { payment_id, .. } => match book.payments.get(&payment_id) {
+            Some((_, receipt)) => Reply::Status {
+                status: Box::new(status(receipt.hub, payment_id, PaymentState::Queued)),
+                receipt: Some(Box::new(receipt.clone())),
+            },
+            None => refused(RefusalCode::PaymentUnknown),
+        },
+        Ask::Void { request, .. } => match book.payments.get(&request.payment_id) {
+            Some((_, receipt)) => Reply::Status {
+                status: Box::new(status(receipt.hub, request.payment_id, PaymentState::Voided)),
+                receipt: Some(Box::new(receipt.clone())),
+            },
+            None => refused(RefusalCode::PaymentUnknown),
+        },
+        Ask::Enrol { registration } => {
+            if let Some(code) = book.refuse_enrolments {
+                return Some(refused(code));
+            }
+            let known = book
+                .registrations
+                .entry(registration.device)
+                .or_insert_with(|| (*registration).clone());
+            if known.signing_key == registration.signing_key {
+                Reply::Registered(Box::new(known.clone()))
+            } else {
+                refused(RefusalCode::EnrolledAlready)
+            }
+        }
+        Ask::Activate { .. } | Ask::Operator { .. } => unreachable!("devices do not ask this"),
+    })
+}
+
+fn receipt(
+    hub: HubId,
+    device: DeviceId,
+    sequence: u64,
+    request: &hub_protocol::PaymentRequest,
+    signed: &[u8],
+) -> Receipt {
+    Receipt {
+        hub,
+        device,
+        payment_id: request.payment_id,
+        request_digest: Digest::of(signed),
+        amount_minor: request.amount_minor(),
+        currency: request.currency,
+        decision: Decision::ApprovedOffline,
+        reason: Reason::None,
+        fallback: None,
+        submission: Some(Submission::Deferred),
+        gateway: None,
+        sequence,
+        entry_digest: Digest::ZERO,
+        time: EntryTime {
+            wall_ms: 1,
+            monotonic_ms: 1,
+            boot: [0; 16],
+            quality: ClockQuality::Synchronised,
+        },
+        policy_version: 1,
+    }
+}
+
+fn status(hub: HubId, payment_id: PaymentId, state: PaymentState) -> PaymentStatus {
+    PaymentStatus {
+        hub,
+        payment_id,
+        state,
+        gateway: None,
+        sequence: 1,
+    }
+}

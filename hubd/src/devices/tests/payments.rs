@@ -1,0 +1,256 @@
+use hub_protocol::entry::WanState;
+use hub_protocol::{PaymentState, WIRE_VERSION};
+use hub_sdk::{LinkError, PayError, PreparedPayment, PushEvent, VerifyError};
+use quinn::ConnectionError;
+
+use super::*;
+use crate::devices::HubFacts;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_3_the_same_request_gets_the_same_receipt() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    let payment = device.next_payment(sale(1250));
+    let first = within(device.pay(&payment)).await.unwrap();
+    let again = within(device.pay(&payment)).await.unwrap();
+    assert_eq!(first.signed, again.signed);
+    assert_eq!(first.receipt.amount_minor, 1250);
+    // From storage, after the app was ended.
+    let stored = PreparedPayment::from_bytes(&payment.to_bytes()).unwrap();
+    assert_eq!(within(device.pay(&stored)).await.unwrap(), first);
+    assert_eq!(hub.book.lock().unwrap().payments.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hello_status_and_void_are_answered() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    hub.devices.set_facts(HubFacts {
+        policy_version: 7,
+        wan: WanState::Degraded,
+    });
+    let info = within(device.hello()).await.unwrap();
+    assert_eq!(info.store, "Épicerie du Port");
+    assert_eq!((info.wire_version, info.policy_version), (WIRE_VERSION, 7));
+    assert_eq!(info.wan, WanState::Degraded);
+
+    let payment = device.next_payment(sale(100));
+    let unknown = within(device.status(payment.payment_id())).await.unwrap_err();
+    assert_eq!(unknown.refusal_code(), Some(RefusalCode::PaymentUnknown));
+    let receipt = within(device.pay(&payment)).await.unwrap();
+    let (status, with) = within(device.status(payment.payment_id())).await.unwrap();
+    assert_eq!(status.status.state, PaymentState::Queued);
+    assert_eq!(with, Some(receipt));
+    let voided = within(device.void(payment.payment_id())).await.unwrap();
+    assert_eq!(voided.status.state, PaymentState::Voided);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_a_device_that_was_never_enrolled_fails_the_handshake() {
+    let hub = FakeHub::start();
+    let stranger = hub.stranger();
+    let payment = stranger.next_payment(sale(100));
+    assert!(matches!(
+        within(stranger.pay(&payment)).await,
+        Err(PayError::NotAllowed)
+    ));
+    assert_eq!(hub.asked(), 0);
+    assert!(hub.devices.connected().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_a_blocked_device_is_cut_off_at_once_and_returns_only_unblocked() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    let registration = device.enrolled().registration.clone();
+    within(device.hello()).await.unwrap();
+
+    // A payment is under way while the device is blocked.
+    hub.book.lock().unwrap().swallow = 1;
+    let payment = device.next_payment(sale(100));
+    let (client, asked) = (device.clone(), payment.clone());
+    let under_way = tokio::spawn(async move { client.pay(&asked).await });
+    hub.wait_asked(2).await;
+    hub.devices.apply(&registration, true);
+    assert!(matches!(
+        within(under_way).await.unwrap(),
+        Err(PayError::NotAllowed)
+    ));
+    assert!(hub.devices.connected().is_empty());
+    assert!(matches!(within(device.hello()).await, Err(PayError::NotAllowed)));
+    assert!(hub.devices.registry().list()[0].blocked);
+
+    hub.devices.apply(&registration, false);
+    within(device.pay(&payment)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_cut_off_in_the_middle_of_a_payment_gets_the_one_answer() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    within(device.hello()).await.unwrap();
+    hub.book.lock().unwrap().swallow = 1;
+    let payment = device.next_payment(sale(999));
+    let (client, asked) = (device.clone(), payment.clone());
+    let paying = tokio::spawn(async move { client.pay(&asked).await });
+    hub.wait_asked(2).await;
+    hub.devices.close(&device.device_id());
+    let receipt = within(paying).await.unwrap().unwrap();
+    assert_eq!(receipt.receipt.amount_minor, 999);
+    let book = hub.book.lock().unwrap();
+    assert_eq!(book.payments.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_hold_is_no_answer() {
+    let hub = FakeHub::start();
+    let device = hub.known();
+    let payment = device.next_payment(sale(10));
+    within(device.pay(&payment)).await.unwrap();
+    let right = {
+        let mut book = hub.book.lock().unwrap();
+        let (_, receipt) = book.payments.get_mut(&payment.payment_id()).unwrap();
+        std::mem::replace(&mut receipt.amount_minor, 11)
+    };
+    let error = within(device.pay_once(&payment)).await.unwrap_err();
+    assert!(matches!(
+        error,
+        PayError::Unverifiable(VerifyError::Differs("the amount"))
+    ));
+    // Nothing is known, so it is asked again until something is.
+    let (client, asked) = (device.clone(), payment.clone());
+    let paying = tokio::spawn(async move { client.pay(&asked).await });
+    hub.wait_asked(4).await;
+    hub.book
+        .lock()
+        .unwrap()
+        .payments
+        .get_mut(&payment.payment_id())
+        .unwrap()
+        .1
+        .amount_minor = right;
+    assert_eq!(within(paying).await.unwrap().unwrap().receipt.amount_minor, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_hub_owes_is_dropped_when_the_device_goes_away() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    hub.book.lock().unwrap().swallow = 1;
+    let payment = device.next_payment(sale(10));
+    let (client, asked) = (device.clone(), payment.clone());
+    let paying = tokio::spawn(async move { client.pay_once(&asked).await });
+    hub.wait_asked(2).await;
+    device.close().await;
+    paying.abort();
+    // The request's task ends although the core never answers.
+    within(hub.devices.inner.shared.idle()).await;
+}
+
+#[test]
+fn a_device_learns_at_once_that_the_hub_was_killed_and_is_back() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let (keys, before, after) = (keys(), runtime(), runtime());
+    let first = before.block_on(async { FakeHub::start_with(settings(), keys.clone(), Registry::default()) });
+    let device = first.known();
+    after.block_on(async { within(device.hello()).await.unwrap() });
+    first.book.lock().unwrap().swallow = 1;
+    let payment = device.next_payment(sale(10));
+    let (client, asked) = (device.clone(), payment.clone());
+    let paying = after.spawn(async move { client.pay_once(&asked).await });
+    after.block_on(first.wait_asked(1));
+
+    // Killed: nothing says goodbye. Then back, on the same port.
+    let mut settings = settings();
+    settings.listen = first.devices.local_addr();
+    let registry = first.devices.registry().clone();
+    before.shutdown_background();
+    drop(first);
+    let second = after.block_on(async {
+        loop {
+            // Until the old process's socket is gone.
+            let free = std::net::UdpSocket::bind(settings.listen).is_ok();
+            if free {
+                break FakeHub::start_with(settings, keys, registry);
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    // The stateless reset, and not the idle timeout.
+    let error = after.block_on(within(paying)).unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            PayError::NoAnswer(LinkError::Connection(ConnectionError::Reset))
+        ),
+        "{error:?}"
+    );
+    after.block_on(async { within(device.pay(&payment)).await.unwrap() });
+    assert_eq!(second.book.lock().unwrap().payments.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_reach_the_device_signed() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    let mut pushes = device.pushes();
+    within(device.hello()).await.unwrap();
+    let settled = status(hub.devices.hub_id(), PaymentId([1; 16]), PaymentState::Settled);
+    assert!(hub.devices.push_status(&device.device_id(), settled.clone()));
+    assert_eq!(
+        within(pushes.recv()).await.unwrap(),
+        PushEvent::Status(settled.clone())
+    );
+    hub.devices.push_policy(8);
+    assert_eq!(within(pushes.recv()).await.unwrap(), PushEvent::Policy(8));
+    assert_eq!(within(device.hello()).await.unwrap().policy_version, 8);
+    // Nobody is told who is not there.
+    assert!(!hub.devices.push_status(&DeviceId([0; 32]), settled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fifth_connection_of_a_device_closes_its_oldest() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    let identity = DeviceIdentity::generate().unwrap();
+    let enrolled = hub.enrol(&identity).await;
+    drop(device);
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let client = DeviceClient::new(identity.clone(), enrolled.clone(), options()).unwrap();
+        within(client.hello()).await.unwrap();
+        clients.push(client);
+    }
+    let sessions = &hub.devices.inner.shared.sessions;
+    assert_eq!(sessions.connections(&identity.device_id()).len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_stops_answers_what_it_was_asked_and_refuses_the_rest() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    within(device.hello()).await.unwrap();
+    within(hub.devices.stop()).await;
+    let payment = device.next_payment(sale(10));
+    assert!(matches!(
+        within(device.pay_once(&payment)).await,
+        Err(PayError::NoAnswer(_))
+    ));
+    assert!(hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_devices_pay_at_once() {
+    let hub = FakeHub::start();
+    let mut paying = tokio::task::JoinSet::new();
+    for client in (0..64).map(|_| hub.known()) {
+        paying.spawn(async move {
+            for amount in 1..=4 {
+                let payment = client.next_payment(sale(amount));
+                client.pay(&payment).await.unwrap();
+            }
+        });
+    }
+    within(async { while paying.join_next().await.transpose().unwrap().is_some() {} }).await;
+    assert_eq!(hub.book.lock().unwrap().payments.len(), 256);
+}

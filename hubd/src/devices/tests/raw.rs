@@ -1,0 +1,105 @@
+//! A device without hub-sdk's manners.
+
+use std::sync::Arc;
+
+use hub_protocol::{Answer, RefusalCode, frame};
+use hub_sdk::DeviceIdentity;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+use super::{FakeHub, within};
+
+/// Connects with the device's key, or with none. `None` if the hub turns it
+/// away, which with TLS 1.3 may show only after the client's side is done.
+pub(super) async fn connect(
+    hub: &FakeHub,
+    identity: Option<&DeviceIdentity>,
+    alpn: &[u8],
+) -> Option<Connection> {
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyHub));
+    let mut config = match identity {
+        Some(identity) => {
+            let dir = tempfile::tempdir().unwrap();
+            identity.save(dir.path()).unwrap();
+            let pem = std::fs::read_to_string(dir.path().join("device-tls.key")).unwrap();
+            let pair = rcgen::KeyPair::from_pem(&pem).unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+            config
+                .with_client_auth_cert(vec![certificate.into()], key)
+                .unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    let connecting = endpoint
+        .connect_with(config, hub.devices.local_addr(), "store-hub")
+        .unwrap();
+    let connection = within(connecting).await.ok()?;
+    // An answer, of whatever kind, shows that the hub let it in.
+    ask(&connection, &[]).await.map(|_| connection)
+}
+
+/// Sends bytes on a stream and gives the refusal's number.
+pub(super) async fn ask(connection: &Connection, bytes: &[u8]) -> Option<RefusalCode> {
+    let exchange = async {
+        let (mut send, mut recv) = connection.open_bi().await.ok()?;
+        // The hub may stop reading early.
+        let _ = send.write_all(bytes).await;
+        let _ = send.finish();
+        recv.read_to_end(64 * 1024).await.ok()
+    };
+    match frame::from_wire(&within(exchange).await?) {
+        Ok(Answer::Refused { refusal }) => Some(refusal.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[derive(Debug)]
+struct AnyHub;
+
+impl ServerCertVerifier for AnyHub {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}

@@ -1,0 +1,239 @@
+//! Keys and certificates on the wire.
+//!
+//! A certificate here is a container for a P-256 key, self-signed, with
+//! nothing in it that anybody checks: who a peer is, is the SHA-256 of its
+//! SubjectPublicKeyInfo. Whether it may connect is the registry's word.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use hub_protocol::{DeviceId, Digest, HubId};
+use quinn::crypto::rustls::QuicServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
+};
+use zeroize::Zeroizing;
+
+use super::registry::Registry;
+
+/// How the SubjectPublicKeyInfo of an uncompressed P-256 key begins (RFC
+/// 5480). One key has one such encoding, and so one identity.
+const P256_SPKI_PREFIX: [u8; 27] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+];
+
+/// Length of that SubjectPublicKeyInfo, in bytes.
+const P256_SPKI_LEN: usize = 91;
+
+/// Why the hub's TLS key could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The key file does not hold what it should.
+    #[error("the hub's TLS key is not a P-256 key in PKCS#8 PEM; restore keys/hub-tls.key from its backup")]
+    Key(#[source] rcgen::Error),
+    /// The container could not be made from the key.
+    #[error("the hub's certificate could not be made from its TLS key")]
+    Certificate(#[source] rcgen::Error),
+    /// rustls would not take key and certificate.
+    #[error("the hub's TLS configuration was refused")]
+    Config(#[from] Error),
+    /// The TLS library lacks the cipher suite that QUIC begins with.
+    #[error("the TLS library lacks TLS13_AES_128_GCM_SHA256, which QUIC needs")]
+    Suite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+}
+
+/// The hub's TLS key in its container, and the identity it gives.
+#[derive(Clone)]
+pub struct HubIdentity {
+    certificate: CertificateDer<'static>,
+    key: Arc<Zeroizing<Vec<u8>>>,
+    hub: HubId,
+}
+
+impl fmt::Debug for HubIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HubIdentity({})", self.hub)
+    }
+}
+
+impl HubIdentity {
+    /// From the P-256 private key in PKCS#8 PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Key`] if the text is anything else.
+    pub fn from_pem(pem: &str) -> Result<Self, TlsError> {
+        let pair = rcgen::KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(TlsError::Key)?;
+        let certificate = rcgen::CertificateParams::new(vec!["store-hub".to_owned()])
+            .and_then(|params| params.self_signed(&pair))
+            .map_err(TlsError::Certificate)?
+            .into();
+        let spki = p256_spki(&certificate)?;
+        Ok(Self {
+            certificate,
+            key: Arc::new(Zeroizing::new(pair.serialize_der())),
+            hub: HubId::of_spki(&spki),
+        })
+    }
+
+    /// The hub's identity: SHA-256 over the SubjectPublicKeyInfo.
+    pub fn hub_id(&self) -> HubId {
+        self.hub
+    }
+
+    /// A secret that stays the same over restarts, for one purpose.
+    fn derived(&self, purpose: &str) -> [u8; 32] {
+        let mut input = Zeroizing::new(Vec::with_capacity(self.key.len() + purpose.len()));
+        input.extend_from_slice(purpose.as_bytes());
+        input.extend_from_slice(&self.key);
+        Digest::of(&input).0
+    }
+
+    /// A QUIC endpoint's configuration whose stateless resets (RFC 9000
+    /// §10.3) outlive the process: a device that sends on a connection of the
+    /// hub's former life is told at once, and does not wait for its idle
+    /// timeout with a customer at the counter.
+    pub(super) fn endpoint_config(&self) -> quinn::EndpointConfig {
+        let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.derived("hub-quic-reset/1"));
+        let mut cid = [0; 8];
+        cid.copy_from_slice(&self.derived("hub-quic-connection-id/1")[..8]);
+        let cid = u64::from_be_bytes(cid);
+        let mut config = quinn::EndpointConfig::new(Arc::new(reset));
+        config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid)));
+        config
+    }
+
+    /// TLS 1.3 only, mutual, no tickets, no early data.
+    pub(super) fn crypto(&self, admit: Admit, alpn: &[u8]) -> Result<QuicServerConfig, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = DeviceVerifier {
+            admit,
+            algorithms: provider.signature_verification_algorithms,
+        };
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.to_vec()));
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(vec![self.certificate.clone()], key)?;
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        Ok(QuicServerConfig::try_from(config)?)
+    }
+}
+
+/// The SubjectPublicKeyInfo of a certificate with a P-256 key.
+///
+/// Read with the same parser that rustls checks the handshake signature with,
+/// so that the key that signed is the key that is looked up.
+fn p256_spki(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
+    let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
+    if spki.len() == P256_SPKI_LEN && spki.starts_with(&P256_SPKI_PREFIX) {
+        Ok(spki.to_vec())
+    } else {
+        Err(CertificateError::BadEncoding.into())
+    }
+}
+
+/// The device at the other end of an established connection.
+pub(super) fn device_of(peer_identity: Option<Box<dyn Any>>) -> Option<DeviceId> {
+    let chain = peer_identity?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let spki = p256_spki(chain.first()?).ok()?;
+    Some(DeviceId::of_spki(&spki))
+}
+
+/// Whose handshake may succeed.
+#[derive(Debug)]
+pub(super) enum Admit {
+    /// Enrolled devices that are not blocked.
+    Enrolled(Registry),
+    /// Whoever holds a P-256 key: on the enrolment endpoint the code decides.
+    AnyKey,
+}
+
+#[derive(Debug)]
+struct DeviceVerifier {
+    admit: Admit,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for DeviceVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if !intermediates.is_empty() {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        let device = DeviceId::of_spki(&p256_spki(end_entity)?);
+        match &self.admit {
+            Admit::Enrolled(registry) if registry.admitted(&device).is_none() => {
+                // Becomes the TLS alert access_denied (49).
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            Admit::Enrolled(_) | Admit::AnyKey => Ok(ClientCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if dss.scheme != SignatureScheme::ECDSA_NISTP256_SHA256 {
+            return Err(CertificateError::BadSignature.into());
+        }
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_id_is_sha_256_over_the_spki_of_its_key_and_stays() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let one = HubIdentity::from_pem(&pair.serialize_pem()).unwrap();
+        let two = HubIdentity::from_pem(&pair.serialize_pem()).unwrap();
+        assert_eq!(one.hub_id(), two.hub_id());
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&pair);
+        assert_eq!(one.hub_id(), HubId::of_spki(&spki));
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused() {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let error = HubIdentity::from_pem(&pair.serialize_pem()).unwrap_err();
+        assert!(matches!(error, TlsError::Key(_)));
+    }
+}
