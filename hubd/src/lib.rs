@@ -2,7 +2,7 @@
 //!
 //! A payment's way: [`devices`] (QUIC session, signature checked) → the hub
 //! (`hub.rs`: `core.handle`) → [`ledger`] (group commit) → the hub →
-//! `devices` (receipt). Later `upstream` (replay to the gateway). The edges
+//! `devices` (receipt). Later [`upstream`] (replay to the gateway). The edges
 //! never import each other; they speak to the hub through [`port`].
 
 pub mod clock;
@@ -10,3 +10,4 @@ pub mod devices;
 pub mod hub;
 pub mod ledger;
 pub mod port;
+pub mod upstream;

@@ -1,0 +1,27 @@
+//! Asking the gateway, again and again, how it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Gateway;
+use crate::port::{HubPort, Tell};
+
+/// The shortest time between two probes.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// Probes at once and then every `every` (at least 10 ms), and tells the hub
+/// each time, until the hub is gone. A probe that takes longer than `every`
+/// delays the next one; they never pile up.
+pub async fn probe_loop(gateway: Arc<Gateway>, port: HubPort, every: Duration) {
+    let mut ticks = interval(every.max(SHORTEST));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let probe = gateway.probe_as_set().await;
+        if !port.tell(Tell::Probe(probe)).await {
+            return;
+        }
+    }
+}
