@@ -1,0 +1,102 @@
+//! What the composition does for an operator.
+
+use std::fmt;
+use std::future::Future;
+
+use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+
+use super::protocol::{DeviceReport, EnrolReport, ErrorCode, PolicyReport, QueueReport, StatusReport};
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The user id of the process at the other end of the socket.
+    pub uid: u32,
+}
+
+impl fmt::Display for Operator {
+    /// As it stands in the ledger.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {}", self.uid)
+    }
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// What kind of refusal.
+    pub code: ErrorCode,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Refused {
+    /// The hub says no.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            code: ErrorCode::Refused,
+            message: message.into(),
+        }
+    }
+
+    /// The hub is stopping or cannot answer now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            code: ErrorCode::Unavailable,
+            message: message.into(),
+        }
+    }
+}
+
+/// The hub as operators see it. Every method that changes something takes
+/// the operator, because the ledger names him.
+pub trait Backend: Send + Sync + 'static {
+    /// How the hub stands.
+    fn status(&self) -> impl Future<Output = Result<StatusReport, Refused>> + Send;
+
+    /// Every enrolled device, and those that were only seen on the network.
+    fn devices(&self) -> impl Future<Output = Result<Vec<DeviceReport>, Refused>> + Send;
+
+    /// Makes a one-time enrolment code for a device of this class, and opens
+    /// the enrolment endpoint.
+    fn enrol(
+        &self,
+        operator: Operator,
+        class: DeviceClass,
+    ) -> impl Future<Output = Result<EnrolReport, Refused>> + Send;
+
+    /// Blocks a device: its connections end and it cannot come back.
+    fn block(&self, operator: Operator, device: DeviceId)
+    -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Takes a device's block away.
+    fn unblock(
+        &self,
+        operator: Operator,
+        device: DeviceId,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// What waits to be sent, oldest first, at most `limit` items (1 to
+    /// [`MAX_QUEUE_LIMIT`](super::protocol::MAX_QUEUE_LIMIT)).
+    fn queue(&self, limit: usize) -> impl Future<Output = Result<QueueReport, Refused>> + Send;
+
+    /// Tries to send the queue now, whatever the backoff says. Returns at
+    /// once; progress shows in [`Backend::queue`].
+    fn drain(&self, operator: Operator) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Puts a parked payment back into the queue.
+    fn release(
+        &self,
+        operator: Operator,
+        payment: PaymentId,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Checks a signed policy against the trusted keys, puts it in force and
+    /// keeps it for the next start.
+    fn install_policy(
+        &self,
+        operator: Operator,
+        signed: Vec<u8>,
+    ) -> impl Future<Output = Result<PolicyReport, Refused>> + Send;
+}

@@ -1,0 +1,274 @@
+//! The lines between `hubctl` and the hub.
+//!
+//! A request is `{"command": "...", ...}`; its answer is `{"answer": "...",
+//! ...}` or `{"answer": "error", "code": "...", "message": "..."}`. Instants
+//! are milliseconds since 1970 UTC, amounts are in minor units, ids are in
+//! hex or, for payments, UUIDs.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest request line, in bytes: a policy of 64 KiB in base64, and room.
+pub const MAX_REQUEST: usize = 128 * 1024;
+
+/// The longest answer line, in bytes.
+pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// The most queue items in one answer.
+pub const MAX_QUEUE_LIMIT: usize = 1000;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How does the hub stand?
+    Status,
+    /// Which devices are there?
+    Devices,
+    /// Make an enrolment code.
+    Enrol {
+        /// What the device is: mpos, softpos or terminal.
+        class: String,
+    },
+    /// Block a device.
+    Block {
+        /// Its id, 64 hex digits.
+        device: String,
+    },
+    /// Unblock a device.
+    Unblock {
+        /// Its id, 64 hex digits.
+        device: String,
+    },
+    /// What waits to be sent?
+    Queue {
+        /// The most items to list, 1 to [`MAX_QUEUE_LIMIT`].
+        limit: usize,
+    },
+    /// Send what waits, now.
+    Drain,
+    /// Put a parked payment back.
+    Release {
+        /// Its id.
+        payment_id: String,
+    },
+    /// Put a policy in force.
+    PolicyInstall {
+        /// The signed policy, base64 (RFC 4648 §4).
+        policy: String,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<StatusReport>),
+    /// To [`Request::Devices`].
+    Devices {
+        /// Enrolled ones first, by name.
+        devices: Vec<DeviceReport>,
+    },
+    /// To [`Request::Enrol`].
+    Enrol(Box<EnrolReport>),
+    /// To [`Request::Queue`].
+    Queue(QueueReport),
+    /// To [`Request::PolicyInstall`].
+    Policy(PolicyReport),
+    /// Done, and written down.
+    Done,
+    /// Not done.
+    Error {
+        /// What kind of refusal.
+        code: ErrorCode,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The line is no request that this hub knows.
+    Malformed,
+    /// The hub says no.
+    Refused,
+    /// Too many ask, or the hub is stopping: try again.
+    Unavailable,
+    /// Whoever asks may not.
+    Forbidden,
+}
+
+/// How the hub stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The hub's identity, 64 hex digits.
+    pub hub_id: String,
+    /// What people call the shop.
+    pub store: String,
+    /// The shop's id.
+    pub store_id: String,
+    /// The daemon's version.
+    pub version: String,
+    /// How long it has been running.
+    pub uptime_seconds: u64,
+    /// Where devices reach it.
+    pub listen: String,
+    /// Where devices with an enrolment code reach it.
+    pub enrol_listen: String,
+    /// How it stands to the gateway: online, degraded or offline.
+    pub wan: String,
+    /// Why.
+    pub wan_reason: String,
+    /// The policy in force; `None`: nothing is approved offline.
+    pub policy: Option<PolicyReport>,
+    /// Entries in the ledger.
+    pub ledger_entries: u64,
+    /// Groups of entries written since the start, one flush of the journal
+    /// each.
+    pub ledger_groups: u64,
+    /// Flushes of journal and vault since the start.
+    pub ledger_flushes: u64,
+    /// Payments waiting to be sent.
+    pub queued: usize,
+    /// Payments and reversals that wait for a person.
+    pub parked: usize,
+    /// Reversals waiting to be sent.
+    pub reversals_queued: usize,
+    /// Age of the oldest unsent payment, in seconds.
+    pub oldest_unsent_seconds: Option<u64>,
+    /// Approved offline and not yet settled, in minor units.
+    pub exposure_minor: u64,
+    /// Offline approvals in a row.
+    pub consecutive: u32,
+    /// The shop's currency.
+    pub currency: String,
+    /// Whether the clock is in doubt.
+    pub clock_suspect: bool,
+    /// Enrolled devices.
+    pub devices_enrolled: usize,
+    /// Devices connected now.
+    pub devices_connected: usize,
+}
+
+/// A policy in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyReport {
+    /// Its version.
+    pub version: u64,
+    /// When it ends.
+    pub expires_ms: Option<u64>,
+}
+
+/// A device that is enrolled, or was seen on the network, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its id, 64 hex digits; of a device that was only seen, what mDNS says
+    /// of it: the first 16 digits, unproven.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// mpos, softpos or terminal.
+    pub class: String,
+    /// Vendor and model, of an enrolled device.
+    pub model: Option<String>,
+    /// Whether it is enrolled.
+    pub enrolled: bool,
+    /// Whether it is blocked.
+    pub blocked: bool,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// When it was enrolled.
+    pub enrolled_ms: Option<u64>,
+    /// When mDNS last heard of it.
+    pub seen_ms: Option<u64>,
+    /// Where mDNS says it is.
+    pub addresses: Vec<String>,
+}
+
+/// A fresh enrolment code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolReport {
+    /// What the device will be: mpos, softpos or terminal.
+    pub class: String,
+    /// What the device is given, as text or QR code. Good once.
+    pub code: String,
+    /// Until when.
+    pub expires_ms: u64,
+    /// How long that is from now.
+    pub valid_seconds: u64,
+    /// The hub's identity, which the code holds.
+    pub hub_id: String,
+    /// Where the device will enrol, best first.
+    pub enrol_addresses: Vec<String>,
+    /// Where it will send payments, best first.
+    pub addresses: Vec<String>,
+}
+
+/// What waits to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// Oldest first, at most as many as were asked for.
+    pub items: Vec<QueueItem>,
+    /// How many there are in all.
+    pub total: usize,
+    /// How many of them wait for a person.
+    pub parked: usize,
+}
+
+/// Something that waits to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueItem {
+    /// Which payment.
+    pub payment_id: String,
+    /// queued, parked, reversal-queued or reversal-parked.
+    pub state: String,
+    /// What would be asked: authorise-online, authorise-deferred, advice or
+    /// reverse.
+    pub operation: String,
+    /// In minor units.
+    pub amount_minor: u64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Which device.
+    pub device: String,
+    /// When it was decided.
+    pub decided_ms: u64,
+    /// How often it has been tried since the hub started.
+    pub attempts: u32,
+    /// What came of the last try.
+    pub last_error: Option<String>,
+    /// Why it is parked.
+    pub parked: Option<String>,
+    /// Until the next try.
+    pub next_try_ms: Option<u64>,
+}
+
+impl From<hub_core::QueueItem> for QueueItem {
+    fn from(item: hub_core::QueueItem) -> Self {
+        Self {
+            payment_id: item.payment_id.to_string(),
+            state: item.state.to_string(),
+            operation: operation_name(item.operation).to_owned(),
+            amount_minor: item.amount_minor,
+            currency: item.currency.to_string(),
+            device: item.device.to_string(),
+            decided_ms: item.decided_ms,
+            attempts: item.attempts,
+            last_error: item.last_error,
+            parked: item.parked.map(|reason| reason.to_string()),
+            next_try_ms: item.next_try_ms,
+        }
+    }
+}
+
+/// An operation by the name that the gateway knows.
+pub const fn operation_name(operation: hub_core::Operation) -> &'static str {
+    match operation {
+        hub_core::Operation::AuthoriseOnline => "authorise-online",
+        hub_core::Operation::AuthoriseDeferred => "authorise-deferred",
+        hub_core::Operation::Advice => "advice",
+        hub_core::Operation::Reverse => "reverse",
+    }
+}

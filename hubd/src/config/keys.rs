@@ -1,0 +1,151 @@
+//! The hub's own keys.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use hub_protocol::{HubId, KeyId, cose};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use zeroize::Zeroizing;
+
+use super::fault::Faults;
+use super::files::{self, Layout};
+
+/// The largest key file, in bytes.
+const MAX_KEY_FILE: u64 = 16 * 1024;
+
+/// A key that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file} {message}")]
+pub struct KeyError {
+    file: String,
+    message: String,
+}
+
+/// The keys that make a hub this hub.
+#[derive(Clone)]
+pub struct HubKeys {
+    /// Signs receipts, statuses, ledger entries and registrations.
+    pub signing: SigningKey,
+    /// The TLS key (P-256), PKCS#8 in DER. Its certificate is made at start:
+    /// it is a container for the key and nothing else.
+    pub tls_pkcs8: Zeroizing<Vec<u8>>,
+    /// The identity that devices know: SHA-256 over the TLS key's
+    /// SubjectPublicKeyInfo.
+    pub hub_id: HubId,
+    /// Encrypts the vault.
+    pub vault: Zeroizing<[u8; 32]>,
+}
+
+impl HubKeys {
+    /// The id of the signing key, as it stands in COSE headers.
+    pub fn signing_key_id(&self) -> KeyId {
+        KeyId::of_key(self.signing.verifying_key().as_bytes())
+    }
+}
+
+impl fmt::Debug for HubKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HubKeys({}, secrets hidden)", self.hub_id.short())
+    }
+}
+
+/// Reads an Ed25519 private key: a file of mode 0600 with the 32-byte seed as
+/// 64 hex digits.
+pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyError> {
+    read_seed(path)
+        .map(|seed| SigningKey::from_bytes(&seed))
+        .map_err(|message| KeyError {
+            file: path.display().to_string(),
+            message,
+        })
+}
+
+/// An Ed25519 public key from 64 hex digits; weak keys are refused.
+pub fn parse_public_key(text: &str) -> Option<VerifyingKey> {
+    let bytes: [u8; 32] = HEXLOWER_PERMISSIVE
+        .decode(text.trim().as_bytes())
+        .ok()?
+        .try_into()
+        .ok()?;
+    cose::verifying_key(&bytes)
+}
+
+/// Reads the hub's keys; every one that is missing, open to others or no key
+/// is a fault.
+pub(super) fn load(layout: &Layout, faults: &Faults) -> Option<HubKeys> {
+    let secret = |path: &PathBuf, read: Result<Zeroizing<[u8; 32]>, String>| {
+        read.map_err(|message| faults.whole(path, hint(&message))).ok()
+    };
+    let signing = secret(&layout.signing_key, read_seed(&layout.signing_key));
+    let vault = secret(&layout.vault_key, read_seed(&layout.vault_key));
+    let tls = read_tls(&layout.tls_key)
+        .map_err(|message| faults.whole(&layout.tls_key, hint(&message)))
+        .ok();
+    let signing = signing.map(|seed| SigningKey::from_bytes(&seed));
+    if let Some(signing) = &signing {
+        check_public(layout, &signing.verifying_key(), faults);
+    }
+    let (tls_pkcs8, hub_id) = tls?;
+    Some(HubKeys {
+        signing: signing?,
+        tls_pkcs8,
+        hub_id,
+        vault: vault?,
+    })
+}
+
+fn hint(message: &str) -> String {
+    if message == "does not exist" {
+        "does not exist; put it back from the backup, or make a new hub in another folder with `hubd init`"
+            .to_owned()
+    } else {
+        message.to_owned()
+    }
+}
+
+fn read_seed(path: &Path) -> Result<Zeroizing<[u8; 32]>, String> {
+    let text = files::read_secret(path, MAX_KEY_FILE)?;
+    let bytes = HEXLOWER_PERMISSIVE
+        .decode(text.trim().as_bytes())
+        .map(Zeroizing::new)
+        .ok();
+    let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+    key.map(Zeroizing::new)
+        .ok_or_else(|| "is not a key: 64 hex digits (32 bytes) expected".to_owned())
+}
+
+fn read_tls(path: &Path) -> Result<(Zeroizing<Vec<u8>>, HubId), String> {
+    let pem = files::read_secret(path, MAX_KEY_FILE)?;
+    let pair = KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &PKCS_ECDSA_P256_SHA256)
+        .map_err(|_| "is not a P-256 key: PKCS#8 in PEM (BEGIN PRIVATE KEY) expected".to_owned())?;
+    Ok((
+        Zeroizing::new(pair.serialize_der()),
+        HubId::of_spki(&pair.subject_public_key_info()),
+    ))
+}
+
+/// `hub-signing.pub` is what people verify the ledger with: a wrong one would
+/// make a good ledger look forged.
+fn check_public(layout: &Layout, key: &VerifyingKey, faults: &Faults) {
+    let file = &layout.signing_public;
+    match files::read_text(file, MAX_KEY_FILE) {
+        Ok(text) if parse_public_key(&text).as_ref() == Some(key) => {}
+        Ok(_) => faults.whole(
+            file,
+            format!(
+                "is not the public half of keys/hub-signing.key; its content should be {}",
+                data_encoding::HEXLOWER.encode(key.as_bytes())
+            ),
+        ),
+        Err(message) => faults.warn(
+            file,
+            None,
+            format!(
+                "{message}; whoever verifies the ledger needs it: {}",
+                data_encoding::HEXLOWER.encode(key.as_bytes())
+            ),
+        ),
+    }
+}

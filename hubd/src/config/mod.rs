@@ -1,0 +1,274 @@
+//! `hubd.toml`: read once, completely, all errors at once.
+//!
+//! [`Config::load`] reads the file and everything it points to (keys,
+//! certificates, credential, policy) and hands the composition values that
+//! need no further check. It never stops at the first fault.
+
+mod fault;
+mod files;
+mod keys;
+pub mod logging;
+mod policy_file;
+mod settings;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ed25519_dalek::VerifyingKey;
+use hub_core::toml_reader::{At, Document, Fault, text};
+use hub_protocol::Currency;
+use zeroize::Zeroizing;
+
+use fault::Faults;
+pub use fault::{ConfigFault, EX_CONFIG};
+pub use files::Layout;
+pub use keys::{HubKeys, KeyError, parse_public_key, read_signing_key};
+pub use logging::LogFormat;
+pub use policy_file::{PolicyFileError, SignedPolicy, verify_policy};
+
+/// The commented sample, which `hubd init` fills in.
+pub const SAMPLE: &str = include_str!("../../../config/hubd.toml");
+
+/// Everything the daemon needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything lies; absolute paths.
+    pub layout: Layout,
+    /// `[hub]`: the shop.
+    pub hub: Hub,
+    /// `[devices]`: where devices reach the hub.
+    pub devices: Devices,
+    /// `[discovery]`: mDNS.
+    pub discovery: Discovery,
+    /// `[gateway]`: the payment service provider.
+    pub gateway: Gateway,
+    /// `[policy]`: whose policies are obeyed, and the present one.
+    pub policy: PolicySource,
+    /// `[ledger]`: the journal.
+    pub ledger: Ledger,
+    /// `[admin]`: the socket of hubctl.
+    pub admin: Admin,
+    /// `[log]`: what is logged and how.
+    pub log: Log,
+    /// The hub's own keys.
+    pub keys: HubKeys,
+    /// What is allowed and yet worth a person's attention.
+    pub warnings: Vec<ConfigFault>,
+}
+
+/// `[hub]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hub {
+    /// What people call the shop, 1 to 64 bytes.
+    pub store: String,
+    /// The shop's id at the gateway and in policies: 1 to 64 of letters,
+    /// digits, `.`, `_` and `-`.
+    pub store_id: String,
+    /// The one currency that the shop takes.
+    pub currency: Currency,
+}
+
+/// `[devices]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// Where devices reach the hub (UDP). Port 0: any free one.
+    pub listen: SocketAddr,
+    /// Where devices with an enrolment code reach the hub (UDP).
+    pub enrol_listen: SocketAddr,
+    /// Addresses for enrolment codes, best first, at most 8. Empty: those of
+    /// the machine's interfaces.
+    pub advertise: Vec<IpAddr>,
+}
+
+/// `[discovery]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// Whether mDNS is used at all.
+    pub enabled: bool,
+    /// Interface names, at most 16. Empty: all but loopback, container and
+    /// virtual ones.
+    pub interfaces: Vec<String>,
+}
+
+/// `[gateway]`
+#[derive(Clone)]
+pub struct Gateway {
+    /// https, its path ending in `/`, no user, query or fragment.
+    pub url: reqwest::Url,
+    /// PEM file of the authority to trust instead of the public ones; absolute,
+    /// and known to hold certificates.
+    pub ca_file: Option<PathBuf>,
+    /// Sent as `Authorization: Bearer`; visible ASCII, 1 to 4096 bytes.
+    pub credential: Option<Zeroizing<String>>,
+    /// How long a customer waits for the gateway; 100 ms to 8 s.
+    pub deadline: Duration,
+    /// How often the gateway is probed; 100 ms to 10 min.
+    pub probe_interval: Duration,
+    /// Most replayed payments under way at one time; 1 to 64.
+    pub max_in_flight: usize,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway")
+            .field("url", &self.url.as_str())
+            .field("own_authority", &self.ca_file.is_some())
+            .field("credential", &self.credential.as_ref().map(|_| "hidden"))
+            .field("deadline", &self.deadline)
+            .field("probe_interval", &self.probe_interval)
+            .field("max_in_flight", &self.max_in_flight)
+            .finish()
+    }
+}
+
+/// `[policy]`
+#[derive(Clone, Debug)]
+pub struct PolicySource {
+    /// Whose policies are obeyed, at most 8. Weak keys have been refused.
+    pub trusted_keys: Vec<VerifyingKey>,
+    /// Where the signed policy lies and where a newly installed one goes;
+    /// absolute.
+    pub file: PathBuf,
+    /// The policy in that file, its signature checked; `None` if there is no
+    /// such file: then nothing is approved offline.
+    pub present: Option<SignedPolicy>,
+}
+
+/// `[ledger]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// The size of one journal file, 1 MiB to 1 GiB.
+    pub segment_bytes: u64,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The Unix socket; absolute, at most [`MAX_SOCKET_PATH`] bytes.
+    pub socket: PathBuf,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is logged.
+    pub level: tracing::Level,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// The longest path of the admin socket, in bytes: `sun_path` holds 108 with
+/// its closing zero, and the socket is made under a longer name first.
+pub const MAX_SOCKET_PATH: usize = 100;
+
+/// The largest `hubd.toml`, in bytes.
+const MAX_FILE: u64 = 256 * 1024;
+
+impl Config {
+    /// Reads `hubd.toml` in `dir` and everything it points to. All faults are
+    /// returned at once, in the order of files and lines.
+    pub fn load(dir: &Path) -> Result<Self, Vec<ConfigFault>> {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let layout = Layout::new(&dir);
+        let faults = Faults::default();
+        let text = match files::read_text(&layout.config, MAX_FILE) {
+            Ok(text) => text,
+            Err(message) => {
+                let message = format!("{message}; `hubd init --dir {}` makes a new hub", dir.display());
+                return Err(vec![ConfigFault::whole(&layout.config, message)]);
+            }
+        };
+        // A file that is no TOML hides its other faults, but not those of the
+        // keys beside it.
+        let read = match Document::parse(&text) {
+            Ok(document) => {
+                let read = settings::read(&document, &layout, &faults);
+                faults.lines(&layout.config, document.into_faults());
+                read
+            }
+            Err(found) => {
+                faults.lines(&layout.config, found);
+                None
+            }
+        };
+        files::check_folders(&layout, &faults);
+        let keys = keys::load(&layout, &faults);
+        let (found, warnings) = faults.into_parts();
+        match (read, keys) {
+            (Some(read), Some(keys)) if found.is_empty() => Ok(Self {
+                layout,
+                hub: read.hub,
+                devices: read.devices,
+                discovery: read.discovery,
+                gateway: read.gateway,
+                policy: read.policy,
+                ledger: read.ledger,
+                admin: read.admin,
+                log: read.log,
+                keys,
+                warnings,
+            }),
+            _ => Err(found),
+        }
+    }
+
+    /// Only where the admin socket is, for `hubctl`: a configuration with
+    /// faults elsewhere must not keep a person from asking the hub.
+    pub fn admin_socket(dir: &Path) -> Result<PathBuf, ConfigFault> {
+        let read = |document: &Document<'_>| {
+            let section = document.root().section("admin");
+            section.optional("socket", "a path", text::<String>)
+        };
+        let socket = peek(dir, read)?.unwrap_or_else(|| settings::DEFAULT_SOCKET.to_owned());
+        Ok(std::path::absolute(dir)
+            .unwrap_or_else(|_| dir.to_owned())
+            .join(socket))
+    }
+
+    /// Only the keys whose policies the hub obeys, for `hubctl`.
+    pub fn trusted_keys(dir: &Path) -> Result<Vec<VerifyingKey>, ConfigFault> {
+        let keys = peek(dir, |document| {
+            settings::trusted_keys(&document.root().section("policy"))
+        })?;
+        Ok(keys.unwrap_or_default())
+    }
+}
+
+/// Reads one value and passes over faults elsewhere.
+fn peek<T>(dir: &Path, read: impl FnOnce(&Document<'_>) -> Option<At<T>>) -> Result<Option<T>, ConfigFault> {
+    let file = Layout::new(dir).config;
+    let first = |mut found: Vec<Fault>| match found.is_empty() {
+        true => ConfigFault::whole(&file, "cannot be read".to_owned()),
+        false => {
+            let fault = found.swap_remove(0);
+            ConfigFault::at(&file, fault.line, fault.message)
+        }
+    };
+    let text = files::read_text(&file, MAX_FILE).map_err(|message| ConfigFault::whole(&file, message))?;
+    let document = Document::parse(&text).map_err(first)?;
+    let value = read(&document);
+    let found = document.into_faults();
+    match found.is_empty() {
+        true => Ok(value.map(|at| at.value)),
+        false => Err(first(found)),
+    }
+}
+
+/// The faults of a configuration that has not been written yet. Files beside
+/// it are not looked at; files that it names elsewhere are.
+pub(crate) fn check_text(text: &str, dir: &Path) -> Vec<ConfigFault> {
+    let layout = Layout::new(dir);
+    let faults = Faults::default();
+    match Document::parse(text) {
+        Ok(document) => {
+            settings::read(&document, &layout, &faults);
+            faults.lines(&layout.config, document.into_faults());
+        }
+        Err(found) => faults.lines(&layout.config, found),
+    }
+    faults.into_parts().0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! The command line of `hubctl`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use hub_protocol::DeviceClass;
+
+use super::client::Client;
+use super::failure::Failure;
+use crate::admin::protocol::MAX_QUEUE_LIMIT;
+use crate::config::Config;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 65 a ledger, policy or receipt does not \
+                          verify, 69 the hub cannot be reached, 78 hubd.toml has faults";
+
+/// Speaks to a running hub, and checks its ledger and policies.
+#[derive(Parser)]
+#[command(name = "hubctl", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    /// The hub's folder; for `ledger`, also a copied ledger folder
+    #[arg(long, global = true, default_value = "/var/lib/hubd")]
+    pub(super) dir: PathBuf,
+    /// The hub's socket, if not the one that hubd.toml names
+    #[arg(long, global = true)]
+    socket: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// How the hub stands
+    Status,
+    /// List devices, enrolled or only seen; block and unblock them
+    Devices {
+        #[command(subcommand)]
+        command: Option<DevicesCommand>,
+    },
+    /// Make a one-time enrolment code for a device
+    Enrol {
+        /// What the device is: mpos, softpos or terminal. Its limits depend on
+        /// it, so the device does not choose; softpos has the strictest
+        #[arg(long, default_value = "softpos")]
+        class: DeviceClass,
+    },
+    /// What waits to be sent to the gateway
+    Queue {
+        #[command(subcommand)]
+        command: Option<QueueCommand>,
+    },
+    /// Sign, check and install policies
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Check the ledger's files, without the hub
+    Ledger {
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum DevicesCommand {
+    /// List devices
+    List,
+    /// Block a device: its connections end and it cannot come back
+    Block {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
+    /// Take a device's block away
+    Unblock {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum QueueCommand {
+    /// List what waits, oldest first
+    List {
+        /// The most items to list
+        #[arg(long, default_value_t = super::queue::DEFAULT_LIMIT, value_parser = limit)]
+        limit: usize,
+    },
+    /// Send what waits now, and watch until all is sent
+    Drain {
+        /// How long to watch, such as "90s" or "10m"
+        #[arg(long, default_value = "10m", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Put a parked payment back into the queue
+    Release {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Check a policy and sign it
+    Sign {
+        /// The private key (0600): 64 hex digits
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The policy as written (TOML)
+        #[arg(value_name = "POLICY.toml")]
+        policy: PathBuf,
+        /// Where the signed policy goes
+        out: PathBuf,
+    },
+    /// Check a policy, as written (TOML) or signed, and show what it allows
+    Check {
+        /// The policy
+        file: PathBuf,
+        /// A key to trust, 64 hex digits or a file that holds them, instead
+        /// of those in hubd.toml; may be given again
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+    },
+    /// Put a signed policy in force
+    Install {
+        /// The signed policy
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum LedgerCommand {
+    /// Check every entry, signature and link of the ledger
+    Verify {
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
+        /// A receipt that a device holds; may be given again. A ledger cut
+        /// off below it does not verify
+        #[arg(long, value_name = "FILE")]
+        receipt: Vec<PathBuf>,
+    },
+    /// Write out what can still be read of a damaged ledger, one JSON object
+    /// an entry
+    Salvage {
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
+        /// A new file
+        out: PathBuf,
+    },
+}
+
+impl Cli {
+    /// Finds the hub's socket and connects.
+    pub(super) fn connect(&self) -> Result<Client, Failure> {
+        let socket = match &self.socket {
+            Some(socket) => socket.clone(),
+            None => Config::admin_socket(&self.dir).map_err(|fault| {
+                Failure::Config(format!(
+                    "{fault}; name the hub's folder by --dir, or its --socket"
+                ))
+            })?,
+        };
+        Client::connect(&socket)
+    }
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=MAX_QUEUE_LIMIT).contains(limit))
+        .ok_or_else(|| format!("a whole number from 1 to {MAX_QUEUE_LIMIT} expected"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| "a duration such as \"90s\" or \"10m\" expected".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_and_dir_may_stand_anywhere() {
+        for line in [
+            "hubctl --json --dir /d status",
+            "hubctl status --json --dir /d",
+            "hubctl queue --json list --dir /d",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.json && cli.dir == std::path::Path::new("/d"), "{line}");
+        }
+    }
+}

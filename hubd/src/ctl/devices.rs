@@ -1,0 +1,185 @@
+//! `hubctl devices` and `hubctl enrol`.
+
+use serde::Serialize;
+
+use super::client::Client;
+use super::failure::Failure;
+use super::output::{Output, table};
+use super::show::{ago, instant, short, span};
+use hub_protocol::DeviceClass;
+
+use crate::admin::protocol::{Answer, DeviceReport, EnrolReport, Request};
+use crate::clock;
+
+#[derive(Serialize)]
+struct DeviceList {
+    devices: Vec<DeviceReport>,
+}
+
+#[derive(Serialize)]
+struct Blocked<'a> {
+    device: &'a str,
+    blocked: bool,
+}
+
+pub(super) fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+    let list = DeviceList {
+        devices: ask(client)?,
+    };
+    output.print(&list, || listed(&list.devices, clock::wall_ms()))
+}
+
+pub(super) fn set_blocked(client: &Client, output: &Output, id: &str, blocked: bool) -> Result<(), Failure> {
+    let devices = ask(client)?;
+    let device = find(&devices, id)?;
+    let request = if blocked {
+        Request::Block {
+            device: device.id.clone(),
+        }
+    } else {
+        Request::Unblock {
+            device: device.id.clone(),
+        }
+    };
+    match client.ask(&request)? {
+        Answer::Done => output.print(
+            &Blocked {
+                device: &device.id,
+                blocked,
+            },
+            || {
+                let done = if blocked { "blocked" } else { "may pay again" };
+                format!("{} ({}) {done}", device.name, short(&device.id))
+            },
+        ),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+pub(super) fn enrol(client: &Client, output: &Output, class: DeviceClass) -> Result<(), Failure> {
+    match client.ask(&Request::Enrol {
+        class: class.to_string(),
+    })? {
+        Answer::Enrol(code) => output.print(&code, || instructions(&code)),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+fn ask(client: &Client) -> Result<Vec<DeviceReport>, Failure> {
+    match client.ask(&Request::Devices)? {
+        Answer::Devices { devices } => Ok(devices),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+/// The one enrolled device whose id begins so.
+fn find<'d>(devices: &'d [DeviceReport], prefix: &str) -> Result<&'d DeviceReport, Failure> {
+    let prefix = prefix.to_ascii_lowercase();
+    let mut found = devices
+        .iter()
+        .filter(|device| device.enrolled && !prefix.is_empty() && device.id.starts_with(&prefix));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(Failure::Refused(format!(
+            "no enrolled device has an id that begins with {prefix:?}; `hubctl devices` lists them"
+        ))),
+        (Some(one), Some(two)) => Err(Failure::Refused(format!(
+            "more than one device has an id that begins with {prefix:?}: {} ({}), {} ({}); give more digits",
+            short(&one.id),
+            one.name,
+            short(&two.id),
+            two.name
+        ))),
+    }
+}
+
+fn listed(devices: &[DeviceReport], now: u64) -> String {
+    if devices.is_empty() {
+        return "No device is enrolled and none was seen. `hubctl enrol` makes a code for one.".to_owned();
+    }
+    let mut table = table(["Id", "Name", "Class", "State", "Seen", "Addresses"]);
+    for device in devices {
+        let state = match (device.enrolled, device.blocked, device.connected) {
+            (false, ..) => "not enrolled",
+            (true, true, _) => "blocked",
+            (true, false, true) => "connected",
+            (true, false, false) => "enrolled",
+        };
+        let seen = device
+            .seen_ms
+            .map_or_else(|| "-".to_owned(), |seen| ago(seen, now));
+        table.add_row([
+            short(&device.id),
+            &device.name,
+            &device.class,
+            state,
+            &seen,
+            &device.addresses.join(", "),
+        ]);
+    }
+    table.to_string()
+}
+
+fn instructions(code: &EnrolReport) -> String {
+    let EnrolReport {
+        code: text,
+        enrol_addresses,
+        class,
+        ..
+    } = code;
+    let until = instant(code.expires_ms);
+    let valid = span(code.valid_seconds);
+    let addresses = enrol_addresses.join(", ");
+    format!(
+        "Code d'enrôlement, à usage unique, pour un appareil {class}, valable {valid} (jusqu'à {until}) :\n\n    {text}\n\n\
+         À faire : reliez l'appareil au réseau du magasin, ouvrez son application de paiement, choisissez\n\
+         « Enrôler » et saisissez ou scannez le code. L'appareil joint le hub à l'adresse {addresses}.\n\
+         Vérifiez ensuite avec `hubctl devices`. Ne montrez ce code à personne d'autre.\n\n\
+         Enrolment code, good once, for a device of class {class}, for {valid} (until {until}): the text above.\n\n\
+         What to do: bring the device into the shop's network, open its payment application, choose\n\
+         \"Enrol\" and type or scan the code. The device reaches the hub at {addresses}.\n\
+         Then check with `hubctl devices`. Show this code to nobody else.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: &str, enrolled: bool) -> DeviceReport {
+        DeviceReport {
+            id: id.to_owned(),
+            name: format!("Caisse {id}"),
+            enrolled,
+            ..DeviceReport::default()
+        }
+    }
+
+    #[test]
+    fn a_device_is_found_by_the_digits_that_tell_it_from_the_others() {
+        let devices = [device("ab12", true), device("ab34", true), device("cd56", false)];
+        assert_eq!(find(&devices, "AB1").unwrap().id, "ab12");
+        assert_eq!(find(&devices, "ab34").unwrap().id, "ab34");
+        for (prefix, expected) in [
+            ("ab", "more than one"),
+            ("cd", "no enrolled"),
+            ("", "no enrolled"),
+        ] {
+            let failure = find(&devices, prefix).unwrap_err();
+            assert!(failure.to_string().contains(expected), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_enrolment_code_is_explained_in_french_first_and_then_in_english() {
+        let text = instructions(&EnrolReport {
+            code: "HUB1-ABC".to_owned(),
+            valid_seconds: 600,
+            enrol_addresses: vec!["192.0.2.10:7412".to_owned()],
+            ..EnrolReport::default()
+        });
+        let french = text.find("Code d'enrôlement").unwrap();
+        assert!(french < text.find("Enrolment code").unwrap());
+        assert!(text.contains("    HUB1-ABC\n") && text.contains("10m") && text.contains("192.0.2.10:7412"));
+    }
+}

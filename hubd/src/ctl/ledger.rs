@@ -1,0 +1,313 @@
+//! `hubctl ledger`: on the hub's own folder or on copied files.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::VerifyingKey;
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::{Digest, Receipt, cbor};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::output::Output;
+use super::policy::{public_key, read_at_most};
+use crate::config::Layout;
+use crate::ledger::{self, Fault, Gap, LedgerError, Progress};
+
+/// The largest receipt file, in bytes: a frame, in base64.
+const MAX_RECEIPT: u64 = 24 * 1024;
+
+/// Where the journal and the key to check it with are.
+struct Place {
+    ledger: PathBuf,
+    key: VerifyingKey,
+}
+
+/// What a verification found.
+#[derive(Serialize)]
+struct Verified {
+    verified: bool,
+    ledger: PathBuf,
+    hub_id: Option<String>,
+    segments: usize,
+    entries: u64,
+    /// SHA-256 over the last entry; to be compared with what is known from
+    /// elsewhere.
+    last_digest: String,
+    /// How many entries of each kind.
+    kinds: BTreeMap<&'static str, u64>,
+    broken: Option<BrokenPlace>,
+    receipts: Vec<ReceiptFound>,
+}
+
+/// The first place that does not verify.
+#[derive(Serialize)]
+struct BrokenPlace {
+    file: String,
+    offset: u64,
+    sequence: u64,
+    fault: String,
+}
+
+#[derive(Serialize)]
+struct ReceiptFound {
+    file: PathBuf,
+    sequence: Option<u64>,
+    present: bool,
+    finding: String,
+}
+
+#[derive(Serialize)]
+struct Salvaged<'a> {
+    out: &'a Path,
+    entries: u64,
+    signed: u64,
+    gaps: Vec<Gap>,
+}
+
+pub(super) fn verify(
+    output: &Output,
+    dir: &Path,
+    key: Option<&str>,
+    receipts: &[PathBuf],
+) -> Result<(), Failure> {
+    let place = place(dir, key)?;
+    let mut held = receipts
+        .iter()
+        .map(|file| Held::read(&place, file))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut by_sequence: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (number, held) in held.iter().enumerate() {
+        if let Some(receipt) = &held.receipt {
+            by_sequence.entry(receipt.sequence).or_default().push(number);
+        }
+    }
+    let bar = progress(output);
+    // One pass for the ledger and all receipts.
+    let report = ledger::verify_each(
+        &place.ledger,
+        &place.key,
+        &mut |head| {
+            for number in by_sequence.get(&head.sequence).into_iter().flatten() {
+                held[*number].found = Some(head.digest);
+            }
+        },
+        &mut |progress: Progress| {
+            bar.set_length(progress.of_segments as u64);
+            bar.set_position(progress.segments as u64);
+            bar.set_message(progress.entries.to_string());
+        },
+    )
+    .map_err(unreadable)?;
+    bar.finish_and_clear();
+    let receipts: Vec<ReceiptFound> = held
+        .into_iter()
+        .map(|held| held.finding(report.head.sequence))
+        .collect();
+    let torn = report
+        .broken
+        .as_ref()
+        .is_some_and(|broken| matches!(broken.fault, Fault::TornTail { .. }));
+    let verified = Verified {
+        verified: report.broken.is_none() && receipts.iter().all(|receipt| receipt.present),
+        ledger: place.ledger,
+        hub_id: report.hub.map(|hub| hub.to_string()),
+        segments: report.segments,
+        entries: report.entries,
+        last_digest: report.head.digest.to_string(),
+        kinds: report.kinds,
+        broken: report.broken.map(|broken| BrokenPlace {
+            file: broken.file,
+            offset: broken.offset,
+            sequence: broken.sequence,
+            fault: broken.fault.to_string(),
+        }),
+        receipts,
+    };
+    output.print(&verified, || described(&verified))?;
+    match &verified.broken {
+        _ if verified.verified => Ok(()),
+        Some(broken) => Err(Failure::Unverified(format!(
+            "the first entry that does not verify is {} ({}, byte {}: {}){}",
+            broken.sequence,
+            broken.file,
+            broken.offset,
+            broken.fault,
+            if torn {
+                "; a hub that is running writes there: verify a copy, or stop it first"
+            } else {
+                ""
+            }
+        ))),
+        None => Err(Failure::Unverified(
+            "the ledger does not hold every receipt: its end was cut off, or it was rewritten".to_owned(),
+        )),
+    }
+}
+
+/// Writes what can be read as lines of JSON to a new file.
+pub(super) fn salvage(output: &Output, dir: &Path, key: Option<&str>, out: &Path) -> Result<(), Failure> {
+    let place = place(dir, key)?;
+    let failed = |error: std::io::Error| Failure::file(out, "write", error);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(out)
+        .map(BufWriter::new)
+        .map_err(failed)?;
+    let report = ledger::salvage(&place.ledger, &place.key, &mut file).map_err(unreadable)?;
+    file.flush()
+        .and_then(|()| file.get_ref().sync_all())
+        .map_err(failed)?;
+    let salvaged = Salvaged {
+        out,
+        entries: report.entries,
+        signed: report.signed,
+        gaps: report.gaps,
+    };
+    output.print(&salvaged, || {
+        let mut text = format!(
+            "{} entries in {}, {} of them with a good signature\n",
+            salvaged.entries,
+            out.display(),
+            salvaged.signed
+        );
+        for gap in &salvaged.gaps {
+            let until = gap
+                .before_sequence
+                .map_or_else(|| "the end".to_owned(), |next| format!("entry {next}"));
+            text += &format!(
+                "gap between entry {} and {until} ({}, byte {}, {} bytes)\n",
+                gap.after_sequence, gap.file, gap.offset, gap.bytes
+            );
+        }
+        text
+    })
+}
+
+/// `dir` is a hub's folder, or a ledger folder copied from one.
+fn place(dir: &Path, key: Option<&str>) -> Result<Place, Failure> {
+    let layout = Layout::new(dir);
+    let key = match key {
+        Some(key) => public_key(key)?,
+        None if layout.signing_public.is_file() => public_key(&layout.signing_public.display().to_string())?,
+        None => {
+            return Err(Failure::Usage(format!(
+                "{} does not exist; give the hub's public key by --key",
+                layout.signing_public.display()
+            )));
+        }
+    };
+    let ledger = if layout.ledger.is_dir() {
+        layout.ledger
+    } else {
+        dir.to_owned()
+    };
+    Ok(Place { ledger, key })
+}
+
+fn unreadable(error: LedgerError) -> Failure {
+    match error {
+        LedgerError::Damaged(broken) => Failure::Unverified(broken.to_string()),
+        error => Failure::Refused(error.to_string()),
+    }
+}
+
+/// A receipt that somebody holds against the ledger.
+struct Held {
+    file: PathBuf,
+    /// `None`: not signed by this hub.
+    receipt: Option<Receipt>,
+    /// The digest of the entry that stands at its place.
+    found: Option<Digest>,
+}
+
+impl Held {
+    fn read(place: &Place, file: &Path) -> Result<Self, Failure> {
+        let receipt = read_receipt(&read_at_most(file, MAX_RECEIPT)?, &place.key);
+        Ok(Self {
+            file: file.to_owned(),
+            receipt,
+            found: None,
+        })
+    }
+
+    /// What the verified entries, the last of them `last`, say to it.
+    fn finding(self, last: u64) -> ReceiptFound {
+        let sequence = self.receipt.as_ref().map(|receipt| receipt.sequence);
+        let present = self
+            .receipt
+            .as_ref()
+            .is_some_and(|receipt| self.found == Some(receipt.entry_digest));
+        let finding = match (sequence, self.found) {
+            (None, _) => "is not a receipt that this hub signed".to_owned(),
+            (Some(sequence), None) => {
+                format!(
+                    "is entry {sequence}, and what verifies ends at {last}: the end was cut off or is damaged"
+                )
+            }
+            (Some(sequence), Some(_)) if present => format!("is entry {sequence}"),
+            (Some(sequence), Some(_)) => {
+                format!("is entry {sequence}, and another entry stands there: the ledger was rewritten")
+            }
+        };
+        ReceiptFound {
+            file: self.file,
+            sequence,
+            present,
+            finding,
+        }
+    }
+}
+
+/// A signed receipt as it came over the wire, or that in base64.
+fn read_receipt(bytes: &[u8], key: &VerifyingKey) -> Option<Receipt> {
+    let decoded = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| STANDARD.decode(text.trim()).ok());
+    let signed = decoded.as_deref().unwrap_or(bytes);
+    let payload = cose::verify(signed, ObjectType::Receipt, key).ok()?;
+    cbor::decode(&payload).ok()
+}
+
+fn progress(output: &Output) -> ProgressBar {
+    if !output.watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0);
+    match ProgressStyle::with_template("{pos} of {len} files [{wide_bar}] {msg} entries") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn described(report: &Verified) -> String {
+    let mut text = format!(
+        "{}: {} entries in {} files, {}\n",
+        report.ledger.display(),
+        report.entries,
+        report.segments,
+        match &report.broken {
+            None => "every signature and link is good",
+            Some(_) => "good up to there",
+        }
+    );
+    if let Some(hub) = &report.hub_id {
+        text += &format!(
+            "hub {hub}\nlast entry {} {}\n",
+            report.entries, report.last_digest
+        );
+    }
+    for (kind, count) in &report.kinds {
+        text += &format!("  {count:>9} {kind}\n");
+    }
+    for receipt in &report.receipts {
+        text += &format!("receipt {} {}\n", receipt.file.display(), receipt.finding);
+    }
+    text
+}

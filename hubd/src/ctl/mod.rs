@@ -1,0 +1,71 @@
+//! The commands of `hubctl`.
+//!
+//! Every command prints for people, or one JSON object with `--json`. What a
+//! running hub is asked goes through [`client`]; `policy sign`, `policy
+//! check` and `ledger` work on files, without any hub.
+
+mod cli;
+pub mod client;
+mod devices;
+mod failure;
+mod ledger;
+mod output;
+mod policy;
+mod queue;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand};
+pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
+use output::Output;
+
+/// Parses the command line, does what it says and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match run(&cli, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Status => queue::status(&cli.connect()?, output),
+        Command::Devices { command } => {
+            let client = &cli.connect()?;
+            match command {
+                None | Some(DevicesCommand::List) => devices::list(client, output),
+                Some(DevicesCommand::Block { id }) => devices::set_blocked(client, output, id, true),
+                Some(DevicesCommand::Unblock { id }) => devices::set_blocked(client, output, id, false),
+            }
+        }
+        Command::Enrol { class } => devices::enrol(&cli.connect()?, output, *class),
+        Command::Queue { command } => {
+            let client = &cli.connect()?;
+            match command {
+                None => queue::list(client, output, queue::DEFAULT_LIMIT),
+                Some(QueueCommand::List { limit }) => queue::list(client, output, *limit),
+                Some(QueueCommand::Drain { timeout }) => queue::drain(client, output, *timeout),
+                Some(QueueCommand::Release { id }) => queue::release(client, output, id),
+            }
+        }
+        Command::Policy { command } => match command {
+            PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
+            PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),
+            PolicyCommand::Install { file } => policy::install(&cli.connect()?, output, file),
+        },
+        Command::Ledger { command } => match command {
+            LedgerCommand::Verify { key, receipt } => {
+                ledger::verify(output, &cli.dir, key.as_deref(), receipt)
+            }
+            LedgerCommand::Salvage { out, key } => ledger::salvage(output, &cli.dir, key.as_deref(), out),
+        },
+    }
+}

@@ -1,0 +1,318 @@
+//! `hubctl status` and `hubctl queue`.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::client::Client;
+use super::failure::Failure;
+use super::output::{Output, table};
+use super::show::{Language, ago, amount, instant, short, span};
+use crate::admin::protocol::{Answer, MAX_QUEUE_LIMIT, QueueItem, QueueReport, Request, StatusReport};
+use crate::clock;
+
+/// How many items are listed unless told otherwise.
+pub(super) const DEFAULT_LIMIT: usize = 100;
+
+/// How often a drain looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Serialize)]
+struct Drained {
+    drained: bool,
+    sent: usize,
+    remaining: usize,
+    parked: usize,
+}
+
+#[derive(Serialize)]
+struct Released<'a> {
+    payment_id: &'a str,
+}
+
+pub(super) fn status(client: &Client, output: &Output) -> Result<(), Failure> {
+    match client.ask(&Request::Status)? {
+        Answer::Status(report) => output.print(&report, || standing(&report, Language::of_environment())),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+pub(super) fn list(client: &Client, output: &Output, limit: usize) -> Result<(), Failure> {
+    let queue = ask(client, limit)?;
+    output.print(&queue, || {
+        listed(&queue, clock::wall_ms(), Language::of_environment())
+    })
+}
+
+pub(super) fn release(client: &Client, output: &Output, id: &str) -> Result<(), Failure> {
+    let queue = ask(client, MAX_QUEUE_LIMIT)?;
+    let payment_id = find(&queue, id)?;
+    match client.ask(&Request::Release {
+        payment_id: payment_id.clone(),
+    })? {
+        Answer::Done => output.print(
+            &Released {
+                payment_id: &payment_id,
+            },
+            || format!("{payment_id} is back in the queue"),
+        ),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+/// Asks for a drain and watches until nothing is left that can be sent.
+pub(super) fn drain(client: &Client, output: &Output, timeout: Duration) -> Result<(), Failure> {
+    let waiting = |queue: &QueueReport| queue.total.saturating_sub(queue.parked);
+    let began = clock::monotonic_ms();
+    let first = ask(client, 1)?;
+    match client.ask(&Request::Drain)? {
+        Answer::Done => {}
+        other => return Err(Client::unexpected(&other)),
+    }
+    let mut most = waiting(&first);
+    let bar = progress(output, most);
+    let mut queue = first;
+    while waiting(&queue) > 0 && Duration::from_millis(clock::monotonic_ms().saturating_sub(began)) < timeout
+    {
+        sleep(LOOK);
+        queue = ask(client, 1)?;
+        // The shop goes on selling meanwhile.
+        most = most.max(waiting(&queue));
+        bar.set_length(most as u64);
+        bar.set_position((most - waiting(&queue)) as u64);
+    }
+    bar.finish_and_clear();
+    let result = Drained {
+        drained: waiting(&queue) == 0,
+        sent: most - waiting(&queue),
+        remaining: waiting(&queue),
+        parked: queue.parked,
+    };
+    output.print(&result, || outcome(&result))?;
+    if result.drained {
+        Ok(())
+    } else {
+        let reason = queue.items.iter().find_map(|item| item.last_error.as_deref());
+        Err(Failure::Refused(format!(
+            "{} still wait after {}{}; nothing is lost, the hub goes on trying",
+            result.remaining,
+            span(timeout.as_secs()),
+            reason.map_or_else(String::new, |reason| format!(" ({reason})")),
+        )))
+    }
+}
+
+fn progress(output: &Output, length: usize) -> ProgressBar {
+    if !output.watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("sent {pos} of {len} [{wide_bar}] {per_sec}, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn outcome(result: &Drained) -> String {
+    let parked = match result.parked {
+        0 => String::new(),
+        parked => format!("; {parked} parked and waiting for a person (hubctl queue)"),
+    };
+    match result.remaining {
+        0 => format!("{} sent, nothing left to send{parked}", result.sent),
+        remaining => format!("{} sent, {remaining} left to send{parked}", result.sent),
+    }
+}
+
+fn ask(client: &Client, limit: usize) -> Result<QueueReport, Failure> {
+    match client.ask(&Request::Queue { limit })? {
+        Answer::Queue(queue) => Ok(queue),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+/// The one queued payment whose id begins so; a whole id needs no list.
+fn find(queue: &QueueReport, prefix: &str) -> Result<String, Failure> {
+    let prefix = prefix.to_ascii_lowercase();
+    if prefix.parse::<hub_protocol::PaymentId>().is_ok() {
+        return Ok(prefix);
+    }
+    let mut found = queue
+        .items
+        .iter()
+        .filter(|item| !prefix.is_empty() && item.payment_id.starts_with(&prefix));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one.payment_id.clone()),
+        (None, _) => Err(Failure::Refused(format!(
+            "no payment in the queue has an id that begins with {prefix:?}; `hubctl queue` lists them"
+        ))),
+        (Some(_), Some(_)) => Err(Failure::Refused(format!(
+            "more than one payment has an id that begins with {prefix:?}; give more digits"
+        ))),
+    }
+}
+
+fn listed(queue: &QueueReport, now: u64, language: Language) -> String {
+    if queue.total == 0 {
+        return "Nothing waits to be sent.".to_owned();
+    }
+    let mut table = table([
+        "Payment",
+        "State",
+        "As",
+        "Amount",
+        "Device",
+        "Decided",
+        "Tries",
+        "Next, or why not",
+    ]);
+    for item in &queue.items {
+        table.add_row([
+            item.payment_id.as_str(),
+            &item.state,
+            &item.operation,
+            &amount(item.amount_minor, &item.currency, language),
+            short(&item.device),
+            &ago(item.decided_ms, now),
+            &item.attempts.to_string(),
+            &next(item),
+        ]);
+    }
+    let mut text = format!("{table}\n{} in all, {} parked", queue.total, queue.parked);
+    if queue.items.len() < queue.total {
+        text += &format!("; the first {} are shown (--limit)", queue.items.len());
+    }
+    text
+}
+
+fn next(item: &QueueItem) -> String {
+    let when = match (&item.parked, item.next_try_ms) {
+        (Some(reason), _) => format!("parked: {reason}"),
+        (None, Some(ms)) => format!("in {}", span(ms.div_ceil(1000))),
+        (None, None) => "under way".to_owned(),
+    };
+    match &item.last_error {
+        Some(error) => format!("{when}; {error}"),
+        None => when,
+    }
+}
+
+fn standing(report: &StatusReport, language: Language) -> String {
+    let policy = report.policy.as_ref().map_or_else(
+        || "none: nothing is approved offline".to_owned(),
+        |policy| {
+            let until = policy
+                .expires_ms
+                .map_or_else(String::new, |ms| format!(", until {}", instant(ms)));
+            format!("version {}{until}", policy.version)
+        },
+    );
+    let oldest = report
+        .oldest_unsent_seconds
+        .map_or_else(String::new, |age| format!(", the oldest for {}", span(age)));
+    let clock = if report.clock_suspect {
+        "in doubt: limits are reduced"
+    } else {
+        "good"
+    };
+    let rows = [
+        ("Shop", format!("{} ({})", report.store, report.store_id)),
+        (
+            "Hub",
+            format!("{}, version {}", short(&report.hub_id), report.version),
+        ),
+        ("Running for", span(report.uptime_seconds)),
+        ("Gateway", format!("{} ({})", report.wan, report.wan_reason)),
+        ("Policy", policy),
+        (
+            "Waiting to be sent",
+            format!(
+                "{} payments, {} reversals{oldest}",
+                report.queued, report.reversals_queued
+            ),
+        ),
+        ("Waiting for a person", report.parked.to_string()),
+        (
+            "Offline exposure",
+            format!(
+                "{} in {} approvals in a row",
+                amount(report.exposure_minor, &report.currency, language),
+                report.consecutive
+            ),
+        ),
+        ("Ledger", format!("{} entries", report.ledger_entries)),
+        ("Clock", clock.to_owned()),
+        (
+            "Devices",
+            format!(
+                "{} enrolled, {} connected",
+                report.devices_enrolled, report.devices_connected
+            ),
+        ),
+        (
+            "Listening at",
+            format!(
+                "{} (payments), {} (enrolment)",
+                report.listen, report.enrol_listen
+            ),
+        ),
+    ];
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    for (name, value) in rows {
+        table.add_row([name, &value]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(payment_id: &str) -> QueueItem {
+        QueueItem {
+            payment_id: payment_id.to_owned(),
+            amount_minor: 1250,
+            currency: "EUR".to_owned(),
+            ..QueueItem::default()
+        }
+    }
+
+    #[test]
+    fn a_payment_is_found_by_its_first_digits_or_its_whole_id() {
+        let whole = "00112233-4455-6677-8899-aabbccddeeff";
+        let queue = QueueReport {
+            items: vec![item("01aa"), item("01ab")],
+            total: 2,
+            parked: 0,
+        };
+        assert_eq!(find(&queue, "01AA").unwrap(), "01aa");
+        assert_eq!(find(&queue, whole).unwrap(), whole);
+        assert!(find(&queue, "01").is_err() && find(&queue, "02").is_err() && find(&queue, "").is_err());
+    }
+
+    #[test]
+    fn the_list_shows_amounts_reasons_and_what_is_not_shown() {
+        let parked = QueueItem {
+            parked: Some("gateway-conflict".to_owned()),
+            last_error: Some("other content".to_owned()),
+            ..item("01ab")
+        };
+        let queue = QueueReport {
+            items: vec![item("01aa"), parked],
+            total: 7,
+            parked: 1,
+        };
+        let text = listed(&queue, 60_000, Language::French);
+        for expected in [
+            "12,50 EUR",
+            "under way",
+            "parked: gateway-conflict; other content",
+            "7 in all, 1 parked; the first 2",
+        ] {
+            assert!(text.contains(expected), "{expected} in\n{text}");
+        }
+    }
+}

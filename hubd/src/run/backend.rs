@@ -1,0 +1,217 @@
+//! What operators ask, carried to the hub and its edges.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use hub_core::{OperatorCommand, OperatorReply, Reply};
+use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
+use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+
+use crate::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueReport, StatusReport};
+use crate::admin::{Backend, Operator, Refused};
+use crate::clock;
+use crate::config::{Config, verify_policy};
+use crate::devices::Devices;
+use crate::port::{Ask, HubPort};
+use crate::run::LedgerCounts;
+
+/// Serves the operators of one hub.
+pub(super) struct HubBackend {
+    pub(super) config: Arc<Config>,
+    pub(super) devices: Devices,
+    pub(super) port: HubPort,
+    pub(super) counts: LedgerCounts,
+}
+
+impl HubBackend {
+    async fn operate(&self, operator: String, command: OperatorCommand) -> Result<OperatorReply, Refused> {
+        match self.ask(Ask::Operator { operator, command }).await? {
+            Reply::Operator(OperatorReply::Refused(text)) => Err(Refused::new(text)),
+            Reply::Operator(reply) => Ok(reply),
+            _ => Err(Refused::unavailable("the hub gave an answer to another question")),
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Reply, Refused> {
+        self.port
+            .ask(ask)
+            .await
+            .map_err(|refusal| Refused::unavailable(refusal.text))
+    }
+
+    async fn change(&self, operator: Operator, command: OperatorCommand) -> Result<(), Refused> {
+        self.operate(operator.to_string(), command).await.map(|_| ())
+    }
+}
+
+impl Backend for HubBackend {
+    async fn status(&self) -> Result<StatusReport, Refused> {
+        let reply = self
+            .operate("status".to_owned(), OperatorCommand::Overview)
+            .await?;
+        let OperatorReply::Overview(overview) = reply else {
+            return Err(Refused::unavailable("the hub gave no overview"));
+        };
+        let hub = &self.config.hub;
+        let (journal, vault) = (self.counts.journal.counts(), self.counts.vault.counts());
+        Ok(StatusReport {
+            hub_id: self.config.keys.hub_id.to_string(),
+            store: hub.store.clone(),
+            store_id: hub.store_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: clock::monotonic_ms() / 1000,
+            listen: self.devices.local_addr().to_string(),
+            enrol_listen: self
+                .devices
+                .enrol_addr()
+                .unwrap_or(self.config.devices.enrol_listen)
+                .to_string(),
+            wan: overview.wan.to_string(),
+            wan_reason: overview.wan_reason.to_string(),
+            policy: (overview.policy_version > 0).then_some(PolicyReport {
+                version: overview.policy_version,
+                expires_ms: overview.policy_expires_ms,
+            }),
+            ledger_entries: overview.sequence,
+            ledger_groups: journal.flushes,
+            ledger_flushes: journal.flushes + vault.flushes,
+            queued: overview.queued,
+            parked: overview.parked,
+            reversals_queued: overview.reversals_queued,
+            oldest_unsent_seconds: overview.oldest_unsent_seconds,
+            exposure_minor: overview.exposure_minor,
+            consecutive: overview.consecutive,
+            currency: hub.currency.to_string(),
+            clock_suspect: overview.clock_suspect,
+            devices_enrolled: overview.devices,
+            devices_connected: self.devices.connected().len(),
+        })
+    }
+
+    async fn devices(&self) -> Result<Vec<DeviceReport>, Refused> {
+        let connected = self.devices.connected();
+        let seen = self.devices.seen();
+        let mut enrolled = self.devices.registry().list();
+        enrolled.sort_by(|a, b| a.name.cmp(&b.name).then(a.device.cmp(&b.device)));
+        let mut reports: Vec<DeviceReport> = enrolled
+            .into_iter()
+            .map(|device| {
+                let sighting = seen.iter().find(|seen| seen.enrolled == Some(device.device));
+                DeviceReport {
+                    id: device.device.to_string(),
+                    name: device.name,
+                    class: device.class.to_string(),
+                    model: Some(device.model),
+                    enrolled: true,
+                    blocked: device.blocked,
+                    connected: connected.contains(&device.device),
+                    enrolled_ms: Some(device.enrolled_ms),
+                    seen_ms: sighting.map(|seen| seen.last_seen_ms),
+                    addresses: sighting.map(|seen| texts(&seen.addresses)).unwrap_or_default(),
+                }
+            })
+            .collect();
+        let strangers = seen.iter().filter(|seen| seen.enrolled.is_none());
+        reports.extend(strangers.map(|seen| DeviceReport {
+            id: seen.short_id.clone(),
+            name: seen.instance.clone(),
+            class: seen.class.map(|class| class.to_string()).unwrap_or_default(),
+            seen_ms: Some(seen.last_seen_ms),
+            addresses: texts(&seen.addresses),
+            ..DeviceReport::default()
+        }));
+        Ok(reports)
+    }
+
+    async fn enrol(&self, _operator: Operator, class: DeviceClass) -> Result<EnrolReport, Refused> {
+        // The code itself changes nothing; the enrolment that it leads to is
+        // the ledger's entry.
+        let code = self
+            .devices
+            .issue_code(class)
+            .map_err(|error| Refused::new(error.to_string()))?;
+        Ok(EnrolReport {
+            class: class.to_string(),
+            code: code.to_string(),
+            expires_ms: clock::wall_ms() + CODE_LIFETIME_SECONDS * 1000,
+            valid_seconds: CODE_LIFETIME_SECONDS,
+            hub_id: code.hub.to_string(),
+            enrol_addresses: code.enrol_addresses,
+            addresses: code.addresses,
+        })
+    }
+
+    async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Block(device)).await
+    }
+
+    async fn unblock(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Unblock(device)).await
+    }
+
+    async fn queue(&self, limit: usize) -> Result<QueueReport, Refused> {
+        match self
+            .operate("queue".to_owned(), OperatorCommand::Queue { limit })
+            .await?
+        {
+            OperatorReply::Queue { items, total, parked } => Ok(QueueReport {
+                items: items.into_iter().map(Into::into).collect(),
+                total,
+                parked,
+            }),
+            _ => Err(Refused::unavailable("the hub gave no queue")),
+        }
+    }
+
+    async fn drain(&self, operator: Operator) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Drain).await
+    }
+
+    async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Release(payment)).await
+    }
+
+    async fn install_policy(&self, _operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
+        let source = &self.config.policy;
+        let found =
+            verify_policy(&signed, &source.trusted_keys).map_err(|error| Refused::new(error.to_string()))?;
+        let expires_ms = Some(found.policy.expires_ms);
+        let ask = Ask::Activate {
+            policy: Box::new(found.policy),
+            signed: found.signed,
+            key: found.key,
+        };
+        match self.ask(ask).await? {
+            Reply::PolicyActive { version } => {
+                // The ledger holds the policy in force; the file is for the
+                // next `validate` and for people.
+                if let Err(error) = replace(&source.file, &signed) {
+                    tracing::warn!(file = %source.file.display(), %error, "the policy is in force, but its file could not be written");
+                }
+                Ok(PolicyReport { version, expires_ms })
+            }
+            Reply::Operator(OperatorReply::Refused(text)) => Err(Refused::new(text)),
+            _ => Err(Refused::unavailable("the hub gave an answer to another question")),
+        }
+    }
+}
+
+fn texts(addresses: &[std::net::IpAddr]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+/// Replaces a file as a whole or not at all.
+fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let new = file.with_extension("new");
+    let mut out = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    std::fs::rename(&new, file)
+}

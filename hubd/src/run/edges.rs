@@ -1,0 +1,107 @@
+//! The hub's edges as the hub sees them.
+
+use std::collections::VecDeque;
+
+use hub_core::Forward;
+use hub_core::state::Head;
+use hub_protocol::entry::{WanReason, WanState};
+use hub_protocol::{DeviceId, PaymentId, PaymentStatus, Registration, SealedCard};
+use tokio::sync::mpsc;
+
+use crate::devices::{Devices, HubFacts};
+use crate::hub::{Edges, IndexBatch};
+use crate::ledger::{Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, NotTaken, Stamp};
+
+/// All edges, joined.
+pub(super) struct RealEdges {
+    pub(super) committer: CommitterHandle,
+    pub(super) index: IndexWriterHandle,
+    pub(super) recall: IndexReader,
+    pub(super) orders: mpsc::UnboundedSender<Forward>,
+    pub(super) devices: Devices,
+    pub(super) facts: HubFacts,
+    pub(super) index_gone: bool,
+}
+
+impl Edges for RealEdges {
+    fn append(&mut self, sequence: u64, payload: Vec<u8>, card: Option<(PaymentId, SealedCard)>) -> bool {
+        self.committer
+            .commit(Commit {
+                sequence,
+                payload,
+                sealed_card: card,
+            })
+            .is_ok()
+    }
+
+    fn erase_card(&mut self, payment_id: PaymentId) {
+        // If the committer is gone, opening erases what no payment needs.
+        let _ = self.committer.erase(payment_id);
+    }
+
+    fn forward(&mut self, forward: Forward) {
+        // The receiver ends with the process only.
+        let _ = self.orders.send(forward);
+    }
+
+    fn push_status(&mut self, device: DeviceId, status: PaymentStatus) {
+        self.devices.push_status(&device, status);
+    }
+
+    fn push_policy(&mut self, version: u64) {
+        self.facts.policy_version = version;
+        tracing::info!(version, "policy in force");
+        self.devices.push_policy(version);
+    }
+
+    fn device_changed(&mut self, registration: &Registration, blocked: bool) {
+        tracing::info!(device = %registration.device.short(), name = %registration.name, blocked, "device enrolled or changed");
+        self.devices.apply(registration, blocked);
+    }
+
+    fn wan_changed(&mut self, state: WanState, reason: WanReason) {
+        tracing::warn!(%state, %reason, "connectivity changed");
+        self.facts.wan = state;
+        self.devices.set_facts(self.facts);
+    }
+
+    fn index(&mut self, (changes, head): IndexBatch) -> Option<IndexBatch> {
+        match self.index.try_submit(changes, stamp(head)) {
+            Ok(()) => None,
+            Err(NotTaken::Full(changes, _)) => Some((changes, head)),
+            Err(NotTaken::Stopped) => {
+                if !std::mem::replace(&mut self.index_gone, true) {
+                    tracing::error!("the index falls behind from now on; the next start builds it again");
+                }
+                None
+            }
+        }
+    }
+
+    fn finish(self, last: VecDeque<IndexBatch>) -> bool {
+        // Cards that were still to be destroyed are, before the end is told.
+        let ledger = self.committer.flush_and_stop();
+        for (changes, head) in last {
+            if self.index.submit(changes, stamp(head)).is_err() {
+                break;
+            }
+        }
+        // No money depends on the index.
+        if let Err(damage) = self.index.flush_and_stop() {
+            tracing::error!(%damage, "the index could not be finished");
+        }
+        ledger.is_ok()
+    }
+
+    fn recall(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        self.recall.get(key).map_err(|damage| damage.to_string())
+    }
+}
+
+fn stamp(head: Head) -> Stamp {
+    Stamp {
+        sequence: head.sequence,
+        digest: head.digest,
+        format: INDEX_FORMAT,
+    }
+}

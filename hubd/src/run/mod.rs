@@ -1,0 +1,380 @@
+//! The composition: opens the ledger, starts the edges, runs the hub, stops.
+
+mod backend;
+mod edges;
+mod forward;
+mod opening;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hub_core::{Core, Effect, OperatorCommand, Settings};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, AdminServer};
+use crate::clock;
+use crate::config::{Config, HubKeys};
+use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
+use crate::hub::{Hub, Marks};
+use crate::ledger::{CheckpointSettings, CommitterHandle, DiskCounter, IndexWriterHandle};
+use crate::port::{Ask, HubPort, Message, Tell};
+use crate::upstream::{self, Gateway};
+use backend::HubBackend;
+use edges::RealEdges;
+pub use opening::OpenError;
+
+/// Ended because the ledger or a part of the hub failed: systemd starts it
+/// again, and the state is folded from the ledger (sysexits `EX_IOERR`).
+const EXIT_FAILED: u8 = 74;
+
+/// How long the hub may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Runs a hub until SIGTERM or SIGINT, or until it fails.
+pub fn run(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start threads: {error}")),
+    };
+    let code = match start(&runtime, Arc::new(config)) {
+        Ok(running) => running.until_stopped(&runtime),
+        Err(error) => failed(&format!("{error:#}")),
+    };
+    // Whatever still runs is not waited for: what counts is on disk.
+    runtime.shutdown_background();
+    code
+}
+
+fn failed(text: &str) -> ExitCode {
+    tracing::error!("{text}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// How often the ledger has gone to the disk.
+struct LedgerCounts {
+    journal: DiskCounter,
+    vault: DiskCounter,
+}
+
+/// A hub with all its edges.
+struct Running {
+    port: HubPort,
+    devices: Devices,
+    hub: JoinHandle<bool>,
+    stop_admin: watch::Sender<bool>,
+    /// Says why the hub cannot go on.
+    failure: mpsc::Receiver<String>,
+}
+
+fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
+    let _inside = runtime.enter();
+    let opened = opening::open(&config)?;
+    let (port, messages) = HubPort::new();
+    let (fail, failure) = mpsc::channel(4);
+    let gateway = Arc::new(Gateway::new(gateway_settings(&config))?);
+
+    let registry = Registry::default();
+    for device in opened.state.devices() {
+        registry.apply(&device.registration, device.blocked);
+    }
+    let facts = HubFacts {
+        policy_version: opened.state.store().policy_version,
+        wan: opened.state.store().wan,
+    };
+    let journal = opened.journal.reader();
+    let vault = opened.vault.reader();
+    let recall = opened.index.reader();
+    let marks = Arc::new(Marks::default());
+    let index = IndexWriterHandle::start(
+        opened.index,
+        CheckpointSettings::default(),
+        {
+            let marks = Arc::clone(&marks);
+            move |health| {
+                marks.indexed.store(health.sequence, Ordering::Release);
+                if health.blob_files > 0 {
+                    tracing::error!(
+                        files = health.blob_files,
+                        "the index keeps values outside its file; nothing flushes them"
+                    );
+                }
+            }
+        },
+        // No money depends on the index: it falls behind, and the next start
+        // builds it again.
+        |damage| tracing::error!(%damage, "the index can be written no more"),
+    )?;
+    let counts = LedgerCounts {
+        journal: opened.journal.counter(),
+        vault: opened.vault.counter(),
+    };
+    let committer = CommitterHandle::start(
+        opened.journal,
+        opened.vault,
+        {
+            let (marks, port) = (Arc::clone(&marks), port.clone());
+            move |sequence| {
+                marks.durable.store(sequence, Ordering::Release);
+                port.wake();
+            }
+        },
+        {
+            let fail = fail.clone();
+            move |error| tell_failure(&fail, format!("ledger: {error}"))
+        },
+    )?;
+
+    let (core, effects) = Core::start(
+        core_settings(&config)?,
+        opened.state,
+        opened.torn_bytes,
+        env!("CARGO_PKG_VERSION"),
+        clock::now(),
+    );
+    let devices = Devices::start(
+        devices_settings(&config),
+        device_keys(&config.keys)?,
+        port.clone(),
+        registry,
+    )?;
+    devices.set_facts(facts);
+    let (orders, to_forward) = mpsc::unbounded_channel();
+    let edges = RealEdges {
+        committer,
+        index,
+        recall,
+        orders,
+        devices: devices.clone(),
+        facts,
+        index_gone: false,
+    };
+    let hub = spawn_hub(runtime, (core, effects), edges, messages, marks, fail)?;
+
+    runtime.spawn(forward::forward_all(
+        to_forward,
+        Arc::clone(&gateway),
+        journal,
+        vault,
+        port.clone(),
+    ));
+    runtime.spawn(upstream::probe_loop(
+        gateway,
+        port.clone(),
+        config.gateway.probe_interval,
+    ));
+    runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
+    let stop_admin = serve_operators(runtime, &config, &devices, &port, counts)?;
+    tracing::info!(
+        hub = %config.keys.hub_id.short(), store = %config.hub.store, devices = %devices.local_addr(), "ready"
+    );
+    Ok(Running {
+        port,
+        devices,
+        hub,
+        stop_admin,
+        failure,
+    })
+}
+
+fn tell_failure(fail: &mpsc::Sender<String>, text: String) {
+    tracing::error!("{text}");
+    // Full only if others have failed before: one is enough to end.
+    let _ = fail.try_send(text);
+}
+
+/// The hub's own thread. Whatever ends it ends the process.
+fn spawn_hub(
+    runtime: &Runtime,
+    (core, effects): (Core, Vec<Effect>),
+    edges: RealEdges,
+    messages: mpsc::Receiver<Message>,
+    marks: Arc<Marks>,
+    fail: mpsc::Sender<String>,
+) -> std::io::Result<JoinHandle<bool>> {
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new().name("hub".to_owned()).spawn(move || {
+        // Dropped on the way out of a panic too: the receiver then ends.
+        let fail = fail;
+        let good = Hub::new(core, effects, edges, messages, marks).is_some_and(|hub| hub.run(&handle));
+        if !good {
+            tell_failure(&fail, "the hub cannot go on without its ledger".to_owned());
+        }
+        good
+    })
+}
+
+/// The signed policy in the configured file comes into force if it is newer
+/// than the one in the ledger.
+async fn activate_policy(config: Arc<Config>, port: HubPort) {
+    let Some(present) = config.policy.present.clone() else {
+        return;
+    };
+    let ask = Ask::Activate {
+        policy: Box::new(present.policy),
+        signed: present.signed,
+        key: present.key,
+    };
+    match port.ask(ask).await {
+        Ok(hub_core::Reply::Operator(hub_core::OperatorReply::Refused(text))) => {
+            tracing::warn!(file = %config.policy.file.display(), "the policy in the file is not taken: {text}");
+        }
+        Ok(_) => {}
+        Err(refusal) => tracing::warn!("the policy in the file is not taken: {refusal}"),
+    }
+}
+
+fn serve_operators(
+    runtime: &Runtime,
+    config: &Arc<Config>,
+    devices: &Devices,
+    port: &HubPort,
+    counts: LedgerCounts,
+) -> anyhow::Result<watch::Sender<bool>> {
+    let server = AdminServer::bind(&admin::Settings {
+        socket: config.admin.socket.clone(),
+    })?;
+    let backend = Arc::new(HubBackend {
+        config: Arc::clone(config),
+        devices: devices.clone(),
+        port: port.clone(),
+        counts,
+    });
+    let (stop, mut stopped) = watch::channel(false);
+    runtime.spawn(server.serve(backend, async move {
+        // An error means that the sender is gone: the same.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }));
+    Ok(stop)
+}
+
+impl Running {
+    fn until_stopped(mut self, runtime: &Runtime) -> ExitCode {
+        // Without systemd there is nobody to notify.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        runtime.spawn(watchdog(self.port.clone()));
+        let failed = runtime.block_on(async {
+            tokio::select! {
+                text = self.failure.recv() => Some(text.unwrap_or_else(|| "the hub's thread ended".to_owned())),
+                () = told_to_stop() => None,
+            }
+        });
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        if let Some(text) = failed {
+            // Nothing is answered any more: what is not on disk was not
+            // promised. No tidying up on the strength of a broken disk.
+            return self::failed(&format!("ending: {text}"));
+        }
+        tracing::info!("stopping");
+        runtime.block_on(async {
+            self.port.tell(Tell::Stop).await;
+            self.devices.stop().await;
+        });
+        let _ = self.stop_admin.send(true);
+        let good = runtime.block_on(async {
+            let ended = tokio::task::spawn_blocking(move || self.hub.join());
+            matches!(tokio::time::timeout(STOP_TIMEOUT, ended).await, Ok(Ok(Ok(true))))
+        });
+        runtime.block_on(async { tokio::task::yield_now().await });
+        if good {
+            tracing::info!("stopped; everything is on disk");
+            ExitCode::SUCCESS
+        } else {
+            self::failed("did not stop in good order; the next start folds the ledger again")
+        }
+    }
+}
+
+async fn told_to_stop() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without signals the process can only be killed, which it survives.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Tells systemd that the hub is alive, if the hub's own thread answers.
+async fn watchdog(port: HubPort) {
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(timeout / 3);
+    loop {
+        ticks.tick().await;
+        let ask = Ask::Operator {
+            operator: "watchdog".to_owned(),
+            command: OperatorCommand::Overview,
+        };
+        if matches!(tokio::time::timeout(timeout / 3, port.ask(ask)).await, Ok(Ok(_))) {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn core_settings(config: &Config) -> anyhow::Result<Settings> {
+    let mut settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
+    settings.online_deadline_ms = millis(config.gateway.deadline);
+    settings.max_in_flight = config.gateway.max_in_flight;
+    let mut seed = [0; 8];
+    random(&mut seed)?;
+    settings.seed = u64::from_le_bytes(seed);
+    random(&mut settings.boot)?;
+    Ok(settings)
+}
+
+/// Jitter must differ between hubs, and the boot's name between boots.
+#[allow(clippy::disallowed_methods)] // the core gets its seed here, once
+fn random(bytes: &mut [u8]) -> anyhow::Result<()> {
+    getrandom::fill(bytes).map_err(|error| anyhow::anyhow!("no entropy: {error}"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn gateway_settings(config: &Config) -> upstream::Settings {
+    let gateway = &config.gateway;
+    upstream::Settings {
+        url: gateway.url.to_string(),
+        ca_file: gateway.ca_file.clone(),
+        credential: gateway
+            .credential
+            .as_ref()
+            .map(|credential| credential.to_string()),
+        store_id: config.hub.store_id.clone(),
+        max_in_flight: gateway.max_in_flight,
+        probe_timeout: gateway.deadline,
+    }
+}
+
+fn devices_settings(config: &Config) -> devices::Settings {
+    devices::Settings {
+        store: config.hub.store.clone(),
+        store_id: config.hub.store_id.clone(),
+        listen: config.devices.listen,
+        enrol_listen: config.devices.enrol_listen,
+        advertise: config.devices.advertise.clone(),
+        discovery: config.discovery.enabled.then(|| DiscoverySettings {
+            interfaces: config.discovery.interfaces.clone(),
+        }),
+        ..devices::Settings::default()
+    }
+}
+
+fn device_keys(keys: &HubKeys) -> anyhow::Result<devices::Keys> {
+    let pair = rcgen::KeyPair::try_from(keys.tls_pkcs8.as_slice())?;
+    let pem = zeroize::Zeroizing::new(pair.serialize_pem());
+    Ok(devices::Keys {
+        tls: HubIdentity::from_pem(&pem)?,
+        signing: Arc::new(keys.signing.clone()),
+    })
+}

@@ -1,0 +1,104 @@
+//! The programs as people run them: `hubd init`, `validate`, `run`, and
+//! `hubctl` against a socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may panic
+
+#[path = "cli/dependencies.rs"]
+mod dependencies;
+#[path = "cli/hubctl.rs"]
+mod hubctl;
+#[path = "cli/hubd.rs"]
+mod hubd_command;
+#[path = "cli/ledger.rs"]
+mod ledger;
+#[path = "cli/policy.rs"]
+mod policy;
+#[path = "cli/running.rs"]
+mod running;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const HUBD: &str = env!("CARGO_BIN_EXE_hubd");
+const HUBCTL: &str = env!("CARGO_BIN_EXE_hubctl");
+
+/// What a program said.
+#[derive(Debug)]
+struct Said {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Said {
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("no signal ended it"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> Said {
+    Command::new(program)
+        .args(args)
+        .env_remove("RUST_LOG")
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap()
+        .into()
+}
+
+/// A hub that `hubd init` made.
+struct Hub {
+    _root: TempDir,
+    dir: PathBuf,
+}
+
+impl Hub {
+    fn init(more: &[&str]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("hub");
+        let mut args = vec!["init", "--dir", path(&dir)];
+        args.extend(more);
+        let said = run(HUBD, &args);
+        assert_eq!(said.code, 0, "{said:?}");
+        Self { _root: root, dir }
+    }
+
+    fn hubd(&self, command: &str, more: &[&str]) -> Said {
+        let mut args = vec![command, "--dir", path(&self.dir)];
+        args.extend(more);
+        run(HUBD, &args)
+    }
+
+    fn hubctl(&self, args: &[&str]) -> Said {
+        let mut all = vec!["--dir", path(&self.dir)];
+        all.extend(args);
+        run(HUBCTL, &all)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Replaces text in hubd.toml; it must be there.
+    fn edit(&self, from: &str, to: &str) {
+        let file = self.file("hubd.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from} is not in hubd.toml");
+        std::fs::write(&file, text.replacen(from, to, 1)).unwrap();
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,297 @@
+//! `hubctl` against the real socket server, with a hub made of cardboard.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+use hubd::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueItem, QueueReport, StatusReport};
+use hubd::admin::{AdminServer, Backend, Operator, Refused, Settings};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use super::{Hub, Said, path};
+
+#[derive(Default)]
+struct Cardboard {
+    done: Mutex<Vec<String>>,
+    waiting: AtomicUsize,
+    draining: AtomicUsize,
+}
+
+impl Cardboard {
+    fn note(&self, operator: Operator, text: String) -> Result<(), Refused> {
+        assert_eq!(operator.uid, rustix::process::geteuid().as_raw());
+        self.done.lock().unwrap().push(text);
+        Ok(())
+    }
+}
+
+fn device(id: &str, name: &str, enrolled: bool) -> DeviceReport {
+    DeviceReport {
+        id: id.repeat(32),
+        name: name.to_owned(),
+        class: "mpos".to_owned(),
+        enrolled,
+        ..DeviceReport::default()
+    }
+}
+
+const PAYMENT: &str = "0197aabb-ccdd-7eef-8001-020304050607";
+
+impl Backend for Cardboard {
+    async fn status(&self) -> Result<StatusReport, Refused> {
+        Ok(StatusReport {
+            store: "Épicerie du Port".to_owned(),
+            wan: "offline".to_owned(),
+            wan_reason: "many-failed".to_owned(),
+            exposure_minor: 123_456,
+            currency: "EUR".to_owned(),
+            oldest_unsent_seconds: Some(3_700),
+            ..StatusReport::default()
+        })
+    }
+    async fn devices(&self) -> Result<Vec<DeviceReport>, Refused> {
+        Ok(vec![
+            device("a1", "Caisse 1", true),
+            device("a2", "Caisse 2", true),
+            device("b3", "Inconnu", false),
+        ])
+    }
+    async fn enrol(&self, operator: Operator, class: DeviceClass) -> Result<EnrolReport, Refused> {
+        self.note(operator, format!("enrol {class}"))?;
+        Ok(EnrolReport {
+            code: "HUB1-TEST".to_owned(),
+            valid_seconds: 600,
+            enrol_addresses: vec!["192.0.2.10:7412".to_owned()],
+            ..EnrolReport::default()
+        })
+    }
+    async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.note(operator, format!("block {device}"))
+    }
+    async fn unblock(&self, _: Operator, _: DeviceId) -> Result<(), Refused> {
+        Err(Refused::new("the device is not blocked"))
+    }
+    async fn queue(&self, limit: usize) -> Result<QueueReport, Refused> {
+        // Each look at a draining queue finds one less.
+        if self.draining.load(Ordering::SeqCst) > 0 {
+            let _ = self
+                .waiting
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        }
+        let parked = QueueItem {
+            payment_id: PAYMENT.to_owned(),
+            state: "parked".to_owned(),
+            amount_minor: 1250,
+            currency: "EUR".to_owned(),
+            parked: Some("gateway-conflict".to_owned()),
+            ..QueueItem::default()
+        };
+        Ok(QueueReport {
+            items: vec![parked; limit.min(1)],
+            total: self.waiting.load(Ordering::SeqCst) + 1,
+            parked: 1,
+        })
+    }
+    async fn drain(&self, operator: Operator) -> Result<(), Refused> {
+        if self.waiting.load(Ordering::SeqCst) < 10 {
+            self.draining.store(1, Ordering::SeqCst);
+        }
+        self.note(operator, "drain".to_owned())
+    }
+    async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
+        self.note(operator, format!("release {payment}"))
+    }
+    async fn install_policy(&self, operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
+        self.note(operator, format!("policy of {} bytes", signed.len()))?;
+        Ok(PolicyReport {
+            version: 7,
+            expires_ms: Some(1_767_225_600_000),
+        })
+    }
+}
+
+struct Served {
+    hub: Hub,
+    backend: Arc<Cardboard>,
+    runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Served {
+    fn start(waiting: usize) -> Self {
+        let hub = Hub::init(&[]);
+        let runtime = Runtime::new().unwrap();
+        let backend = Arc::new(Cardboard {
+            waiting: AtomicUsize::new(waiting),
+            ..Cardboard::default()
+        });
+        let (stop, stopped) = oneshot::channel();
+        let settings = Settings {
+            socket: hub.file("hubd.sock"),
+        };
+        let _guard = runtime.enter();
+        let server = AdminServer::bind(&settings).unwrap();
+        runtime.spawn(server.serve(backend.clone(), async {
+            let _ = stopped.await;
+        }));
+        drop(_guard);
+        Self {
+            hub,
+            backend,
+            runtime,
+            stop: Some(stop),
+        }
+    }
+
+    fn ok(&self, args: &[&str]) -> Said {
+        let said = self.hub.hubctl(args);
+        assert_eq!(said.code, 0, "{args:?}: {said:?}");
+        said
+    }
+
+    fn done(&self) -> Vec<String> {
+        std::mem::take(&mut self.backend.done.lock().unwrap())
+    }
+}
+
+#[test]
+fn every_command_answers_people_and_with_json_machines() {
+    let served = Served::start(0);
+    let status = served.ok(&["status"]).stdout;
+    for expected in [
+        "Épicerie du Port",
+        "offline (many-failed)",
+        "1234.56 EUR",
+        "1h 1m 40s",
+        "none: nothing is approved offline",
+    ] {
+        assert!(status.contains(expected), "{expected} in {status}");
+    }
+    assert_eq!(served.ok(&["status", "--json"]).json()["exposure_minor"], 123_456);
+    let devices = served.ok(&["devices"]).stdout;
+    assert!(
+        devices.contains("Caisse 1") && devices.contains("not enrolled"),
+        "{devices}"
+    );
+    assert_eq!(
+        served.ok(&["devices", "list", "--json"]).json()["devices"][2]["enrolled"],
+        false
+    );
+    let enrol = served.ok(&["enrol"]).stdout;
+    assert!(
+        enrol.contains("HUB1-TEST") && enrol.contains("192.0.2.10:7412"),
+        "{enrol}"
+    );
+    assert_eq!(served.ok(&["enrol", "--json"]).json()["code"], "HUB1-TEST");
+    let queue = served.ok(&["queue"]).stdout;
+    assert!(
+        queue.contains("12.50 EUR") && queue.contains("parked: gateway-conflict"),
+        "{queue}"
+    );
+    assert_eq!(
+        served.ok(&["--json", "queue", "list"]).json()["items"][0]["payment_id"],
+        PAYMENT
+    );
+}
+
+#[test]
+fn devices_are_blocked_by_the_digits_that_tell_them_apart() {
+    let served = Served::start(0);
+    let said = served.ok(&["devices", "block", "A1", "--json"]);
+    assert_eq!(said.json()["blocked"], true);
+    assert_eq!(served.done(), [format!("block {}", "a1".repeat(32))]);
+    for (prefix, expected) in [
+        ("a", "more than one device"),
+        ("b3", "no enrolled device"),
+        ("zz", "no enrolled device"),
+    ] {
+        let said = served.hub.hubctl(&["devices", "block", prefix]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.stderr.contains(expected), "{said:?}");
+    }
+    assert!(served.done().is_empty());
+}
+
+#[test]
+fn a_refusal_of_the_hub_exits_with_1_and_says_why() {
+    let served = Served::start(0);
+    let said = served.hub.hubctl(&["devices", "unblock", "a1", "--json"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(said.json()["error"]["message"], "the device is not blocked");
+    assert!(said.stderr.contains("the device is not blocked"), "{said:?}");
+}
+
+#[test]
+fn a_parked_payment_is_released_by_its_first_digits() {
+    let served = Served::start(0);
+    served.ok(&["queue", "release", "0197"]);
+    assert_eq!(served.done(), [format!("release {PAYMENT}")]);
+}
+
+#[test]
+fn a_drain_is_watched_until_only_parked_payments_are_left() {
+    let served = Served::start(3);
+    let said = served.ok(&["queue", "drain", "--json"]);
+    let report = said.json();
+    assert_eq!(report["drained"], true, "{report}");
+    assert_eq!(
+        (report["sent"].as_u64(), report["parked"].as_u64()),
+        (Some(3), Some(1))
+    );
+    assert_eq!(served.done(), ["drain"]);
+}
+
+#[test]
+fn a_drain_that_does_not_end_says_what_is_left_and_exits_with_1() {
+    let served = Served::start(10);
+    let said = served.hub.hubctl(&["queue", "drain", "--timeout", "1s"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(
+        said.stdout.contains("0 sent, 10 left to send; 1 parked"),
+        "{said:?}"
+    );
+    assert!(said.stderr.contains("nothing is lost"), "{said:?}");
+}
+
+#[test]
+fn a_policy_is_installed_as_it_was_signed() {
+    let served = Served::start(0);
+    let file = served.hub.file("policy.cose");
+    let said = served.ok(&["policy", "install", path(&file)]);
+    assert!(
+        said.stdout
+            .contains("version 7 is in force, until 2026-01-01T00:00:00Z"),
+        "{said:?}"
+    );
+    let length = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(served.done(), [format!("policy of {length} bytes")]);
+    let said = served
+        .hub
+        .hubctl(&["policy", "install", path(&served.hub.file("policy.toml"))]);
+    assert_eq!(said.code, 65, "{said:?}");
+    assert!(said.stderr.contains("is not signed"), "{said:?}");
+    assert!(served.done().is_empty());
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_exits_with_69() {
+    let mut served = Served::start(0);
+    served.stop.take().unwrap().send(()).unwrap();
+    drop(served.runtime);
+    let said = served.hub.hubctl(&["status", "--json"]);
+    assert_eq!(said.code, 69, "{said:?}");
+    assert_eq!(said.json()["error"]["code"], "unreachable");
+    let said = super::run(super::HUBCTL, &["status", "--socket", "/nonexistent/hubd.sock"]);
+    assert_eq!(said.code, 69, "{said:?}");
+}
+
+#[test]
+fn a_folder_without_a_configuration_exits_with_78() {
+    let said = super::run(super::HUBCTL, &["--dir", "/nonexistent", "status"]);
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(
+        said.stderr.contains("/nonexistent/hubd.toml: does not exist"),
+        "{said:?}"
+    );
+}

@@ -1,0 +1,227 @@
+//! `hubctl ledger` on a real journal, and on copies of it that were touched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::entry::{ClockQuality, EntryTime};
+use hub_protocol::{Currency, Decision, DeviceId, Digest, Entry, Event, PaymentId, Reason, Receipt, cbor};
+use hubd::config::Config;
+use hubd::ledger::{Head, Journal, JournalOptions};
+
+use super::{HUBCTL, Hub, Said, path, run};
+
+const TIME: EntryTime = EntryTime {
+    wall_ms: 1_767_225_600_000,
+    monotonic_ms: 1,
+    boot: [3; 16],
+    quality: ClockQuality::Synchronised,
+};
+
+/// A hub with a ledger of ten entries, and receipts for the last two.
+struct Kept {
+    hub: Hub,
+    receipts: [PathBuf; 2],
+}
+
+impl Kept {
+    fn new() -> Self {
+        let hub = Hub::init(&[]);
+        let config = Config::load(&hub.dir).unwrap();
+        let options = JournalOptions {
+            segment_bytes: 64 * 1024,
+            create: true,
+        };
+        let signing = config.keys.signing.clone();
+        let (mut journal, _) =
+            Journal::open(&config.layout.ledger, config.keys.hub_id, signing, options).unwrap();
+        let mut heads = Vec::new();
+        for at in 0..10 {
+            let before = journal.head();
+            let entry = Entry {
+                sequence: before.sequence + 1,
+                previous: before.digest,
+                time: TIME,
+                policy_version: 1,
+                event: Event::OperatorActed {
+                    operator: "uid 0".to_owned(),
+                    action: format!("test {at}"),
+                },
+            };
+            heads.push(journal.append(&[entry.encode()]).unwrap());
+        }
+        let receipts = [8, 9].map(|at| {
+            let head: Head = heads[at];
+            let receipt = Receipt {
+                hub: config.keys.hub_id,
+                device: DeviceId([1; 32]),
+                payment_id: PaymentId([2; 16]),
+                request_digest: Digest([3; 32]),
+                amount_minor: 1250,
+                currency: Currency::EUR,
+                decision: Decision::ApprovedOffline,
+                reason: Reason::None,
+                fallback: None,
+                submission: None,
+                gateway: None,
+                sequence: head.sequence,
+                entry_digest: head.digest,
+                time: TIME,
+                policy_version: 1,
+            };
+            let signed = cose::sign(&config.keys.signing, ObjectType::Receipt, &cbor::encode(&receipt));
+            let file = hub.file(&format!("receipt-{at}"));
+            fs::write(&file, signed).unwrap();
+            file
+        });
+        Self { hub, receipts }
+    }
+
+    fn segment(&self) -> PathBuf {
+        let files = fs::read_dir(self.hub.file("ledger")).unwrap();
+        let mut files = files
+            .map(|file| file.unwrap().path())
+            .filter(|file| file.extension().is_some_and(|extension| extension == "seg"));
+        files.next().expect("a segment")
+    }
+
+    fn verify(&self, more: &[&str]) -> Said {
+        let mut args = vec!["ledger", "verify", "--json"];
+        args.extend(more);
+        self.hub.hubctl(&args)
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_whole_ledger_verifies_with_the_receipts_that_devices_hold() {
+    let kept = Kept::new();
+    let [first, second] = &kept.receipts;
+    let said = kept.verify(&["--receipt", path(first), "--receipt", path(second)]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let report = said.json();
+    assert_eq!(
+        (report["verified"].as_bool(), report["entries"].as_u64()),
+        (Some(true), Some(10))
+    );
+    assert_eq!(report["receipts"][1]["sequence"], 10);
+}
+
+#[test]
+fn a_copied_ledger_verifies_with_nothing_but_the_public_key() {
+    let kept = Kept::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copied = elsewhere.path().join("ledger");
+    copy(&kept.hub.file("ledger"), &copied);
+    let public = fs::read_to_string(kept.hub.file("hub-signing.pub")).unwrap();
+    let file = elsewhere.path().join("key");
+    fs::write(&file, &public).unwrap();
+    for key in [public.trim(), path(&file)] {
+        let said = run(
+            HUBCTL,
+            &["ledger", "verify", "--dir", path(&copied), "--key", key],
+        );
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(
+            said.stdout
+                .contains("10 entries in 1 files, every signature and link is good"),
+            "{said:?}"
+        );
+    }
+    let said = run(HUBCTL, &["ledger", "verify", "--dir", path(&copied)]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("--key"), "{said:?}");
+    let stranger = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+    let said = run(
+        HUBCTL,
+        &["ledger", "verify", "--dir", path(&copied), "--key", stranger],
+    );
+    assert_eq!(said.code, 65, "{said:?}");
+}
+
+#[test]
+fn a_flipped_byte_is_found_and_the_entry_named() {
+    let kept = Kept::new();
+    let segment = kept.segment();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"test 4").unwrap();
+    bytes[at + 5] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let said = kept.verify(&[]);
+    assert_eq!(said.code, 65, "{said:?}");
+    assert_eq!(said.json()["broken"]["sequence"], 5, "{said:?}");
+    assert!(
+        said.stderr.contains("the first entry that does not verify is 5"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_receipt_by_another_hub_or_above_the_end_does_not_verify() {
+    let kept = Kept::new();
+    let other = Kept::new();
+    let said = kept.verify(&["--receipt", path(&other.receipts[0])]);
+    assert_eq!(said.code, 65, "{said:?}");
+    assert!(
+        said.stdout.contains("is not a receipt that this hub signed"),
+        "{said:?}"
+    );
+    // The folder as it was before the last entry, put back by somebody.
+    let segment = kept.segment();
+    let mut bytes = fs::read(&segment).unwrap();
+    let last = bytes.windows(6).position(|window| window == b"test 9").unwrap();
+    // Everything behind the commit of entry 9 becomes unwritten space.
+    let earlier = bytes.windows(6).position(|window| window == b"test 8").unwrap();
+    let length = last - earlier;
+    let keep = bytes.len().min(last);
+    let from = (keep - length..keep)
+        .rev()
+        .find(|at| {
+            let mut cut = bytes.clone();
+            cut[*at..].fill(0);
+            fs::write(&segment, &cut).unwrap();
+            kept.verify(&[]).code == 0
+        })
+        .expect("a place at which the ledger is whole again");
+    bytes[from..].fill(0);
+    fs::write(&segment, &bytes).unwrap();
+    assert_eq!(kept.verify(&["--receipt", path(&kept.receipts[0])]).code, 0);
+    let said = kept.verify(&["--receipt", path(&kept.receipts[1])]);
+    assert_eq!(said.code, 65, "{said:?}");
+    assert!(
+        said.stdout
+            .contains("what verifies ends at 9: the end was cut off"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_ledger_is_salvaged() {
+    let kept = Kept::new();
+    let segment = kept.segment();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"test 4").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let out = kept.hub.file("salvaged.jsonl");
+    let said = kept.hub.hubctl(&["ledger", "salvage", path(&out), "--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let report = said.json();
+    assert_eq!(report["entries"], 9, "{report}");
+    assert_eq!(report["gaps"][0]["after_sequence"], 4, "{report}");
+    assert_eq!(fs::read_to_string(&out).unwrap().lines().count(), 9);
+    assert_eq!(
+        fs::read(&segment).unwrap(),
+        bytes,
+        "the ledger itself is not touched"
+    );
+    let again = kept.hub.hubctl(&["ledger", "salvage", path(&out)]);
+    assert_eq!(again.code, 1, "nothing is overwritten: {again:?}");
+}
