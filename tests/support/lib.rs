@@ -1,0 +1,5 @@
+//! What the whole-system tests share: programs, processes, namespaces.
+
+pub mod hub;
+pub mod namespaces;
+pub mod process;
