@@ -14,6 +14,7 @@ use crate::decide::{Situation, decide_offline, objection_always, refuse};
 use crate::effect::{Effect, Forward, Operation, Reply};
 use crate::input::{AttemptId, GatewayAnswer, Ticket};
 use crate::state::{CardKey, PaymentRecord};
+use crate::wan::Evidence;
 
 /// One payment that waits for the gateway.
 #[derive(Debug)]
@@ -241,6 +242,8 @@ impl Core {
             let Some(device) = self.state.payment(&flight.payment_id).map(|p| p.device) else {
                 return;
             };
+            // Not answered in time is a failure now, whatever comes later.
+            self.observe_wan(Evidence::PaymentFailed);
             let record = self.decide_unanswered(device, &flight.request);
             self.conclude(flight.payment_id, device, record, flight.tickets);
             // The attempt is still under way: its answer, if it comes, is the

@@ -313,6 +313,19 @@ fn rule_4_longest_offline_time_runs_while_probes_answer_and_payments_do_not() {
 }
 
 #[test]
+fn payments_that_are_not_answered_in_time_send_the_hub_offline() {
+    let mut shop = Shop::online();
+    for number in 1..=3 {
+        let ticket = shop.send(MPOS, &request(number, 100, &format!("card {number}")));
+        shop.pass(3_000);
+        assert!(shop.receipt(ticket).decision.approved());
+    }
+    assert_eq!(shop.core.state().store().wan, WanState::Offline);
+    let decided_at_once = shop.pay(MPOS, &request(4, 100, "card 4"));
+    assert_eq!(decided_at_once.decision, Decision::ApprovedOffline);
+}
+
+#[test]
 fn every_change_of_connectivity_is_a_ledger_entry() {
     let mut shop = Shop::online();
     let before = shop.disk.len();

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use hub_core::state::Head;
-use hub_protocol::cose::CoseError;
 use hub_protocol::HubId;
+use hub_protocol::cose::CoseError;
 
 /// What is wrong at one place of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
