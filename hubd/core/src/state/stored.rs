@@ -76,7 +76,7 @@ impl State {
     }
 
     /// Ends restoring: `head` is the entry up to which the index holds, and
-    /// `policy` the signed policy that [`StoreRecord::policy_sequence`] names.
+    /// `policy` the signed policy that [`StoreRecord::policy_sequence`](crate::state::StoreRecord::policy_sequence) names.
     pub fn restored(&mut self, head: Head, policy: Option<&[u8]>) {
         self.head = head;
         self.policy = policy.and_then(parse_policy);
