@@ -236,6 +236,12 @@ fn print_summary(config: &Config) -> io::Result<()> {
         config.devices.enrol_listen,
         config.gateway.url
     )?;
+    if config.gateway.credential.is_none() {
+        writeln!(
+            stdout,
+            "note: no [gateway] credential_file; the gateway is called without one"
+        )?;
+    }
     match &config.policy.present {
         Some(present) => writeln!(
             stdout,

@@ -25,6 +25,9 @@ const PENDING: &str = "pending.payment";
 /// The next number of the device's requests.
 const SEQUENCE: &str = "next-sequence";
 
+/// How long the hub may be silent before a person is told.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How a device is used.
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
@@ -201,7 +204,7 @@ fn prepare(options: &DeviceOptions, client: &DeviceClient, pay: &PayOptions) -> 
 
 async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedPayment) -> Result<()> {
     let began = Instant::now();
-    let answer = client.pay(payment).await;
+    let answer = saying_that_it_waits(options, client.pay(payment)).await;
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let path = options.identity.join(PENDING);
     let mut line = json!({
@@ -217,6 +220,7 @@ async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedP
             line["decision"] = json!(receipt.decision.name());
             line["reason"] = json!(receipt.reason.name());
             line["reason_fr"] = json!(receipt.reason.text_fr());
+            line["reason_en"] = json!(receipt.reason.text_en());
             line["fallback"] = json!(receipt.fallback.map(|f| f.name()));
             line["sequence"] = json!(receipt.sequence);
             line["entry_digest"] = json!(receipt.entry_digest.to_string());
@@ -235,6 +239,22 @@ async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedP
     }
     std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     print(&line)
+}
+
+/// A person at the keyboard is told, once, that the hub has not answered yet.
+async fn saying_that_it_waits<T>(options: &DeviceOptions, answer: impl Future<Output = T>) -> T {
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(PATIENCE) => {}
+    }
+    // Only for people; that it cannot be told changes nothing.
+    let _ = writeln!(
+        std::io::stderr(),
+        "no answer from the hub yet; asking again for up to {} s",
+        options.give_up_after.as_secs()
+    );
+    answer.await
 }
 
 fn pending(dir: &Path) -> Result<Option<PreparedPayment>> {

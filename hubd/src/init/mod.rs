@@ -309,7 +309,9 @@ fn next_steps(dir: &Path, options: &InitOptions) -> Vec<String> {
     ));
     steps.push(format!("check it: hubd validate --dir {dir}"));
     steps.push(format!("start it: hubd run --dir {dir}"));
-    steps.push(format!("enrol a device: hubctl --dir {dir} enrol"));
+    steps.push(format!(
+        "enrol a device: hubctl --dir {dir} enrol --class terminal"
+    ));
     steps.push(format!(
         "before the shop opens, replace the sample policy by headquarters' own: put their key into [policy] \
          trusted_keys, take the local one out, delete {dir}/keys/policy-local.key, and hubctl policy install"

@@ -267,15 +267,15 @@ impl Drop for RunningGateway {
 pub async fn run(options: GatewayOptions) -> anyhow::Result<()> {
     let gateway = Gateway::start(options).await?;
     let mut out = io::stdout();
-    writeln!(out, "gateway     {}", gateway.url())?;
-    writeln!(out, "ca_file     {}", gateway.ca_pem_path().display())?;
+    writeln!(out, "gateway          {}", gateway.url())?;
+    writeln!(out, "ca_file          {}", gateway.ca_pem_path().display())?;
     writeln!(
         out,
-        "credential  {}",
+        "credential_file  {}",
         gateway.dir().join("gateway.credential").display()
     )?;
     if let Some(control) = gateway.control_url() {
-        writeln!(out, "control     {control}")?;
+        writeln!(out, "control          {control}")?;
     }
     out.flush()?;
     tokio::signal::ctrl_c().await?;
