@@ -187,6 +187,7 @@ impl<E: Edges> Hub<E> {
                         answer,
                         latency_ms,
                     },
+                    Tell::SpreadAsked { window_ms } => Input::SpreadAsked { window_ms },
                     Tell::Probe(probe) => Input::Probe(probe),
                     Tell::Stop => Input::Stop,
                     Tell::Wake => Input::Tick,

@@ -78,6 +78,11 @@ pub enum Tell {
         /// How long it took.
         latency_ms: u64,
     },
+    /// The gateway asks that first contact after an outage be spread.
+    SpreadAsked {
+        /// Over this window, in milliseconds.
+        window_ms: u64,
+    },
     /// A probe came back.
     Probe(Probe),
     /// Stop accepting, finish, and end.

@@ -271,6 +271,32 @@ pub enum Event {
         #[n(2)]
         operator: String,
     },
+    /// The issuer declined a payment that was decided offline, and its
+    /// scheme's rules allow another presentation.
+    #[n(17)]
+    #[cbor(map)]
+    PaymentRetryScheduled {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// The gateway's word on this presentation.
+        #[n(2)]
+        gateway: GatewayResult,
+        /// Which presentation was declined, from 1.
+        #[n(3)]
+        presentation: u32,
+        /// Not presented again before this, milliseconds since 1970 UTC.
+        #[n(4)]
+        due_ms: u64,
+    },
+    /// A declined payment is due and goes back into the queue.
+    #[n(18)]
+    #[cbor(map)]
+    PaymentRetryDue {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+    },
     /// A device was enrolled.
     #[n(20)]
     #[cbor(map)]
@@ -359,6 +385,8 @@ impl Event {
             Self::PaymentReversed { .. } => 14,
             Self::PaymentParked { .. } => 15,
             Self::PaymentReleased { .. } => 16,
+            Self::PaymentRetryScheduled { .. } => 17,
+            Self::PaymentRetryDue { .. } => 18,
             Self::DeviceEnrolled { .. } => 20,
             Self::DeviceBlocked { .. } => 21,
             Self::PolicyActivated { .. } => 30,
@@ -380,6 +408,8 @@ impl Event {
             Self::PaymentReversed { .. } => "payment-reversed",
             Self::PaymentParked { .. } => "payment-parked",
             Self::PaymentReleased { .. } => "payment-released",
+            Self::PaymentRetryScheduled { .. } => "payment-retry-scheduled",
+            Self::PaymentRetryDue { .. } => "payment-retry-due",
             Self::DeviceEnrolled { .. } => "device-enrolled",
             Self::DeviceBlocked { .. } => "device-blocked",
             Self::PolicyActivated { .. } => "policy-activated",
@@ -398,7 +428,9 @@ impl Event {
             | Self::PaymentVoided { payment_id, .. }
             | Self::PaymentReversed { payment_id, .. }
             | Self::PaymentParked { payment_id, .. }
-            | Self::PaymentReleased { payment_id, .. } => Some(*payment_id),
+            | Self::PaymentReleased { payment_id, .. }
+            | Self::PaymentRetryScheduled { payment_id, .. }
+            | Self::PaymentRetryDue { payment_id } => Some(*payment_id),
             _ => None,
         }
     }

@@ -17,6 +17,9 @@ codes! {
         CurrencyNotAccepted = 130, "currency-not-accepted";
         /// The gateway, online, said no.
         GatewayDeclined = 150, "gateway-declined";
+        /// The device voided the payment before it was answered; what may
+        /// have reached the gateway is being reversed.
+        Cancelled = 155, "cancelled";
         /// The device stopped asking before an answer was found; what may
         /// have reached the gateway is being reversed.
         Abandoned = 160, "abandoned";
@@ -101,6 +104,7 @@ impl Reason {
             }
             Self::CurrencyNotAccepted => "Devise non acceptée. Encaissez dans la devise du magasin.",
             Self::GatewayDeclined => "Paiement refusé par la banque. Demandez un autre moyen de paiement.",
+            Self::Cancelled => "Paiement annulé avant la réponse. Rien n’est encaissé.",
             Self::Abandoned => "Paiement interrompu et annulé. Recommencez.",
             Self::QueueFull => "Trop de paiements en attente d’envoi. Demandez un autre moyen de paiement.",
             Self::NoPolicy => {
@@ -169,6 +173,7 @@ impl Reason {
             Self::DeviceBlocked => "This device is blocked. Use another device and tell the manager.",
             Self::CurrencyNotAccepted => "Currency not accepted. Charge in the shop's currency.",
             Self::GatewayDeclined => "Declined by the bank. Ask for another means of payment.",
+            Self::Cancelled => "The payment was cancelled before its answer. Nothing is charged.",
             Self::Abandoned => "The payment was interrupted and cancelled. Start again.",
             Self::QueueFull => "Too many payments wait to be sent. Ask for another means of payment.",
             Self::NoPolicy => {

@@ -7,11 +7,14 @@ use hub_protocol::entry::{Entry, Event, WanState};
 use hub_protocol::{Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard};
 
 use crate::clock::{Clock, ClockChange};
+use crate::contact::Contacts;
 use crate::effect::{Effect, Reply};
 use crate::input::{AttemptId, Input, Now, Probe, Ticket};
 use crate::online::OnlineFlights;
+use crate::pacing::Pacing;
 use crate::queue::Queue;
 use crate::random::Random;
+use crate::retry::Retries;
 use crate::state::State;
 use crate::wan::{Evidence, Wan, WanChange, WanSettings};
 
@@ -28,8 +31,16 @@ pub struct Settings {
     pub online_deadline_ms: u64,
     /// How long one attempt at replay may take, in milliseconds.
     pub replay_deadline_ms: u64,
-    /// The most attempts under way at replay.
+    /// The most attempts under way at replay. How many there are is found out
+    /// by trying; this is never passed.
     pub max_in_flight: usize,
+    /// For how long the gateway knows an idempotency key, in milliseconds. A
+    /// payment that may have been sent nine tenths of that ago is looked up
+    /// before it is sent again.
+    pub idempotency_retention_ms: u64,
+    /// The window over which first contact after an outage is spread, in
+    /// milliseconds. The policy or the gateway may give a longer one.
+    pub spread_ms: u64,
     /// The most payments that may wait to be sent. Above it nothing is
     /// approved offline.
     pub max_queue: usize,
@@ -58,7 +69,9 @@ impl Settings {
             currency,
             online_deadline_ms: 3_000,
             replay_deadline_ms: 30_000,
-            max_in_flight: 8,
+            max_in_flight: 64,
+            idempotency_retention_ms: 24 * 60 * 60 * 1000,
+            spread_ms: 0,
             max_queue: 1_000_000,
             max_devices: 1_000,
             max_remembered: 50_000,
@@ -88,6 +101,9 @@ pub struct Core {
     pub(crate) held: BTreeMap<u64, Vec<Effect>>,
     pub(crate) online: OnlineFlights,
     pub(crate) queue: Queue,
+    pub(crate) pacing: Pacing,
+    pub(crate) contacts: Contacts,
+    pub(crate) retries: Retries,
     /// Final payments in memory, oldest first, for eviction.
     pub(crate) remembered: std::collections::VecDeque<PaymentId>,
     last_attempt: u64,
@@ -110,6 +126,9 @@ impl Core {
         let mut core = Self {
             durable: state.head().sequence,
             queue: Queue::restored(&state),
+            pacing: Pacing::new(settings.max_in_flight, now.monotonic_ms),
+            contacts: Contacts::default(),
+            retries: Retries::restored(&state),
             online: OnlineFlights::default(),
             random: Random::new(settings.seed),
             held: BTreeMap::new(),
@@ -134,6 +153,7 @@ impl Core {
             None,
         );
         core.find_interrupted();
+        core.spread_after_start();
         let effects = core.finish();
         (core, effects)
     }
@@ -191,6 +211,7 @@ impl Core {
                 latency_ms,
             } => self.gateway_answered(attempt, answer, latency_ms),
             Input::Probe(probe) => self.probed(probe),
+            Input::SpreadAsked { window_ms } => self.pacing.asked_spread_ms = window_ms,
             Input::Tick => {}
             Input::Stop => self.stopping = true,
         }
@@ -204,10 +225,14 @@ impl Core {
     /// When the core wants [`Input::Tick`] at the latest, on the monotonic
     /// clock, in milliseconds.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        [self.online.next_deadline_ms(), self.queue_wake_ms()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.online.next_deadline_ms(),
+            self.queue_wake_ms(),
+            self.retry_wake_ms(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether the core has this payment in memory. If not, the shell looks
@@ -350,6 +375,9 @@ impl Core {
         if let Some(WanChange { from, to, reason }) = self.wan.observe(evidence) {
             let sequence = self.append(Event::WanChanged { from, to, reason }, None, None);
             self.after(sequence, Effect::WanChanged { state: to, reason });
+            if from == WanState::Offline {
+                self.outage_ended();
+            }
             if to == WanState::Online {
                 self.queue.gateway_is_back(self.now.monotonic_ms);
             }

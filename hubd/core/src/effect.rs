@@ -73,6 +73,12 @@ pub enum Operation {
     Advice,
     /// Undo whatever was or may have been taken under this id.
     Reverse,
+    /// Find the payment by its merchant reference, the payment id, and take
+    /// nothing: it may have been sent so long ago that the gateway no longer
+    /// knows its idempotency key. Answered with
+    /// [`NotFound`](crate::GatewayAnswer::NotFound), or with what a payment
+    /// would be answered.
+    LookUp,
 }
 
 /// One attempt to make.
@@ -92,6 +98,11 @@ pub struct Forward {
     pub decided_ms: u64,
     /// Counts the attempts for this payment and operation from 1.
     pub number: u32,
+    /// Counts the presentations to the issuer, from 1. Above 1 the gateway
+    /// itself declined the one before and the scheme allows another; the
+    /// sealed card is destroyed by then. A look-up with it asks for this
+    /// presentation: a decline of an earlier one is "not found".
+    pub presentation: u32,
     /// How long to wait for the answer, in milliseconds.
     pub deadline_ms: u64,
 }

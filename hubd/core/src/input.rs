@@ -114,6 +114,13 @@ pub enum Input {
     },
     /// The probe came back.
     Probe(Probe),
+    /// The gateway asks stores to spread their first contact after an outage
+    /// over a window. Holds until it says otherwise. Comes before the probe
+    /// or answer with which the gateway said so.
+    SpreadAsked {
+        /// The window, in milliseconds; 0 for none.
+        window_ms: u64,
+    },
     /// Time has passed.
     Tick,
     /// The hub is told to stop: nothing new is accepted.
@@ -185,6 +192,16 @@ pub enum GatewayAnswer {
     },
     /// The sealed card could not be read from the vault; nothing was sent.
     CardMissing,
+    /// To a look-up: the gateway has no payment under this merchant
+    /// reference. Only if it said so in so many words; anything else that
+    /// looks like it is [`NoAnswer`](Self::NoAnswer).
+    NotFound,
+    /// Nothing was sent, for want of a free connection: the hub's own bound,
+    /// which says nothing about the gateway.
+    NotSent {
+        /// What was lacking.
+        detail: String,
+    },
 }
 
 /// What came of one probe.

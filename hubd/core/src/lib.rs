@@ -10,18 +10,24 @@
 //! only the entry changes the state. `Append` goes out; only the later input
 //! [`Input::Appended`] releases the reply that depends on it.
 
+mod breaker;
 pub mod clock;
+mod contact;
 mod core;
 pub mod decide;
 pub mod effect;
 pub mod input;
 mod online;
 mod operator;
+mod pace;
+mod pacing;
 pub mod policy;
 mod queue;
 mod random;
 mod record;
 mod replay;
+pub mod retry;
+mod settle;
 pub mod state;
 pub mod toml_reader;
 mod void;
@@ -30,4 +36,5 @@ pub mod wan;
 pub use crate::core::{Core, Settings};
 pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply};
 pub use input::{AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
-pub use replay::MOST_FAILURES_ALONE;
+pub use pacing::LONGEST_SPREAD_MS;
+pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

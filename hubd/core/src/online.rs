@@ -49,9 +49,20 @@ impl OnlineFlights {
     }
 
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        // Attempts are numbered in the order of their deadlines.
-        let first = self.by_attempt.values().next().map(|flight| flight.deadline_ms);
+        let first = self.by_attempt.values().map(|flight| flight.deadline_ms).min();
         [first, self.interrupted_until_ms].into_iter().flatten().min()
+    }
+
+    fn first_expired(&self, now_ms: u64) -> Option<AttemptId> {
+        let mut flights = self.by_attempt.iter();
+        flights
+            .find(|(_, flight)| flight.deadline_ms <= now_ms)
+            .map(|(attempt, _)| *attempt)
+    }
+
+    fn put(&mut self, attempt: AttemptId, flight: Flight) {
+        self.by_payment.insert(flight.payment_id, attempt);
+        self.by_attempt.insert(attempt, flight);
     }
 
     fn take(&mut self, attempt: AttemptId) -> Option<Flight> {
@@ -148,23 +159,8 @@ impl Core {
     }
 
     fn ask_online(&mut self, ticket: Ticket, request: &PaymentRequest, request_sequence: u64, resumed: bool) {
-        let attempt = self.next_attempt();
-        let id = request.payment_id;
-        let Some(payment) = self.state.payment(&id) else {
-            return;
-        };
-        let forward = Forward {
-            attempt,
-            payment_id: id,
-            operation: Operation::AuthoriseOnline,
-            request_sequence,
-            device: payment.device,
-            decided_ms: self.clock.effective_ms(),
-            number: 1,
-            deadline_ms: self.settings.online_deadline_ms,
-        };
         let flight = Flight {
-            payment_id: id,
+            payment_id: request.payment_id,
             request: request.clone(),
             tickets: vec![ticket],
             deadline_ms: self
@@ -173,21 +169,68 @@ impl Core {
                 .saturating_add(self.settings.online_deadline_ms),
             resumed,
         };
-        self.online.by_attempt.insert(attempt, flight);
-        self.online.by_payment.insert(id, attempt);
+        let received_ms = self
+            .state
+            .payment(&request.payment_id)
+            .map_or(0, |payment| payment.received_ms);
+        // Asked by a hub that was interrupted, and too long ago to be asked
+        // again without looking.
+        let look_up = resumed && (self.clock.suspect() || self.past_retention(received_ms));
+        self.fly(flight, request_sequence, look_up);
+    }
+
+    /// One attempt for a waiting customer.
+    fn fly(&mut self, flight: Flight, request_sequence: u64, look_up: bool) {
+        let attempt = self.next_attempt();
+        let Some(payment) = self.state.payment(&flight.payment_id) else {
+            return;
+        };
+        let operation = if look_up {
+            self.contacts.looks_up(attempt);
+            Operation::LookUp
+        } else {
+            Operation::AuthoriseOnline
+        };
+        let forward = Forward {
+            attempt,
+            payment_id: flight.payment_id,
+            operation,
+            request_sequence,
+            device: payment.device,
+            decided_ms: self.clock.effective_ms(),
+            number: 1,
+            presentation: 1,
+            deadline_ms: flight.deadline_ms.saturating_sub(self.now.monotonic_ms),
+        };
+        self.online.put(attempt, flight);
         self.after(request_sequence, Effect::Forward(forward));
     }
 
     /// The gateway answered a payment whose customer still waits. Returns
     /// false if this is not such an attempt.
-    pub(crate) fn online_answered(&mut self, attempt: AttemptId, answer: &GatewayAnswer) -> bool {
-        let Some(flight) = self.online.take(attempt) else {
+    pub(crate) fn online_answered(
+        &mut self,
+        attempt: AttemptId,
+        answer: &GatewayAnswer,
+        looked_up: bool,
+    ) -> bool {
+        let Some(mut flight) = self.online.take(attempt) else {
             return false;
         };
         let id = flight.payment_id;
-        let Some(device) = self.state.payment(&id).map(|p| p.device) else {
+        let Some((device, request_sequence)) =
+            self.state.payment(&id).map(|p| (p.device, p.request_sequence))
+        else {
             return true;
         };
+        if looked_up && *answer == GatewayAnswer::NotFound && flight.deadline_ms > self.now.monotonic_ms {
+            // Nothing was taken: it is asked as if for the first time.
+            flight.resumed = false;
+            let (now, effective) = (self.now.monotonic_ms, self.clock.effective_ms());
+            self.contacts.sent(id, effective, effective, now);
+            self.fly(flight, request_sequence, false);
+            return true;
+        }
         let record = match answer {
             GatewayAnswer::Final(result) if result.approved => DecisionRecord {
                 decision: Decision::ApprovedOnline,
@@ -201,7 +244,7 @@ impl Core {
             },
             // The same bytes would be refused at replay too: an offline
             // approval could never be collected.
-            GatewayAnswer::Conflict { .. } | GatewayAnswer::RefusesMessage { .. } => {
+            GatewayAnswer::Conflict { .. } | GatewayAnswer::RefusesMessage { .. } if !looked_up => {
                 let result = GatewayResult {
                     approved: false,
                     response_code: "30".to_owned(),
@@ -215,7 +258,11 @@ impl Core {
                 }
             }
             // Nothing was taken.
-            GatewayAnswer::Throttled { .. } | GatewayAnswer::RefusesHub { .. } if !flight.resumed => {
+            GatewayAnswer::Throttled { .. }
+            | GatewayAnswer::RefusesHub { .. }
+            | GatewayAnswer::NotSent { .. }
+                if !flight.resumed =>
+            {
                 self.decide_offline(device, &flight.request)
             }
             // Without its card the payment could never be collected.
@@ -232,10 +279,7 @@ impl Core {
 
     /// Decides those whose customers have waited long enough.
     pub(crate) fn expire_online(&mut self) {
-        while let Some((attempt, flight)) = self.online.by_attempt.first_key_value()
-            && flight.deadline_ms <= self.now.monotonic_ms
-        {
-            let attempt = *attempt;
+        while let Some(attempt) = self.online.first_expired(self.now.monotonic_ms) {
             let Some(flight) = self.online.take(attempt) else {
                 return;
             };
@@ -249,6 +293,28 @@ impl Core {
             // The attempt is still under way: its answer, if it comes, is the
             // answer of the queue's first attempt.
             self.queue.adopt(flight.payment_id, attempt, &self.state);
+        }
+    }
+
+    /// The customer does not want to wait for the answer any more: the answer
+    /// is no, and whatever the gateway took is reversed.
+    pub(crate) fn cancel_open(&mut self, id: PaymentId, device: DeviceId) {
+        self.online.interrupted.retain(|waiting| *waiting != id);
+        let attempt = self.online.by_payment.get(&id).copied();
+        let flight = attempt.and_then(|attempt| self.online.take(attempt));
+        let record = DecisionRecord {
+            reversal_queued: true,
+            ..refuse(Reason::Cancelled)
+        };
+        self.conclude(
+            id,
+            device,
+            record,
+            flight.map_or_else(Vec::new, |flight| flight.tickets),
+        );
+        if let Some(attempt) = attempt {
+            // Still under way: the reversal waits for its end.
+            self.queue.adopt(id, attempt, &self.state);
         }
     }
 
@@ -280,7 +346,7 @@ impl Core {
                     .offline_since_ms
                     .map_or(0, |since| now_ms.saturating_sub(since)),
                 clock_suspect: self.clock.suspect(),
-                queue_has_room: self.queue.len() < self.settings.max_queue,
+                queue_has_room: self.queue.len() + self.retries.len() < self.settings.max_queue,
             },
         )
     }

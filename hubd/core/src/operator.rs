@@ -140,6 +140,7 @@ impl Core {
             OperatorCommand::Unblock(device) => self.block(ticket, operator, device, false),
             OperatorCommand::Drain => {
                 self.queue.force(self.now.monotonic_ms);
+                self.pacing.hurry();
                 let event = Event::OperatorActed {
                     operator,
                     action: "queue drain".to_owned(),
@@ -150,7 +151,7 @@ impl Core {
             OperatorCommand::Release(id) => self.release(ticket, operator, id),
             OperatorCommand::Queue { limit } => {
                 let items = self.queue_items(limit);
-                let total = self.queue.len();
+                let total = self.queue.len() + self.retries.len();
                 let parked = self.queue.iter().filter(|(_, parked)| *parked).count();
                 self.operator_reply(ticket, OperatorReply::Queue { items, total, parked });
             }
@@ -236,7 +237,34 @@ impl Core {
                 next_try_ms: waits.then(|| item.not_before_ms.saturating_sub(now)),
             })
         };
-        self.queue.iter().filter_map(describe).take(limit).collect()
+        let waiting = self.queue.iter().filter_map(describe);
+        waiting.chain(self.retry_items()).take(limit).collect()
+    }
+
+    /// Payments that wait to be presented to the issuer again.
+    fn retry_items(&self) -> impl Iterator<Item = QueueItem> {
+        let effective_ms = self.clock.effective_ms();
+        self.retries.iter().filter_map(move |(due_ms, id)| {
+            let payment = self.state.payment(&id)?;
+            let retry = payment.retry.as_ref()?;
+            Some(QueueItem {
+                payment_id: id,
+                state: payment.state,
+                operation: operation(payment),
+                amount_minor: payment.amount_minor,
+                currency: payment.currency,
+                device: payment.device,
+                decided_ms: payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms),
+                attempts: 0,
+                last_error: Some(format!(
+                    "declined ({}); presentation {} is allowed by its scheme's rules",
+                    retry.response_code,
+                    payment.presentation()
+                )),
+                parked: None,
+                next_try_ms: Some(due_ms.saturating_sub(effective_ms)),
+            })
+        })
     }
 
     fn overview(&self) -> Overview {
@@ -252,13 +280,14 @@ impl Core {
                 .count()
         };
         let oldest = self.queue_items(1).first().map(|item| item.decided_ms);
+        let oldest = self.retry_items().map(|item| item.decided_ms).chain(oldest).min();
         Overview {
             wan: self.wan.state(),
             wan_reason: self.wan.reason(),
             policy_version: store.policy_version,
             policy_expires_ms: self.state.policy().map(|policy| policy.expires_ms),
             sequence: self.state.head().sequence,
-            queued: count(PaymentState::Queued),
+            queued: count(PaymentState::Queued) + self.retries.len(),
             parked: count(PaymentState::Parked) + count(PaymentState::ReversalParked),
             reversals_queued: count(PaymentState::ReversalQueued),
             exposure_minor: store.subject.exposure_minor,

@@ -42,6 +42,37 @@ pub struct Policy {
     pub card: SubjectLimits,
     /// Ceilings by class of device; a class not named is not allowed offline.
     pub classes: BTreeMap<DeviceClass, ClassLimits>,
+    /// How the backlog is sent.
+    pub replay: ReplayRules,
+}
+
+/// How the backlog is sent to the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayRules {
+    /// The window over which stores begin to replay after an outage, in
+    /// milliseconds; 0 for none.
+    pub spread_ms: u64,
+    /// The least time between two payments of one card, in milliseconds.
+    pub same_card_gap_ms: u64,
+    /// What each scheme allows after a decline. Nothing for a scheme not
+    /// named: a decline is final.
+    pub schemes: BTreeMap<CardScheme, RetryRules>,
+}
+
+/// When a declined payment may be presented again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryRules {
+    /// Response codes after which never. Goes before `retry`.
+    pub never_retry: Vec<String>,
+    /// Response codes after which it may.
+    pub retry: Vec<String>,
+    /// The most presentations of one payment in 24 h, the first included.
+    pub most_per_24h: u32,
+    /// The most in 30 days, the first included; also the end of it.
+    pub most_per_30_days: u32,
+    /// The least time between a decline and the next presentation, in
+    /// milliseconds.
+    pub min_wait_ms: u64,
 }
 
 /// What is allowed offline at all.
@@ -133,6 +164,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let store = read_subject(root.section("store"));
     let card = read_subject(root.section("card"));
     let classes = read_classes(root.section("class"));
+    let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
     {
@@ -150,6 +182,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         store: store?,
         card: card?,
         classes: classes?,
+        replay: replay?,
     })
 }
 
@@ -228,6 +261,59 @@ fn read_class(section: Section<'_, '_>) -> Option<ClassLimits> {
             consecutive_limit: consecutive?.value,
         },
     })
+}
+
+/// All of it may be missing: then nothing is spread or paced, and every
+/// decline is final.
+fn read_replay(section: Section<'_, '_>) -> Option<ReplayRules> {
+    let spread = section.optional("spread_s", "seconds from 0 to 3600", integer(0..=3_600));
+    let gap = section.optional("same_card_gap_s", "seconds from 0 to 600", integer(0..=600));
+    let by_scheme = section.section("scheme");
+    let schemes = CardScheme::ALL
+        .iter()
+        .map(|scheme| (*scheme, by_scheme.section(scheme.name())))
+        .filter(|(_, rules)| rules.present())
+        .map(|(scheme, rules)| Some((scheme, read_retry(rules)?)))
+        .collect::<Vec<_>>();
+    by_scheme.finish();
+    section.finish();
+    Some(ReplayRules {
+        spread_ms: spread.map_or(0, |at| at.value * 1000),
+        same_card_gap_ms: gap.map_or(0, |at| at.value * 1000),
+        schemes: schemes.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn read_retry(section: Section<'_, '_>) -> Option<RetryRules> {
+    const CODES: &str = "a list of at most 64 response codes of 1 to 8 letters and digits";
+    let never = section.required("never_retry", CODES, response_codes);
+    let retry = section.required("retry", CODES, response_codes);
+    let per_day = section.required("most_per_24h", "a whole number from 0 to 100", few);
+    let per_month = section.required("most_per_30_days", "a whole number from 0 to 100", few);
+    let wait = section.required(
+        "min_wait_minutes",
+        "minutes from 1 to 43200 (30 days)",
+        integer(1..=43_200),
+    );
+    section.finish();
+    Some(RetryRules {
+        never_retry: never?.value,
+        retry: retry?.value,
+        most_per_24h: per_day?.value,
+        most_per_30_days: per_month?.value,
+        min_wait_ms: wait?.value * 60_000,
+    })
+}
+
+fn response_codes(value: &toml::de::DeValue<'_>) -> Option<Vec<String>> {
+    let code = |code: &String| {
+        (1..=8).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    list::<String>(value).filter(|codes| codes.len() <= 64 && codes.iter().all(code))
+}
+
+fn few(value: &toml::de::DeValue<'_>) -> Option<u32> {
+    integer(0..=100)(value).and_then(|count| u32::try_from(count).ok())
 }
 
 fn names(all: impl Iterator<Item = &'static str>) -> String {

@@ -36,7 +36,8 @@ pub struct Subject {
     /// subject with nothing left unsettled but what is parked.
     #[n(3)]
     pub consecutive: u32,
-    /// How many of the unsettled ones are parked.
+    /// How many of the unsettled ones are parked, or wait to be presented to
+    /// the issuer again.
     #[n(4)]
     pub parked: u32,
 }
@@ -47,6 +48,11 @@ impl Subject {
         self.exposure_minor = self.exposure_minor.saturating_add(amount);
         self.unsettled = self.unsettled.saturating_add(1);
         self.consecutive = self.consecutive.saturating_add(1);
+    }
+
+    /// A payment waits for a person, or for a retry: for days, maybe.
+    pub(crate) fn set_aside(&mut self) {
+        self.parked = self.parked.saturating_add(1);
     }
 
     /// A payment is no longer at risk.
@@ -142,6 +148,32 @@ pub struct PaymentRecord {
     /// Why it is parked, if it is.
     #[n(15)]
     pub parked: Option<ParkReason>,
+    /// When its signed request was written down, milliseconds since 1970 UTC.
+    /// Nothing was sent before.
+    #[n(16)]
+    pub received_ms: u64,
+    /// Its declines, if it was presented again after one or is going to be.
+    #[n(17)]
+    pub retry: Option<Box<RetryRecord>>,
+}
+
+/// A payment that the issuer declined and that is presented again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RetryRecord {
+    /// When it was declined, each time, oldest first, milliseconds since 1970
+    /// UTC.
+    #[n(1)]
+    pub declined_ms: Vec<u64>,
+    /// The response code of the last decline.
+    #[n(2)]
+    pub response_code: String,
+    /// When it may be presented again, while it waits for that.
+    #[n(3)]
+    pub due_ms: Option<u64>,
+    /// When it was put back into the queue last.
+    #[n(4)]
+    pub queued_ms: u64,
 }
 
 impl PaymentRecord {
@@ -163,7 +195,31 @@ impl PaymentRecord {
             exposed: false,
             asked_online: false,
             parked: None,
+            received_ms: 0,
+            retry: None,
         }
+    }
+
+    /// When it was declined, each time.
+    pub(crate) fn declined_ms(&self) -> &[u64] {
+        self.retry.as_ref().map_or(&[], |retry| &retry.declined_ms)
+    }
+
+    /// Counts its presentations to the issuer, from 1.
+    pub(crate) fn presentation(&self) -> u32 {
+        u32::try_from(self.declined_ms().len()).map_or(u32::MAX, |declines| declines.saturating_add(1))
+    }
+
+    /// When it may be presented again, if it waits for that.
+    pub(crate) fn retry_due_ms(&self) -> Option<u64> {
+        self.retry.as_ref()?.due_ms
+    }
+
+    /// Since when the gateway may have this presentation of it.
+    pub(crate) fn maybe_sent_since_ms(&self) -> u64 {
+        self.retry
+            .as_ref()
+            .map_or(self.received_ms, |retry| retry.queued_ms)
     }
 
     /// The receipt: always the same for the same decision.
@@ -211,12 +267,14 @@ impl PaymentRecord {
         )
     }
 
-    /// Whether the sealed card may still be needed.
+    /// Whether the sealed card may still be needed. After a decline it is
+    /// not: authorisation has ended, and a further presentation goes without.
     pub fn needs_card(&self) -> bool {
-        matches!(
-            self.state,
-            PaymentState::Open | PaymentState::Queued | PaymentState::Parked
-        )
+        self.retry.is_none()
+            && matches!(
+                self.state,
+                PaymentState::Open | PaymentState::Queued | PaymentState::Parked
+            )
     }
 }
 

@@ -15,7 +15,9 @@ mod stored;
 
 use stored::Key;
 
-pub use crate::record::{CardKey, Decided, DeviceRecord, KeyRatchet, PaymentRecord, StoreRecord, Subject};
+pub use crate::record::{
+    CardKey, Decided, DeviceRecord, KeyRatchet, PaymentRecord, RetryRecord, StoreRecord, Subject,
+};
 
 /// An entry, or an index value, that does not fit what came before. The
 /// ledger was written by another program or is damaged.
@@ -185,6 +187,7 @@ impl State {
                 let parsed = read(request)?;
                 let mut record = PaymentRecord::received(*device, &parsed, request, sequence);
                 record.asked_online = true;
+                record.received_ms = entry.time.wall_ms;
                 self.payments.insert(*payment_id, record);
                 self.dirty.insert(Key::Payment(*payment_id));
             }
@@ -196,10 +199,9 @@ impl State {
             } => {
                 if let Some(request) = request {
                     let parsed = read(request)?;
-                    self.payments.insert(
-                        *payment_id,
-                        PaymentRecord::received(*device, &parsed, request, sequence),
-                    );
+                    let mut received = PaymentRecord::received(*device, &parsed, request, sequence);
+                    received.received_ms = entry.time.wall_ms;
+                    self.payments.insert(*payment_id, received);
                 }
                 let decided = Decided {
                     sequence,
@@ -266,9 +268,7 @@ impl State {
                     _ => PaymentState::Parked,
                 };
                 if newly {
-                    self.each_subject(*payment_id, |subject| {
-                        subject.parked = subject.parked.saturating_add(1)
-                    });
+                    self.each_subject(*payment_id, Subject::set_aside);
                 }
             }
             Event::PaymentReleased { payment_id, .. } => {
@@ -278,6 +278,31 @@ impl State {
                     PaymentState::ReversalParked => PaymentState::ReversalQueued,
                     _ => PaymentState::Queued,
                 };
+            }
+            Event::PaymentRetryScheduled {
+                payment_id,
+                gateway,
+                due_ms,
+                ..
+            } => {
+                self.gateway_spoke(entry);
+                let payment = self.touch(*payment_id, sequence)?;
+                payment.queue_sequence = None;
+                let retry = payment.retry.get_or_insert_default();
+                retry.declined_ms.push(entry.time.wall_ms);
+                retry.response_code.clone_from(&gateway.response_code);
+                let newly = retry.due_ms.replace(*due_ms).is_none() && payment.exposed;
+                if newly {
+                    self.each_subject(*payment_id, Subject::set_aside);
+                }
+            }
+            Event::PaymentRetryDue { payment_id } => {
+                self.unpark(*payment_id);
+                let payment = self.touch(*payment_id, sequence)?;
+                payment.queue_sequence = Some(sequence);
+                if let Some(retry) = &mut payment.retry {
+                    retry.queued_ms = entry.time.wall_ms;
+                }
             }
             Event::DeviceEnrolled { registration } => {
                 let record = DeviceRecord {
@@ -335,13 +360,14 @@ impl State {
         self.store.offline_since_ms = (self.store.wan == WanState::Offline).then_some(entry.time.wall_ms);
     }
 
-    /// A payment is no longer parked.
+    /// A payment is no longer parked, nor does it wait for a retry.
     fn unpark(&mut self, payment_id: PaymentId) {
-        let unparked = self.payments.get_mut(&payment_id).and_then(|payment| {
-            payment.parked.take()?;
-            payment.exposed.then_some(())
+        let unparked = self.payments.get_mut(&payment_id).is_some_and(|payment| {
+            let parked = payment.parked.take().is_some();
+            let waited = payment.retry.as_mut().and_then(|retry| retry.due_ms.take());
+            (parked || waited.is_some()) && payment.exposed
         });
-        if unparked.is_some() {
+        if unparked {
             self.each_subject(payment_id, |subject| {
                 subject.parked = subject.parked.saturating_sub(1)
             });

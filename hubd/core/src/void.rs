@@ -1,4 +1,4 @@
-//! Voiding a payment, and asking where one stands.
+//! Voiding a payment, which cancels it while it is unanswered, and asking where one stands.
 
 use hub_protocol::entry::{Event, VoidEffect};
 use hub_protocol::{DeviceId, PaymentId, PaymentState, RefusalCode, VoidRequest};
@@ -6,6 +6,7 @@ use hub_protocol::{DeviceId, PaymentId, PaymentState, RefusalCode, VoidRequest};
 use crate::core::Core;
 use crate::effect::Reply;
 use crate::input::Ticket;
+use crate::state::PaymentRecord;
 
 impl Core {
     pub(crate) fn void(&mut self, ticket: Ticket, device: DeviceId, request: &VoidRequest, signed: Vec<u8>) {
@@ -21,12 +22,8 @@ impl Core {
         };
         match state {
             PaymentState::Open => {
-                self.refuse(
-                    ticket,
-                    RefusalCode::VoidBeforeAnswer,
-                    "the payment is not answered yet; void it after that",
-                );
-                return;
+                self.cancel_open(id, device);
+                self.write_void(id, signed);
             }
             PaymentState::Refused | PaymentState::SettledDeclined => {
                 self.refuse(
@@ -54,6 +51,9 @@ impl Core {
         } else {
             VoidEffect::CancelledBeforeSending
         };
+        if let Some(due_ms) = self.state.payment(&id).and_then(PaymentRecord::retry_due_ms) {
+            self.retries.remove(due_ms, id);
+        }
         self.append(
             Event::PaymentVoided {
                 payment_id: id,
@@ -65,7 +65,10 @@ impl Core {
         );
         match self.state.payment(&id) {
             Some(payment) if payment.queue_sequence.is_some() => self.queue.insert(id, payment, false),
-            _ => self.queue.remove(&id),
+            _ => {
+                self.queue.remove(&id);
+                self.contacts.forget(&id);
+            }
         }
     }
 

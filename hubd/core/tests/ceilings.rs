@@ -1,13 +1,14 @@
 //! Rule 4: no ceiling is passed, in any interleaving of payments, answers,
 //! outages, voids and crashes. The model here is written apart from the core:
-//! it knows only the policy's numbers and what customers were told.
+//! it knows only the policy's numbers and what customers were told. Its
+//! gateway forgets idempotency keys and charges again what is sent blind.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hub_core::{OperatorCommand, Reply};
+use hub_core::{GatewayAnswer, OperatorCommand, Reply};
 use hub_protocol::{Cryptogram, Decision, DeviceId, PaymentId, PaymentState};
 use proptest::prelude::*;
 use support::{MPOS, SOFTPOS, Shop, approved, declined, no_answer, payment_id, request};
@@ -80,8 +81,18 @@ struct Told {
     decision: Decision,
 }
 
+/// How long the gateway knows an idempotency key, in milliseconds: short, so
+/// that it matters all the time.
+const RETENTION_MS: u64 = 100_000;
+
 #[derive(Default)]
 struct Model {
+    /// The time that no clock of the hub can change, in milliseconds.
+    real_ms: u64,
+    /// When the attempts under way were sent.
+    sent_ms: BTreeMap<hub_core::AttemptId, u64>,
+    /// When the gateway saw each idempotency key first.
+    keys: BTreeMap<PaymentId, u64>,
     asked: BTreeMap<u64, (DeviceId, u8, u64, bool)>,
     told: BTreeMap<PaymentId, Told>,
     settled: BTreeSet<PaymentId>,
@@ -147,7 +158,9 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let mut shop = Shop::offline_under(&policy());
+        let mut shop = Shop::offline_with(&policy(), |settings| {
+            settings.idempotency_retention_ms = RETENTION_MS;
+        });
         shop.flush_at_once = false;
         Self {
             shop,
@@ -199,10 +212,15 @@ impl Run {
             Step::Crash => {
                 self.tickets.clear();
                 self.shop.crash();
+                self.model.real_ms += 5_000;
+                self.model.sent_ms.clear();
             }
             Step::Wan { up: true } => self.shop.go_online(),
             Step::Wan { up: false } => self.shop.go_offline(),
-            Step::Pass { ms } => self.shop.pass(*ms),
+            Step::Pass { ms } => {
+                self.model.real_ms += ms;
+                self.shop.pass(*ms);
+            }
             Step::ClockJump { hours } => {
                 self.shop.now.wall_ms = self.shop.now.wall_ms.saturating_add_signed(hours * 3_600_000);
             }
@@ -216,14 +234,35 @@ impl Run {
             }
             _ => {}
         }
+        self.note_sendings();
         self.listen();
         self.model.check();
+    }
+
+    fn note_sendings(&mut self) {
+        for forward in &self.shop.forwards {
+            let now = self.model.real_ms;
+            self.model.sent_ms.entry(forward.attempt).or_insert(now);
+        }
     }
 
     /// A gateway that is honest about ids: the first outcome is the outcome,
     /// and what was reversed is never charged.
     fn gateway(&mut self, forward: &hub_core::Forward, answer: u8) {
         let id = forward.payment_id;
+        if forward.operation == hub_core::Operation::LookUp {
+            let found = match answer {
+                0 => no_answer(),
+                _ if self.model.charged.contains(&id) => approved(),
+                _ if self.model.reversed.contains(&id) || self.model.declined.contains(&id) => declined(),
+                _ => GatewayAnswer::NotFound,
+            };
+            self.shop.answer(forward.attempt, found);
+            self.note_sendings();
+            return;
+        }
+        let sent_ms = self.model.sent_ms.get(&forward.attempt).copied();
+        let sent_ms = sent_ms.unwrap_or(self.model.real_ms);
         let reversal = forward.operation == hub_core::Operation::Reverse;
         // The first outcome is the outcome.
         let will_take =
@@ -232,6 +271,14 @@ impl Run {
             self.model.reversed.insert(id);
             self.model.charged.remove(&id);
         } else if will_take && !self.model.reversed.contains(&id) {
+            let known_ms = *self.model.keys.entry(id).or_insert(sent_ms);
+            if sent_ms.saturating_sub(known_ms) >= RETENTION_MS {
+                assert!(
+                    !self.model.charged.contains(&id),
+                    "rule 3: sent blind, and charged twice"
+                );
+                self.model.keys.insert(id, sent_ms);
+            }
             self.model.charged.insert(id);
         } else if !self.model.reversed.contains(&id) {
             self.model.declined.insert(id);
@@ -244,6 +291,7 @@ impl Run {
             (_, false) => declined(),
         };
         self.shop.answer(forward.attempt, answer);
+        self.note_sendings();
     }
 
     fn listen(&mut self) {
@@ -301,7 +349,9 @@ impl Run {
                 self.gateway(&forward, 1);
             }
             self.shop.probe(true);
+            self.model.real_ms += 61_000;
             self.shop.pass(61_000);
+            self.note_sendings();
         }
         self.listen();
         let state = self.shop.core.state();

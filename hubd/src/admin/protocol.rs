@@ -270,5 +270,6 @@ pub const fn operation_name(operation: hub_core::Operation) -> &'static str {
         hub_core::Operation::AuthoriseDeferred => "authorise-deferred",
         hub_core::Operation::Advice => "advice",
         hub_core::Operation::Reverse => "reverse",
+        hub_core::Operation::LookUp => "look-up",
     }
 }

@@ -107,6 +107,10 @@ pub struct Gateway {
     pub probe_interval: Duration,
     /// Most replayed payments under way at one time; 1 to 64.
     pub max_in_flight: usize,
+    /// For how long the gateway knows an idempotency key; 1 h to 31 days.
+    pub idempotency_retention: Duration,
+    /// Window of first contact after an outage; up to 1 h, zero for none.
+    pub spread: Duration,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -118,6 +122,8 @@ impl std::fmt::Debug for Gateway {
             .field("deadline", &self.deadline)
             .field("probe_interval", &self.probe_interval)
             .field("max_in_flight", &self.max_in_flight)
+            .field("idempotency_retention", &self.idempotency_retention)
+            .field("spread", &self.spread)
             .finish()
     }
 }

@@ -231,6 +231,16 @@ impl Reader<'_> {
             duration(100, 600_000),
         );
         let in_flight = section.optional("max_in_flight", "a whole number from 1 to 64", integer(1..=64));
+        let retention = section.optional(
+            "idempotency_retention_h",
+            "hours from 1 to 744 (31 days)",
+            integer(1..=744),
+        );
+        let spread = section.optional(
+            "spread",
+            "a duration from 0s to 1h, such as \"60s\",",
+            duration(0, 3_600_000),
+        );
         section.finish();
         Some(Gateway {
             url: url?.value,
@@ -238,7 +248,9 @@ impl Reader<'_> {
             credential,
             deadline: deadline.map_or(Duration::from_secs(3), |at| at.value),
             probe_interval: probe.map_or(Duration::from_secs(5), |at| at.value),
-            max_in_flight: in_flight.map_or(8, |at| usize::try_from(at.value).unwrap_or(8)),
+            max_in_flight: in_flight.map_or(64, |at| usize::try_from(at.value).unwrap_or(64)),
+            idempotency_retention: Duration::from_secs(retention.map_or(24, |at| at.value) * 60 * 60),
+            spread: spread.map_or(Duration::ZERO, |at| at.value),
         })
     }
 

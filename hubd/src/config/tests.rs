@@ -151,9 +151,19 @@ fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
             "gateway.probe_interval: a duration from 100ms to 10m",
         ),
         (
-            "max_in_flight = 8",
+            "max_in_flight = 64",
             "max_in_flight = 0",
             "gateway.max_in_flight: a whole number from 1 to 64",
+        ),
+        (
+            "idempotency_retention_h = 24",
+            "idempotency_retention_h = 745",
+            "gateway.idempotency_retention_h: hours from 1 to 744",
+        ),
+        (
+            "spread = \"0s\"",
+            "spread = \"2h\"",
+            "gateway.spread: a duration from 0s to 1h",
         ),
         (
             "#ca_file = \"gateway-ca.pem\"",

@@ -62,11 +62,15 @@ fn read(
     journal: &JournalReader,
     vault: &VaultReader,
 ) -> Result<(Vec<u8>, Option<SealedCard>), GatewayAnswer> {
+    if order.operation == Operation::LookUp {
+        return Ok((signed_request(journal, order).unwrap_or_default(), None));
+    }
     let request = signed_request(journal, order).ok_or_else(|| {
         tracing::error!(payment = %order.payment_id, entry = order.request_sequence, "the signed request cannot be read from the journal");
         GatewayAnswer::CardMissing
     })?;
-    if order.operation == Operation::Reverse {
+    // After a decline the card is destroyed, and the gateway has it.
+    if order.operation == Operation::Reverse || order.presentation > 1 {
         return Ok((request, None));
     }
     match vault.get(order.payment_id) {

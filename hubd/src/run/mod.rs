@@ -324,6 +324,8 @@ fn core_settings(config: &Config) -> anyhow::Result<Settings> {
     let mut settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
     settings.online_deadline_ms = millis(config.gateway.deadline);
     settings.max_in_flight = config.gateway.max_in_flight;
+    settings.idempotency_retention_ms = millis(config.gateway.idempotency_retention);
+    settings.spread_ms = millis(config.gateway.spread);
     let mut seed = [0; 8];
     random(&mut seed)?;
     settings.seed = u64::from_le_bytes(seed);

@@ -1,17 +1,20 @@
 //! What an HTTP answer means, in the core's words.
 
-use hub_core::{GatewayAnswer, Operation};
+use hub_core::{Forward, GatewayAnswer, LONGEST_RETRY_AFTER_MS, LONGEST_SPREAD_MS, Operation};
 use hub_protocol::{GatewayResult, PaymentId};
 use jiff::Timestamp;
 use reqwest::StatusCode;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use serde::Deserialize;
 
 use super::text::{MAX_DETAIL, clean};
 
-/// The longest time that an answer can ask the hub to wait. A longer one is
-/// cut: a slip at the gateway must not park a queue for a year.
-pub(super) const MAX_RETRY_AFTER_MS: u64 = 24 * 60 * 60 * 1000;
+/// Over how many seconds stores are to spread their first contact after an
+/// outage.
+const REPLAY_SPREAD: HeaderName = HeaderName::from_static("replay-spread");
+
+/// The `title` of the 404 that means "no payment under this reference".
+const UNKNOWN_PAYMENT: &str = "unknown-payment";
 
 /// The longest response code (ISO 8583 field 39 and its relatives), in bytes.
 const MAX_RESPONSE_CODE: usize = 8;
@@ -36,20 +39,24 @@ struct FinalBody {
     response_code: Option<String>,
     authorisation_code: Option<String>,
     reference: Option<String>,
+    /// Which presentation the answer is to; the first if it is not said.
+    presentation: Option<u32>,
 }
 
-/// Says what `received` means for `operation` on `payment_id`. `now_ms` is
-/// the hub's wall clock, used only where the answer carries no `Date`.
-pub(super) fn read(
-    operation: Operation,
-    payment_id: PaymentId,
-    received: &Received<'_>,
-    now_ms: u64,
-) -> GatewayAnswer {
+/// Says what `received` means for what was asked. `now_ms` is the hub's wall
+/// clock, used only where the answer carries no `Date`.
+pub(super) fn read(asked: &Forward, received: &Received<'_>, now_ms: u64) -> GatewayAnswer {
     let retry_after_ms = retry_after_ms(received.headers, now_ms);
     let detail = || detail_of(received);
+    let looks_up = asked.operation == Operation::LookUp;
     match received.status.as_u16() {
-        200 => read_final(operation, payment_id, received, retry_after_ms),
+        200 => read_final(asked, received, retry_after_ms),
+        404 if looks_up && says_unknown(asked.payment_id, received) => GatewayAnswer::NotFound,
+        // A page of something between here and the gateway, perhaps. What is
+        // taken for "not found" may be charged twice.
+        404 if looks_up => GatewayAnswer::NoAnswer {
+            detail: "HTTP 404, but without saying of this payment that it is unknown".to_owned(),
+        },
         // 409: the same payment is being worked on, by an earlier call.
         202 | 409 => GatewayAnswer::Pending { retry_after_ms },
         422 => GatewayAnswer::Conflict { detail: detail() },
@@ -69,12 +76,7 @@ pub(super) fn read(
 
 /// A 200 is final only if it can be read in full, names this payment, and
 /// fits what was asked. Anything else may hide an approval: no answer.
-fn read_final(
-    operation: Operation,
-    payment_id: PaymentId,
-    received: &Received<'_>,
-    retry_after_ms: Option<u64>,
-) -> GatewayAnswer {
+fn read_final(asked: &Forward, received: &Received<'_>, retry_after_ms: Option<u64>) -> GatewayAnswer {
     let no_answer = |detail: String| GatewayAnswer::NoAnswer { detail };
     if let Some(cut) = received.cut {
         return no_answer(format!("HTTP 200, but {cut}"));
@@ -88,17 +90,25 @@ fn read_final(
             ));
         }
     };
-    if body.payment_id.parse() != Ok(payment_id) {
+    if body.payment_id.parse() != Ok(asked.payment_id) {
         return no_answer("HTTP 200, but for another payment".to_owned());
     }
-    let approved = match (operation, body.status.as_str()) {
+    let earlier = body.presentation.unwrap_or(1) < asked.presentation;
+    let approved = match (asked.operation, body.status.as_str()) {
         (_, "pending") => return GatewayAnswer::Pending { retry_after_ms },
         (Operation::Reverse, "reversed") => true,
         // Too late to undo, for instance: a person has to see to it.
         (Operation::Reverse, "declined") => false,
         (Operation::Reverse, _) => return no_answer(misfit("a reversal")),
         (_, "approved") => true,
+        // The decline that led to the presentation which is looked for.
+        (Operation::LookUp, "declined") if earlier => return GatewayAnswer::NotFound,
+        (_, "declined") if earlier => {
+            return no_answer("HTTP 200, but with the decline of an earlier presentation".to_owned());
+        }
         (_, "declined") => false,
+        // Whatever is sent under this id now would be declined.
+        (Operation::LookUp, "reversed") => false,
         _ => return no_answer(misfit("an authorisation")),
     };
     let Some(response_code) = body.response_code else {
@@ -114,6 +124,19 @@ fn read_final(
         authorisation_code: optional(body.authorisation_code),
         reference: optional(body.reference),
     })
+}
+
+#[derive(Deserialize)]
+struct Unknown {
+    title: String,
+    payment_id: String,
+}
+
+/// Whether a 404 says in so many words that this payment is not known.
+fn says_unknown(payment_id: PaymentId, received: &Received<'_>) -> bool {
+    received.cut.is_none()
+        && serde_json::from_slice::<Unknown>(received.body)
+            .is_ok_and(|body| body.title == UNKNOWN_PAYMENT && body.payment_id.parse() == Ok(payment_id))
 }
 
 fn misfit(asked: &str) -> String {
@@ -148,7 +171,7 @@ fn detail_of(received: &Received<'_>) -> String {
 }
 
 /// `Retry-After` (RFC 9110 §10.2.3) in milliseconds from now, at most
-/// [`MAX_RETRY_AFTER_MS`]. A date is counted from the answer's own `Date`, so
+/// [`LONGEST_RETRY_AFTER_MS`]. A date is counted from the answer's own `Date`, so
 /// that a wrong clock at the hub does not matter.
 pub(super) fn retry_after_ms(headers: &HeaderMap, now_ms: u64) -> Option<u64> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -159,7 +182,16 @@ pub(super) fn retry_after_ms(headers: &HeaderMap, now_ms: u64) -> Option<u64> {
         let base = date_ms(headers).unwrap_or(now_ms);
         http_date_ms(text)?.saturating_sub(base)
     };
-    Some(wait.min(MAX_RETRY_AFTER_MS))
+    Some(wait.min(LONGEST_RETRY_AFTER_MS))
+}
+
+/// `Replay-Spread` in milliseconds; 0 if it is missing or no number of
+/// seconds.
+pub(super) fn spread_ms(headers: &HeaderMap) -> u64 {
+    let seconds = headers
+        .get(REPLAY_SPREAD)
+        .and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    seconds.map_or(0, |seconds| seconds.saturating_mul(1000).min(LONGEST_SPREAD_MS))
 }
 
 /// The answer's `Date`, milliseconds since 1970 UTC.
@@ -209,13 +241,37 @@ mod tests {
         pairs: &[(&'static str, &str)],
         body: &str,
     ) -> GatewayAnswer {
+        presented(operation, 1, status, pairs, body)
+    }
+
+    fn asked(operation: Operation, presentation: u32) -> Forward {
+        Forward {
+            attempt: hub_core::AttemptId(1),
+            payment_id: ID,
+            operation,
+            request_sequence: 1,
+            device: hub_protocol::DeviceId([1; 32]),
+            decided_ms: 0,
+            number: 1,
+            presentation,
+            deadline_ms: 0,
+        }
+    }
+
+    fn presented(
+        operation: Operation,
+        presentation: u32,
+        status: u16,
+        pairs: &[(&'static str, &str)],
+        body: &str,
+    ) -> GatewayAnswer {
         let received = Received {
             status: StatusCode::from_u16(status).unwrap(),
             headers: &headers(pairs),
             body: body.as_bytes(),
             cut: None,
         };
-        read(operation, ID, &received, RFC)
+        read(&asked(operation, presentation), &received, RFC)
     }
 
     fn body(status: &str) -> String {
@@ -321,8 +377,87 @@ mod tests {
             body: approved.as_bytes(),
             cut: Some("it is too long"),
         };
-        let told = read(Operation::AuthoriseOnline, ID, &cut, RFC);
+        let told = read(&asked(Operation::AuthoriseOnline, 1), &cut, RFC);
         assert!(matches!(told, GatewayAnswer::NoAnswer { .. }));
+    }
+
+    #[test]
+    fn only_a_404_that_names_the_payment_means_not_found() {
+        let unknown = format!(r#"{{"title":"unknown-payment","status":404,"payment_id":"{ID}"}}"#);
+        assert_eq!(
+            answer(Operation::LookUp, 404, &[], &unknown),
+            GatewayAnswer::NotFound
+        );
+        let other = unknown.replace(&ID.to_string(), &PaymentId([8; 16]).to_string());
+        for bad in [
+            other.as_str(),
+            "",
+            "<html>Not found</html>",
+            r#"{"title":"unknown-payment"}"#,
+            &unknown.replace("unknown-payment", "no such route"),
+            &unknown[..unknown.len() - 1],
+        ] {
+            let told = answer(Operation::LookUp, 404, &[], bad);
+            assert!(matches!(told, GatewayAnswer::NoAnswer { .. }), "{bad}: {told:?}");
+        }
+        for operation in [Operation::AuthoriseDeferred, Operation::Reverse] {
+            let told = answer(operation, 404, &[], &unknown);
+            assert!(matches!(told, GatewayAnswer::RefusesMessage { .. }), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_look_up_finds_is_the_answer_to_the_payment() {
+        for (status, approved) in [("approved", true), ("declined", false), ("reversed", false)] {
+            let told = answer(Operation::LookUp, 200, &[], &body(status));
+            assert!(
+                matches!(&told, GatewayAnswer::Final(r) if r.approved == approved),
+                "{told:?}"
+            );
+        }
+        let told = answer(Operation::LookUp, 200, &[], &body("pending"));
+        assert_eq!(told, GatewayAnswer::Pending { retry_after_ms: None });
+    }
+
+    #[test]
+    fn a_decline_of_an_earlier_presentation_is_no_answer_to_a_later_one() {
+        let first = body("declined");
+        let second = first.replace("\"status\"", "\"presentation\":2,\"status\"");
+        assert_eq!(
+            presented(Operation::LookUp, 2, 200, &[], &first),
+            GatewayAnswer::NotFound
+        );
+        let told = presented(Operation::AuthoriseDeferred, 2, 200, &[], &first);
+        assert!(matches!(told, GatewayAnswer::NoAnswer { .. }), "{told:?}");
+        for operation in [Operation::LookUp, Operation::AuthoriseDeferred] {
+            let told = presented(operation, 2, 200, &[], &second);
+            assert!(
+                matches!(&told, GatewayAnswer::Final(r) if !r.approved),
+                "{told:?}"
+            );
+            let told = presented(operation, 2, 200, &[], &body("approved"));
+            assert!(
+                matches!(&told, GatewayAnswer::Final(r) if r.approved),
+                "one charge over all"
+            );
+        }
+    }
+
+    #[test]
+    fn the_spread_is_read_in_seconds_and_bounded() {
+        for (text, expected) in [
+            ("60", 60_000),
+            ("0", 0),
+            ("99999999", LONGEST_SPREAD_MS),
+            ("soon", 0),
+        ] {
+            assert_eq!(
+                spread_ms(&headers(&[("replay-spread", text)])),
+                expected,
+                "{text}"
+            );
+        }
+        assert_eq!(spread_ms(&HeaderMap::new()), 0);
     }
 
     #[test]
@@ -331,12 +466,12 @@ mod tests {
         for (text, expected) in [
             ("0", Some(0)),
             ("120", Some(120_000)),
-            ("99999999999999999999999", Some(MAX_RETRY_AFTER_MS)),
+            ("99999999999999999999999", Some(LONGEST_RETRY_AFTER_MS)),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10_000)),
             ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10_000)),
             ("Sun Nov  6 08:49:47 1994", Some(10_000)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
-            ("Sun, 06 Nov 2094 08:49:07 GMT", Some(MAX_RETRY_AFTER_MS)),
+            ("Sun, 06 Nov 2094 08:49:07 GMT", Some(LONGEST_RETRY_AFTER_MS)),
             ("-5", None),
             ("soon", None),
             ("", None),

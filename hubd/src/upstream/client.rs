@@ -22,6 +22,11 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// The most live calls at one time: more than a shop has devices.
 const LIVE_IN_FLIGHT: usize = 64;
 
+/// A live call waits so much of its deadline for a free connection, as a
+/// divisor. Then the hub decides without the gateway, for which it is no
+/// failure.
+const WAIT_FOR_PLACE: u32 = 3;
+
 /// The longest that any call may take, whatever its deadline says.
 const MAX_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -100,7 +105,8 @@ impl Gateway {
 
     /// Makes one attempt and says what came of it and how many milliseconds
     /// it took. Ends at `forward.deadline_ms` at the latest, waiting for a
-    /// free connection included. `sealed_card` is not needed for a reversal.
+    /// free connection included. `sealed_card` is needed for the first
+    /// presentation of a payment only.
     ///
     /// Never asks twice: a call that may have reached the gateway comes back
     /// as [`GatewayAnswer::NoAnswer`], and asking again under the same id is
@@ -128,15 +134,30 @@ impl Gateway {
     }
 
     async fn call(&self, forward: &Forward, call: message::Call) -> GatewayAnswer {
+        // A look-up is for whoever waits for it; the core gives those of
+        // customers, as all that they wait for, the shorter deadline.
         let lane = match forward.operation {
             Operation::AuthoriseOnline => &self.live,
-            Operation::AuthoriseDeferred | Operation::Advice | Operation::Reverse => &self.backlog,
+            Operation::AuthoriseDeferred | Operation::Advice | Operation::Reverse | Operation::LookUp => {
+                &self.backlog
+            }
         };
         let no_answer = |detail: String| GatewayAnswer::NoAnswer {
             detail: clean(&detail, MAX_DETAIL),
         };
-        let Ok(_permit) = lane.permits.acquire().await else {
-            return no_answer("the hub is stopping".to_owned());
+        let place = Duration::from_millis(forward.deadline_ms) / WAIT_FOR_PLACE;
+        let _permit = match timeout(place, lane.permits.acquire()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => {
+                return GatewayAnswer::NotSent {
+                    detail: "the hub is stopping".to_owned(),
+                };
+            }
+            Err(_) => {
+                return GatewayAnswer::NotSent {
+                    detail: "no free connection to the gateway".to_owned(),
+                };
+            }
         };
         let (Ok(url), Ok(key)) = (
             self.base.join(&call.path),
@@ -144,14 +165,16 @@ impl Gateway {
         ) else {
             return no_answer("the address cannot be built".to_owned());
         };
-        let sent = lane
-            .client
-            .post(url)
-            .header(IDEMPOTENCY_KEY, key)
-            .header(CONTENT_TYPE, "application/json")
-            .body(call.body)
-            .send()
-            .await;
+        let request = match call.body {
+            Some(body) => lane
+                .client
+                .post(url)
+                .header(IDEMPOTENCY_KEY, key)
+                .header(CONTENT_TYPE, "application/json")
+                .body(body),
+            None => lane.client.get(url),
+        };
+        let sent = request.send().await;
         let mut response = match sent {
             Ok(response) => response,
             Err(error) => return no_answer(words(&error)),
@@ -163,7 +186,7 @@ impl Gateway {
             body: &body,
             cut: cut.as_deref(),
         };
-        answer::read(forward.operation, forward.payment_id, &received, clock::wall_ms())
+        answer::read(forward, &received, clock::wall_ms())
     }
 
     /// Asks the gateway how it is, on the connections of the live sales: what
@@ -171,35 +194,44 @@ impl Gateway {
     /// stays open for it.
     pub async fn probe(&self, within: Duration) -> Probe {
         let start = clock::monotonic_ms();
+        self.probe_for_spread(within, start).await.0
+    }
+
+    /// [`probe`](Self::probe) within the time of the settings, and the window
+    /// over which the gateway wants first contact spread, in milliseconds, if
+    /// it answered.
+    pub(super) async fn probe_as_set(&self) -> (Probe, Option<u64>) {
+        self.probe_for_spread(self.probe_timeout, clock::monotonic_ms())
+            .await
+    }
+
+    async fn probe_for_spread(&self, within: Duration, start: u64) -> (Probe, Option<u64>) {
         let found = timeout(within.min(MAX_DEADLINE), self.health()).await;
-        let (ok, gateway_time_ms) = found.unwrap_or((false, None));
-        Probe {
+        let (ok, gateway_time_ms, spread_ms) = found.unwrap_or((false, None, None));
+        let probe = Probe {
             ok,
             latency_ms: clock::monotonic_ms().saturating_sub(start),
             gateway_time_ms,
-        }
+        };
+        (probe, spread_ms)
     }
 
-    /// [`probe`](Self::probe) within the time of the settings.
-    pub(super) async fn probe_as_set(&self) -> Probe {
-        self.probe(self.probe_timeout).await
-    }
-
-    async fn health(&self) -> (bool, Option<u64>) {
+    async fn health(&self) -> (bool, Option<u64>, Option<u64>) {
         let Ok(url) = self.base.join("v1/health") else {
-            return (false, None);
+            return (false, None, None);
         };
         match self.live.client.get(url).send().await {
             Ok(mut response) => {
                 let ok = response.status() == StatusCode::OK;
                 let time = answer::date_ms(response.headers());
+                let spread = answer::spread_ms(response.headers());
                 // Read to the end, so that the connection can be used again.
                 let _ = body_of(&mut response).await;
-                (ok, time)
+                (ok, time, Some(spread))
             }
             Err(error) => {
                 tracing::debug!(error = clean(&words(&error), MAX_DETAIL), "the probe failed");
-                (false, None)
+                (false, None, None)
             }
         }
     }

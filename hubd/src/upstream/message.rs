@@ -10,8 +10,8 @@ use serde::Serialize;
 pub(super) struct Call {
     /// Below the base address.
     pub(super) path: String,
-    /// JSON.
-    pub(super) body: Vec<u8>,
+    /// JSON to be posted; `None` for a look-up, which is a GET.
+    pub(super) body: Option<Vec<u8>>,
 }
 
 /// Why there is nothing to send.
@@ -57,6 +57,16 @@ struct Card<'a> {
     token: &'a str,
 }
 
+/// Of a payment that the gateway itself has declined: it has the card.
+#[derive(Serialize)]
+struct Presentation<'a> {
+    payment_id: String,
+    store_id: &'a str,
+    signed_request: String,
+    presentation: u32,
+    attempt: u32,
+}
+
 #[derive(Serialize)]
 struct Reversal<'a> {
     payment_id: String,
@@ -73,6 +83,12 @@ pub(super) fn build(
     signed_request: &[u8],
     sealed_card: Option<&SealedCard>,
 ) -> Result<Call, Unsendable> {
+    if forward.operation == Operation::LookUp {
+        return Ok(Call {
+            path: format!("v1/payments/{}", forward.payment_id),
+            body: None,
+        });
+    }
     let request = decode(signed_request)?;
     if request.payment_id != forward.payment_id {
         return Err(Unsendable::Request(
@@ -81,18 +97,32 @@ pub(super) fn build(
     }
     let payment_id = forward.payment_id.to_string();
     let operation = match forward.operation {
+        Operation::AuthoriseOnline | Operation::AuthoriseDeferred | Operation::Advice
+            if forward.presentation > 1 =>
+        {
+            return Ok(Call {
+                path: format!("v1/payments/{payment_id}/presentation"),
+                body: Some(json(&Presentation {
+                    payment_id,
+                    store_id,
+                    signed_request: BASE64_STANDARD.encode(signed_request),
+                    presentation: forward.presentation,
+                    attempt: forward.number,
+                })?),
+            });
+        }
         Operation::AuthoriseOnline => "authorise-online",
-        Operation::AuthoriseDeferred => "authorise-deferred",
+        Operation::AuthoriseDeferred | Operation::LookUp => "authorise-deferred",
         Operation::Advice => "advice",
         Operation::Reverse => {
             return Ok(Call {
                 path: format!("v1/payments/{payment_id}/reversal"),
-                body: json(&Reversal {
+                body: Some(json(&Reversal {
                     payment_id,
                     store_id,
                     signed_request: BASE64_STANDARD.encode(signed_request),
                     attempt: forward.number,
-                })?,
+                })?),
             });
         }
     };
@@ -128,7 +158,7 @@ pub(super) fn build(
     })?;
     Ok(Call {
         path: "v1/payments".to_owned(),
-        body,
+        body: Some(body),
     })
 }
 

@@ -17,9 +17,18 @@ const SHORTEST: Duration = Duration::from_millis(10);
 pub async fn probe_loop(gateway: Arc<Gateway>, port: HubPort, every: Duration) {
     let mut ticks = interval(every.max(SHORTEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut spread_told = Some(0);
     loop {
         ticks.tick().await;
-        let probe = gateway.probe_as_set().await;
+        let (probe, spread_ms) = gateway.probe_as_set().await;
+        // First, so that the window is known when the line is found to be
+        // back.
+        if let Some(window_ms) = spread_ms
+            && spread_told.replace(window_ms) != spread_ms
+            && !port.tell(Tell::SpreadAsked { window_ms }).await
+        {
+            return;
+        }
         if !port.tell(Tell::Probe(probe)).await {
             return;
         }

@@ -127,6 +127,7 @@ impl Sale {
             device: DeviceId([1; 32]),
             decided_ms: 1_790_000_000_500,
             number,
+            presentation: 1,
             deadline_ms,
         }
     }

@@ -369,6 +369,13 @@ pub(crate) fn events() -> Vec<Event> {
             payment_id,
             operator: operator(),
         },
+        Event::PaymentRetryScheduled {
+            payment_id,
+            gateway: gateway_no(),
+            presentation: 1,
+            due_ms: 1_774_692_331_000,
+        },
+        Event::PaymentRetryDue { payment_id },
         Event::DeviceBlocked {
             device,
             blocked: true,

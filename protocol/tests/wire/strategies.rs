@@ -329,6 +329,15 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         (payment_id(), any::<String>())
             .prop_map(|(payment_id, operator)| Event::PaymentReleased { payment_id, operator }),
+        (payment_id(), gateway(), any::<u32>(), any::<u64>()).prop_map(
+            |(payment_id, gateway, presentation, due_ms)| Event::PaymentRetryScheduled {
+                payment_id,
+                gateway,
+                presentation,
+                due_ms,
+            }
+        ),
+        payment_id().prop_map(|payment_id| Event::PaymentRetryDue { payment_id }),
     ];
     let others = prop_oneof![
         (any::<String>(), any::<u64>())

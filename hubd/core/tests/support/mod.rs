@@ -176,7 +176,12 @@ impl Shop {
     }
 
     pub fn offline_under(policy: &str) -> Self {
-        let mut shop = Self::empty();
+        Self::offline_with(policy, |_| {})
+    }
+
+    /// The same with other settings.
+    pub fn offline_with(policy: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut shop = Self::empty_with(change);
         shop.enrol(MPOS, DeviceClass::Mpos);
         shop.enrol(SOFTPOS, DeviceClass::Softpos);
         shop.install(policy);
@@ -234,6 +239,13 @@ impl Shop {
 
     pub fn go_online(&mut self) {
         for _ in 0..self.settings.wan.online_after {
+            self.probe(true);
+        }
+    }
+
+    /// Online again, whatever failed before.
+    pub fn come_back(&mut self) {
+        for _ in 0..self.settings.wan.online_after_payment_failure {
             self.probe(true);
         }
     }
@@ -362,6 +374,29 @@ impl Shop {
             recalled: None,
         });
         ticket
+    }
+
+    pub fn status(&mut self, device: DeviceId, id: PaymentId) -> Ticket {
+        let ticket = self.ticket();
+        self.input(Input::Status {
+            ticket,
+            device,
+            payment_id: id,
+            recalled: None,
+        });
+        ticket
+    }
+
+    pub fn state_of(&self, number: u64) -> hub_protocol::PaymentState {
+        self.core.state().payment(&payment_id(number)).unwrap().state
+    }
+
+    /// What waits, as an operator sees it.
+    pub fn queue(&mut self) -> Vec<hub_core::QueueItem> {
+        match self.operate(OperatorCommand::Queue { limit: 1000 }) {
+            OperatorReply::Queue { items, .. } => items,
+            other => panic!("a queue expected, not {other:?}"),
+        }
     }
 
     pub fn operate(&mut self, command: OperatorCommand) -> OperatorReply {
