@@ -12,6 +12,7 @@ pub mod ctl;
 pub mod devices;
 pub mod hub;
 pub mod init;
+pub mod iso8583;
 pub mod ledger;
 pub mod port;
 pub mod run;

@@ -1,0 +1,559 @@
+//! Reading a dialect file: every fault at once.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use hub_core::toml_reader::{At, Document, Fault, Section, boolean, text};
+use toml::de::DeValue;
+
+use super::super::bitmap::{BitmapCode, MAX_FIELD};
+use super::super::encoding::{Charset, OddDigit};
+use super::super::field::{DataCode, Field, FieldFault, Kind, Length, LengthCode, Value};
+use super::super::frame::{Framing, LengthHeader};
+use super::super::message::{Format, Mti, MtiCode};
+use super::notation::{self, Defaults, Numbers};
+use super::{Asking, Carry, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule};
+
+/// Field numbers as keys. `toml_reader` names its keys for good.
+static NUMBERS: LazyLock<Vec<String>> = LazyLock::new(|| (0..=MAX_FIELD).map(|n| n.to_string()).collect());
+
+/// Fields that the hub fills itself, so that no constant may.
+const FILLED: [u8; 13] = [4, 7, 11, 12, 13, 22, 32, 37, 41, 42, 49, 70, 90];
+
+/// Approved for a part of the amount: there is no such thing here.
+const PARTIAL: &str = "10";
+
+pub(super) fn read(file: &str) -> Result<Dialect, Vec<Fault>> {
+    let document = Document::parse(file)?;
+    let dialect = read_document(&document);
+    let faults = document.into_faults();
+    match dialect {
+        Some(dialect) if faults.is_empty() => Ok(dialect),
+        _ => Err(faults),
+    }
+}
+
+/// Reads every section before giving up, so that all faults are found.
+fn read_document(document: &Document<'_>) -> Option<Dialect> {
+    let root = document.root();
+    let name = root.required("name", "the dialect's name in 1 to 64 bytes", |value| {
+        text::<String>(value).filter(|name| (1..=64).contains(&name.len()))
+    });
+    let framing = read_framing(root.section("frame"));
+    let encoding = read_encoding(root.section("encoding"));
+    // With a fault in the encodings, formats are judged by stand-ins.
+    let defaults = encoding.as_ref().map_or(STAND_IN, |encoding| encoding.defaults);
+    let fields = read_fields(root.section("fields"), &defaults);
+    let messages = read_messages(root.section("messages"));
+    let constants = read_constants(root.section("constants"), &fields);
+    let carry = read_carry(root.section("carry"), &fields);
+    let deferred = read_deferred(root.section("deferred"), &fields);
+    let entry_modes = read_entry_modes(root.section("entry_modes"), &fields);
+    let terminal = read_terminal(root.section("terminal"));
+    let (codes, echoes) = read_answers(root.section("answers"));
+    root.finish();
+    let encoding = encoding?;
+    Some(Dialect {
+        name: name?.value,
+        framing: framing?,
+        format: Format {
+            mti: encoding.mti,
+            bitmap: encoding.bitmap,
+            fields,
+        },
+        messages: messages?,
+        constants,
+        carry,
+        deferred: deferred?,
+        entry_modes: entry_modes?,
+        terminal: terminal?,
+        codes,
+        echoes,
+    })
+}
+
+fn read_framing(section: Section<'_, '_>) -> Option<Framing> {
+    let length = section.required(
+        "length",
+        "\"binary2\", \"binary4\", \"bcd2\", \"ascii4\" or \"ebcdic4\"",
+        |value| LengthHeader::named(value.as_str()?),
+    );
+    let inclusive = section.optional("inclusive", "true or false", boolean);
+    let header = section.optional(
+        "header",
+        "at most 32 bytes in hex, such as \"6000010000\",",
+        |value| {
+            let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(value.as_str()?.as_bytes());
+            bytes.ok().filter(|bytes| bytes.len() <= 32)
+        },
+    );
+    section.finish();
+    Some(Framing {
+        length: length?.value,
+        inclusive: inclusive.is_some_and(|at| at.value),
+        header: header.map(|at| at.value).unwrap_or_default(),
+    })
+}
+
+struct Encoding {
+    mti: MtiCode,
+    bitmap: BitmapCode,
+    defaults: Defaults,
+}
+
+const STAND_IN: Defaults = Defaults {
+    numbers: Numbers::Chars(Charset::Ascii),
+    texts: Charset::Ascii,
+    bytes: DataCode::Bytes,
+    lengths: LengthCode::Chars(Charset::Ascii),
+    odd: OddDigit::Left,
+};
+
+fn read_encoding(section: Section<'_, '_>) -> Option<Encoding> {
+    let mti = section.required(
+        "mti",
+        "\"ascii\", \"cp037\", \"cp500\" or \"bcd\"",
+        |value| match value.as_str()? {
+            "bcd" => Some(MtiCode::Bcd),
+            name => Charset::named(name).map(MtiCode::Chars),
+        },
+    );
+    let bitmap = section.required(
+        "bitmap",
+        "\"binary\", or \"ascii\", \"cp037\" or \"cp500\" for hex digits,",
+        |value| match value.as_str()? {
+            "binary" => Some(BitmapCode::Binary),
+            name => Charset::named(name).map(BitmapCode::Hex),
+        },
+    );
+    let numbers = section.required("numbers", "\"ascii\", \"cp037\", \"cp500\" or \"bcd\"", |value| {
+        notation::numbers_named(value.as_str()?)
+    });
+    let texts = section.required("texts", "\"ascii\", \"cp037\" or \"cp500\"", |value| {
+        Charset::named(value.as_str()?)
+    });
+    let charset = texts.map_or(Charset::Ascii, |at| at.value);
+    let bytes = section.required("bytes", "\"binary\" or \"hex\"", |value| {
+        notation::bytes_named(value.as_str()?, charset)
+    });
+    let lengths = section.required(
+        "lengths",
+        "\"ascii\", \"cp037\", \"cp500\", \"bcd\" or \"binary\"",
+        |value| notation::lengths_named(value.as_str()?),
+    );
+    let odd = section.optional("odd", "\"left\" or \"right\"", |value| {
+        notation::odd_named(value.as_str()?)
+    });
+    section.finish();
+    Some(Encoding {
+        mti: mti?.value,
+        bitmap: bitmap?.value,
+        defaults: Defaults {
+            numbers: numbers?.value,
+            texts: texts?.value,
+            bytes: bytes?.value,
+            lengths: lengths?.value,
+            odd: odd.map_or(OddDigit::Left, |at| at.value),
+        },
+    })
+}
+
+fn key(number: u8) -> &'static str {
+    NUMBERS.get(usize::from(number)).map_or("", String::as_str)
+}
+
+fn read_fields(section: Section<'_, '_>, defaults: &Defaults) -> BTreeMap<u8, Field> {
+    let mut fields = BTreeMap::new();
+    for number in (2..=MAX_FIELD).filter(|number| *number != 65) {
+        let field = section.optional(
+            key(number),
+            "a format such as \"n6\", \"ans..25\" or \"b...255 data=hex\"",
+            |value| notation::field(value.as_str()?, defaults),
+        );
+        let Some(at) = field else { continue };
+        if let Some(wanted) = wanted(number).filter(|wanted| !wanted.fits(&at.value)) {
+            section.fault(at.line, format!("fields.{number}: {} expected", wanted.words));
+        }
+        fields.insert(number, at.value);
+    }
+    for number in (2..=MAX_FIELD).filter(|number| !section.holds(key(*number))) {
+        if let Some(wanted) = wanted(number).filter(|wanted| wanted.required) {
+            section.fault(
+                section.line(),
+                format!("fields.{number} is missing: {} expected", wanted.words),
+            );
+        }
+    }
+    section.finish();
+    fields
+}
+
+/// What the hub needs of a field that it fills or reads.
+struct Wanted {
+    required: bool,
+    kinds: &'static [Kind],
+    lengths: fn(Length) -> bool,
+    words: &'static str,
+}
+
+impl Wanted {
+    fn fits(&self, field: &Field) -> bool {
+        self.kinds.contains(&field.kind()) && (self.lengths)(field.length())
+    }
+}
+
+fn wanted(number: u8) -> Option<Wanted> {
+    use Length::{Fixed, Variable};
+    const NUMBER: &[Kind] = &[Kind::Numeric];
+    const ANY_TEXT: &[Kind] = &[Kind::Numeric, Kind::AlphaNumeric, Kind::Text];
+    const CURRENCY: &[Kind] = &[Kind::Numeric, Kind::Alpha];
+    type Row = (bool, &'static [Kind], fn(Length) -> bool, &'static str);
+    let (required, kinds, lengths, words): Row = match number {
+        3 => (true, NUMBER, |l| l == Fixed(6), "n6 (processing code)"),
+        4 => (true, NUMBER, |l| l == Fixed(12), "n12 (amount)"),
+        7 => (true, NUMBER, |l| l == Fixed(10), "n10 (transmission time)"),
+        11 => (true, NUMBER, |l| l == Fixed(6), "n6 (trace number)"),
+        12 => (false, NUMBER, |l| l == Fixed(6), "n6 (local time)"),
+        13 => (false, NUMBER, |l| l == Fixed(4), "n4 (local date)"),
+        22 => (
+            false,
+            ANY_TEXT,
+            |l| matches!(l, Fixed(_)),
+            "a fixed length (entry mode)",
+        ),
+        32 => (
+            false,
+            NUMBER,
+            |l| {
+                matches!(
+                    l,
+                    Variable {
+                        digits: 2,
+                        max: 1..=11
+                    }
+                )
+            },
+            "n..11 (acquirer)",
+        ),
+        37 => (true, ANY_TEXT, |l| l == Fixed(12), "an12 (retrieval reference)"),
+        39 => (true, ANY_TEXT, |l| l == Fixed(2), "an2 (response code)"),
+        41 => (true, ANY_TEXT, |l| l == Fixed(8), "ans8 (terminal)"),
+        42 => (true, ANY_TEXT, |l| l == Fixed(15), "ans15 (merchant)"),
+        49 => (true, CURRENCY, |l| l == Fixed(3), "n3 or a3 (currency)"),
+        70 => (true, NUMBER, |l| l == Fixed(3), "n3 (network management)"),
+        90 => (true, NUMBER, |l| l == Fixed(42), "n42 (original data)"),
+        _ => return None,
+    };
+    Some(Wanted {
+        required,
+        kinds,
+        lengths,
+        words,
+    })
+}
+
+fn read_messages(section: Section<'_, '_>) -> Option<Messages> {
+    let one = |first: &'static str, repeat: &'static str, allowed: &'static [&'static str], words: &str| {
+        let of = |value: &DeValue<'_>, origin: char| {
+            let text = value.as_str()?;
+            let known = text.ends_with(origin) && allowed.contains(&text.get(..3)?);
+            known.then(|| text.parse::<Mti>().ok()).flatten()
+        };
+        let first_at = section.required(first, words, |value| of(value, '0'));
+        let repeat_words = format!("the type in {first}, or the same ending in 1,");
+        let repeat_at = section.optional(repeat, &repeat_words, |value| {
+            of(value, '1').or_else(|| of(value, '0'))
+        });
+        let first_mti = first_at?.value;
+        if let Some(at) = repeat_at.filter(|at| at.value.family() != first_mti.family()) {
+            let name = format!("messages.{repeat}");
+            section.fault(
+                at.line,
+                format!("{name}: {repeat_words} expected, {} found", at.value),
+            );
+        }
+        Some(Asking {
+            first: first_mti,
+            repeat: repeat_at.map_or(first_mti, |at| at.value),
+        })
+    };
+    let authorisation = one(
+        "authorisation",
+        "authorisation_repeat",
+        &["010", "020"],
+        "\"0100\" or \"0200\"",
+    );
+    let advice = one("advice", "advice_repeat", &["012", "022"], "\"0120\" or \"0220\"");
+    let reversal = one(
+        "reversal",
+        "reversal_repeat",
+        &["040", "042"],
+        "\"0420\" or \"0400\"",
+    );
+    section.finish();
+    Some(Messages {
+        authorisation: authorisation?,
+        advice: advice?,
+        reversal: reversal?,
+    })
+}
+
+/// Whether a field takes a text.
+fn takes(fields: &BTreeMap<u8, Field>, number: u8, text: &str) -> bool {
+    let value = Value::Text(text.to_owned());
+    fields
+        .get(&number)
+        .is_some_and(|field| field.encode(&value, &mut Vec::new()).is_ok())
+}
+
+fn read_constants(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> BTreeMap<u8, String> {
+    let mut constants = BTreeMap::new();
+    for number in fields.keys().filter(|number| !FILLED.contains(number)) {
+        let constant = section.optional(key(*number), "a text that the field takes", |value| {
+            text::<String>(value).filter(|text| takes(fields, *number, text))
+        });
+        if let Some(at) = constant {
+            constants.insert(*number, at.value);
+        }
+    }
+    if !section.holds(key(3)) {
+        section.fault(
+            section.line(),
+            "constants.3 is missing: the processing code of a purchase, such as \"000000\", expected",
+        );
+    }
+    section.finish();
+    constants
+}
+
+/// The number of a field that the dialect has and the hub does not fill
+/// otherwise.
+fn free_field(fields: &BTreeMap<u8, Field>) -> impl Fn(&DeValue<'_>) -> Option<u8> {
+    move |value| {
+        let number = hub_core::toml_reader::integer(2..=u64::from(MAX_FIELD))(value)?;
+        let number = u8::try_from(number).ok()?;
+        (fields.contains_key(&number) && !FILLED.contains(&number) && number != 3 && number != 39)
+            .then_some(number)
+    }
+}
+
+const FREE_FIELD: &str = "the number of a field in [fields] that the hub does not fill otherwise";
+
+fn read_carry(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Carry {
+    let prefix = section.optional("payment_id_prefix", "a text of at most 32 characters", |value| {
+        text::<String>(value).filter(|text| text.len() <= 32)
+    });
+    let prefix = prefix.map(|at| at.value).unwrap_or_default();
+    let payment_id = section.optional("payment_id", FREE_FIELD, free_field(fields));
+    if let Some(at) = payment_id
+        && payment_id_value(&prefix, [0; 16], fields.get(&at.value)).is_none()
+    {
+        section.fault(
+            at.line,
+            "carry.payment_id: a field expected that takes the prefix and an id: 16 bytes (b), 32 hex digits \
+             (an) or 36 characters (ans)",
+        );
+    }
+    let sealed = section.optional(
+        "sealed_card",
+        "a list of at most 8 numbers of fields in [fields] that the hub does not fill otherwise",
+        |value| {
+            let array = value.as_array().filter(|array| array.len() <= 8)?;
+            let field = free_field(fields);
+            array
+                .iter()
+                .map(|item| field(item.get_ref()))
+                .collect::<Option<Vec<u8>>>()
+        },
+    );
+    if let Some(at) = &sealed {
+        check_sealed(&section, at, fields);
+    }
+    let short = |name| {
+        let at = section.optional(name, FREE_FIELD, free_field(fields))?;
+        let variable = fields.get(&at.value).is_some_and(|field| {
+            field.kind() == Kind::Text && matches!(field.length(), Length::Variable { .. })
+        });
+        if !variable {
+            section.fault(
+                at.line,
+                format!("carry.{name}: a field of variable length and kind ans expected"),
+            );
+        }
+        Some(at.value)
+    };
+    let order_id = short("order_id");
+    let card_token = short("card_token");
+    section.finish();
+    Carry {
+        payment_id: payment_id.map(|at| at.value),
+        payment_id_prefix: prefix,
+        sealed_card: sealed.map(|at| at.value).unwrap_or_default(),
+        order_id,
+        card_token,
+    }
+}
+
+/// The fields together must hold the largest sealed card.
+fn check_sealed(section: &Section<'_, '_>, at: &At<Vec<u8>>, fields: &BTreeMap<u8, Field>) {
+    let formats: Vec<&Field> = at.value.iter().filter_map(|number| fields.get(number)).collect();
+    let one_kind = formats.iter().all(|field| field.kind() == Kind::Binary)
+        || formats.iter().all(|field| field.kind() == Kind::Text);
+    let variable = formats
+        .iter()
+        .all(|field| matches!(field.length(), Length::Variable { .. }));
+    let capacity: usize = formats.iter().map(|field| field.capacity()).sum();
+    let needed = match formats.first().map(|field| field.kind()) {
+        Some(Kind::Text) => hub_protocol::payment::MAX_SEALED_CARD.div_ceil(3) * 4,
+        Some(_) => hub_protocol::payment::MAX_SEALED_CARD,
+        None => 0,
+    };
+    if !one_kind || !variable || capacity < needed {
+        section.fault(
+            at.line,
+            format!(
+                "carry.sealed_card: fields of variable length expected, all of kind b or all of kind ans (base64), \
+                 that together hold {needed} or more; these hold {capacity}"
+            ),
+        );
+    }
+}
+
+/// A payment id as a field takes it; `None` if it does not.
+pub(super) fn payment_id_value(prefix: &str, id: [u8; 16], field: Option<&Field>) -> Option<Value> {
+    let field = field?;
+    let hex = data_encoding::HEXLOWER.encode(&id);
+    let value = match field.kind() {
+        Kind::Binary => Value::Bytes([prefix.as_bytes(), &id].concat()),
+        Kind::AlphaNumeric => Value::Text(format!("{prefix}{hex}")),
+        Kind::Text => Value::Text(format!(
+            "{prefix}{}-{}-{}-{}-{}",
+            hex.get(..8)?,
+            hex.get(8..12)?,
+            hex.get(12..16)?,
+            hex.get(16..20)?,
+            hex.get(20..)?
+        )),
+        Kind::Numeric | Kind::Alpha | Kind::Track => return None,
+    };
+    let taken: Result<(), FieldFault> = field.encode(&value, &mut Vec::new());
+    taken.ok().map(|()| value)
+}
+
+fn read_deferred(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Option<Marker> {
+    let field = section.required("field", FREE_FIELD, free_field(fields));
+    let value = section.required(
+        "value",
+        "the text that marks a deferred authorisation",
+        text::<String>,
+    );
+    if let (Some(field), Some(value)) = (&field, &value)
+        && !takes(fields, field.value, &value.value)
+    {
+        section.fault(
+            value.line,
+            format!("deferred.value: a text that field {} takes expected", field.value),
+        );
+    }
+    section.finish();
+    Some(Marker {
+        field: field?.value,
+        value: value?.value,
+    })
+}
+
+fn read_entry_modes(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Option<EntryModes> {
+    let mode = |name| {
+        section.required(name, "a text that field 22 takes", |value| {
+            text::<String>(value).filter(|text| !fields.contains_key(&22) || takes(fields, 22, text))
+        })
+    };
+    let (chip, contactless) = (mode("chip"), mode("contactless"));
+    let (magnetic_stripe, keyed) = (mode("magnetic_stripe"), mode("keyed"));
+    section.finish();
+    Some(EntryModes {
+        chip: chip?.value,
+        contactless: contactless?.value,
+        magnetic_stripe: magnetic_stripe?.value,
+        keyed: keyed?.value,
+    })
+}
+
+fn read_terminal(section: Section<'_, '_>) -> Option<TerminalRule> {
+    let rule = section.required("names", "\"hub\" or \"device\"", |value| {
+        match value.as_str()? {
+            "hub" => Some(TerminalRule::Hub),
+            "device" => Some(TerminalRule::Device),
+            _ => None,
+        }
+    });
+    section.finish();
+    rule.map(|at| at.value)
+}
+
+fn read_answers(section: Section<'_, '_>) -> (ResponseCodes, Vec<u8>) {
+    let mut meanings: BTreeMap<String, Meaning> = BTreeMap::new();
+    let lists = [
+        ("approved", Meaning::Approved),
+        ("pending", Meaning::Pending),
+        ("out_of_order", Meaning::OutOfOrder),
+        ("slow_down", Meaning::SlowDown),
+        ("refuses_hub", Meaning::RefusesHub),
+        ("refuses_message", Meaning::RefusesMessage),
+        ("duplicate", Meaning::Duplicate),
+        ("nothing_to_reverse", Meaning::NothingToReverse),
+    ];
+    for (name, meaning) in lists {
+        let expected = "a list of response codes of two letters or digits, such as [\"00\"],";
+        let convert = |value: &DeValue<'_>| {
+            let array = value.as_array()?;
+            let codes = array.iter().map(|item| {
+                text::<String>(item.get_ref())
+                    .filter(|code| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            });
+            codes.collect::<Option<Vec<String>>>()
+        };
+        let list = match meaning {
+            Meaning::Approved => section.required(name, expected, convert),
+            _ => section.optional(name, expected, convert),
+        };
+        let Some(list) = list else { continue };
+        if meaning == Meaning::Approved && list.value.is_empty() {
+            section.fault(list.line, "answers.approved: at least one response code expected");
+        }
+        for code in list.value {
+            if meaning == Meaning::Approved && code == PARTIAL {
+                section.fault(
+                    list.line,
+                    "answers.approved: 10 approves a part of the amount, and a part is no approval here; leave it out",
+                );
+            } else if meanings.insert(code.clone(), meaning).is_some() {
+                section.fault(
+                    list.line,
+                    format!("answers.{name}: {code} stands in another list too"),
+                );
+            }
+        }
+    }
+    let acknowledges = section.optional("duplicate_acknowledges", "true or false", boolean);
+    let echoes = section.optional(
+        "echoes",
+        "a list of fields among 4, 7, 11, 37, 41, 42 and 49 with 11 and 37",
+        |value| {
+            let array = value.as_array()?;
+            let numbers = array.iter().map(|item| {
+                let number = hub_core::toml_reader::integer(2..=u64::from(MAX_FIELD))(item.get_ref())?;
+                let number = u8::try_from(number).ok()?;
+                [4, 7, 11, 37, 41, 42, 49].contains(&number).then_some(number)
+            });
+            let numbers = numbers.collect::<Option<Vec<u8>>>()?;
+            (numbers.contains(&11) && numbers.contains(&37)).then_some(numbers)
+        },
+    );
+    section.finish();
+    let codes = ResponseCodes {
+        meanings,
+        duplicate_acknowledges: acknowledges.is_some_and(|at| at.value),
+    };
+    (codes, echoes.map_or_else(|| vec![4, 11, 37, 41], |at| at.value))
+}
