@@ -2,20 +2,20 @@
 //! carries out the effects. The only place that sees the core and all edges.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hub_core::state::{Head, PaymentRecord, State};
 use hub_core::{Core, Effect, Forward, Input, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
-    DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, SealedCard, cbor,
+    CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, SealedCard, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
-use crate::port::{Ask, Message, Tell};
+use crate::port::{Answered, Ask, Message, Proof, Tell};
 
 /// The most messages handled before the index is looked after.
 const BATCH: usize = 256;
@@ -39,9 +39,17 @@ pub type IndexBatch = (Vec<(Vec<u8>, Option<Vec<u8>>)>, Head);
 /// What the hub asks of its edges. Implemented once, in `run.rs`, over the
 /// real ones. No call may block for long.
 pub trait Edges: Send {
-    /// Sign the entry and make it durable with the sealed card. False once
-    /// the ledger has failed.
-    fn append(&mut self, sequence: u64, payload: Vec<u8>, card: Option<(PaymentId, SealedCard)>) -> bool;
+    /// Make the entry durable with the sealed card, under a signature that
+    /// stands for the receipt too. False once the ledger has failed.
+    fn append(
+        &mut self,
+        sequence: u64,
+        payload: Vec<u8>,
+        card: Option<(PaymentId, SealedCard)>,
+        receipt: Option<Vec<u8>>,
+    ) -> bool;
+    /// The last entry on disk.
+    fn durable_head(&self) -> Head;
     /// Destroy a sealed card.
     fn erase_card(&mut self, payment_id: PaymentId);
     /// Send something to the gateway.
@@ -74,6 +82,24 @@ pub struct Marks {
     pub durable: AtomicU64,
     /// The newest entry whose changes the index has.
     pub indexed: AtomicU64,
+    /// The receipts of groups that are on disk, in order, until the hub
+    /// fetches them.
+    receipts: Mutex<Vec<Arc<CommittedGroup>>>,
+}
+
+impl Marks {
+    /// Takes note of a group that is on disk. Its receipts are there before
+    /// the mark says so.
+    pub fn committed(&self, sequence: u64, receipts: Option<CommittedGroup>) {
+        if let Some(group) = receipts {
+            self.receipts().push(Arc::new(group));
+        }
+        self.durable.store(sequence, Ordering::Release);
+    }
+
+    fn receipts(&self) -> MutexGuard<'_, Vec<Arc<CommittedGroup>>> {
+        self.receipts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The core, who waits for it, and its edges.
@@ -81,8 +107,10 @@ pub struct Hub<E> {
     core: Core,
     edges: E,
     messages: mpsc::Receiver<Message>,
-    waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+    waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     next_ticket: u64,
+    /// Groups on disk whose receipts have not been given out.
+    groups: VecDeque<Arc<CommittedGroup>>,
     /// Index changes whose entries are not on disk yet: the index is never
     /// ahead of the journal.
     for_index: VecDeque<IndexBatch>,
@@ -107,6 +135,7 @@ impl<E: Edges> Hub<E> {
             messages,
             waiting: HashMap::new(),
             next_ticket: 0,
+            groups: VecDeque::new(),
             for_index: VecDeque::new(),
             indexed_at_ms: clock::monotonic_ms(),
             marks,
@@ -170,7 +199,7 @@ impl<E: Edges> Hub<E> {
                         self.handle(input)
                     }
                     Err(refusal) => {
-                        let _ = sender.send(Reply::Refused(refusal));
+                        let _ = sender.send(Reply::Refused(refusal).into());
                         true
                     }
                 }
@@ -201,11 +230,17 @@ impl<E: Edges> Hub<E> {
     fn read_marks(&mut self) -> bool {
         self.core.indexed(self.marks.indexed.load(Ordering::Acquire));
         let durable = self.marks.durable.load(Ordering::Acquire);
-        if durable > self.durable {
-            self.durable = durable;
-            return self.handle(Input::Appended { sequence: durable });
+        if durable <= self.durable {
+            return true;
         }
-        true
+        self.durable = durable;
+        self.groups.extend(self.marks.receipts().drain(..));
+        let alive = self.handle(Input::Appended { sequence: durable });
+        // Whoever asks again for these gets a statement of his own.
+        while self.groups.front().is_some_and(|group| group.last() <= durable) {
+            self.groups.pop_front();
+        }
+        alive
     }
 
     fn input(&self, ask: Ask, ticket: Ticket) -> Result<Input, Refusal> {
@@ -292,8 +327,9 @@ impl<E: Edges> Hub<E> {
                     sequence,
                     payload,
                     sealed_card,
+                    receipt,
                 } => {
-                    if !self.edges.append(sequence, payload, sealed_card) {
+                    if !self.edges.append(sequence, payload, sealed_card, receipt) {
                         return false;
                     }
                 }
@@ -301,7 +337,7 @@ impl<E: Edges> Hub<E> {
                     if let Some(sender) = self.waiting.remove(&ticket) {
                         // Whoever asked may be gone; he asks again under the
                         // same id.
-                        let _ = sender.send(reply);
+                        let _ = sender.send(self.prove(reply));
                     }
                 }
                 Effect::Forward(forward) => self.edges.forward(forward),
@@ -316,6 +352,28 @@ impl<E: Edges> Hub<E> {
             }
         }
         true
+    }
+
+    /// Puts to a reply what its receipt rests on: the group that was flushed
+    /// with its entry, or for an earlier one the ledger's durable end.
+    fn prove(&self, reply: Reply) -> Answered {
+        let sequence = match &reply {
+            Reply::Receipt(receipt)
+            | Reply::Status {
+                receipt: Some(receipt),
+                ..
+            } => receipt.sequence,
+            _ => return reply.into(),
+        };
+        let group = self.groups.iter().find(|group| group.holds(sequence));
+        let proof = match group {
+            Some(group) => Proof::Group(Arc::clone(group)),
+            None => Proof::Earlier(self.edges.durable_head()),
+        };
+        Answered {
+            reply,
+            proof: Some(proof),
+        }
     }
 
     fn look_after_index(&mut self) {

@@ -1,9 +1,13 @@
 //! The narrow way from the edges to the hub.
 
+use std::sync::Arc;
+
 use hub_core::policy::Policy;
+use hub_core::state::Head;
 use hub_core::{AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
 use hub_protocol::{
-    DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode, Registration, SealedCard, VoidRequest,
+    CommittedGroup, DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode, Registration,
+    SealedCard, VoidRequest,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -89,11 +93,35 @@ pub enum Tell {
     Stop,
 }
 
+/// A reply, and what shows that the entry of its receipt is on disk.
+#[derive(Debug)]
+pub struct Answered {
+    /// The reply.
+    pub reply: Reply,
+    /// The proof of the receipt in it, if there is one.
+    pub proof: Option<Proof>,
+}
+
+impl From<Reply> for Answered {
+    fn from(reply: Reply) -> Self {
+        Self { reply, proof: None }
+    }
+}
+
+/// What a receipt rests on. There is none before the flush.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The group that was flushed with the receipt's entry.
+    Group(Arc<CommittedGroup>),
+    /// The ledger's durable end, beyond an entry flushed earlier.
+    Earlier(Head),
+}
+
 /// A message to the hub.
 #[derive(Debug)]
 pub enum Message {
     /// Wants a reply.
-    Ask(Box<Ask>, oneshot::Sender<Reply>),
+    Ask(Box<Ask>, oneshot::Sender<Answered>),
     /// Wants none.
     Tell(Tell),
 }
@@ -111,9 +139,14 @@ impl HubPort {
         (Self { sender }, receiver)
     }
 
-    /// Asks and waits. A full queue refuses at once, so that overload shows
-    /// at the device and not as a growing delay.
+    /// Asks and waits for what needs no proof. A full queue refuses at once,
+    /// so that overload shows at the device and not as a growing delay.
     pub async fn ask(&self, ask: Ask) -> Result<Reply, Refusal> {
+        Ok(self.ask_for_proof(ask).await?.reply)
+    }
+
+    /// [`ask`](Self::ask), for a reply that may hold a receipt.
+    pub async fn ask_for_proof(&self, ask: Ask) -> Result<Answered, Refusal> {
         let (sender, receiver) = oneshot::channel();
         self.sender
             .try_send(Message::Ask(Box::new(ask), sender))

@@ -18,12 +18,14 @@ pub enum ObjectType {
     PaymentRequest,
     /// A device asks to void a payment.
     VoidRequest,
-    /// The hub's answer to a payment.
+    /// The hub's answer to a payment, signed alone: in wire version 1.
     Receipt,
     /// The hub's word on where a payment stands.
     Status,
-    /// One entry of the hub's ledger.
+    /// One entry of the hub's ledger, signed alone: in journal format 1.
     LedgerEntry,
+    /// A stretch of the hub's ledger, and the receipts in it.
+    LedgerCommit,
     /// The closing line of a journal segment.
     SegmentFooter,
     /// A policy, signed by HQ.
@@ -43,6 +45,7 @@ impl ObjectType {
             Self::Receipt => "hub-receipt/1",
             Self::Status => "hub-status/1",
             Self::LedgerEntry => "hub-ledger-entry/1",
+            Self::LedgerCommit => "hub-ledger-commit/1",
             Self::SegmentFooter => "hub-segment-footer/1",
             Self::Policy => "hub-policy/1",
             Self::Enrolment => "hub-enrolment/1",
@@ -128,6 +131,24 @@ impl Unverified {
             return Err(CoseError::Malformed);
         }
         Ok(Self { kid, sign1 })
+    }
+
+    /// The payload as it stands in `bytes`, before its signature is checked,
+    /// of an object in the protocol's form.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn payload_of(bytes: &[u8]) -> Result<&[u8], CoseError> {
+        Self::parse(bytes)?;
+        let payload = || {
+            let mut decoder = minicbor::Decoder::new(bytes);
+            decoder.tag().ok()?;
+            decoder.array().ok()?;
+            decoder.bytes().ok()?;
+            decoder.map().ok()?;
+            decoder.bytes().ok()
+        };
+        payload().ok_or(CoseError::Malformed)
     }
 
     /// The key that the object says it is signed by.

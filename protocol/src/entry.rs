@@ -1,9 +1,10 @@
-//! The ledger entry: what a hub writes down, signed and chained.
+//! The ledger entry: what a hub writes down, chained.
 //!
-//! An entry is a COSE_Sign1 object by the hub
-//! ([`ObjectType::LedgerEntry`](crate::cose::ObjectType)) whose payload is an
-//! [`Entry`]. The chain runs over the payloads: `previous` is SHA-256 of the
-//! previous entry's payload, so signing can happen after chaining.
+//! The chain runs over the encoded entries: `previous` is SHA-256 of the one
+//! before. The hub signs where a group of entries ends
+//! ([`LedgerCommit`](crate::LedgerCommit)), and through the chain the
+//! signature covers them all. Journals of format 1 hold each entry as a
+//! COSE_Sign1 of its own ([`ObjectType::LedgerEntry`](crate::cose::ObjectType)).
 
 use minicbor::{Decode, Encode};
 
@@ -45,7 +46,7 @@ pub struct EntryTime {
     pub quality: ClockQuality,
 }
 
-/// The payload of a ledger entry.
+/// A ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Entry {

@@ -115,7 +115,7 @@ pub enum Answer {
     #[n(102)]
     #[cbor(map)]
     Receipt {
-        /// A signed [`Receipt`](crate::Receipt).
+        /// A [`CommittedReceipt`](crate::CommittedReceipt).
         #[n(1)]
         #[cbor(with = "minicbor::bytes")]
         receipt: Vec<u8>,
@@ -128,7 +128,8 @@ pub enum Answer {
         #[n(1)]
         #[cbor(with = "minicbor::bytes")]
         status: Vec<u8>,
-        /// The receipt, once there is a decision.
+        /// A [`CommittedReceipt`](crate::CommittedReceipt), once there is a
+        /// decision.
         #[n(2)]
         #[cbor(with = "minicbor::bytes")]
         receipt: Option<Vec<u8>>,

@@ -12,18 +12,21 @@
 pub mod card_number;
 pub mod cbor;
 mod codes;
+pub mod commit;
 pub mod cose;
 pub mod discovery;
 pub mod enrolment;
 pub mod entry;
 pub mod frame;
 pub mod id;
+pub mod merkle;
 pub mod money;
 pub mod payment;
 pub mod reason;
 pub mod receipt;
 pub mod refusal;
 
+pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
 pub use entry::{Entry, EntryTime, Event};
 pub use frame::{Answer, Push, Request};
@@ -41,14 +44,18 @@ pub use refusal::{Refusal, RefusalCode};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/1";
+pub const ALPN: &[u8] = b"store-hub/2";
+
+/// The same of wire version 1, in which every receipt has a signature of its
+/// own ([`cose::ObjectType::Receipt`]). Hubs still speak it.
+pub const ALPN_1: &[u8] = b"store-hub/1";
 
 /// The application protocol of the enrolment endpoint, which is open only
 /// while an enrolment code is outstanding.
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

@@ -71,9 +71,9 @@ pub struct GatewayResult {
     pub reference: Option<String>,
 }
 
-/// The hub's answer to a payment, signed by the hub
-/// ([`ObjectType::Receipt`](crate::cose::ObjectType)). The same request gets
-/// the same bytes for life.
+/// The hub's answer to a payment. The same request gets the same receipt for
+/// life; it comes with its proof, a
+/// [`CommittedReceipt`](crate::CommittedReceipt).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Receipt {

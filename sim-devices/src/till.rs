@@ -106,10 +106,10 @@ impl Till {
         self.witness.asked(payment_id, &sale.order_id, self.number)?;
         let answered = self.client.pay(&payment).await;
         let (answer, outcome, action, receipt) = match answered {
-            Ok(VerifiedReceipt { receipt, signed }) => {
+            Ok(VerifiedReceipt { receipt, proof }) => {
                 let slip = slip(&receipt);
                 let outcome = Outcome::Decided(slip.decision, slip.reason);
-                (Answer::Receipt(slip), outcome, receipt.fallback, Some(signed))
+                (Answer::Receipt(slip), outcome, receipt.fallback, Some(proof))
             }
             Err(PayError::Refused(refusal)) => (
                 Answer::Refused(refusal.code),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hub_protocol::entry::{Entry, Event, WanState};
-use hub_protocol::{Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard};
+use hub_protocol::{Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor};
 
 use crate::clock::{Clock, ClockChange};
 use crate::contact::Contacts;
@@ -326,6 +326,7 @@ impl Core {
             sequence: entry.sequence,
             payload,
             sealed_card,
+            receipt: self.receipt_of(&entry.event),
         });
         if let Some(id) = entry.event.payment_id()
             && let Some(payment) = self.state.payment(&id)
@@ -339,6 +340,17 @@ impl Core {
             }
         }
         entry.sequence
+    }
+
+    fn receipt_of(&self, event: &Event) -> Option<Vec<u8>> {
+        let Event::PaymentDecided { payment_id, .. } = event else {
+            return None;
+        };
+        let receipt = self
+            .state
+            .payment(payment_id)?
+            .receipt(self.settings.hub, *payment_id)?;
+        Some(cbor::encode(&receipt))
     }
 
     /// Lets an effect out once the entry is on disk.

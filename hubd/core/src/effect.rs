@@ -10,8 +10,8 @@ use crate::input::{AttemptId, Ticket};
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Sign this entry and make it durable, together with the sealed card,
-    /// then say [`Input::Appended`](crate::Input::Appended).
+    /// Make this entry durable, under the hub's signature and together with
+    /// the sealed card, then say [`Input::Appended`](crate::Input::Appended).
     Append {
         /// The entry's sequence; no gaps.
         sequence: u64,
@@ -19,8 +19,12 @@ pub enum Effect {
         payload: Vec<u8>,
         /// The sealed card that must be durable with the entry.
         sealed_card: Option<(PaymentId, SealedCard)>,
+        /// The receipt, encoded, if the entry decides a payment: one signature
+        /// stands for all the receipts that become durable together.
+        receipt: Option<Vec<u8>>,
     },
-    /// Answer somebody. Receipts and statuses are still to be signed.
+    /// Answer somebody. Receipts are still to be proved, statuses to be
+    /// signed.
     Reply {
         /// Who.
         ticket: Ticket,

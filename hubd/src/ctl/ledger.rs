@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::{Digest, Receipt, cbor};
+use hub_protocol::{CommittedReceipt, Digest, Receipt};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -265,14 +265,16 @@ impl Held {
     }
 }
 
-/// A signed receipt as it came over the wire, or that in base64.
+/// A receipt with its proof as it came over the wire, or that in base64. In
+/// wire version 1 it is a signed object of its own.
 fn read_receipt(bytes: &[u8], key: &VerifyingKey) -> Option<Receipt> {
     let decoded = std::str::from_utf8(bytes)
         .ok()
         .and_then(|text| STANDARD.decode(text.trim()).ok());
-    let signed = decoded.as_deref().unwrap_or(bytes);
-    let payload = cose::verify(signed, ObjectType::Receipt, key).ok()?;
-    cbor::decode(&payload).ok()
+    let held = decoded.as_deref().unwrap_or(bytes);
+    CommittedReceipt::open(held, key)
+        .ok()
+        .or_else(|| cose::open(held, ObjectType::Receipt, key).ok())
 }
 
 fn progress(output: &Output) -> ProgressBar {

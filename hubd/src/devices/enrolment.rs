@@ -18,7 +18,7 @@ use super::codes::{CodeError, Codes};
 use super::listener;
 use super::request;
 use super::session;
-use super::shared::Shared;
+use super::shared::{Shared, WireVersion};
 use super::tls::{self, Admit, HubIdentity, TlsError};
 use crate::clock;
 use crate::port::Ask;
@@ -129,7 +129,7 @@ impl Enrolment {
     }
 
     fn open(self: &Arc<Self>) -> Result<Endpoint, EnrolmentError> {
-        let config = listener::server_config(self.identity.crypto(Admit::AnyKey, ALPN_ENROL)?);
+        let config = listener::server_config(self.identity.crypto(Admit::AnyKey, &[ALPN_ENROL])?);
         let endpoint =
             listener::bind(&self.identity, config, self.listen).map_err(|source| self.bind_error(source))?;
         let this = Arc::clone(self);
@@ -207,9 +207,12 @@ impl Enrolment {
         )?;
         let answer = self
             .shared
-            .ask(Ask::Enrol {
-                registration: Box::new(registration),
-            })
+            .ask(
+                Ask::Enrol {
+                    registration: Box::new(registration),
+                },
+                WireVersion::Two,
+            )
             .await;
         match &answer {
             Ok(_) => self.codes().used(&request.token, (self.monotonic_ms)()),

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::{
-    ALPN, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
+    ALPN, ALPN_1, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
 };
 use quinn::{Connection, Endpoint, VarInt};
 
@@ -150,7 +150,9 @@ impl Devices {
             address: settings.listen,
             source,
         };
-        let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), ALPN)?;
+        let crypto = keys
+            .tls
+            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_1])?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;

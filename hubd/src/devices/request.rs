@@ -13,7 +13,7 @@ use hub_protocol::{
 };
 use quinn::{ReadToEndError, RecvStream};
 
-use super::shared::Shared;
+use super::shared::{Shared, WireVersion};
 use crate::port::Ask;
 
 /// How long a device may take to send one frame.
@@ -39,7 +39,12 @@ pub(super) async fn read_frame(recv: &mut RecvStream) -> Option<Result<Request, 
 /// Signatures are checked and made right here, in the stream's own task: they
 /// cost some 40 microseconds, less than a hand-over to a pool of threads and
 /// back, and the tasks of a runtime with several workers run in parallel.
-pub(super) async fn answer(shared: &Shared, device: DeviceId, request: Request) -> Result<Answer, Refusal> {
+pub(super) async fn answer(
+    shared: &Shared,
+    device: DeviceId,
+    wire: WireVersion,
+    request: Request,
+) -> Result<Answer, Refusal> {
     if shared.is_stopping() {
         return Err(Refusal::new(
             RefusalCode::Stopping,
@@ -55,7 +60,7 @@ pub(super) async fn answer(shared: &Shared, device: DeviceId, request: Request) 
     };
     request.check()?;
     match request {
-        Request::Hello { .. } => Ok(shared.hello()),
+        Request::Hello { .. } => Ok(shared.hello(wire)),
         Request::Pay {
             request: signed,
             sealed_card,
@@ -63,26 +68,32 @@ pub(super) async fn answer(shared: &Shared, device: DeviceId, request: Request) 
             let payload = cose::verify(&signed, ObjectType::PaymentRequest, &key)?;
             let request = check_payment(&payload, &sealed_card)?;
             shared
-                .ask(Ask::Pay {
-                    device,
-                    request: Box::new(request),
-                    signed,
-                    sealed_card,
-                })
+                .ask(
+                    Ask::Pay {
+                        device,
+                        request: Box::new(request),
+                        signed,
+                        sealed_card,
+                    },
+                    wire,
+                )
                 .await
         }
         Request::Void { request: signed } => {
             let payload = cose::verify(&signed, ObjectType::VoidRequest, &key)?;
             let request: VoidRequest = cbor::decode(&payload)?;
             shared
-                .ask(Ask::Void {
-                    device,
-                    request,
-                    signed,
-                })
+                .ask(
+                    Ask::Void {
+                        device,
+                        request,
+                        signed,
+                    },
+                    wire,
+                )
                 .await
         }
-        Request::Status { payment_id } => shared.ask(Ask::Status { device, payment_id }).await,
+        Request::Status { payment_id } => shared.ask(Ask::Status { device, payment_id }, wire).await,
         Request::Enrol { .. } => Err(Refusal::new(
             RefusalCode::UnknownFrame,
             "devices are enrolled on the enrolment endpoint",

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::request;
 use super::sessions::{Outgoing, close_for};
-use super::shared::Shared;
+use super::shared::{Shared, WireVersion};
 
 /// How long a device may take to read its last answer and close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,9 +38,11 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
     if shared.registry.admitted(&device).is_some() {
         tracing::debug!(device = %device.short(), from = %connection.remote_address(), "device connected");
         let pusher = tokio::spawn(push(Arc::clone(&shared), connection.clone(), pushes));
+        let wire = WireVersion::of(&connection);
         while let Ok((send, recv)) = connection.accept_bi().await {
             // As many at once as the transport's limit on streams lets through.
-            tokio::spawn(serve(Arc::clone(&shared), device, connection.clone(), send, recv));
+            let (shared, connection) = (Arc::clone(&shared), connection.clone());
+            tokio::spawn(serve(shared, device, wire, connection, send, recv));
         }
         pusher.abort();
         tracing::debug!(device = %device.short(), "device disconnected");
@@ -53,6 +55,7 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
 async fn serve(
     shared: Arc<Shared>,
     device: DeviceId,
+    wire: WireVersion,
     connection: Connection,
     mut send: SendStream,
     mut recv: RecvStream,
@@ -60,7 +63,7 @@ async fn serve(
     let busy = shared.enter();
     let answer = async {
         match request::read_frame(&mut recv).await? {
-            Ok(request) => Some(request::answer(&shared, device, request).await),
+            Ok(request) => Some(request::answer(&shared, device, wire, request).await),
             Err(refusal) => Some(Err(refusal)),
         }
     };

@@ -9,13 +9,15 @@ use hub_core::Reply;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
-use hub_protocol::{Answer, HubId, Push, Refusal, RefusalCode, WIRE_VERSION, cbor};
+use hub_protocol::{ALPN_1, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor};
+use quinn::Connection;
+use quinn::crypto::rustls::HandshakeData;
 use tokio::sync::watch;
 
 use super::registry::Registry;
 use super::sessions::{Outgoing, Sessions};
 use crate::clock;
-use crate::port::{Ask, HubPort};
+use crate::port::{Answered, Ask, HubPort, Proof};
 
 /// The longest the hub's core may take for an answer before the device is
 /// told to ask again under the same id. Well above any deadline of the core.
@@ -28,6 +30,34 @@ pub struct HubFacts {
     pub policy_version: u64,
     /// How the hub stands to the gateway.
     pub wan: WanState,
+}
+
+/// What a connection speaks, as agreed on in its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WireVersion {
+    /// Each receipt is signed alone.
+    One,
+    /// Receipts rest on the signature of their group.
+    Two,
+}
+
+impl WireVersion {
+    pub(super) fn of(connection: &Connection) -> Self {
+        let handshake = connection
+            .handshake_data()
+            .and_then(|data| data.downcast::<HandshakeData>().ok());
+        match handshake.and_then(|data| data.protocol) {
+            Some(protocol) if protocol == ALPN_1 => Self::One,
+            _ => Self::Two,
+        }
+    }
+
+    fn number(self) -> u16 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
 }
 
 pub(super) struct Shared {
@@ -91,19 +121,22 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Asks the hub and turns its reply into a signed answer. Dropped when
-    /// the device goes away: it asks again under the same id.
-    pub(super) async fn ask(&self, ask: Ask) -> Result<Answer, Refusal> {
-        let reply = tokio::time::timeout(ANSWER_TIMEOUT, self.port.ask(ask))
+    /// Asks the hub and turns its reply into an answer in the device's wire
+    /// version. Dropped when the device goes away: it asks again under the
+    /// same id.
+    pub(super) async fn ask(&self, ask: Ask, wire: WireVersion) -> Result<Answer, Refusal> {
+        let Answered { reply, proof } = tokio::time::timeout(ANSWER_TIMEOUT, self.port.ask_for_proof(ask))
             .await
             .map_err(|_| not_in_time())??;
         match reply {
             Reply::Receipt(receipt) => Ok(Answer::Receipt {
-                receipt: self.sign(ObjectType::Receipt, &*receipt),
+                receipt: self.receipt(&receipt, proof.as_ref(), wire)?,
             }),
             Reply::Status { status, receipt } => Ok(Answer::Status {
                 status: self.sign(ObjectType::Status, &*status),
-                receipt: receipt.map(|receipt| self.sign(ObjectType::Receipt, &*receipt)),
+                receipt: receipt
+                    .map(|receipt| self.receipt(&receipt, proof.as_ref(), wire))
+                    .transpose()?,
             }),
             Reply::Registered(registration) => {
                 self.registry.apply_if_new(&registration);
@@ -122,12 +155,37 @@ impl Shared {
         }
     }
 
-    pub(super) fn hello(&self) -> Answer {
+    /// A receipt as the device gets it. Without the proof that its entry is
+    /// on disk, nothing leaves.
+    fn receipt(
+        &self,
+        receipt: &Receipt,
+        proof: Option<&Proof>,
+        wire: WireVersion,
+    ) -> Result<Vec<u8>, Refusal> {
+        let committed = match proof {
+            Some(Proof::Group(group)) => group.receipt(receipt.sequence),
+            Some(Proof::Earlier(head)) if head.sequence >= receipt.sequence => Some(
+                CommittedReceipt::restated(&self.signing, receipt, head.sequence, head.digest),
+            ),
+            Some(Proof::Earlier(_)) | None => None,
+        };
+        let Some(committed) = committed else {
+            tracing::error!(payment = %receipt.payment_id, "a receipt came without its proof; this is a defect");
+            return Err(not_in_time());
+        };
+        Ok(match wire {
+            WireVersion::One => cose::sign(&self.signing, ObjectType::Receipt, &committed.receipt),
+            WireVersion::Two => cbor::encode(&committed),
+        })
+    }
+
+    pub(super) fn hello(&self, wire: WireVersion) -> Answer {
         let facts = *self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         Answer::Hello {
             info: HubInfo {
                 hub: self.hub,
-                wire_version: WIRE_VERSION,
+                wire_version: wire.number(),
                 store: self.store.clone(),
                 time_ms: clock::wall_ms(),
                 policy_version: facts.policy_version,
@@ -145,8 +203,6 @@ impl Shared {
         }
     }
 
-    /// Ed25519 is deterministic (RFC 8032): the same receipt is the same
-    /// bytes, each time it is asked for.
     fn sign<T: minicbor::Encode<()>>(&self, object: ObjectType, value: &T) -> Vec<u8> {
         cose::sign(&self.signing, object, &cbor::encode(value))
     }

@@ -112,7 +112,7 @@ impl HubIdentity {
     }
 
     /// TLS 1.3 only, mutual, no tickets, no early data.
-    pub(super) fn crypto(&self, admit: Admit, alpn: &[u8]) -> Result<QuicServerConfig, TlsError> {
+    pub(super) fn crypto(&self, admit: Admit, alpn: &[&[u8]]) -> Result<QuicServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = DeviceVerifier {
             admit,
@@ -123,7 +123,7 @@ impl HubIdentity {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(vec![self.certificate.clone()], key)?;
-        config.alpn_protocols = vec![alpn.to_vec()];
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;

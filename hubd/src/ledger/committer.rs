@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hub_protocol::{PaymentId, SealedCard};
+use hub_protocol::{CommittedGroup, PaymentId, ReceiptGroup, SealedCard};
 
 use super::error::LedgerError;
 use super::journal::Journal;
@@ -38,6 +38,17 @@ pub struct Commit {
     pub payload: Vec<u8>,
     /// The sealed card that must be durable with the entry.
     pub sealed_card: Option<(PaymentId, SealedCard)>,
+    /// The receipt that the entry gives rise to, encoded.
+    pub receipt: Option<Vec<u8>>,
+}
+
+/// What has become durable.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    /// All entries up to this one, and their cards, are on disk.
+    pub sequence: u64,
+    /// The receipts of the group that has just been flushed, if it has any.
+    pub receipts: Option<CommittedGroup>,
 }
 
 enum Command {
@@ -61,8 +72,7 @@ pub struct CommitterHandle {
 impl CommitterHandle {
     /// Starts the thread.
     ///
-    /// `on_durable` is called with the sequence up to which all entries and
-    /// their cards are on disk. `on_failure` is called at most once, when
+    /// `on_durable` is called after each group, in order. `on_failure` is called at most once, when
     /// something could not be written: the process must end, because what is
     /// on disk is not known any more, and nothing that waits will be
     /// acknowledged. Both are called on the thread and must not block long.
@@ -72,7 +82,7 @@ impl CommitterHandle {
     pub fn start(
         journal: Journal,
         vault: Vault,
-        on_durable: impl FnMut(u64) + Send + 'static,
+        on_durable: impl FnMut(Durable) + Send + 'static,
         on_failure: impl FnOnce(LedgerError) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
@@ -161,7 +171,7 @@ struct Committer<D> {
     oldest_erasure_ms: u64,
 }
 
-impl<D: FnMut(u64)> Committer<D> {
+impl<D: FnMut(Durable)> Committer<D> {
     fn run(&mut self, receiver: &Receiver<Command>) -> Result<(), LedgerError> {
         let mut stop = false;
         while !stop {
@@ -234,10 +244,11 @@ impl<D: FnMut(u64)> Committer<D> {
     /// that cannot be sent. A card whose entry is not, is erased at the next
     /// start.
     fn commit(&mut self, group: Vec<Commit>) -> Result<(), LedgerError> {
-        let Some(last) = group.last().map(|commit| commit.sequence) else {
+        if group.is_empty() {
             return Ok(());
-        };
+        }
         let mut payloads = Vec::with_capacity(group.len());
+        let mut receipts = Vec::with_capacity(group.len());
         let mut cards = Vec::new();
         for (commit, expected) in group.into_iter().zip(self.journal.head().sequence + 1..) {
             if commit.sequence != expected {
@@ -247,13 +258,23 @@ impl<D: FnMut(u64)> Committer<D> {
                 });
             }
             payloads.push(commit.payload);
+            receipts.extend(commit.receipt.map(|receipt| (commit.sequence, receipt)));
             cards.extend(commit.sealed_card);
         }
         if !cards.is_empty() {
             self.vault.put(&cards)?;
         }
-        self.journal.append(&payloads)?;
-        (self.on_durable)(last);
+        let receipts = ReceiptGroup::new(receipts);
+        let root = receipts.as_ref().map(ReceiptGroup::root);
+        let (head, signed) = self.journal.append_with_receipts(&payloads, root)?;
+        // Rule 1: receipts can be taken from a group only here, behind the
+        // flush.
+        (self.on_durable)(Durable {
+            sequence: head.sequence,
+            receipts: receipts
+                .zip(signed)
+                .map(|(group, signed)| group.committed(signed)),
+        });
         Ok(())
     }
 }

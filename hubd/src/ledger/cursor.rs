@@ -4,13 +4,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::{self, ObjectType, Unverified};
-use hub_protocol::{Digest, Entry, cbor};
+use hub_protocol::{Digest, cbor};
 
-use super::error::{Fault, LedgerError};
+use super::error::{Fault, Head, LedgerError};
 use super::reader::StoredEntry;
-use super::segment::{HEAD_LEN, MARK_LEN, Record, Word, peek, record};
+use super::scan::{follow, signed_entry};
+use super::segment::{HEAD_LEN, MARK_LEN, Record, SIGNED_ENTRIES, Word, peek, record};
 use super::segments::{Segment, Shared};
 
 /// A place in a segment, before the entry with this sequence.
@@ -41,91 +40,89 @@ impl Cursor {
             sequence: found,
         };
         while cursor.sequence < sequence {
-            cursor.next_signed()?;
+            cursor.next_payload()?;
         }
         Ok(cursor)
     }
 
-    /// Whether nothing but the last commit's mark is left.
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.at + MARK_LEN as u64 >= self.end
+    /// Whether no entry is left in this segment.
+    pub(crate) fn is_at_end(&mut self) -> Result<bool, LedgerError> {
+        self.skip_commits()?;
+        Ok(self.at >= self.end)
     }
 
-    /// The next entry's signed bytes and where they stand.
-    pub(crate) fn next_signed(&mut self) -> Result<(Vec<u8>, u64), LedgerError> {
-        loop {
-            let at = self.at;
-            let failed = LedgerError::io("read", self.segment.path());
-            let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
-            let head = self.window.get(at, left.min(HEAD_LEN)).map_err(failed)?;
-            let len = match Word::at(head, 0) {
-                Word::Entry(len) => HEAD_LEN + len,
+    /// Goes to the next entry, over what ends a group.
+    fn skip_commits(&mut self) -> Result<(), LedgerError> {
+        while self.at < self.end {
+            let len = match self.word()? {
+                Word::Entry(_) => return Ok(()),
+                Word::Statement(len) => HEAD_LEN + len,
                 Word::Mark => MARK_LEN,
-                _ => return Err(self.segment.broken(at, self.sequence, Fault::Record)),
+                _ => return Err(self.broken(Fault::Record)),
             };
-            if len > left {
-                return Err(self.segment.broken(at, self.sequence, Fault::Record));
-            }
-            self.at = at + len as u64;
-            if len == MARK_LEN && matches!(Word::at(head, 0), Word::Mark) {
-                continue;
-            }
-            let failed = LedgerError::io("read", self.segment.path());
-            let bytes = self.window.get(at, len).map_err(failed)?;
-            return match record(bytes, 0) {
-                Some((Record::Entry(signed), _)) => {
-                    let signed = signed.to_vec();
-                    self.sequence += 1;
-                    Ok((signed, at))
-                }
-                _ => Err(self.segment.broken(at, self.sequence, Fault::Checksum)),
-            };
+            self.at += len as u64;
         }
+        Ok(())
     }
 
-    pub(crate) fn next_entry(
-        &mut self,
-        previous: Option<Digest>,
-        verify: Option<&VerifyingKey>,
-    ) -> Result<StoredEntry, LedgerError> {
+    fn word(&mut self) -> Result<Word, LedgerError> {
+        let failed = LedgerError::io("read", self.segment.path());
+        let left = self.left().min(HEAD_LEN);
+        let head = self.window.get(self.at, left).map_err(failed)?;
+        Ok(Word::at(head, 0))
+    }
+
+    fn left(&self) -> usize {
+        usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX)
+    }
+
+    fn broken(&self, fault: Fault) -> LedgerError {
+        self.segment.broken(self.at, self.sequence, fault)
+    }
+
+    /// The next entry's payload and where its record stands.
+    pub(crate) fn next_payload(&mut self) -> Result<(Vec<u8>, u64), LedgerError> {
+        self.skip_commits()?;
+        let len = match self.word()? {
+            Word::Entry(len) if HEAD_LEN + len <= self.left() => HEAD_LEN + len,
+            _ => return Err(self.broken(Fault::Record)),
+        };
+        let at = self.at;
+        let failed = LedgerError::io("read", self.segment.path());
+        let bytes = self.window.get(at, len).map_err(failed)?;
+        let payload = match record(bytes, 0) {
+            Some((Record::Entry(signed), _)) if self.segment.format() == SIGNED_ENTRIES => {
+                signed_entry(signed, None).map(<[u8]>::to_vec)
+            }
+            Some((Record::Entry(payload), _)) => Ok(payload.to_vec()),
+            _ => Err(Fault::Checksum),
+        };
+        let payload = payload.map_err(|fault| self.broken(fault))?;
+        self.at += len as u64;
+        self.sequence += 1;
+        Ok((payload, at))
+    }
+
+    pub(crate) fn next_entry(&mut self, previous: Option<Digest>) -> Result<StoredEntry, LedgerError> {
         let sequence = self.sequence;
-        let (signed, at) = self.next_signed()?;
-        decode(&signed, sequence, previous, verify)
-            .map(|(entry, digest)| StoredEntry {
-                entry,
-                digest,
-                signed,
-            })
-            .map_err(|fault| self.segment.broken(at, sequence, fault))
+        let (payload, at) = self.next_payload()?;
+        decode(payload, sequence, previous).map_err(|fault| self.segment.broken(at, sequence, fault))
     }
 }
 
 /// Decodes an entry and holds it to its place.
-pub(crate) fn decode(
-    signed: &[u8],
-    sequence: u64,
-    previous: Option<Digest>,
-    verify: Option<&VerifyingKey>,
-) -> Result<(Entry, Digest), Fault> {
-    let payload = match verify {
-        Some(key) => cose::verify(signed, ObjectType::LedgerEntry, key).map_err(Fault::Signature)?,
-        None => Unverified::parse(signed)
-            .map_err(Fault::Signature)?
-            .payload_unverified()
-            .to_vec(),
+fn decode(payload: Vec<u8>, sequence: u64, previous: Option<Digest>) -> Result<StoredEntry, Fault> {
+    let (_, chained) = peek(&payload).ok_or_else(|| Fault::Entry("no sequence".into()))?;
+    let before = Head {
+        sequence: sequence.saturating_sub(1),
+        digest: previous.unwrap_or(chained),
     };
-    let (found, chained) = peek(&payload).ok_or_else(|| Fault::Entry("no sequence".into()))?;
-    if found != sequence {
-        return Err(Fault::Sequence {
-            expected: sequence,
-            found,
-        });
-    }
-    if previous.is_some_and(|previous| previous != chained) {
-        return Err(Fault::Chain);
-    }
-    let entry = cbor::decode(&payload).map_err(|e| Fault::Entry(e.to_string()))?;
-    Ok((entry, Entry::digest(&payload)))
+    let head = follow(before, &payload)?;
+    Ok(StoredEntry {
+        entry: cbor::decode(&payload).map_err(|e| Fault::Entry(e.to_string()))?,
+        digest: head.digest,
+        payload,
+    })
 }
 
 /// A piece of a file in memory, read ahead.

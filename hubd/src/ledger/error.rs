@@ -51,14 +51,17 @@ pub enum Fault {
     /// Entries are not followed by their commit mark, or by a damaged one.
     #[error("the commit mark of these entries is missing or damaged")]
     Mark,
+    /// What the hub signed at the end of a group is not what stands before.
+    #[error("what the hub signed when it committed these entries is not what stands here")]
+    Statement,
     /// Bytes follow where nothing was ever written.
     #[error("there are bytes where nothing was written")]
     Stray,
-    /// The entry is not a signed object as the protocol has it, or not by
-    /// the hub's key.
+    /// A commit (in format 1: an entry) is not a signed object as the
+    /// protocol has it, or not by the hub's key.
     #[error("the hub's signature: {0}")]
     Signature(CoseError),
-    /// The signed payload is not an entry.
+    /// The bytes are not an entry.
     #[error("not a ledger entry: {0}")]
     Entry(String),
     /// Entries are missing, doubled or out of order.

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::{Digest, Entry, HubId};
+use hub_protocol::{Digest, HubId, LedgerCommit, ReceiptsRoot};
 use sha2::{Digest as _, Sha256};
 
 use super::closed::read_closed;
 use super::disk::{self, DataLock, Disk, DiskCounter, DiskCounts, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
 use super::reader::JournalReader;
-use super::scan::{self, Expect, Scan};
+use super::scan::{self, Expect, Scan, Signatures};
 use super::segment::{
-    FOOTER_RESERVE, Footer, HEADER_LEN, Header, MARK_LEN, MAX_ENTRY_BYTES, Mark, peek, push_entry,
+    FOOTER_RESERVE, FORMAT, Footer, HEAD_LEN, HEADER_LEN, Header, MARK_LEN, MAX_ENTRY_BYTES, Mark, peek,
+    push_entry, push_statement,
 };
 use super::segments::{Segment, Shared};
 
@@ -24,6 +24,8 @@ pub(crate) const EXTENSION: &str = "seg";
 /// Offsets are 32 bits wide; nothing needs segments that large.
 const LARGEST_SEGMENT: u64 = 1 << 30;
 const SMALLEST_SEGMENT: u64 = 4096;
+/// More than a statement's record has.
+const STATEMENT_ROOM: usize = 512;
 
 /// How the journal is kept.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +176,11 @@ impl Journal {
         };
         let file = File::open(path).map_err(LedgerError::io("open", path))?;
         let closed = read_closed(&file, path, expect)?;
-        let segment = Arc::new(Segment::new(path.into(), closed.header.first));
+        let segment = Arc::new(Segment::new(
+            path.into(),
+            closed.header.format,
+            closed.header.first,
+        ));
         let head = Head {
             sequence: closed.footer.last,
             digest: closed.footer.last_digest,
@@ -195,8 +201,8 @@ impl Journal {
         };
         let file = disk::open_rw(path)?;
         let bytes = disk::read_durable(&file, path)?;
-        let scan =
-            scan::scan(&bytes, expect, &mut |_| Ok(())).map_err(|b| LedgerError::of_broken(path, b))?;
+        let scan = scan::scan(&bytes, expect, Signatures::Skip, &mut |_| Ok(()))
+            .map_err(|b| LedgerError::of_broken(path, b))?;
         let mut torn_bytes = 0;
         if let Some(torn_to) = scan.torn_to {
             // Before anything is written after it: what is left of a torn
@@ -211,7 +217,7 @@ impl Journal {
             count,
             ..
         } = scan;
-        let segment = Arc::new(Segment::new(path.into(), header.first));
+        let segment = Arc::new(Segment::new(path.into(), header.format, header.first));
         segment.set_offsets(offsets, count, scan.end as u64);
         self.shared.add_segment(Arc::clone(&segment), scan.head);
         if scan.closed {
@@ -258,55 +264,74 @@ impl Journal {
         self.disk.clone()
     }
 
-    /// Signs the entries (encoded [`Entry`] payloads) and makes them durable:
-    /// one write and one flush for all of them. When it returns they are on
-    /// disk, all or, with an error, none that may be acknowledged.
+    /// Makes entries (encoded [`Entry`](hub_protocol::Entry)s) durable under
+    /// one signature: one write and one flush for all of them. When it returns
+    /// they are on disk, all or, with an error, none that may be acknowledged.
     ///
     /// # Errors
     /// [`LedgerError::DoesNotFollow`] and [`LedgerError::TooLarge`] write
     /// nothing. After any other error the journal takes no more entries: what
     /// is on disk is not known, and only a new start reads it again.
     pub fn append<P: AsRef<[u8]>>(&mut self, payloads: &[P]) -> Result<Head, LedgerError> {
+        self.append_with_receipts(payloads, None).map(|(head, _)| head)
+    }
+
+    /// [`append`](Self::append), with the receipts that the signature is to
+    /// stand for. Also gives the signed [`LedgerCommit`]: none without
+    /// entries.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_with_receipts<P: AsRef<[u8]>>(
+        &mut self,
+        payloads: &[P],
+        receipts: Option<ReceiptsRoot>,
+    ) -> Result<(Head, Option<Vec<u8>>), LedgerError> {
         if self.poisoned {
             return Err(LedgerError::Poisoned);
         }
-        let (group, head) = self.sign(payloads)?;
+        let (mut group, head) = self.chain(payloads)?;
         if payloads.is_empty() {
-            return Ok(head);
+            return Ok((head, None));
         }
+        let commit = LedgerCommit {
+            hub: self.hub,
+            first: self.head().sequence + 1,
+            last: head.sequence,
+            last_digest: head.digest,
+            receipts,
+        };
+        let signed = commit.sign(&self.key);
+        push_statement(&mut group, &signed);
         self.poisoned = true;
         self.commit(group, payloads.len(), head)?;
         self.poisoned = false;
-        Ok(head)
+        Ok((head, Some(signed)))
     }
 
-    /// The records of the group without their mark.
-    fn sign<P: AsRef<[u8]>>(&self, payloads: &[P]) -> Result<(Vec<u8>, Head), LedgerError> {
+    /// The records of the group without statement and mark.
+    fn chain<P: AsRef<[u8]>>(&self, payloads: &[P]) -> Result<(Vec<u8>, Head), LedgerError> {
         let mut head = self.head();
-        let mut group = Vec::with_capacity(payloads.iter().map(|p| p.as_ref().len() + 160).sum());
+        let room = payloads
+            .iter()
+            .map(|p| p.as_ref().len() + HEAD_LEN)
+            .sum::<usize>();
+        let mut group = Vec::with_capacity(room + STATEMENT_ROOM + MARK_LEN);
         for payload in payloads {
             let payload = payload.as_ref();
-            let follows = Some((head.sequence + 1, head.digest));
-            if peek(payload) != follows {
-                return Err(LedgerError::DoesNotFollow {
-                    last: head.sequence,
-                    found: peek(payload).map_or(0, |(sequence, _)| sequence),
-                });
-            }
-            let signed = cose::sign(&self.key, ObjectType::LedgerEntry, payload);
-            if signed.is_empty() || signed.len() > MAX_ENTRY_BYTES {
+            if payload.is_empty() || payload.len() > MAX_ENTRY_BYTES {
                 return Err(LedgerError::TooLarge {
-                    bytes: signed.len(),
+                    bytes: payload.len(),
                     most: MAX_ENTRY_BYTES,
                 });
             }
-            push_entry(&mut group, &signed);
-            head = Head {
-                sequence: head.sequence + 1,
-                digest: Entry::digest(payload),
-            };
+            head = scan::follow(head, payload).map_err(|_| LedgerError::DoesNotFollow {
+                last: head.sequence,
+                found: peek(payload).map_or(0, |(sequence, _)| sequence),
+            })?;
+            push_entry(&mut group, payload);
         }
-        let most = LARGEST_SEGMENT as usize - HEADER_LEN - MARK_LEN - FOOTER_RESERVE;
+        let most = LARGEST_SEGMENT as usize - HEADER_LEN - STATEMENT_ROOM - MARK_LEN - FOOTER_RESERVE;
         if group.len() > most {
             return Err(LedgerError::TooLarge {
                 bytes: group.len(),
@@ -318,6 +343,7 @@ impl Journal {
 
     fn commit(&mut self, mut group: Vec<u8>, count: usize, head: Head) -> Result<(), LedgerError> {
         let needed = (group.len() + MARK_LEN + FOOTER_RESERVE) as u64;
+        self.leave_older_format()?;
         if let Some(active) = self.active.as_mut()
             && active.end + needed > active.len
         {
@@ -355,6 +381,26 @@ impl Journal {
         Ok(())
     }
 
+    /// An older program wrote the last segment: it is closed as it is, and
+    /// what follows goes into a new one of the present format.
+    fn leave_older_format(&mut self) -> Result<(), LedgerError> {
+        match self.active.take() {
+            Some(active) if active.segment.format() == FORMAT => self.active = Some(active),
+            Some(active) if active.count > 0 => {
+                self.active = Some(active);
+                self.close_active()?;
+            }
+            Some(_) => {
+                // No segment is closed without entries: the next one takes
+                // its number, and its file's place.
+                self.shared.remove_empty_segment();
+                self.next_number -= 1;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Signs off the full segment. What was kept free for the next group is
     /// given back, so that a closed file ends with its seal.
     fn close_active(&mut self) -> Result<(), LedgerError> {
@@ -380,6 +426,7 @@ impl Journal {
     fn new_segment(&mut self, needed: u64) -> Result<Active, LedgerError> {
         let before = self.head();
         let header = Header {
+            format: FORMAT,
             number: self.next_number,
             hub: self.hub,
             first: before.sequence + 1,
@@ -389,7 +436,7 @@ impl Journal {
         let len = self.segment_bytes.max(HEADER_LEN as u64 + needed);
         let bytes = header.encode();
         let file = self.disk.create(&path, &bytes, len)?;
-        let segment = Arc::new(Segment::new(path, header.first));
+        let segment = Arc::new(Segment::new(path, header.format, header.first));
         segment.set_offsets(Vec::new(), 0, HEADER_LEN as u64);
         self.shared.add_segment(Arc::clone(&segment), before);
         self.next_number += 1;

@@ -15,8 +15,9 @@
 //!    refuse everything, and the process has to end: a second flush after an
 //!    error proves nothing. A new start reads what is really there.
 //! 4. **A group is whole or was never there.** Entries committed together are
-//!    one write behind which stands a mark; without the mark, none of them was
-//!    acknowledged and all of them are cut.
+//!    one write, ended by the hub's signature over them all and a mark;
+//!    without the mark, none of them was acknowledged and all of them are cut.
+//!    Receipts that rest on the signature leave when the flush has returned.
 //! 5. **Only a torn tail is cut:** what one unfinished write can have left
 //!    after the last whole commit of the last segment. It is overwritten with
 //!    zeros before anything is written there, and reported. Everything else
@@ -70,7 +71,7 @@ mod verify;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
-pub use committer::{Commit, CommitterHandle, CommitterStopped, QUEUE as COMMIT_QUEUE};
+pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, QUEUE as COMMIT_QUEUE};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 pub use index::{Batch, Health, Index, IndexReader, set_aside};
@@ -90,7 +91,7 @@ pub const VAULT_FILE_BYTES: usize = 16 << 20;
 /// The secrets that the ledger is written with.
 #[derive(Clone)]
 pub struct Keys {
-    /// Signs entries and segment footers.
+    /// Signs commits and segment footers.
     pub signing: SigningKey,
     /// Encrypts sealed cards in the vault.
     pub vault: Zeroizing<[u8; 32]>,

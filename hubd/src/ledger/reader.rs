@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ed25519_dalek::VerifyingKey;
 use hub_protocol::{Digest, Entry};
 
 use super::cursor::Cursor;
@@ -23,8 +22,8 @@ pub struct StoredEntry {
     pub entry: Entry,
     /// Its digest, to which the next one chains.
     pub digest: Digest,
-    /// The signed bytes.
-    pub signed: Vec<u8>,
+    /// The encoded entry, over which the digest is.
+    pub payload: Vec<u8>,
 }
 
 impl JournalReader {
@@ -37,14 +36,14 @@ impl JournalReader {
         self.shared.head()
     }
 
-    /// The signed bytes of one entry; checksum and sequence are checked, the
-    /// signature is not.
+    /// One entry, encoded; its checksum is checked, the signature of its group
+    /// is not: that is [`verify`](super::verify())'s.
     ///
     /// # Errors
     /// [`LedgerError::NoSuchEntry`], or damage, or the system's refusal.
     pub fn read(&self, sequence: u64) -> Result<Vec<u8>, LedgerError> {
         let mut cursor = self.cursor(sequence)?;
-        cursor.next_signed().map(|(signed, _)| signed)
+        cursor.next_payload().map(|(payload, _)| payload)
     }
 
     /// One entry, decoded.
@@ -53,7 +52,7 @@ impl JournalReader {
     /// As [`read`](Self::read).
     pub fn entry(&self, sequence: u64) -> Result<StoredEntry, LedgerError> {
         let mut cursor = self.cursor(sequence)?;
-        cursor.next_entry(None, None)
+        cursor.next_entry(None)
     }
 
     /// The digest of one entry: where an index that holds up to `sequence`
@@ -71,13 +70,12 @@ impl JournalReader {
     }
 
     /// All entries from `sequence` to the present head, in order. Checksums
-    /// and chain are checked as it goes, and with a key the signatures too.
-    /// Ends after the first error.
+    /// and chain are checked as it goes. Ends after the first error.
     ///
     /// # Errors
     /// As [`read`](Self::read), for the entry before the first one. Asking
     /// from one past the head on is no error but yields nothing.
-    pub fn entries_from(&self, sequence: u64, verify: Option<VerifyingKey>) -> Result<Entries, LedgerError> {
+    pub fn entries_from(&self, sequence: u64) -> Result<Entries, LedgerError> {
         let sequence = sequence.max(1);
         let last = self.head().sequence;
         let (cursor, previous) = if sequence > last {
@@ -93,7 +91,6 @@ impl JournalReader {
             cursor,
             previous,
             last,
-            verify,
         })
     }
 
@@ -109,7 +106,6 @@ pub struct Entries {
     cursor: Option<Cursor>,
     previous: Digest,
     last: u64,
-    verify: Option<VerifyingKey>,
 }
 
 impl Iterator for Entries {
@@ -117,17 +113,19 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut cursor = self.cursor.take()?;
-        let item = cursor.next_entry(Some(self.previous), self.verify.as_ref());
+        let item = cursor.next_entry(Some(self.previous));
         if let Ok(stored) = &item {
             self.previous = stored.digest;
             if cursor.sequence <= self.last {
-                if cursor.is_at_end() {
-                    match self.reader.cursor(cursor.sequence) {
-                        Ok(next) => cursor = next,
-                        Err(error) => return Some(Err(error)),
-                    }
+                let next = match cursor.is_at_end() {
+                    Ok(false) => Ok(cursor),
+                    Ok(true) => self.reader.cursor(cursor.sequence),
+                    Err(error) => Err(error),
+                };
+                match next {
+                    Ok(next) => self.cursor = Some(next),
+                    Err(error) => return Some(Err(error)),
                 }
-                self.cursor = Some(cursor);
             }
         }
         Some(item)

@@ -7,15 +7,14 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::Unverified;
-use hub_protocol::{Entry, cbor};
+use hub_protocol::{Digest, Entry, cbor};
 use serde::Serialize;
 
 use super::disk::{self, Numbered};
-use super::error::LedgerError;
+use super::error::{Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
-use super::scan::{check_signature, written_len};
-use super::segment::{HEADER_LEN, Header, Record, record};
+use super::scan::{signed_entry, statement, written_len};
+use super::segment::{HEADER_LEN, Header, Record, Word, record};
 
 /// Entries that are not there, or bytes that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,7 +37,7 @@ pub struct Gap {
 pub struct SalvageReport {
     /// Entries written out.
     pub entries: u64,
-    /// Those of them whose signature verifies.
+    /// Those of them that a good signature covers.
     pub signed: u64,
     /// What is missing, in order.
     pub gaps: Vec<Gap>,
@@ -46,24 +45,29 @@ pub struct SalvageReport {
 
 /// One line of a salvage.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line {
     sequence: u64,
-    event: &'a str,
+    event: &'static str,
     payment_id: Option<String>,
     wall_ms: u64,
     previous: String,
     digest: String,
+    /// Whether a signature of the hub covers the entry: its own, or that of
+    /// its group's commit, over the chain from the commit back to here.
     signature_verifies: bool,
-    file: &'a str,
+    file: String,
     offset: u64,
+    /// Base64: the encoded entry; in format 1 the signed one.
     entry: String,
+    /// Base64: the signed commit, beside the last entry that stands before it.
+    commit: Option<String>,
 }
 
 /// Reads every entry that can be read from the segment files in `dir`, in
 /// the files' order, and writes each as a line of JSON to `out`: its facts,
-/// whether its signature verifies, and the signed bytes (`entry`, base64), so
-/// that nothing is lost in translation. Past a damaged place it goes on at
-/// the next whole record. The files are only read.
+/// whether a signature covers it, and the bytes themselves, so that nothing
+/// is lost in translation. Past a damaged place it goes on at the next whole
+/// record. The files are only read.
 ///
 /// # Errors
 /// The system's refusal to read or write, or a folder without a ledger.
@@ -72,96 +76,172 @@ pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<Sa
     if files.is_empty() {
         return Err(LedgerError::Missing { path: dir.into() });
     }
-    let mut report = SalvageReport::default();
-    let mut last = 0;
+    let mut salvage = Salvage {
+        key,
+        out,
+        report: SalvageReport::default(),
+        last: 0,
+        uncommitted: Vec::new(),
+    };
     for (_, path) in &files {
         let file = File::open(path).map_err(LedgerError::io("open", path))?;
         let bytes = disk::read_whole(&file, path)?;
-        let written = written_len(&bytes);
-        let name = file_name(path);
-        let mut at = if Header::decode(&bytes).is_ok() {
+        salvage
+            .file(&file_name(path), &bytes)
+            .map_err(LedgerError::io("write what was salvaged from", path))?;
+    }
+    Ok(salvage.report)
+}
+
+struct Salvage<'a> {
+    key: &'a VerifyingKey,
+    out: &'a mut dyn Write,
+    report: SalvageReport,
+    /// The last entry read.
+    last: u64,
+    /// Entries whose commit has not been seen yet.
+    uncommitted: Vec<(Head, Digest, Line)>,
+}
+
+impl Salvage<'_> {
+    fn file(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let written = written_len(bytes);
+        let mut at = if Header::decode(bytes).is_ok() {
             HEADER_LEN
         } else {
             0
         };
         let mut lost_from = (at == 0).then_some(0);
         while at < written {
-            let Some((found, next)) = plausible(&bytes, at) else {
+            let Some((found, next)) = plausible(bytes, at) else {
                 lost_from = lost_from.or(Some(at));
                 at += 1;
                 continue;
             };
             let entry = match found {
-                Record::Entry(signed) => Some((signed, read_entry(signed))),
-                Record::Mark(_) | Record::Footer(_) => None,
+                Record::Entry(body) => self.entry(name, at, body),
+                Record::Statement(_) | Record::Mark(_) | Record::Footer(_) => None,
             };
-            let sequence = entry.as_ref().and_then(|(_, e)| e.as_ref()).map(|e| e.0.sequence);
-            let missing = sequence.is_some_and(|s| s != last + 1);
+            let sequence = entry.as_ref().map(|(head, ..)| head.sequence);
+            let missing = sequence.is_some_and(|s| s != self.last + 1);
             if missing || lost_from.is_some() {
-                report.gaps.push(Gap {
-                    file: name.clone(),
+                self.report.gaps.push(Gap {
+                    file: name.to_owned(),
                     offset: lost_from.unwrap_or(at) as u64,
                     bytes: lost_from.map_or(0, |from| (at - from) as u64),
-                    after_sequence: last,
+                    after_sequence: self.last,
                     before_sequence: sequence,
                 });
                 lost_from = None;
             }
-            if let Some((signed, Some((entry, digest)))) = entry {
-                let signature_verifies = check_signature(signed, key).is_ok();
-                let line = Line {
-                    sequence: entry.sequence,
-                    event: entry.event.name(),
-                    payment_id: entry.event.payment_id().map(|id| id.to_string()),
-                    wall_ms: entry.time.wall_ms,
-                    previous: entry.previous.to_string(),
-                    digest,
-                    signature_verifies,
-                    file: &name,
-                    offset: at as u64,
-                    entry: STANDARD.encode(signed),
-                };
-                write_line(out, &line).map_err(LedgerError::io("write what was salvaged from", path))?;
-                report.entries += 1;
-                report.signed += u64::from(signature_verifies);
-                last = entry.sequence;
+            if let Some(entry) = entry {
+                self.last = entry.0.sequence;
+                self.uncommitted.push(entry);
+            }
+            if let Record::Statement(signed) = found {
+                self.commit(signed);
+            }
+            if !matches!(found, Record::Entry(_)) || self.uncommitted.len() >= MOST_UNCOMMITTED {
+                self.write()?;
             }
             at = next;
         }
         if let Some(from) = lost_from {
-            report.gaps.push(Gap {
-                file: name,
+            self.report.gaps.push(Gap {
+                file: name.to_owned(),
                 offset: from as u64,
                 bytes: (written - from) as u64,
-                after_sequence: last,
+                after_sequence: self.last,
                 before_sequence: None,
             });
         }
+        self.write()
     }
-    Ok(report)
+
+    /// An entry of either format; which one shows in its first byte.
+    fn entry(&self, name: &str, at: usize, body: &[u8]) -> Option<(Head, Digest, Line)> {
+        let signed = body.starts_with(&SIGNED_ENTRY);
+        let payload = if signed {
+            signed_entry(body, None).ok()?
+        } else {
+            body
+        };
+        let entry: Entry = cbor::decode(payload).ok()?;
+        let head = Head {
+            sequence: entry.sequence,
+            digest: Entry::digest(payload),
+        };
+        let line = Line {
+            sequence: entry.sequence,
+            event: entry.event.name(),
+            payment_id: entry.event.payment_id().map(|id| id.to_string()),
+            wall_ms: entry.time.wall_ms,
+            previous: entry.previous.to_string(),
+            digest: head.digest.to_string(),
+            signature_verifies: signed && signed_entry(body, Some(self.key)).is_ok(),
+            file: name.to_owned(),
+            offset: at as u64,
+            entry: STANDARD.encode(body),
+            commit: None,
+        };
+        Some((head, entry.previous, line))
+    }
+
+    /// A commit covers the entries before it as far back as their chain
+    /// holds.
+    fn commit(&mut self, signed: &[u8]) {
+        if let Some((_, _, line)) = self.uncommitted.last_mut() {
+            line.commit = Some(STANDARD.encode(signed));
+        }
+        let Ok(commit) = statement(signed, Some(self.key)) else {
+            return;
+        };
+        let mut covered = Head {
+            sequence: commit.last,
+            digest: commit.last_digest,
+        };
+        for (head, previous, line) in self.uncommitted.iter_mut().rev() {
+            if *head != covered {
+                break;
+            }
+            line.signature_verifies = true;
+            covered = Head {
+                sequence: head.sequence.saturating_sub(1),
+                digest: *previous,
+            };
+        }
+    }
+
+    fn write(&mut self) -> std::io::Result<()> {
+        for (_, _, line) in self.uncommitted.drain(..) {
+            serde_json::to_writer(&mut *self.out, &line)?;
+            self.out.write_all(b"\n")?;
+            self.report.entries += 1;
+            self.report.signed += u64::from(line.signature_verifies);
+        }
+        Ok(())
+    }
 }
 
-/// A whole record at `at`. What claims to be an entry must look like a
-/// COSE_Sign1 before its checksum is worked out, so that the search from byte
-/// to byte stays quick.
+/// How entries of format 1 and statements begin: tag 18, an array of four.
+const SIGNED_ENTRY: [u8; 2] = [0xd2, 0x84];
+
+/// How entries begin: a map of five, whose first key is 1.
+const ENTRY: [u8; 2] = [0xa5, 0x01];
+
+/// Entries that are kept while their commit is looked for; more than a group
+/// has.
+const MOST_UNCOMMITTED: usize = 4096;
+
+/// A whole record at `at`. What claims to be an entry or a statement must look
+/// like one before its checksum is worked out, so that the search from byte to
+/// byte stays quick.
 fn plausible(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
     let body = bytes.get(at + 8..at + 10)?;
-    if let super::segment::Word::Entry(_) = super::segment::Word::at(bytes, at)
-        && body != [0xd2, 0x84]
-    {
-        return None;
-    }
-    record(bytes, at)
-}
-
-fn read_entry(signed: &[u8]) -> Option<(Entry, String)> {
-    let object = Unverified::parse(signed).ok()?;
-    let payload = object.payload_unverified();
-    let entry = cbor::decode(payload).ok()?;
-    Some((entry, Entry::digest(payload).to_string()))
-}
-
-fn write_line(out: &mut dyn Write, line: &Line<'_>) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, line)?;
-    out.write_all(b"\n")
+    let looks_right = match Word::at(bytes, at) {
+        Word::Entry(_) => body == SIGNED_ENTRY || body == ENTRY,
+        Word::Statement(_) => body == SIGNED_ENTRY,
+        _ => true,
+    };
+    looks_right.then(|| record(bytes, at)).flatten()
 }

@@ -1,12 +1,12 @@
 //! Walking a segment commit by commit.
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::{self, ObjectType, Unverified};
-use hub_protocol::{Digest, Entry, HubId};
+use hub_protocol::cose::{self, CoseError, ObjectType, Unverified};
+use hub_protocol::{Digest, Entry, HubId, LedgerCommit, ProofError, cbor};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Broken, Fault, Head};
-use super::segment::{Footer, HEADER_LEN, Header, Mark, Record, peek, record};
+use super::segment::{Footer, HEADER_LEN, Header, Mark, Record, SIGNED_ENTRIES, peek, record};
 use super::tail::{self, Tail};
 
 /// Every how many entries an offset is kept in memory: a million entries
@@ -61,11 +61,33 @@ impl Expect<'_> {
     }
 }
 
-/// An entry as it stands in the file; its chain has been checked.
+/// Whose signatures a scan checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signatures {
+    /// None but the footer's.
+    Skip,
+    /// Those that the entry of this sequence rests on.
+    Of(u64),
+    /// All.
+    All,
+}
+
+impl Signatures {
+    fn wanted(self, first: u64, last: u64) -> bool {
+        match self {
+            Self::Skip => false,
+            Self::Of(sequence) => (first..=last).contains(&sequence),
+            Self::All => true,
+        }
+    }
+}
+
+/// An entry as it stands in the file. Its chain has been checked, and its
+/// signature as far as that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
-    pub(crate) signed: &'a [u8],
     pub(crate) payload: &'a [u8],
+    pub(crate) head: Head,
 }
 
 /// What a segment holds.
@@ -83,15 +105,24 @@ pub(crate) struct Scan {
     pub(crate) closed: bool,
 }
 
+/// The records since the last commit.
+#[derive(Debug, Default)]
+struct Group<'a> {
+    entries: Vec<(usize, &'a [u8])>,
+    statement: Option<(usize, &'a [u8])>,
+}
+
 /// Walks a whole segment file: header, commits, footer, and what follows.
-/// Checks every checksum and the chain, and the footer's signature; entries'
-/// signatures are `visit`'s affair.
+/// Checks every checksum and the chain, that each commit says what it ends,
+/// and the footer's signature; other signatures as `signatures` has it.
+/// `visit` hears of each entry once its whole group is good.
 ///
 /// A torn tail is reported, never an error: the caller knows whether the
 /// segment is the last. Everything else that is not as it was written is.
 pub(crate) fn scan(
     bytes: &[u8],
     expect: Expect<'_>,
+    signatures: Signatures,
     visit: &mut dyn FnMut(Seen<'_>) -> Result<(), Fault>,
 ) -> Result<Scan, Broken> {
     let header = expect.header(bytes)?;
@@ -105,34 +136,41 @@ pub(crate) fn scan(
         closed: false,
     };
     let written = written_len(bytes);
-    let mut group: Vec<(usize, &[u8])> = Vec::new();
+    let mut group = Group::default();
     let mut at = HEADER_LEN;
     while at < written {
-        let sequence = scan.head.sequence + 1 + group.len() as u64;
+        let sequence = scan.head.sequence + 1 + group.entries.len() as u64;
         match record(bytes, at) {
-            Some((Record::Entry(signed), next)) => {
-                group.push((at, signed));
+            Some((Record::Entry(entry), next)) if group.statement.is_none() => {
+                group.entries.push((at, entry));
+                at = next;
+            }
+            Some((Record::Statement(signed), next))
+                if group.statement.is_none()
+                    && !group.entries.is_empty()
+                    && header.format > SIGNED_ENTRIES =>
+            {
+                group.statement = Some((at, signed));
                 at = next;
             }
             Some((Record::Mark(mark), next)) => {
                 let right = Mark {
                     group_offset: scan.end as u32,
                     group_len: (at - scan.end) as u32,
-                    count: group.len() as u32,
+                    count: group.entries.len() as u32,
                     group_crc: crc32c::crc32c(&bytes[scan.end..at]),
                     last: sequence - 1,
                 };
-                if mark != right || group.is_empty() {
+                let stated = group.statement.is_some() || header.format == SIGNED_ENTRIES;
+                if mark != right || group.entries.is_empty() || !stated {
                     return Err(expect.broken(at, sequence, Fault::Mark));
                 }
-                for (offset, signed) in group.drain(..) {
-                    take(&mut scan, offset, signed, visit)
-                        .map_err(|fault| expect.broken(offset, scan.head.sequence + 1, fault))?;
-                }
+                take(&mut scan, &group, expect, signatures, visit)?;
+                group = Group::default();
                 scan.end = next;
                 at = next;
             }
-            Some((Record::Footer(signed), next)) if group.is_empty() => {
+            Some((Record::Footer(signed), next)) if group.entries.is_empty() => {
                 check_footer(&scan, &bytes[..at], signed, expect.key)
                     .map_err(|fault| expect.broken(at, sequence, fault))?;
                 if next < written {
@@ -142,16 +180,17 @@ pub(crate) fn scan(
                 scan.end = next;
                 return Ok(scan);
             }
-            Some((Record::Footer(_), _)) => return Err(expect.broken(at, sequence, Fault::Mark)),
+            // A whole record where none of its kind is ever written.
+            Some(_) => return Err(expect.broken(at, sequence, Fault::Mark)),
             None => break,
         }
     }
     if scan.end < written {
-        let sequence = scan.head.sequence + 1 + group.len() as u64;
+        let sequence = scan.head.sequence + 1 + group.entries.len() as u64;
         let place = tail::Place {
             committed: scan.end,
             bad: at,
-            count: group.len() as u32,
+            count: group.entries.len() as u32,
             last: sequence - 1,
         };
         match tail::classify(bytes, written, place) {
@@ -167,36 +206,93 @@ pub(crate) fn written_len(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
+/// Checks a whole group, and only then lets it be seen.
 fn take(
     scan: &mut Scan,
-    offset: usize,
-    signed: &[u8],
+    group: &Group<'_>,
+    expect: Expect<'_>,
+    signatures: Signatures,
     visit: &mut dyn FnMut(Seen<'_>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let object = Unverified::parse(signed).map_err(Fault::Signature)?;
-    let payload = object.payload_unverified();
+) -> Result<(), Broken> {
+    let first = scan.head.sequence + 1;
+    let mut head = scan.head;
+    let mut seen = Vec::with_capacity(group.entries.len());
+    for (offset, body) in &group.entries {
+        let fail = |fault| expect.broken(*offset, head.sequence + 1, fault);
+        let sequence = head.sequence + 1;
+        let payload = if scan.header.format == SIGNED_ENTRIES {
+            let key = signatures.wanted(sequence, sequence).then_some(expect.key);
+            signed_entry(body, key).map_err(fail)?
+        } else {
+            body
+        };
+        head = follow(head, payload).map_err(fail)?;
+        seen.push((*offset, Seen { payload, head }));
+    }
+    if let Some((offset, signed)) = group.statement {
+        let key = signatures.wanted(first, head.sequence).then_some(expect.key);
+        statement(signed, key)
+            .and_then(|commit| {
+                let right = commit.hub == scan.header.hub
+                    && commit.first == first
+                    && (commit.last, commit.last_digest) == (head.sequence, head.digest);
+                right.then_some(()).ok_or(Fault::Statement)
+            })
+            .map_err(|fault| expect.broken(offset, first, fault))?;
+    }
+    for (offset, seen) in seen {
+        visit(seen).map_err(|fault| expect.broken(offset, seen.head.sequence, fault))?;
+        if scan.count.is_multiple_of(STRIDE) {
+            scan.offsets.push(offset as u32);
+        }
+        scan.count += 1;
+        scan.head = seen.head;
+    }
+    Ok(())
+}
+
+/// The payload of an entry of format 1; its signature is checked if there is
+/// a key.
+pub(crate) fn signed_entry<'a>(signed: &'a [u8], key: Option<&VerifyingKey>) -> Result<&'a [u8], Fault> {
+    if let Some(key) = key {
+        cose::verify(signed, ObjectType::LedgerEntry, key).map_err(Fault::Signature)?;
+    }
+    Unverified::payload_of(signed).map_err(Fault::Signature)
+}
+
+/// What a signed commit says; its signature is checked if there is a key.
+pub(crate) fn statement(signed: &[u8], key: Option<&VerifyingKey>) -> Result<LedgerCommit, Fault> {
+    let decoded = match key {
+        Some(key) => LedgerCommit::open(signed, key),
+        None => Unverified::payload_of(signed)
+            .map_err(ProofError::from)
+            .and_then(|payload| Ok(cbor::decode(payload)?)),
+    };
+    decoded.map_err(|error| match error {
+        ProofError::Commit(error) => Fault::Signature(error),
+        // Signed, and yet no commit.
+        _ => Fault::Signature(CoseError::Malformed),
+    })
+}
+
+/// The head after an entry, if the entry follows the one before.
+pub(crate) fn follow(before: Head, payload: &[u8]) -> Result<Head, Fault> {
     let (sequence, previous) =
         peek(payload).ok_or_else(|| Fault::Entry("it has no sequence and no chain".into()))?;
-    let expected = scan.head.sequence + 1;
+    let expected = before.sequence + 1;
     if sequence != expected {
         return Err(Fault::Sequence {
             expected,
             found: sequence,
         });
     }
-    if previous != scan.head.digest {
+    if previous != before.digest {
         return Err(Fault::Chain);
     }
-    visit(Seen { signed, payload })?;
-    if scan.count.is_multiple_of(STRIDE) {
-        scan.offsets.push(offset as u32);
-    }
-    scan.count += 1;
-    scan.head = Head {
+    Ok(Head {
         sequence,
         digest: Entry::digest(payload),
-    };
-    Ok(())
+    })
 }
 
 fn check_footer(scan: &Scan, before: &[u8], signed: &[u8], key: &VerifyingKey) -> Result<(), Fault> {
@@ -213,11 +309,4 @@ fn check_footer(scan: &Scan, before: &[u8], signed: &[u8], key: &VerifyingKey) -
     } else {
         Err(Fault::Footer)
     }
-}
-
-/// Checks an entry's signature alone.
-pub(crate) fn check_signature(signed: &[u8], key: &VerifyingKey) -> Result<(), Fault> {
-    cose::verify(signed, ObjectType::LedgerEntry, key)
-        .map(|_| ())
-        .map_err(Fault::Signature)
 }

@@ -9,18 +9,22 @@
 //! The word's two high bits say what the record is, the rest is the length of
 //! its bytes:
 //!
-//! - `00` an entry: COSE_Sign1 by the hub over an `Entry`, 1 to
-//!   [`MAX_ENTRY_BYTES`] bytes. A word of 0 ends the written part; zeros
-//!   follow to the end of the file.
-//! - `01` a commit mark: offset and length of the group of entries before it
-//!   u32 u32, how many u32, CRC-32C of the group u32, last sequence u64,
-//!   `CMIT`. A group without its mark was never acknowledged.
+//! - `00` an entry: an encoded `Entry`, 1 to [`MAX_ENTRY_BYTES`] bytes. A word
+//!   of 0 ends the written part; zeros follow to the end of the file.
+//! - `11` a statement: COSE_Sign1 by the hub over the `LedgerCommit` of the
+//!   entries before it. One ends each group.
+//! - `01` a commit mark: offset and length of the group before it, statement
+//!   included, u32 u32, how many entries u32, CRC-32C of the group u32, last
+//!   sequence u64, `CMIT`. A group without its mark was never acknowledged.
 //! - `10` the footer: COSE_Sign1 by the hub over [`Footer`]. After it come the
 //!   footer's offset u32, CRC-32C of that u32 and `SEAL`, so that an archive
 //!   is read from its end; a closed file ends there.
 //!
 //! A mark names its own place, so bytes elsewhere that look like one are not
 //! one; nothing a device sends puts 36 bytes of its choice into an entry.
+//!
+//! Format 1 has no statements: there each entry is a COSE_Sign1 by the hub.
+//! It is read for ever and written no more.
 
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{Digest, HubId, cbor};
@@ -29,9 +33,12 @@ use minicbor::{Decode, Encode};
 use super::error::Fault;
 
 /// The newest format this program reads and the one it writes.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
-/// The most bytes that one signed entry may have.
+/// The format in which each entry carries a signature of its own.
+pub(crate) const SIGNED_ENTRIES: u16 = 1;
+
+/// The most bytes that one entry may have.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 pub(crate) const MAGIC: &[u8; 8] = b"HUBLEDG1";
@@ -46,12 +53,14 @@ const MARK_BODY: usize = 28;
 const KIND: u32 = 0xC000_0000;
 const MARK: u32 = 0x4000_0000;
 const FOOTER: u32 = 0x8000_0000;
+const STATEMENT: u32 = 0xC000_0000;
 pub(crate) const MARK_END: &[u8; 4] = b"CMIT";
 pub(crate) const SEAL_END: &[u8; 4] = b"SEAL";
 
 /// The beginning of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) format: u16,
     pub(crate) number: u32,
     pub(crate) hub: HubId,
     pub(crate) first: u64,
@@ -62,7 +71,7 @@ impl Header {
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
         out[..8].copy_from_slice(MAGIC);
-        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        out[8..10].copy_from_slice(&self.format.to_le_bytes());
         out[12..16].copy_from_slice(&self.number.to_le_bytes());
         out[16..48].copy_from_slice(&self.hub.0);
         out[48..56].copy_from_slice(&self.first.to_le_bytes());
@@ -83,11 +92,12 @@ impl Header {
             return Err(Fault::NewerFormat { found, known: FORMAT });
         }
         let crc = array(bytes, 88).map(u32::from_le_bytes);
-        if crc != bytes.get(..88).map(crc32c::crc32c) || found != FORMAT {
+        if crc != bytes.get(..88).map(crc32c::crc32c) || found < SIGNED_ENTRIES {
             return Err(Fault::Header);
         }
         let header = || {
             Some(Self {
+                format: found,
                 number: u32::from_le_bytes(array(bytes, 12)?),
                 hub: HubId(array(bytes, 16)?),
                 first: u64::from_le_bytes(array(bytes, 48)?),
@@ -197,8 +207,14 @@ pub(crate) fn seal_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Appends an entry's record.
-pub(crate) fn push_entry(out: &mut Vec<u8>, signed: &[u8]) {
-    out.extend_from_slice(&head(0, signed));
+pub(crate) fn push_entry(out: &mut Vec<u8>, entry: &[u8]) {
+    out.extend_from_slice(&head(0, entry));
+    out.extend_from_slice(entry);
+}
+
+/// Appends the record of a signed commit.
+pub(crate) fn push_statement(out: &mut Vec<u8>, signed: &[u8]) {
+    out.extend_from_slice(&head(STATEMENT, signed));
     out.extend_from_slice(signed);
 }
 
@@ -218,6 +234,7 @@ fn head(kind: u32, body: &[u8]) -> [u8; HEAD_LEN] {
 pub(crate) enum Word {
     End,
     Entry(usize),
+    Statement(usize),
     Mark,
     Footer(usize),
     Unknown,
@@ -231,6 +248,7 @@ impl Word {
             0 if len <= MAX_ENTRY_BYTES => Self::Entry(len),
             MARK => Self::Mark,
             FOOTER => Self::Footer(len),
+            STATEMENT => Self::Statement(len),
             _ => Self::Unknown,
         }
     }
@@ -249,6 +267,7 @@ impl Word {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
     Entry(&'a [u8]),
+    Statement(&'a [u8]),
     Mark(Mark),
     Footer(&'a [u8]),
 }
@@ -261,6 +280,7 @@ pub(crate) fn record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
     };
     match Word::at(bytes, at) {
         Word::Entry(len) => Some((Record::Entry(body(0, len)?), at + HEAD_LEN + len)),
+        Word::Statement(len) => Some((Record::Statement(body(STATEMENT, len)?), at + HEAD_LEN + len)),
         Word::Mark => Some((Record::Mark(Mark::at(bytes, at)?), at + MARK_LEN)),
         Word::Footer(len) => {
             let next = at + HEAD_LEN + len;

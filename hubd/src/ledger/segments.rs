@@ -48,6 +48,12 @@ impl Shared {
         state.head = head;
     }
 
+    /// Takes off the last segment, which holds nothing.
+    pub(crate) fn remove_empty_segment(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.segments.pop();
+    }
+
     /// The segment that holds `sequence`.
     pub(crate) fn find(&self, sequence: u64) -> Result<Arc<Segment>, LedgerError> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -65,6 +71,8 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Segment {
     path: PathBuf,
+    /// The format of the file.
+    format: u16,
     first: u64,
     offsets: Mutex<Option<Offsets>>,
 }
@@ -96,6 +104,7 @@ impl Offsets {
     fn step(&self, bytes: &[u8], here: usize) -> Option<(bool, usize)> {
         let (entry, next) = match Word::at(bytes, here) {
             Word::Entry(len) => (true, here + HEAD_LEN + len),
+            Word::Statement(len) => (false, here + HEAD_LEN + len),
             Word::Mark => (false, here + MARK_LEN),
             _ => return None,
         };
@@ -104,9 +113,10 @@ impl Offsets {
 }
 
 impl Segment {
-    pub(crate) fn new(path: PathBuf, first: u64) -> Self {
+    pub(crate) fn new(path: PathBuf, format: u16, first: u64) -> Self {
         Self {
             path,
+            format,
             first,
             offsets: Mutex::new(None),
         }
@@ -114,6 +124,10 @@ impl Segment {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn format(&self) -> u16 {
+        self.format
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Offsets>> {

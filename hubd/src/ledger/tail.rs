@@ -83,7 +83,7 @@ pub(crate) fn classify(bytes: &[u8], written: usize, place: Place) -> Tail {
     let end = own_end.unwrap_or(written);
     let breaks_off = |next: usize| own_end.is_none() && next > written;
     match Word::at(bytes, bad) {
-        Word::Entry(len) => {
+        Word::Entry(len) | Word::Statement(len) => {
             let next = bad + HEAD_LEN + len;
             let yes = breaks_off(next) || has_zero_piece(bytes, bad, next.min(end));
             torn(yes, Fault::Checksum)
@@ -114,10 +114,11 @@ fn piece_end(at: usize, to: usize) -> usize {
     ((at / SECTOR + 1) * SECTOR).min(to)
 }
 
-/// Whether the piece from `at` on, at most to `to`, is all zero.
+/// Whether the sector was lost from `at` on, if `at` is before `to`: all of it
+/// is zero then, and not only the little of a record that lies in it.
 fn is_zero_piece(bytes: &[u8], at: usize, to: usize) -> bool {
-    let to = piece_end(at, to).min(bytes.len());
-    at < to && bytes[at..to].iter().all(|b| *b == 0)
+    let end = piece_end(at, usize::MAX).min(bytes.len());
+    at < to && at < end && bytes[at..end].iter().all(|b| *b == 0)
 }
 
 /// Whether any piece of the range is all zero.

@@ -1,8 +1,8 @@
 //! Verifying a ledger's folder with nothing but the hub's public key: no hub,
 //! no index, no secret.
 //!
-//! What it proves: every entry was signed by the hub and stands in the one
-//! order in which the hub wrote it, without gaps, from the first to the head
+//! What it proves: every entry is covered by a signature of the hub, over
+//! itself or over the end of its group, and stands in the one order in which the hub wrote it, without gaps, from the first to the head
 //! that the report names. What the files alone cannot show is entries cut off
 //! at the end, whole commits with nothing after them: for that the report's
 //! head is compared with a receipt ([`contains`]), an index or an earlier
@@ -15,11 +15,10 @@ use std::path::Path;
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::{Digest, Entry, HubId, cbor};
 
-use super::cursor::decode;
 use super::disk::{self, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
-use super::scan::{Expect, Seen, scan};
+use super::scan::{Expect, Seen, Signatures, scan};
 use super::segment::HEADER_LEN;
 
 /// How far a verification is.
@@ -139,17 +138,13 @@ fn verify_segment(
     report: &mut VerifyReport,
     on_entry: &mut dyn FnMut(Head),
 ) -> Result<(), Broken> {
-    let scan = scan(bytes, expect, &mut |seen: Seen<'_>| {
-        // The scan has checked sequence and chain: here the signature, and
-        // that the payload is an entry in its one encoding.
-        super::scan::check_signature(seen.signed, expect.key)?;
+    let scan = scan(bytes, expect, Signatures::All, &mut |seen: Seen<'_>| {
+        // The scan has checked sequence, chain and signature: here, that the
+        // payload is an entry in its one encoding.
         let entry: Entry = cbor::decode(seen.payload).map_err(|e| Fault::Entry(e.to_string()))?;
         *report.kinds.entry(entry.event.name()).or_default() += 1;
         report.entries += 1;
-        report.head = Head {
-            sequence: entry.sequence,
-            digest: Entry::digest(seen.payload),
-        };
+        report.head = seen.head;
         on_entry(report.head);
         Ok(())
     })?;
@@ -234,11 +229,10 @@ pub fn contains(
             key,
         };
         let mut found = None;
-        let scanned = scan(&bytes, expect, &mut |seen| {
-            let at = super::segment::peek(seen.payload).map_or(0, |(at, _)| at);
-            last = last.max(at);
-            if at == sequence {
-                found = Some(decode(seen.signed, sequence, None, Some(key))?.1);
+        let scanned = scan(&bytes, expect, Signatures::Of(sequence), &mut |seen| {
+            last = last.max(seen.head.sequence);
+            if seen.head.sequence == sequence {
+                found = Some(seen.head.digest);
             }
             Ok(())
         });

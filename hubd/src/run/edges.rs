@@ -10,11 +10,14 @@ use tokio::sync::mpsc;
 
 use crate::devices::{Devices, HubFacts};
 use crate::hub::{Edges, IndexBatch};
-use crate::ledger::{Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, NotTaken, Stamp};
+use crate::ledger::{
+    Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NotTaken, Stamp,
+};
 
 /// All edges, joined.
 pub(super) struct RealEdges {
     pub(super) committer: CommitterHandle,
+    pub(super) journal: JournalReader,
     pub(super) index: IndexWriterHandle,
     pub(super) recall: IndexReader,
     pub(super) orders: mpsc::UnboundedSender<Forward>,
@@ -24,14 +27,25 @@ pub(super) struct RealEdges {
 }
 
 impl Edges for RealEdges {
-    fn append(&mut self, sequence: u64, payload: Vec<u8>, card: Option<(PaymentId, SealedCard)>) -> bool {
+    fn append(
+        &mut self,
+        sequence: u64,
+        payload: Vec<u8>,
+        card: Option<(PaymentId, SealedCard)>,
+        receipt: Option<Vec<u8>>,
+    ) -> bool {
         self.committer
             .commit(Commit {
                 sequence,
                 payload,
                 sealed_card: card,
+                receipt,
             })
             .is_ok()
+    }
+
+    fn durable_head(&self) -> Head {
+        self.journal.head()
     }
 
     fn erase_card(&mut self, payment_id: PaymentId) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hub_core::{Forward, GatewayAnswer, Operation};
-use hub_protocol::entry::{Entry, Event};
-use hub_protocol::{SealedCard, cbor, cose};
+use hub_protocol::SealedCard;
+use hub_protocol::entry::Event;
 use tokio::sync::mpsc;
 
 use crate::ledger::{JournalReader, VaultReader};
@@ -84,10 +84,7 @@ fn read(
 }
 
 fn signed_request(journal: &JournalReader, order: &Forward) -> Option<Vec<u8>> {
-    let signed = journal.read(order.request_sequence).ok()?;
-    let object = cose::Unverified::parse(&signed).ok()?;
-    let entry: Entry = cbor::decode(object.payload_unverified()).ok()?;
-    match entry.event {
+    match journal.entry(order.request_sequence).ok()?.entry.event {
         Event::PaymentOpened {
             payment_id, request, ..
         } if payment_id == order.payment_id => Some(request),

@@ -118,8 +118,8 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         opened.vault,
         {
             let (marks, port) = (Arc::clone(&marks), port.clone());
-            move |sequence| {
-                marks.durable.store(sequence, Ordering::Release);
+            move |durable| {
+                marks.committed(durable.sequence, durable.receipts);
                 port.wake();
             }
         },
@@ -146,6 +146,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let (orders, to_forward) = mpsc::unbounded_channel();
     let edges = RealEdges {
         committer,
+        journal: journal.clone(),
         index,
         recall,
         orders,

@@ -153,7 +153,7 @@ fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> R
     let last = journal.head().sequence;
     let bar = progress(last - from);
     let lookup = index.reader();
-    for stored in journal.entries_from(from + 1, None)? {
+    for stored in journal.entries_from(from + 1)? {
         let stored = stored?;
         if let Some(id) = stored.entry.event.payment_id() {
             recall(&lookup, state, id)?;

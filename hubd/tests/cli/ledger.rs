@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{ClockQuality, EntryTime};
-use hub_protocol::{Currency, Decision, DeviceId, Digest, Entry, Event, PaymentId, Reason, Receipt, cbor};
+use hub_protocol::{
+    CommittedReceipt, Currency, Decision, DeviceId, Digest, Entry, Event, PaymentId, Reason, Receipt, cbor,
+};
 use hubd::config::Config;
 use hubd::ledger::{Head, Journal, JournalOptions};
 
@@ -69,9 +71,20 @@ impl Kept {
                 time: TIME,
                 policy_version: 1,
             };
-            let signed = cose::sign(&config.keys.signing, ObjectType::Receipt, &cbor::encode(&receipt));
+            let key = &config.keys.signing;
+            let held = if at == 8 {
+                // As wire version 1 had it.
+                cose::sign(key, ObjectType::Receipt, &cbor::encode(&receipt))
+            } else {
+                cbor::encode(&CommittedReceipt::restated(
+                    key,
+                    &receipt,
+                    head.sequence,
+                    head.digest,
+                ))
+            };
             let file = hub.file(&format!("receipt-{at}"));
-            fs::write(&file, signed).unwrap();
+            fs::write(&file, held).unwrap();
             file
         });
         Self { hub, receipts }

@@ -140,6 +140,9 @@ pub enum VerifyError {
     /// The signature is not the hub's.
     #[error("its signature: {0}")]
     Signature(#[from] hub_protocol::cose::CoseError),
+    /// The hub has not signed that the receipt's entry is on its disk.
+    #[error("its proof: {0}")]
+    Proof(#[from] hub_protocol::ProofError),
     /// The payload does not decode.
     #[error("its content: {0}")]
     Content(#[from] hub_protocol::cbor::CborError),

@@ -2,18 +2,19 @@
 
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::{DeviceId, HubId, PaymentId, PaymentStatus, Receipt, cbor};
+use hub_protocol::{CommittedReceipt, DeviceId, HubId, PaymentId, PaymentStatus, Receipt, cbor};
 
 use crate::error::VerifyError;
 use crate::payment::PreparedPayment;
 
-/// A receipt whose signature, hub, device and payment have been checked.
+/// A receipt whose proof, hub, device and payment have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedReceipt {
     /// The decision.
     pub receipt: Receipt,
-    /// As the hub signed it: the proof, to be kept.
-    pub signed: Vec<u8>,
+    /// As the hub sent it: receipt, path and signed commit
+    /// ([`CommittedReceipt`]), to be kept.
+    pub proof: Vec<u8>,
 }
 
 /// A status whose signature, hub and payment have been checked.
@@ -36,10 +37,10 @@ impl Verifier {
     /// A receipt for a payment of which all is known.
     pub(crate) fn receipt(
         &self,
-        signed: Vec<u8>,
+        proof: Vec<u8>,
         payment: &PreparedPayment,
     ) -> Result<VerifiedReceipt, VerifyError> {
-        let verified = self.receipt_of(signed, &payment.payment_id())?;
+        let verified = self.receipt_of(proof, &payment.payment_id())?;
         let (receipt, request) = (&verified.receipt, payment.request());
         differs("the signed request", receipt.request_digest == payment.digest())?;
         differs("the amount", receipt.amount_minor == request.amount_minor())?;
@@ -50,15 +51,14 @@ impl Verifier {
     /// A receipt for a payment of which only the id is known.
     pub(crate) fn receipt_of(
         &self,
-        signed: Vec<u8>,
+        proof: Vec<u8>,
         payment_id: &PaymentId,
     ) -> Result<VerifiedReceipt, VerifyError> {
-        let payload = cose::verify(&signed, ObjectType::Receipt, &self.hub_key)?;
-        let receipt: Receipt = cbor::decode(&payload)?;
+        let receipt = CommittedReceipt::open(&proof, &self.hub_key)?;
         differs("the hub", receipt.hub == self.hub)?;
         differs("the device", receipt.device == self.device)?;
         differs("the payment", receipt.payment_id == *payment_id)?;
-        Ok(VerifiedReceipt { receipt, signed })
+        Ok(VerifiedReceipt { receipt, proof })
     }
 
     /// A status of a payment, or of any payment if none is given.
@@ -92,7 +92,8 @@ mod tests {
     use crate::identity::DeviceIdentity;
     use crate::payment::Sale;
     use ed25519_dalek::SigningKey;
-    use hub_protocol::cose::CoseError;
+    use hub_protocol::ProofError;
+    use hub_protocol::cose::{CoseError, Unverified};
     use hub_protocol::entry::{ClockQuality, EntryTime};
     use hub_protocol::{
         CardFacts, CardScheme, Cryptogram, Currency, Decision, Digest, EntryMode, Funding, PaymentState,
@@ -157,7 +158,11 @@ mod tests {
     }
 
     fn signed(receipt: &Receipt) -> Vec<u8> {
-        cose::sign(&hub_key(), ObjectType::Receipt, &cbor::encode(receipt))
+        cbor::encode(&committed(&hub_key(), receipt))
+    }
+
+    fn committed(key: &SigningKey, receipt: &Receipt) -> CommittedReceipt {
+        CommittedReceipt::restated(key, receipt, receipt.sequence + 1, Digest::ZERO)
     }
 
     #[test]
@@ -188,17 +193,28 @@ mod tests {
     #[test]
     fn a_receipt_that_the_hub_did_not_sign_does_not_hold() {
         let (verifier, payment, receipt) = setting();
-        let payload = cbor::encode(&receipt);
         let stranger = SigningKey::from_bytes(&[9; 32]);
-        let by_stranger = cose::sign(&stranger, ObjectType::Receipt, &payload);
+        let by_stranger = cbor::encode(&committed(&stranger, &receipt));
         assert_eq!(
             verifier.receipt(by_stranger, &payment),
-            Err(CoseError::UnknownKey.into())
+            Err(ProofError::Commit(CoseError::UnknownKey).into())
         );
-        let as_status = cose::sign(&hub_key(), ObjectType::Status, &payload);
+        let mut as_status = committed(&hub_key(), &receipt);
+        let commit = Unverified::payload_of(&as_status.commit).unwrap();
+        as_status.commit = cose::sign(&hub_key(), ObjectType::Status, commit);
         assert_eq!(
-            verifier.receipt(as_status, &payment),
-            Err(CoseError::BadSignature.into())
+            verifier.receipt(cbor::encode(&as_status), &payment),
+            Err(ProofError::Commit(CoseError::BadSignature).into())
+        );
+    }
+
+    #[test]
+    fn rule_1_a_receipt_that_the_hub_has_not_on_disk_does_not_hold() {
+        let (verifier, payment, receipt) = setting();
+        let ahead = CommittedReceipt::restated(&hub_key(), &receipt, receipt.sequence - 1, Digest::ZERO);
+        assert_eq!(
+            verifier.receipt(cbor::encode(&ahead), &payment),
+            Err(ProofError::NotOnDisk.into())
         );
     }
 

@@ -117,10 +117,11 @@ fn objects() -> String {
         ObjectType::PaymentRequest => ("device", "`payment-request`"),
         ObjectType::VoidRequest => ("device", "`void-request`"),
         ObjectType::Enrolment => ("device", "`enrolment-request`"),
-        ObjectType::Receipt => ("hub", "`receipt`"),
+        ObjectType::Receipt => ("hub", "`receipt`; wire version 1 only"),
         ObjectType::Status => ("hub", "`payment-status`"),
         ObjectType::Registration => ("hub", "`registration`"),
-        ObjectType::LedgerEntry => ("hub", "`entry`"),
+        ObjectType::LedgerEntry => ("hub", "`entry`; ledger files of format 1 only"),
+        ObjectType::LedgerCommit => ("hub", "`ledger-commit`"),
         ObjectType::SegmentFooter => ("hub", "the end of a ledger file"),
         ObjectType::Policy => ("head office", "the policy's TOML text as it stands"),
     };
@@ -157,6 +158,10 @@ fn bounds() -> String {
         (
             "longest sealed card",
             format!("{} bytes", payment::MAX_SEALED_CARD),
+        ),
+        (
+            "longest path of a receipt",
+            format!("{} digests", merkle::MAX_PATH),
         ),
         ("largest amount", format!("{MAX_AMOUNT_MINOR} minor units")),
         (
@@ -197,7 +202,8 @@ fn example() -> String {
         bytes(ObjectType::PaymentRequest.aad().as_bytes()),
         bytes(&payload),
     ]);
-    let receipt = cbor::encode(&receipts()[1].1);
+    let held = committed_receipt();
+    let commit = cose::Unverified::payload_of(&held.commit).unwrap();
     let block =
         |title: &str, language: &str, body: &str| format!("{title}\n\n```{language}\n{body}\n```\n\n");
     let mut out = String::new();
@@ -244,14 +250,27 @@ fn example() -> String {
         &lines(&wire),
     );
     out += &block(
-        "The payload of the receipt that comes back:",
+        "The receipt that comes back, the fourth of five that were committed together:",
         "cbor-diag",
-        &diagnostic(&receipt),
+        &diagnostic(&held.receipt),
     );
     out += &block(
         "Key 4 of it, the digest of the signed object above:",
         "text",
         &Digest::of(&signed_payment()).to_string(),
+    );
+    let leaf = merkle::leaf(&held.receipt).to_string();
+    let path: Vec<String> = held.path.iter().map(Digest::to_string).collect();
+    out += &block(
+        "Its leaf, SHA-256 over a zero byte and the encoded receipt; then the path: its neighbour on the left, \
+         the pair on the left of both, and the fifth leaf on the right:",
+        "text",
+        &format!("{leaf}\n\n{}", path.join("\n")),
+    );
+    out += &block(
+        "What the hub signed; key 5 holds how many receipts there are and the root that leaf and path lead to:",
+        "cbor-diag",
+        &diagnostic(commit),
     );
     out.trim_end().to_owned() + "\n"
 }
@@ -298,6 +317,7 @@ fn rule_of(kind: &str) -> &'static str {
         "EnrolmentRequest" => "enrolment-request",
         "Registration" => "registration",
         "Receipt" => "receipt",
+        "LedgerCommit" => "ledger-commit",
         "PaymentStatus" => "payment-status",
         _ => panic!("no rule for {kind}"),
     }
@@ -328,6 +348,8 @@ fn the_grammar_of_the_document_fits_every_vector_and_says_no_more() {
         );
     }
     for vector in all("ledger.json") {
+        let checked = cddl.check("entry", &parse(&vector["payload"]));
+        assert_eq!(checked, Ok(()), "{}", vector["event"]);
         let checked = cddl.check("signed-entry", &parse(&vector["signed"]));
         assert_eq!(checked, Ok(()), "{}", vector["event"]);
     }

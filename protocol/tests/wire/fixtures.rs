@@ -239,6 +239,42 @@ pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
         .collect()
 }
 
+/// The commit of entries 1014 to 1020, with these receipts.
+pub(crate) fn ledger_commit(receipts: Option<ReceiptsRoot>) -> LedgerCommit {
+    LedgerCommit {
+        hub: hub_id(),
+        first: 1014,
+        last: 1020,
+        last_digest: Digest([0xee; 32]),
+        receipts,
+    }
+}
+
+/// So many receipts of one group, from entry 1014 on; the fourth is the second
+/// of [`receipts`].
+pub(crate) fn group(receipts: u64) -> ReceiptGroup {
+    let one = |sequence: u64| {
+        let receipt = if sequence == 1017 {
+            self::receipts()[1].1.clone()
+        } else {
+            Receipt {
+                sequence,
+                payment_id: PaymentId([sequence as u8; 16]),
+                ..self::receipts()[1].1.clone()
+            }
+        };
+        (sequence, cbor::encode(&receipt))
+    };
+    ReceiptGroup::new((1014..1014 + receipts).map(one).collect()).unwrap()
+}
+
+/// The second of [`receipts`] as it goes over the wire: one of five.
+pub(crate) fn committed_receipt() -> CommittedReceipt {
+    let group = group(5);
+    let signed = ledger_commit(Some(group.root())).sign(&hub_key());
+    group.committed(signed).receipt(1017).unwrap()
+}
+
 /// One status for each state.
 pub(crate) fn statuses() -> Vec<PaymentStatus> {
     let gateway = |state| match state {

@@ -64,7 +64,16 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
 }
 
 pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
-    let receipt = || signed(ObjectType::Receipt, &receipts()[1].1);
+    let receipt = || cbor::encode(&committed_receipt());
+    let restated = || {
+        let receipt = &receipts()[1].1;
+        cbor::encode(&CommittedReceipt::restated(
+            &hub_key(),
+            receipt,
+            2000,
+            Digest([0xef; 32]),
+        ))
+    };
     let status = |state| {
         let found = statuses().into_iter().find(|status| status.state == state);
         signed(ObjectType::Status, &found.unwrap())
@@ -76,7 +85,7 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
             "status with a receipt",
             Answer::Status {
                 status: status(PaymentState::Queued),
-                receipt: Some(receipt()),
+                receipt: Some(restated()),
             },
         ),
         (

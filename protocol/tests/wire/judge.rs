@@ -40,12 +40,12 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
     let key = hub_key().verifying_key();
     match &answer {
         Answer::Receipt { receipt } => {
-            cose::open::<Receipt>(receipt, ObjectType::Receipt, &key)?;
+            CommittedReceipt::open(receipt, &key)?;
         }
         Answer::Status { status, receipt } => {
             cose::open::<PaymentStatus>(status, ObjectType::Status, &key)?;
             if let Some(receipt) = receipt {
-                cose::open::<Receipt>(receipt, ObjectType::Receipt, &key)?;
+                CommittedReceipt::open(receipt, &key)?;
             }
         }
         Answer::Enrolled { registration } => {

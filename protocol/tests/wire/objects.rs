@@ -158,6 +158,23 @@ fn objects() -> Vec<Object> {
             &cbor::encode(&receipt),
         ));
     }
+    all.push(object(
+        "ledger commit without receipts",
+        "LedgerCommit",
+        "hub",
+        ObjectType::LedgerCommit,
+        &cbor::encode(&LedgerCommit {
+            receipts: None,
+            ..ledger_commit(None)
+        }),
+    ));
+    all.push(object(
+        "ledger commit with receipts",
+        "LedgerCommit",
+        "hub",
+        ObjectType::LedgerCommit,
+        &cbor::encode(&ledger_commit(Some(group(5).root()))),
+    ));
     for status in statuses() {
         let name = format!("status: {}", status.state);
         all.push(object(
@@ -215,17 +232,19 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "EnrolmentRequest" => cbor::encode(&cbor::decode::<EnrolmentRequest>(payload)?),
         "Registration" => cbor::encode(&cbor::decode::<Registration>(payload)?),
         "Receipt" => cbor::encode(&cbor::decode::<Receipt>(payload)?),
+        "LedgerCommit" => cbor::encode(&cbor::decode::<LedgerCommit>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 9] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 10] = [
     ObjectType::PaymentRequest,
     ObjectType::VoidRequest,
     ObjectType::Receipt,
     ObjectType::Status,
     ObjectType::LedgerEntry,
+    ObjectType::LedgerCommit,
     ObjectType::SegmentFooter,
     ObjectType::Policy,
     ObjectType::Enrolment,

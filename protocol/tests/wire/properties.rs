@@ -108,6 +108,8 @@ messages! {
     payment_request: strategies::payment_request();
     void_request: strategies::void_request();
     receipt: strategies::receipt();
+    committed_receipt: strategies::committed_receipt();
+    ledger_commit: strategies::ledger_commit();
     payment_status: strategies::status();
     registration: strategies::registration();
     enrolment_request: strategies::enrolment_request();
@@ -152,6 +154,8 @@ proptest! {
         let _ = cbor::decode::<EnrolmentCode>(&bytes);
         let _ = cose::Unverified::parse(&bytes);
         let _ = EnrolmentRequest::open(&bytes);
+        let _ = cbor::decode::<LedgerCommit>(&bytes);
+        let _ = CommittedReceipt::open(&bytes, &hub_key().verifying_key());
         let _ = cose::open::<Receipt>(&bytes, ObjectType::Receipt, &hub_key().verifying_key());
     }
 
@@ -196,7 +200,7 @@ proptest! {
             prop_assert_eq!(request, crate::fixtures::signed_payment());
             prop_assert_eq!(sealed_card, crate::fixtures::sealed_card());
         }
-        let receipt = cose::sign(&hub_key(), ObjectType::Receipt, &cbor::encode(&crate::fixtures::receipts()[0].1));
+        let receipt = cbor::encode(&crate::fixtures::committed_receipt());
         let answer = frame::to_wire(&Answer::Receipt { receipt: receipt.clone() });
         if let Ok(Answer::Receipt { receipt: read }) = judge_device(&damaged(answer, &damage)) {
             prop_assert_eq!(read, receipt);

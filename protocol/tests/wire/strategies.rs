@@ -181,6 +181,29 @@ pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
     )
 }
 
+pub(crate) fn committed_receipt() -> impl Strategy<Value = CommittedReceipt> {
+    let path = proptest::collection::vec(digest(), 0..20);
+    (bytes(), any::<u32>(), path, bytes()).prop_map(|(receipt, index, path, commit)| CommittedReceipt {
+        receipt,
+        index,
+        path,
+        commit,
+    })
+}
+
+pub(crate) fn ledger_commit() -> impl Strategy<Value = LedgerCommit> {
+    let receipts = (any::<u32>(), digest()).prop_map(|(count, root)| ReceiptsRoot { count, root });
+    (hub(), any::<u64>(), any::<u64>(), digest(), of(receipts)).prop_map(
+        |(hub, first, last, last_digest, receipts)| LedgerCommit {
+            hub,
+            first,
+            last,
+            last_digest,
+            receipts,
+        },
+    )
+}
+
 pub(crate) fn status() -> impl Strategy<Value = PaymentStatus> {
     (
         hub(),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_core::Reply;
+use hub_core::state::Head;
 use hub_protocol::entry::{ClockQuality, EntryTime};
 use hub_protocol::{
     CardFacts, CardScheme, Cryptogram, Currency, Decision, DeviceClass, DeviceId, Digest, EntryMode, Funding,
@@ -23,7 +24,7 @@ use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, Sale};
 use tokio::sync::{mpsc, watch};
 
 use super::{Devices, HubIdentity, Keys, Registry, Settings};
-use crate::port::{Ask, HubPort, Message};
+use crate::port::{Answered, Ask, HubPort, Message, Proof};
 
 /// Waits for what must happen; far longer than it ever takes.
 async fn within<T>(what: impl Future<Output = T>) -> T {
@@ -55,6 +56,8 @@ fn settings() -> Settings {
 #[derive(Default)]
 struct Book {
     hub: Option<HubId>,
+    /// The last entry on the disk that there is not.
+    durable: u64,
     payments: HashMap<PaymentId, (Vec<u8>, Receipt)>,
     registrations: HashMap<DeviceId, Registration>,
     refuse_enrolments: Option<RefusalCode>,
@@ -78,6 +81,7 @@ impl FakeHub {
         let (port, receiver) = HubPort::new();
         let book = Arc::new(Mutex::new(Book {
             hub: Some(keys.tls.hub_id()),
+            durable: u64::MAX,
             ..Book::default()
         }));
         let (asked_sender, asked) = watch::channel(0);
@@ -178,11 +182,23 @@ async fn answer(book: Arc<Mutex<Book>>, mut messages: mpsc::Receiver<Message>, a
         let Message::Ask(ask, reply) = message else {
             continue;
         };
-        match reply_to(&mut book.lock().unwrap(), *ask) {
-            Some(answer) => _ = reply.send(answer),
+        let mut book = book.lock().unwrap();
+        match reply_to(&mut book, *ask) {
+            Some(answer) => _ = reply.send(proved(answer, book.durable)),
             None => swallowed.push(reply),
         }
         asked.send_modify(|n| *n += 1);
+    }
+}
+
+fn proved(reply: Reply, durable: u64) -> Answered {
+    let end = Head {
+        sequence: durable,
+        digest: Digest::ZERO,
+    };
+    Answered {
+        reply,
+        proof: Some(Proof::Earlier(end)),
     }
 }
 

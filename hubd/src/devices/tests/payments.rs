@@ -1,5 +1,6 @@
+use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
-use hub_protocol::{PaymentState, WIRE_VERSION};
+use hub_protocol::{ALPN_1, Answer, PaymentState, Request, WIRE_VERSION, frame};
 use hub_sdk::{LinkError, PayError, PreparedPayment, PushEvent, VerifyError};
 use quinn::ConnectionError;
 
@@ -13,12 +14,58 @@ async fn rule_3_the_same_request_gets_the_same_receipt() {
     let payment = device.next_payment(sale(1250));
     let first = within(device.pay(&payment)).await.unwrap();
     let again = within(device.pay(&payment)).await.unwrap();
-    assert_eq!(first.signed, again.signed);
+    assert_eq!(first.receipt, again.receipt);
     assert_eq!(first.receipt.amount_minor, 1250);
     // From storage, after the app was ended.
     let stored = PreparedPayment::from_bytes(&payment.to_bytes()).unwrap();
     assert_eq!(within(device.pay(&stored)).await.unwrap(), first);
     assert_eq!(hub.book.lock().unwrap().payments.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_of_wire_version_1_gets_its_receipt_signed_alone() {
+    let hub = FakeHub::start();
+    let identity = DeviceIdentity::generate().unwrap();
+    let enrolled = hub.enrol(&identity).await;
+    let key = cose::verifying_key(&enrolled.registration.hub_signing_key).unwrap();
+    let device = DeviceClient::new(identity.clone(), enrolled, options()).unwrap();
+    let payment = device.next_payment(sale(1250));
+    let committed = within(device.pay(&payment)).await.unwrap();
+
+    let old = raw::connect(&hub, Some(&identity), ALPN_1).await.unwrap();
+    let ask = async |request: &Request| raw::answer(&old, &frame::to_wire(request)).await.unwrap();
+    let pay = Request::Pay {
+        request: payment.signed().to_vec(),
+        sealed_card: payment.sealed_card().clone(),
+    };
+    let Answer::Receipt { receipt: signed } = ask(&pay).await else {
+        panic!("a receipt expected");
+    };
+    let receipt: Receipt = cose::open(&signed, ObjectType::Receipt, &key).unwrap();
+    assert_eq!(receipt, committed.receipt);
+    let status = Request::Status {
+        payment_id: payment.payment_id(),
+    };
+    match ask(&status).await {
+        Answer::Status { receipt, .. } => assert_eq!(receipt, Some(signed)),
+        other => panic!("{other:?}"),
+    }
+    match ask(&Request::Hello { app: "old".into() }).await {
+        Answer::Hello { info } => assert_eq!(info.wire_version, 1),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_1_a_receipt_without_its_proof_does_not_leave_the_hub() {
+    let hub = FakeHub::start();
+    let device = hub.known();
+    let payment = device.next_payment(sale(10));
+    hub.book.lock().unwrap().durable = 0;
+    let error = within(device.pay_once(&payment)).await.unwrap_err();
+    assert_eq!(error.refusal_code(), Some(RefusalCode::TimedOut));
+    hub.book.lock().unwrap().durable = 1;
+    within(device.pay_once(&payment)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

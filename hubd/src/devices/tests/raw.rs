@@ -53,6 +53,14 @@ pub(super) async fn connect(
 
 /// Sends bytes on a stream and gives the refusal's number.
 pub(super) async fn ask(connection: &Connection, bytes: &[u8]) -> Option<RefusalCode> {
+    match answer(connection, bytes).await? {
+        Answer::Refused { refusal } => Some(refusal.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sends bytes on a stream and gives the answer, unless the hub is gone.
+pub(super) async fn answer(connection: &Connection, bytes: &[u8]) -> Option<Answer> {
     let exchange = async {
         let (mut send, mut recv) = connection.open_bi().await.ok()?;
         // The hub may stop reading early.
@@ -60,10 +68,7 @@ pub(super) async fn ask(connection: &Connection, bytes: &[u8]) -> Option<Refusal
         let _ = send.finish();
         recv.read_to_end(64 * 1024).await.ok()
     };
-    match frame::from_wire(&within(exchange).await?) {
-        Ok(Answer::Refused { refusal }) => Some(refusal.code),
-        other => panic!("{other:?}"),
-    }
+    Some(frame::from_wire(&within(exchange).await?).unwrap())
 }
 
 #[derive(Debug)]

@@ -1,7 +1,10 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use hub_protocol::{PaymentId, SealedCard};
+use hub_protocol::{
+    CommittedReceipt, Currency, Decision, DeviceId, Digest, LedgerCommit, PaymentId, Reason, Receipt,
+    SealedCard, cbor,
+};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -9,7 +12,7 @@ use super::*;
 struct Running {
     dir: TempDir,
     handle: CommitterHandle,
-    durable: Receiver<u64>,
+    durable: Receiver<Durable>,
     failed: Receiver<LedgerError>,
     reader: JournalReader,
     vault: VaultReader,
@@ -28,7 +31,7 @@ fn start() -> Running {
     let handle = CommitterHandle::start(
         journal,
         vault,
-        move |sequence| durable_in.send(sequence).unwrap_or_default(),
+        move |durable| durable_in.send(durable).unwrap_or_default(),
         move |error| failed_in.send(error).unwrap_or_default(),
     )
     .unwrap();
@@ -45,8 +48,12 @@ fn start() -> Running {
 }
 
 impl Running {
+    fn next_durable(&self) -> Durable {
+        self.durable.recv_timeout(Duration::from_secs(30)).unwrap()
+    }
+
     fn wait_for(&self, sequence: u64) {
-        while self.durable.recv_timeout(Duration::from_secs(30)).unwrap() < sequence {}
+        while self.next_durable().sequence < sequence {}
     }
 }
 
@@ -58,6 +65,7 @@ fn commits(n: usize) -> Vec<Commit> {
             sequence,
             payload,
             sealed_card: None,
+            receipt: None,
         })
         .collect()
 }
@@ -99,11 +107,84 @@ fn nothing_is_called_durable_before_it_can_be_read_back() {
     }
     let mut seen = 0;
     while seen < 50 {
-        let sequence = running.durable.recv_timeout(Duration::from_secs(30)).unwrap();
+        let sequence = running.next_durable().sequence;
         assert!(sequence > seen, "durable only grows");
         seen = sequence;
         running.reader.read(sequence).unwrap();
     }
+}
+
+/// The receipt for a commit, as the core makes it.
+fn receipt(commit: &Commit) -> Receipt {
+    Receipt {
+        hub: HUB,
+        device: DeviceId([1; 32]),
+        payment_id: PaymentId([2; 16]),
+        request_digest: Digest([3; 32]),
+        amount_minor: 1250,
+        currency: Currency::EUR,
+        decision: Decision::ApprovedOffline,
+        reason: Reason::None,
+        fallback: None,
+        submission: None,
+        gateway: None,
+        sequence: commit.sequence,
+        entry_digest: Entry::digest(&commit.payload),
+        time: EntryTime {
+            wall_ms: 1,
+            monotonic_ms: 1,
+            boot: [3; 16],
+            quality: ClockQuality::Synchronised,
+        },
+        policy_version: 1,
+    }
+}
+
+#[test]
+fn every_receipt_of_a_flushed_group_is_proved_by_the_groups_one_signature() {
+    let running = start();
+    let mut all = commits(60);
+    let mut expected = std::collections::BTreeMap::new();
+    // Not every entry decides a payment.
+    for commit in all.iter_mut().filter(|commit| commit.sequence % 3 > 0) {
+        let receipt = receipt(commit);
+        commit.receipt = Some(cbor::encode(&receipt));
+        expected.insert(commit.sequence, receipt);
+    }
+    for commit in all {
+        running.handle.commit(commit).unwrap();
+    }
+    let public = key().verifying_key();
+    let mut proved = std::collections::BTreeMap::new();
+    let mut last = 0;
+    while last < 60 {
+        let durable = running.next_durable();
+        for sequence in last + 1..=durable.sequence {
+            let found = durable
+                .receipts
+                .as_ref()
+                .and_then(|group| group.receipt(sequence));
+            if let Some(found) = found {
+                let receipt = CommittedReceipt::open(&cbor::encode(&found), &public).unwrap();
+                let commit = LedgerCommit::open(&found.commit, &public).unwrap();
+                assert_eq!((commit.first, commit.last), (last + 1, durable.sequence));
+                proved.insert(sequence, receipt);
+            }
+        }
+        last = durable.sequence;
+    }
+    assert_eq!(proved, expected);
+}
+
+#[test]
+fn rule_1_no_receipt_can_be_taken_from_a_group_whose_flush_failed() {
+    let running = start();
+    running.disk.fail_from_now(2);
+    let mut commit = commits(1).remove(0);
+    commit.receipt = Some(cbor::encode(&receipt(&commit)));
+    running.handle.commit(commit).unwrap();
+    running.failed.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert!(running.durable.recv().is_err(), "nothing was ever called durable");
 }
 
 #[test]

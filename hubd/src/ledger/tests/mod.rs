@@ -9,6 +9,7 @@ use hub_protocol::{Entry, Event, HubId};
 use super::*;
 
 mod committer;
+mod format_1;
 mod index;
 mod journal;
 mod torn;

@@ -1,3 +1,4 @@
+use hub_protocol::LedgerCommit;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
@@ -57,85 +58,159 @@ fn every_changed_byte_of_the_written_part_is_found_and_named() {
     assert!(check(dir.path()).is_whole());
 }
 
-#[test]
-fn bytes_changed_by_somebody_who_mends_the_checksums_are_found() {
-    // One segment that somebody without the key writes anew, with right
-    // checksums and marks, around entries that he took out or turned round.
-    let (dir, _) = journal();
-    let path = segments(dir.path()).remove(0);
-    let bytes = std::fs::read(&path).unwrap();
+/// The entries of a group, and the statement that the hub signed over them.
+type Group = (Vec<Vec<u8>>, Vec<u8>);
+
+fn groups_of(bytes: &[u8]) -> Vec<Group> {
+    let mut groups = Vec::new();
     let mut entries = Vec::new();
     let mut at = segment::HEADER_LEN;
-    while let Some((found, next)) = segment::record(&bytes, at) {
-        if let segment::Record::Entry(signed) = found {
-            entries.push(signed.to_vec());
+    while let Some((found, next)) = segment::record(bytes, at) {
+        match found {
+            segment::Record::Entry(entry) => entries.push(entry.to_vec()),
+            segment::Record::Statement(signed) => {
+                groups.push((std::mem::take(&mut entries), signed.to_vec()));
+            }
+            segment::Record::Mark(_) | segment::Record::Footer(_) => {}
         }
         at = next;
     }
-    let rebuild = |entries: &[Vec<u8>], last: u64| {
+    groups
+}
+
+/// A segment with right checksums and marks around these groups, as somebody
+/// without the key can write it.
+fn rebuilt(header: &[u8], groups: &[Group]) -> Vec<u8> {
+    let mut out = header[..segment::HEADER_LEN].to_vec();
+    let mut last = 0;
+    for (entries, statement) in groups {
         let mut group = Vec::new();
-        for signed in entries {
-            segment::push_entry(&mut group, signed);
+        for entry in entries {
+            segment::push_entry(&mut group, entry);
         }
+        segment::push_statement(&mut group, statement);
+        last += entries.len() as u64;
         let mark = segment::Mark {
-            group_offset: segment::HEADER_LEN as u32,
+            group_offset: out.len() as u32,
             group_len: group.len() as u32,
             count: entries.len() as u32,
             group_crc: crc32c::crc32c(&group),
             last,
         };
-        let mut out = bytes[..segment::HEADER_LEN].to_vec();
         out.extend_from_slice(&group);
         out.extend_from_slice(&mark.encode());
-        out.resize(8192, 0);
-        out
-    };
-    let fault_of = |entries: &[Vec<u8>], last: u64| {
+    }
+    out.resize(16384, 0);
+    out
+}
+
+#[test]
+fn bytes_changed_by_somebody_who_mends_the_checksums_are_found() {
+    let dir = tempdir().unwrap();
+    let (mut journal, _) = open_with(dir.path(), 16384).unwrap();
+    append(&mut journal, &[3, 3, 2], 300);
+    drop(journal);
+    let bytes = std::fs::read(&segments(dir.path())[0]).unwrap();
+    let groups = groups_of(&bytes);
+    assert_eq!(groups.iter().map(|(e, _)| e.len()).collect::<Vec<_>>(), [3, 3, 2]);
+    let fault_of = |change: &dyn Fn(&mut Vec<Group>)| {
+        let mut groups = groups.clone();
+        change(&mut groups);
         let dir = tempdir().unwrap();
-        std::fs::write(dir.path().join("00000001.seg"), rebuild(entries, last)).unwrap();
-        check(dir.path()).broken.map(|b| (b.sequence, b.fault))
+        std::fs::write(dir.path().join("00000001.seg"), rebuilt(&bytes, &groups)).unwrap();
+        let report = check(dir.path());
+        let verified = report.entries;
+        report.broken.map(|b| (b.sequence, verified, b.fault))
     };
-    assert_eq!(
-        fault_of(&entries, entries.len() as u64),
-        None,
-        "the tool itself is right"
-    );
+    assert_eq!(fault_of(&|_| {}), None, "the tool itself is right");
 
-    let mut missing = entries.clone();
-    missing.remove(2);
-    let gap = Fault::Sequence {
-        expected: 3,
-        found: 4,
+    let gap = |expected, found| Fault::Sequence { expected, found };
+    let missing = fault_of(&|g| drop(g[1].0.remove(1)));
+    assert_eq!(missing, Some((5, 3, gap(5, 6))));
+    let swapped = fault_of(&|g| g[0].0.swap(1, 2));
+    assert_eq!(swapped, Some((2, 0, gap(2, 3))));
+    let dropped = fault_of(&|g| drop(g.remove(1)));
+    assert_eq!(dropped, Some((4, 3, gap(4, 7))));
+
+    // A changed entry breaks the chain behind it, or at the end of a group
+    // what the hub has signed. Nothing of its group counts as verified.
+    let change = |g: &mut Vec<Group>, group: usize, entry: usize| {
+        let entry = &mut g[group].0[entry];
+        let byte = entry.len() - 100;
+        entry[byte] ^= 1;
     };
-    assert_eq!(fault_of(&missing, missing.len() as u64), Some((3, gap)));
+    assert_eq!(fault_of(&|g| change(g, 1, 0)), Some((5, 3, Fault::Chain)));
+    assert_eq!(fault_of(&|g| change(g, 1, 2)), Some((4, 3, Fault::Statement)));
 
-    let mut swapped = entries.clone();
-    swapped.swap(1, 2);
-    let order = Fault::Sequence {
-        expected: 2,
-        found: 3,
+    // Statements that the hub made elsewhere, and one that was changed.
+    let other_place = fault_of(&|g| g[1].1 = g[0].1.clone());
+    assert_eq!(other_place, Some((4, 3, Fault::Statement)));
+    let restated = |hub, first, last: u64, digest| LedgerCommit {
+        hub,
+        first,
+        last,
+        last_digest: digest,
+        receipts: None,
     };
-    assert_eq!(fault_of(&swapped, swapped.len() as u64), Some((2, order)));
+    let digest = Entry::digest(&groups[1].0[2]);
+    let signed = |commit: LedgerCommit| fault_of(&move |g: &mut Vec<Group>| g[1].1 = commit.sign(&key()));
+    assert_eq!(signed(restated(HUB, 4, 6, digest)), None);
+    for wrong in [
+        restated(HubId([8; 32]), 4, 6, digest),
+        restated(HUB, 3, 6, digest),
+        restated(HUB, 4, 7, digest),
+        restated(HUB, 4, 6, hub_protocol::Digest([5; 32])),
+    ] {
+        assert_eq!(signed(wrong), Some((4, 3, Fault::Statement)));
+    }
+    for byte in 0..groups[1].1.len() {
+        let found = fault_of(&|g| g[1].1[byte] ^= 1);
+        let (sequence, verified, fault) = found.unwrap();
+        assert_eq!((sequence, verified), (4, 3));
+        assert!(matches!(fault, Fault::Signature(_)), "byte {byte}: {fault}");
+    }
+    let stranger = SigningKey::from_bytes(&[1; 32]);
+    let forged = fault_of(&|g| g[1].1 = restated(HUB, 4, 6, digest).sign(&stranger));
+    assert!(matches!(forged, Some((4, 3, Fault::Signature(_)))));
 
-    let mut changed = entries.clone();
-    let byte = changed[3].len() - 100;
-    changed[3][byte] ^= 1;
-    let (sequence, fault) = fault_of(&changed, changed.len() as u64).unwrap();
-    assert_eq!(sequence, 4);
-    assert!(matches!(fault, Fault::Signature(_)), "{fault}");
-
-    // An entry that the hub itself signed, of another past.
-    let mut forked = entries.clone();
+    // Entries of another past under a statement of this one.
     let other = Head {
-        sequence: 1,
+        sequence: 3,
         digest: hub_protocol::Digest([5; 32]),
     };
-    forked[1] = hub_protocol::cose::sign(
-        &key(),
-        hub_protocol::cose::ObjectType::LedgerEntry,
-        &payload(other, 10),
-    );
-    assert_eq!(fault_of(&forked, forked.len() as u64), Some((2, Fault::Chain)));
+    let forked = fault_of(&|g| g[1].0[0] = payload(other, 10));
+    assert_eq!(forked, Some((4, 3, Fault::Chain)));
+}
+
+#[test]
+fn a_group_without_its_statement_is_damage_and_no_torn_write() {
+    let dir = tempdir().unwrap();
+    let (mut journal, _) = open_with(dir.path(), 16384).unwrap();
+    append(&mut journal, &[3], 100);
+    drop(journal);
+    let path = segments(dir.path()).remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    let mut group = Vec::new();
+    for entry in &groups_of(&bytes)[0].0 {
+        segment::push_entry(&mut group, entry);
+    }
+    let mark = segment::Mark {
+        group_offset: segment::HEADER_LEN as u32,
+        group_len: group.len() as u32,
+        count: 3,
+        group_crc: crc32c::crc32c(&group),
+        last: 3,
+    };
+    let mut unsigned = bytes[..segment::HEADER_LEN].to_vec();
+    unsigned.extend_from_slice(&group);
+    unsigned.extend_from_slice(&mark.encode());
+    unsigned.resize(16384, 0);
+    std::fs::write(&path, &unsigned).unwrap();
+    assert_eq!(check(dir.path()).broken.unwrap().fault, Fault::Mark);
+    assert!(matches!(
+        open_with(dir.path(), 16384),
+        Err(LedgerError::Damaged(_))
+    ));
 }
 
 #[test]
@@ -275,6 +350,7 @@ fn salvage_reads_around_damage_and_names_the_gaps() {
     std::fs::write(&path, &bytes).unwrap();
     let (report, sequences) = run();
     assert_eq!(sequences, (2..=18).collect::<Vec<_>>());
+    assert_eq!(report.signed, 17, "the rest of the group is still covered");
     assert_eq!(report.gaps.len(), 1);
     assert_eq!(
         (report.gaps[0].after_sequence, report.gaps[0].before_sequence),

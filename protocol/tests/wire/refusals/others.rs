@@ -7,7 +7,7 @@ use hub_protocol::*;
 
 use super::build::*;
 use crate::fixtures::*;
-use crate::tree::{Tree, int, text};
+use crate::tree::{Tree, bytes, int, text};
 
 pub(super) fn bad_enrolments() -> Vec<(RefusalCode, Vec<Case>)> {
     let sign = |key: &SigningKey, payload: &[u8]| {
@@ -102,10 +102,43 @@ pub(super) fn bad_enrolments() -> Vec<(RefusalCode, Vec<Case>)> {
 
 /// What a device must refuse to believe.
 pub(super) fn bad_answers() -> Vec<(RefusalCode, Vec<Case>)> {
+    let wire_of = |held: &CommittedReceipt| {
+        frame::to_wire(&Answer::Receipt {
+            receipt: cbor::encode(held),
+        })
+    };
+    // A field of what holds the receipt is not as it was.
+    let held = |change: &dyn Fn(&mut CommittedReceipt)| {
+        let mut held = committed_receipt();
+        change(&mut held);
+        wire_of(&held)
+    };
+    // The hub signed, but this.
+    let stated = |change: &dyn Fn(&mut LedgerCommit)| {
+        held(&|held| {
+            let mut commit = ledger_commit(Some(group(5).root()));
+            change(&mut commit);
+            held.commit = commit.sign(&hub_key());
+        })
+    };
+    // The only receipt of its commit, with these bytes.
+    let alone = |payload: &[u8]| {
+        let group = ReceiptGroup::new(vec![(1017, payload.to_vec())]).unwrap();
+        let signed = ledger_commit(Some(group.root())).sign(&hub_key());
+        wire_of(&group.committed(signed).receipt(1017).unwrap())
+    };
     let payload = cbor::encode(&receipts()[1].1);
-    let receipt = |receipt: Vec<u8>| frame::to_wire(&Answer::Receipt { receipt });
-    let signed = |payload: &[u8]| receipt(cose::sign(&hub_key(), ObjectType::Receipt, payload));
-    let changed = |path: &[i128], value: Tree| signed(&Tree::parse(&payload).with(path, value).encode());
+    let changed = |path: &[i128], value: Tree| alone(&Tree::parse(&payload).with(path, value).encode());
+    let signed_as = |key: &SigningKey, object: ObjectType| {
+        held(&|held| {
+            let commit = cbor::encode(&ledger_commit(Some(group(5).root())));
+            held.commit = cose::sign(key, object, &commit);
+        })
+    };
+    let commit = cbor::encode(&ledger_commit(Some(group(5).root())));
+    let signed_commit = |payload: &[u8]| {
+        held(&|held| held.commit = cose::sign(&hub_key(), ObjectType::LedgerCommit, payload))
+    };
     vec![
         (
             RefusalCode::UnknownFrame,
@@ -115,22 +148,122 @@ pub(super) fn bad_answers() -> Vec<(RefusalCode, Vec<Case>)> {
             )],
         ),
         (
+            RefusalCode::SignatureMalformed,
+            vec![
+                case(
+                    "a receipt whose commit is not signed",
+                    held(&|held| held.commit = cbor::encode(&ledger_commit(None))),
+                ),
+                case(
+                    "a receipt whose commit is empty",
+                    held(&|held| held.commit.clear()),
+                ),
+            ],
+        ),
+        (
             RefusalCode::SignatureUnknownKey,
             vec![case(
                 "a receipt by another hub",
-                receipt(cose::sign(&stranger_key(), ObjectType::Receipt, &payload)),
+                signed_as(&stranger_key(), ObjectType::LedgerCommit),
             )],
         ),
         (
             RefusalCode::SignatureBad,
-            vec![case(
-                "a receipt signed as a status",
-                receipt(cose::sign(&hub_key(), ObjectType::Status, &payload)),
-            )],
+            vec![
+                case(
+                    "a ledger commit signed as a status",
+                    signed_as(&hub_key(), ObjectType::Status),
+                ),
+                case(
+                    "a receipt that was changed",
+                    held(&|held| {
+                        let more = Tree::parse(&payload).with(&[5], int(2591));
+                        held.receipt = more.encode();
+                    }),
+                ),
+                case("a receipt with another's index", held(&|held| held.index = 2)),
+                case(
+                    "a receipt with an index past the last",
+                    held(&|held| held.index = 5),
+                ),
+                case("a receipt with a step too few", held(&|held| _ = held.path.pop())),
+                case(
+                    "a receipt with a step too many",
+                    held(&|held| held.path.push(Digest::ZERO)),
+                ),
+                case(
+                    "a receipt with another step",
+                    held(&|held| held.path[1].0[31] ^= 1),
+                ),
+                case(
+                    "a commit with another root",
+                    stated(&|commit| {
+                        commit.receipts = Some(group(4).root());
+                    }),
+                ),
+                case(
+                    "a commit of more receipts than there are",
+                    stated(&|commit| {
+                        commit.receipts = Some(ReceiptsRoot {
+                            count: 9,
+                            ..group(5).root()
+                        });
+                    }),
+                ),
+                case(
+                    "a commit of no receipts at all",
+                    stated(&|commit| {
+                        commit.receipts = Some(ReceiptsRoot {
+                            count: 0,
+                            ..group(5).root()
+                        });
+                    }),
+                ),
+                case(
+                    "a commit that speaks of no receipts",
+                    stated(&|commit| commit.receipts = None),
+                ),
+                case(
+                    "a commit of another hub",
+                    stated(&|commit| {
+                        commit.hub = HubId([9; 32]);
+                    }),
+                ),
+                case(
+                    "a commit that ends before the receipt's entry",
+                    stated(&|commit| {
+                        commit.last = 1016;
+                    }),
+                ),
+                case(
+                    "a commit that begins after the receipt's entry",
+                    stated(&|commit| {
+                        commit.first = 1018;
+                    }),
+                ),
+                case(
+                    "a commit that ends with another entry than the receipt's",
+                    stated(&|commit| {
+                        commit.last = 1017;
+                    }),
+                ),
+            ],
         ),
         (
             RefusalCode::Malformed,
             vec![
+                case(
+                    "a receipt with a path of seventeen steps",
+                    held(&|held| held.path = vec![Digest::ZERO; merkle::MAX_PATH + 1]),
+                ),
+                case(
+                    "a receipt with an index that is no number of 32 bits",
+                    frame::to_wire(&Answer::Receipt {
+                        receipt: Tree::parse(&cbor::encode(&committed_receipt()))
+                            .with(&[2], int(1 << 32))
+                            .encode(),
+                    }),
+                ),
                 case(
                     "a receipt with a decision that is not assigned",
                     changed(&[7], int(5)),
@@ -138,6 +271,10 @@ pub(super) fn bad_answers() -> Vec<(RefusalCode, Vec<Case>)> {
                 case(
                     "a receipt with a reason that is not assigned",
                     changed(&[8], int(999)),
+                ),
+                case(
+                    "a commit whose digest is too short",
+                    signed_commit(&Tree::parse(&commit).with(&[4], bytes(&[0; 31])).encode()),
                 ),
                 case(
                     "a refusal with a number that is not assigned",
@@ -153,10 +290,16 @@ pub(super) fn bad_answers() -> Vec<(RefusalCode, Vec<Case>)> {
         ),
         (
             RefusalCode::NotCanonical,
-            vec![case(
-                "a receipt with an unknown key",
-                signed(&Tree::parse(&payload).and(int(16), int(0)).encode()),
-            )],
+            vec![
+                case(
+                    "a receipt with an unknown key",
+                    alone(&Tree::parse(&payload).and(int(16), int(0)).encode()),
+                ),
+                case(
+                    "a commit with an unknown key",
+                    signed_commit(&Tree::parse(&commit).and(int(6), int(0)).encode()),
+                ),
+            ],
         ),
     ]
 }
