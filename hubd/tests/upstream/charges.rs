@@ -323,3 +323,107 @@ async fn rule_3_under_all_faults_at_once_each_payment_is_charged_once() {
         }
     }
 }
+
+/// A gateway that forgets its keys at once, and charges again what is sent
+/// blind.
+fn forgetful() -> Faults {
+    Faults {
+        forget_keys_after_ms: Some(0),
+        ..Faults::default()
+    }
+}
+
+#[tokio::test]
+async fn past_retention_a_payment_is_looked_up_and_charged_once() {
+    let set = with(forgetful()).await;
+    let sale = Sale::new(1);
+    assert_eq!(
+        sale.ask(&set.client, Operation::LookUp).await,
+        GatewayAnswer::NotFound
+    );
+    let first = final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await);
+    let found = final_of(sale.ask(&set.client, Operation::LookUp).await);
+    assert_eq!(found, first);
+    assert_eq!((set.gateway.charges(), set.gateway.counts().look_ups), (1, 2));
+    // That the look-up is needed: sent blind, the customer pays twice.
+    final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await);
+    assert_eq!((set.gateway.charges(), set.gateway.charged_twice()), (2, 1));
+    // A reversal is one by the merchant reference, and takes all of it back.
+    for _ in 0..2 {
+        assert!(final_of(sale.ask(&set.client, Operation::Reverse).await).approved);
+        assert_eq!(set.gateway.charges(), 0);
+    }
+    let late = final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await);
+    assert_eq!((late.approved, set.gateway.charges()), (false, 0));
+    let looked = final_of(sale.ask(&set.client, Operation::LookUp).await);
+    assert!(!looked.approved, "what was reversed is not sent again");
+}
+
+#[tokio::test]
+async fn a_declined_payment_is_presented_again_without_its_card_and_charged_once() {
+    let set = with(Faults {
+        decline_token_prefix: Some("tok".to_owned()),
+        decline_code: Some("51".to_owned()),
+        decline_presentations: Some(2),
+        ..Faults::default()
+    })
+    .await;
+    let sale = Sale::new(1);
+    let present = async |presentation: u32, operation: Operation| {
+        let mut forward = sale.forward(operation, 1, ENOUGH_MS);
+        forward.presentation = presentation;
+        let card = (presentation == 1).then_some(&sale.card);
+        set.client.submit(&forward, &sale.signed, card).await.0
+    };
+    let early = present(2, Operation::AuthoriseDeferred).await;
+    assert!(
+        matches!(early, GatewayAnswer::RefusesMessage { .. }),
+        "nothing was declined: {early:?}"
+    );
+    for presentation in [1, 2] {
+        let look_up = present(presentation, Operation::LookUp).await;
+        assert_eq!(look_up, GatewayAnswer::NotFound, "presentation {presentation}");
+        for _ in 0..2 {
+            let result = final_of(present(presentation, Operation::AuthoriseDeferred).await);
+            assert_eq!((result.approved, result.response_code.as_str()), (false, "51"));
+        }
+        let found = final_of(present(presentation, Operation::LookUp).await);
+        assert!(!found.approved);
+    }
+    for presentation in [3, 3, 4, 2] {
+        assert!(final_of(present(presentation, Operation::AuthoriseDeferred).await).approved);
+    }
+    assert_eq!((set.gateway.charges(), set.gateway.charged_twice()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_live_call_without_a_free_connection_is_not_sent_and_says_so() {
+    let set = with(Faults {
+        never_answer: 1.0,
+        ..Faults::default()
+    })
+    .await;
+    let client = std::sync::Arc::new(client(&set.gateway, set.gateway.url()));
+    let asking: Vec<_> = (1..=64)
+        .map(|number| {
+            let client = std::sync::Arc::clone(&client);
+            tokio::spawn(async move {
+                let sale = Sale::new(number);
+                sale.ask(&client, Operation::AuthoriseOnline).await
+            })
+        })
+        .collect();
+    until("all connections to be taken", || {
+        set.gateway.counts().swallowed == 64
+    })
+    .await;
+    let one_more = Sale::new(65);
+    let answer = one_more
+        .ask_within(&client, Operation::AuthoriseOnline, SHORT_MS)
+        .await;
+    assert!(matches!(answer, GatewayAnswer::NotSent { .. }), "{answer:?}");
+    assert!(set.gateway.payment(one_more.id()).is_none());
+    for ask in asking {
+        ask.abort();
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hub_core::Operation;
+use hub_protocol::Cryptogram;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -270,4 +271,31 @@ async fn faults_book_and_settlement_are_had_over_the_control_endpoint() {
         .await
         .unwrap();
     assert_eq!(settled["charges"], 0);
+}
+
+#[tokio::test]
+async fn what_is_sent_says_which_order_it_is_and_when_it_was() {
+    // Of two payments of one card and amount, sent in the same second, the
+    // gateway can tell that they are two and when they were.
+    let set = setting().await;
+    let card = |number| Sale::of(number, 500, "tok_abc", Cryptogram::AsksOnline);
+    let (first, second) = (card(1), card(2));
+    // The gateway refuses a call whose order id or time differ from what the
+    // device signed, or are missing.
+    for sale in [&first, &second] {
+        final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await);
+        let booked = set.gateway.payment(sale.id()).unwrap();
+        assert_eq!(booked.order_id, sale.request.order_id);
+    }
+    assert_eq!((set.gateway.charges(), set.gateway.charged_twice()), (2, 0));
+    for missing in ["order_id", "device_time_ms"] {
+        let third = Sale::new(3);
+        let mut body = body(&third);
+        body.as_object_mut().unwrap().remove(missing);
+        assert_eq!(
+            status(post(&set, &third, &body)).await,
+            StatusCode::BAD_REQUEST,
+            "{missing}"
+        );
+    }
 }

@@ -30,18 +30,20 @@ const NEVER: Duration = Duration::from_secs(600);
 const REVERSED_BEFORE: &str = "R1";
 
 /// Every route, for the test that holds the documents to them.
-pub(super) const ROUTES: [&str; 4] = [
+pub(super) const ROUTES: [&str; 5] = [
     "/v1/payments",
     "/v1/payments/{payment_id}",
+    "/v1/payments/{payment_id}/presentation",
     "/v1/payments/{payment_id}/reversal",
     "/v1/health",
 ];
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let [payments, payment, reversal, probe] = ROUTES;
+    let [payments, payment, presentation, reversal, probe] = ROUTES;
     Router::new()
         .route(payments, post(authorise))
         .route(payment, get(look_up))
+        .route(presentation, post(present))
         .route(reversal, post(reverse))
         .route(probe, get(health))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -55,6 +57,19 @@ async fn authorise(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let call = admit(&shared, &headers, body, check::payment);
+    serve(&shared, &peer, call, Shared::authorise).await
+}
+
+async fn present(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(payment_id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let call = admit(&shared, &headers, body, |headers, body| {
+        check::presentation(&payment_id, headers, body)
+    });
     serve(&shared, &peer, call, Shared::authorise).await
 }
 
@@ -76,14 +91,17 @@ async fn look_up(
     Path(payment_id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    shared.count(|counts| counts.calls += 1);
+    shared.count(|counts| {
+        counts.calls += 1;
+        counts.look_ups += 1;
+    });
     if !check::authorised(&headers, &shared.credential) {
         shared.count(|counts| counts.unauthorised += 1);
         return Problem::unauthorised().into_response();
     }
     match shared.payment(&payment_id) {
         Some(payment) => answer(&payment, payment.status),
-        None => Problem::unknown().into_response(),
+        None => Problem::unknown(&payment_id).into_response(),
     }
 }
 
@@ -107,7 +125,11 @@ async fn health(State(shared): State<Arc<Shared>>, ConnectInfo(peer): ConnectInf
         }
     }
     // The `Date` header comes with every answer.
-    json_response(StatusCode::OK, &json!({ "status": "ok" }))
+    let mut response = json_response(StatusCode::OK, &json!({ "status": "ok" }));
+    if let Some(seconds) = faults.replay_spread {
+        response.headers_mut().insert("replay-spread", seconds.into());
+    }
+    response
 }
 
 /// Credential first, then the size, then the content.
@@ -171,6 +193,7 @@ async fn serve(
     let job = {
         let shared = Arc::clone(shared);
         async move {
+            let _place = shared.place(faults.places).await;
             if let Some(delay) = delay {
                 tokio::time::sleep(delay).await;
             }
@@ -195,6 +218,10 @@ async fn serve(
 async fn conclude(call: &Checked, verdict: Verdict) -> Option<Response> {
     match verdict {
         Verdict::Conflict => Some(Problem::conflict().into_response()),
+        Verdict::NotDeclined => {
+            let problem = Problem::malformed("presentation: the one before has not been declined here");
+            Some(problem.into_response())
+        }
         Verdict::Closed => None,
         Verdict::Pending(flushed) => {
             flushed.await.ok()?;
@@ -225,6 +252,9 @@ fn answer(payment: &BookPayment, status: BookStatus) -> Response {
         "status": status.name(),
         "reference": payment.reference,
     });
+    if payment.presentation > 1 {
+        body["presentation"] = json!(payment.presentation);
+    }
     let late = payment.status == BookStatus::Reversed && status == BookStatus::Declined;
     if late {
         body["response_code"] = json!(REVERSED_BEFORE);

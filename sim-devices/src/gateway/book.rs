@@ -67,6 +67,13 @@ pub struct BookPayment {
     pub reference: String,
     /// Whether money was taken, at whatever time.
     pub charged: bool,
+    /// Charges beyond the first: the payment was sent again after its
+    /// idempotency key was forgotten.
+    #[serde(default)]
+    pub charged_again: u64,
+    /// The presentation to the issuer that was decided last, from 1.
+    #[serde(default = "first")]
+    pub presentation: u32,
     /// Whether a reversal was confirmed.
     pub reversed: bool,
     /// How many more times it is answered as pending.
@@ -77,6 +84,10 @@ pub struct BookPayment {
     /// pending.
     #[serde(default)]
     pub answered_ms: u64,
+}
+
+const fn first() -> u32 {
+    1
 }
 
 impl BookPayment {
@@ -160,17 +171,21 @@ impl Book {
 
     /// Payments whose money is gone.
     pub(super) fn charges(&self) -> u64 {
-        self.payments.iter().filter(|p| p.stands()).count() as u64
+        let charges = self.payments.iter().filter(|p| p.stands());
+        charges.map(|p| 1 + p.charged_again).sum()
     }
 
     /// Charges beyond the first for one order of one store: what customers
-    /// would have paid twice under two payment ids.
+    /// would have paid twice, under two payment ids or under one.
     pub(super) fn charged_twice(&self) -> u64 {
         let mut orders = HashSet::new();
-        self.payments
-            .iter()
-            .filter(|p| p.stands() && !orders.insert((p.store_id.as_str(), p.order_id.as_str())))
-            .count() as u64
+        let charges = self.payments.iter().filter(|p| p.stands());
+        charges
+            .map(|p| {
+                let first = orders.insert((p.store_id.as_str(), p.order_id.as_str()));
+                p.charged_again + u64::from(!first)
+            })
+            .sum()
     }
 
     fn with_asked(&self, payment: &BookPayment) -> BookPayment {
@@ -200,7 +215,7 @@ impl Book {
     }
 }
 
-fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -225,6 +240,8 @@ mod tests {
             authorisation_code: None,
             reference: "r".into(),
             charged: true,
+            charged_again: 0,
+            presentation: 1,
             reversed: false,
             pending_left: 0,
             asked: 0,

@@ -54,6 +54,16 @@ struct ReversalBody {
     attempt: u32,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PresentationBody {
+    payment_id: String,
+    store_id: String,
+    signed_request: String,
+    presentation: u32,
+    attempt: u32,
+}
+
 /// A call that is in order.
 pub(super) struct Checked {
     pub(super) payment_id: String,
@@ -62,6 +72,8 @@ pub(super) struct Checked {
     /// Empty for a reversal.
     pub(super) device_id: String,
     pub(super) request: PaymentRequest,
+    /// Which presentation to the issuer, from 1.
+    pub(super) presentation: u32,
     /// SHA-256 over payment id and signed request. The operation is not part
     /// of it: a payment first asked online and then decided offline is the
     /// same payment.
@@ -117,6 +129,7 @@ pub(super) fn payment(headers: &HeaderMap, body: &[u8]) -> Result<Checked, Probl
         store_id: body.store_id,
         device_id: body.device_id,
         request,
+        presentation: 1,
         fingerprint,
     })
 }
@@ -136,6 +149,30 @@ pub(super) fn reversal(in_path: &str, headers: &HeaderMap, body: &[u8]) -> Resul
         store_id: body.store_id,
         device_id: String::new(),
         request,
+        presentation: 1,
+        fingerprint,
+    })
+}
+
+/// Reads `POST /v1/payments/{id}/presentation`.
+pub(super) fn presentation(in_path: &str, headers: &HeaderMap, body: &[u8]) -> Result<Checked, Problem> {
+    let body: PresentationBody = json(body)?;
+    key_matches(headers, &body.payment_id)?;
+    if body.payment_id != in_path {
+        return Err(Problem::malformed("payment_id differs from the one in the path"));
+    }
+    attempt(body.attempt)?;
+    if body.presentation < 2 {
+        return Err(Problem::malformed("presentation: the first one is a payment"));
+    }
+    let (request, fingerprint) = signed(&body.payment_id, &body.signed_request)?;
+    Ok(Checked {
+        payment_id: body.payment_id,
+        operation: "presentation".to_owned(),
+        store_id: body.store_id,
+        device_id: String::new(),
+        request,
+        presentation: body.presentation,
         fingerprint,
     })
 }

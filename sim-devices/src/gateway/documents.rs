@@ -18,7 +18,7 @@ fn problems() -> [Problem; 8] {
     [
         Problem::malformed("the fields differ from the signed request"),
         Problem::unauthorised(),
-        Problem::unknown(),
+        Problem::unknown("0198c1de-7a31-7c3e-9d52-0a6b1f3c4d5e"),
         Problem::in_progress(),
         Problem::too_large(),
         Problem::conflict(),

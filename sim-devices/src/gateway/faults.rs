@@ -38,6 +38,19 @@ pub struct Faults {
     pub decline_token_prefix: Option<String>,
     /// Amounts whose last two digits (minor units) are these are declined.
     pub decline_amount_ending: Option<u8>,
+    /// The response code of those two declines; `05` if it is not given.
+    pub decline_code: Option<String>,
+    /// Those two declines end with this presentation: later ones are
+    /// approved.
+    pub decline_presentations: Option<u32>,
+    /// Idempotency keys are forgotten so many milliseconds after the payment
+    /// was decided. The payment can still be looked up and reversed, and is
+    /// charged again if it is sent again.
+    pub forget_keys_after_ms: Option<u64>,
+    /// So many calls about payments are worked on at a time; others wait.
+    pub places: Option<u32>,
+    /// `Replay-Spread` of the probe's answer, in seconds.
+    pub replay_spread: Option<u64>,
     /// `never_answer`, `unavailable` and `slow` hit the probe as well.
     pub health_too: bool,
 }

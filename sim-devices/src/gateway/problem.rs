@@ -10,6 +10,7 @@ pub(super) struct Problem {
     title: &'static str,
     detail: String,
     retry_after: Option<String>,
+    payment_id: Option<String>,
 }
 
 impl Problem {
@@ -19,6 +20,7 @@ impl Problem {
             title,
             detail: detail.to_owned(),
             retry_after: None,
+            payment_id: None,
         }
     }
 
@@ -33,12 +35,16 @@ impl Problem {
     }
 
     /// 404: nothing is known under this id.
-    pub(super) fn unknown() -> Self {
-        Self::new(
+    pub(super) fn unknown(payment_id: &str) -> Self {
+        let problem = Self::new(
             StatusCode::NOT_FOUND,
             "unknown-payment",
             "no payment under this id",
-        )
+        );
+        Self {
+            payment_id: Some(payment_id.to_owned()),
+            ..problem
+        }
     }
 
     /// 409: an earlier call about the same payment is still worked on.
@@ -84,7 +90,9 @@ impl Problem {
     pub(super) fn example(&self) -> String {
         let Self { title, detail, .. } = self;
         let status = self.status.as_u16();
-        format!("example: {{ title: {title}, status: {status}, detail: {detail} }}")
+        let id = self.payment_id.as_ref();
+        let id = id.map_or_else(String::new, |id| format!(", payment_id: {id}"));
+        format!("example: {{ title: {title}, status: {status}, detail: {detail}{id} }}")
     }
 
     fn after(mut self, retry_after: Option<String>) -> Self {
@@ -95,11 +103,14 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "title": self.title,
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
+        if let Some(payment_id) = &self.payment_id {
+            body["payment_id"] = serde_json::json!(payment_id);
+        }
         let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hub_protocol::Digest;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::book::{Book, BookPayment, BookStatus};
+use super::book::{Book, BookPayment, BookStatus, unix_ms};
 use super::check::Checked;
 use super::faults::{Dice, Faults};
 
@@ -26,6 +26,9 @@ pub struct GatewayCounts {
     pub refused: u64,
     /// Calls under a used id with another signed request (422), real ones.
     pub conflicts: u64,
+    /// Look-ups.
+    #[serde(default)]
+    pub look_ups: u64,
     /// Calls that met an earlier one about the same payment (409).
     pub overlapped: u64,
     /// Calls turned away by a fault (canned, 422, 429, 503).
@@ -39,6 +42,8 @@ pub struct GatewayCounts {
 pub(super) struct Shared {
     pub(super) seed: u64,
     pub(super) credential: String,
+    /// Places for calls about payments.
+    pub(super) places: Mutex<(u32, Arc<Semaphore>)>,
     /// Turns true when the gateway stops.
     pub(super) stopping: watch::Sender<bool>,
     inner: Mutex<Inner>,
@@ -69,6 +74,8 @@ pub(super) enum Verdict {
     Pending(oneshot::Receiver<()>),
     /// The id was used with another signed request.
     Conflict,
+    /// A presentation without the decline of the one before.
+    NotDeclined,
     /// The gateway has stopped.
     Closed,
 }
@@ -90,6 +97,7 @@ impl Shared {
         Ok(Self {
             seed,
             credential,
+            places: Mutex::new((0, Arc::new(Semaphore::new(0)))),
             stopping: watch::Sender::new(false),
             inner: Mutex::new(Inner {
                 book: Some(Book::open(book)?),
@@ -99,6 +107,19 @@ impl Shared {
                 working: HashSet::new(),
             }),
         })
+    }
+
+    /// Waits for a place, if their number is limited.
+    pub(super) async fn place(&self, limit: Option<u32>) -> Option<OwnedSemaphorePermit> {
+        let limit = limit?;
+        let places = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            if places.0 != limit {
+                *places = (limit, Arc::new(Semaphore::new(limit as usize)));
+            }
+            Arc::clone(&places.1)
+        };
+        places.acquire_owned().await.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -198,7 +219,9 @@ impl Shared {
                 inner.counts.conflicts += 1;
                 return Verdict::Conflict;
             }
+            Some(known) if forgotten(&known, &faults) => taken_again(known, call, &faults, dice),
             Some(known) => known,
+            None if call.presentation > 1 => return Verdict::NotDeclined,
             None => BookPayment {
                 pending_left: if dice.falls("pending", 0, faults.pending) {
                     faults.pending_times
@@ -214,6 +237,11 @@ impl Shared {
                 return Verdict::Pending(book.write(payment));
             }
             decide(&mut payment, call, &faults, dice);
+        } else if payment.status == BookStatus::Declined && call.presentation == payment.presentation + 1 {
+            payment.presentation = call.presentation;
+            decide(&mut payment, call, &faults, dice);
+        } else if payment.status == BookStatus::Declined && call.presentation > payment.presentation {
+            return Verdict::NotDeclined;
         }
         // Written again even if nothing changed: the answer must wait for the
         // flush of whoever came first.
@@ -239,6 +267,7 @@ impl Shared {
         if payment.status != BookStatus::Reversed {
             payment.status = BookStatus::Reversed;
             payment.reversed = true;
+            payment.charged_again = 0;
             payment.pending_left = 0;
             payment.response_code = "00".to_owned();
         }
@@ -265,11 +294,32 @@ fn first_seen(call: &Checked) -> BookPayment {
         // card number.
         reference: format!("gw-{}-{}", &reference[..6], &reference[6..12]),
         charged: false,
+        charged_again: 0,
+        presentation: 1,
         reversed: false,
         pending_left: 0,
         asked: 0,
         answered_ms: 0,
     }
+}
+
+/// Whether the payment was decided so long ago that its key is forgotten. A
+/// reversed one is not taken again: that is by the merchant reference.
+fn forgotten(known: &BookPayment, faults: &Faults) -> bool {
+    let decided = matches!(known.status, BookStatus::Approved | BookStatus::Declined);
+    let age_ms = unix_ms().saturating_sub(known.answered_ms);
+    decided && faults.forget_keys_after_ms.is_some_and(|most| age_ms >= most)
+}
+
+/// The same payment, taken for a new one: charged once more.
+fn taken_again(known: BookPayment, call: &Checked, faults: &Faults, dice: Dice<'_>) -> BookPayment {
+    let mut payment = BookPayment {
+        charged_again: known.charged_again + u64::from(known.stands()),
+        answered_ms: 0,
+        ..known
+    };
+    decide(&mut payment, call, faults, dice);
+    payment
 }
 
 fn decide(payment: &mut BookPayment, call: &Checked, faults: &Faults, dice: Dice<'_>) {
@@ -281,11 +331,19 @@ fn decide(payment: &mut BookPayment, call: &Checked, faults: &Faults, dice: Dice
             .decline_amount_ending
             .is_some_and(|ending| payment.amount_minor % 100 == u64::from(ending));
     // An advice tells what the chip has approved: nobody is asked.
+    let by_rule = by_rule
+        && faults
+            .decline_presentations
+            .is_none_or(|most| call.presentation <= most);
     let declined = call.operation != "advice" && (by_rule || dice.falls("decline", 0, faults.decline));
     if declined {
         payment.status = BookStatus::Declined;
         // 05: do not honour; 51: insufficient funds.
-        payment.response_code = if by_rule { "05" } else { "51" }.to_owned();
+        payment.response_code = match &faults.decline_code {
+            _ if !by_rule => "51".to_owned(),
+            Some(code) => code.clone(),
+            None => "05".to_owned(),
+        };
     } else {
         payment.status = BookStatus::Approved;
         payment.response_code = "00".to_owned();
