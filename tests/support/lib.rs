@@ -3,3 +3,4 @@
 pub mod hub;
 pub mod namespaces;
 pub mod process;
+pub mod served;
