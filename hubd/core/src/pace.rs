@@ -2,13 +2,14 @@
 //! takes without keeping them waiting, found out by trying.
 //!
 //! In rounds. A round ends when as many attempts that were sent in it have
-//! been answered as may be under way. Their average latency, held against the
-//! latency of a gateway that is not loaded, says what follows:
+//! been answered as may be under way, and at least [`ROUND`] unless the number
+//! is still doubling. Their average latency, held against the latency of a
+//! gateway that is not loaded, says what follows:
 //!
 //! | average | the number |
 //! | --- | --- |
-//! | up to 5/4 of the base, and all places were taken | doubles until the first congestion, then grows by an eighth, at least by 1 |
-//! | up to 3/2 of the base | stays |
+//! | up to 9/8 of the base, and all places were taken | doubles until the first congestion, then grows by an eighth, at least by 1 |
+//! | up to 5/4 of the base | stays |
 //! | above | shrinks by an eighth, at least by 1 |
 //!
 //! A failure (no answer, out of order, too many requests) halves it, once for
@@ -31,6 +32,9 @@ const MEASURE_EVERY_MS: u64 = 30_000;
 
 /// How long after a start it is measured first, in milliseconds.
 const FIRST_MEASURE_MS: u64 = 2_000;
+
+/// The fewest answers whose average is worth something on a jittery line.
+const ROUND: usize = 32;
 
 /// Differences of latency below this are noise, in milliseconds.
 const NOISE_MS: u64 = 5;
@@ -106,7 +110,8 @@ impl Pace {
         }
         self.round.answers += 1;
         self.round.sum_ms = self.round.sum_ms.saturating_add(latency_ms);
-        if self.round.answers >= self.limit {
+        let enough = if self.doubling { 1 } else { ROUND };
+        if self.round.answers >= self.limit.max(enough) {
             self.end_round(now_ms);
         }
     }
@@ -142,7 +147,11 @@ impl Pace {
                 self.limit = before;
             }
         } else {
-            let base = self.base_ms.map_or(average, |base| base.min(average));
+            let base = match self.base_ms {
+                Some(base) if self.round.answers < ROUND => base,
+                Some(base) => base.min(average),
+                None => average,
+            };
             self.base_ms = Some(base);
             self.adapt(average, base, full);
             if full && now_ms >= self.measure_at_ms {
@@ -155,14 +164,14 @@ impl Pace {
 
     fn adapt(&mut self, average: u64, base: u64, full: bool) {
         let step = (self.limit / 8).max(1);
-        if average <= (base + base / 4).max(base + NOISE_MS) {
+        if average <= (base + base / 8).max(base + NOISE_MS) {
             if full {
                 let grown = self.limit + if self.doubling { self.limit } else { step };
                 self.limit = grown.min(self.ceiling);
             }
         } else {
             self.doubling = false;
-            if average > (base + base / 2).max(base + 2 * NOISE_MS) {
+            if average > (base + base / 4).max(base + 2 * NOISE_MS) {
                 self.limit = self.limit.saturating_sub(step).max(1);
             }
         }
@@ -275,6 +284,33 @@ mod tests {
             pace.answered(AttemptId(number), 10, number);
         }
         assert_eq!(pace.limit(), START);
+    }
+
+    #[test]
+    fn a_jittery_line_that_cut_the_number_down_gets_it_back() {
+        let mut pace = Pace::new(64, 0);
+        let mut random = crate::random::Random::new(5);
+        for number in 1..=20 {
+            pace.sent(AttemptId(number), 8);
+            pace.failed(AttemptId(number));
+        }
+        assert_eq!(pace.limit(), 1);
+        let mut number = 100;
+        let mut now = 0;
+        while now < 60_000 {
+            let sent: Vec<_> = (0..pace.limit())
+                .map(|place| {
+                    number += 1;
+                    pace.sent(AttemptId(number), place + 1);
+                    AttemptId(number)
+                })
+                .collect();
+            now += 70;
+            for attempt in sent {
+                pace.answered(attempt, 40 + random.up_to(30), now);
+            }
+        }
+        assert!(pace.limit() >= 48, "{}", pace.limit());
     }
 
     #[test]

@@ -349,6 +349,7 @@ impl Run {
                 self.gateway(&forward, 1);
             }
             self.shop.probe(true);
+            self.note_sendings();
             self.model.real_ms += 61_000;
             self.shop.pass(61_000);
             self.note_sendings();

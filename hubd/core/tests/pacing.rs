@@ -207,3 +207,121 @@ fn a_call_that_found_no_free_connection_says_nothing_about_the_gateway() {
         "nothing was taken, so nothing is reversed"
     );
 }
+
+/// A gateway that works on so many calls at a time, 50 ms each, in the order
+/// in which they come, and a shop with a backlog, in virtual time.
+struct Draining {
+    shop: Shop,
+    free_at: Vec<u64>,
+    /// Done when, which attempt, sent when.
+    under_way: Vec<(u64, hub_core::AttemptId, u64)>,
+    settled: usize,
+}
+
+const ROUND_TRIP_MS: u64 = 50;
+
+impl Draining {
+    fn new(places: usize, devices: u8, each: u64) -> Self {
+        let policy = POLICY
+            .replace("exposure_ceiling = 300000", "exposure_ceiling = 999999999")
+            .replace("consecutive_limit = 300", "consecutive_limit = 1000000")
+            .replace(
+                "device_consecutive_limit = 60",
+                "device_consecutive_limit = 1000000",
+            );
+        let mut shop = Shop::offline_under(&policy);
+        for device in 0..devices {
+            let id = DeviceId([100 + device; 32]);
+            shop.enrol(id, DeviceClass::Mpos);
+            for number in 0..each {
+                let number = u64::from(device) * 1_000 + number;
+                let receipt = shop.pay(id, &request(number, 100, &format!("card {number}")));
+                assert!(receipt.decision.approved(), "{receipt:?}");
+            }
+        }
+        shop.go_online();
+        Self {
+            shop,
+            free_at: vec![0; places],
+            under_way: Vec::new(),
+            settled: 0,
+        }
+    }
+
+    /// One millisecond. Returns the latencies of live sales that ended.
+    fn step(&mut self) -> Vec<u64> {
+        let now = self.shop.now.monotonic_ms;
+        let (done, rest) = self.under_way.drain(..).partition(|(done, ..)| *done <= now);
+        self.under_way = rest;
+        let done: Vec<(u64, hub_core::AttemptId, u64)> = done;
+        let mut live = Vec::new();
+        for (ended, attempt, sent) in done {
+            let receipts = self.shop.replies.len();
+            self.shop.input(Input::Gateway {
+                attempt,
+                answer: approved(),
+                latency_ms: ended - sent,
+            });
+            if self.shop.replies.len() > receipts {
+                live.push(ended - sent);
+            } else {
+                self.settled += 1;
+            }
+        }
+        self.take_up();
+        self.shop.pass(1);
+        self.take_up();
+        live
+    }
+
+    fn take_up(&mut self) {
+        let now = self.shop.now.monotonic_ms;
+        for forward in core::mem::take(&mut self.shop.forwards) {
+            let place = self.free_at.iter_mut().min().unwrap();
+            *place = (*place).max(now) + ROUND_TRIP_MS;
+            self.under_way.push((*place, forward.attempt, now));
+        }
+    }
+}
+
+#[test]
+fn the_backlog_drains_at_nine_tenths_of_what_the_gateway_takes() {
+    for places in [4, 16, 40] {
+        let mut draining = Draining::new(places, 100, 60);
+        for _ in 0..2_000 {
+            draining.step();
+        }
+        let before = draining.settled;
+        for _ in 0..3_000 {
+            draining.step();
+        }
+        let (rate, takes) = (draining.settled - before, places * 3_000 / 50);
+        assert!(
+            rate * 10 >= takes * 9,
+            "{places} at a time: {rate} of {takes} in 3 s"
+        );
+    }
+}
+
+#[test]
+fn rule_8_live_sales_take_at_most_twice_as_long_while_the_backlog_drains() {
+    let mut draining = Draining::new(16, 100, 60);
+    for _ in 0..2_000 {
+        draining.step();
+    }
+    let mut latencies = Vec::new();
+    for number in 0..100 {
+        draining.shop.send(
+            SOFTPOS,
+            &request(900_000 + number, 100, &format!("live {number}")),
+        );
+        for _ in 0..97 {
+            latencies.extend(draining.step());
+        }
+    }
+    assert!(latencies.len() >= 99, "{}", latencies.len());
+    assert!(draining.settled < 6_000, "the backlog was there all the while");
+    latencies.sort_unstable();
+    let p99 = latencies[latencies.len() * 99 / 100];
+    assert!(p99 <= 2 * ROUND_TRIP_MS, "p99 {p99} ms, idle {ROUND_TRIP_MS} ms");
+}

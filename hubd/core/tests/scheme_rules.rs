@@ -148,9 +148,10 @@ fn a_payment_voided_while_it_waits_for_its_scheme_is_never_presented_again() {
     assert_eq!(shop.gateway(approved()).operation, Operation::Reverse);
     shop.pass(48 * HOUR_MS);
     assert!(shop.forwards.is_empty());
+    let subject = shop.core.state().store().subject;
     assert_eq!(
-        shop.core.state().store().subject,
-        hub_core::state::Subject::default()
+        (subject.exposure_minor, subject.unsettled, subject.parked),
+        (0, 0, 0)
     );
 }
 
@@ -161,7 +162,7 @@ fn a_presentation_that_may_have_been_sent_too_long_ago_is_looked_up_first() {
     shop.gateway(no_answer());
     shop.go_offline();
     shop.pass(25 * HOUR_MS);
-    shop.go_online();
+    shop.come_back();
     shop.pass(60_000);
     let look_up = shop.gateway(GatewayAnswer::NotFound);
     assert_eq!((look_up.operation, look_up.presentation), (Operation::LookUp, 2));
