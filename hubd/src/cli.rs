@@ -234,7 +234,7 @@ fn print_summary(config: &Config) -> io::Result<()> {
         config.keys.hub_id.short(),
         config.devices.listen,
         config.devices.enrol_listen,
-        config.gateway.url
+        config.gateway.peer
     )?;
     if config.gateway.credential.is_none() {
         writeln!(

@@ -6,6 +6,7 @@
 
 mod fault;
 mod files;
+mod iso8583;
 mod keys;
 pub mod logging;
 mod policy_file;
@@ -20,6 +21,7 @@ use hub_core::toml_reader::{At, Document, Fault, text};
 use hub_protocol::Currency;
 use zeroize::Zeroizing;
 
+use crate::iso8583::{Dialect, Identity};
 use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;
@@ -92,15 +94,13 @@ pub struct Discovery {
 }
 
 /// `[gateway]`
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Gateway {
-    /// https, its path ending in `/`, no user, query or fragment.
-    pub url: reqwest::Url,
+    /// Who is spoken to, and how.
+    pub peer: Peer,
     /// PEM file of the authority to trust instead of the public ones; absolute,
     /// and known to hold certificates.
     pub ca_file: Option<PathBuf>,
-    /// Sent as `Authorization: Bearer`; visible ASCII, 1 to 4096 bytes.
-    pub credential: Option<Zeroizing<String>>,
     /// How long a customer waits for the gateway; 100 ms to 8 s.
     pub deadline: Duration,
     /// How often the gateway is probed; 100 ms to 10 min.
@@ -113,18 +113,59 @@ pub struct Gateway {
     pub spread: Duration,
 }
 
-impl std::fmt::Debug for Gateway {
+/// `protocol` in `[gateway]`.
+#[derive(Clone)]
+pub enum Peer {
+    /// A payment service provider.
+    Https {
+        /// https, its path ending in `/`, no user, query or fragment.
+        url: reqwest::Url,
+        /// Sent as `Authorization: Bearer`; visible ASCII, 1 to 4096 bytes.
+        credential: Option<Zeroizing<String>>,
+    },
+    /// An acquirer.
+    Iso8583(Box<Acquirer>),
+}
+
+/// An acquirer that is spoken to in ISO 8583.
+#[derive(Clone, Debug)]
+pub struct Acquirer {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port; not 0.
+    pub port: u16,
+    /// PEM files of the hub's own certificate chain and key; absolute, and
+    /// known to belong together.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// How it speaks.
+    pub dialect: Dialect,
+    /// Who the hub is there; known to fit the dialect.
+    pub identity: Identity,
+}
+
+impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway")
-            .field("url", &self.url.as_str())
-            .field("own_authority", &self.ca_file.is_some())
-            .field("credential", &self.credential.as_ref().map(|_| "hidden"))
-            .field("deadline", &self.deadline)
-            .field("probe_interval", &self.probe_interval)
-            .field("max_in_flight", &self.max_in_flight)
-            .field("idempotency_retention", &self.idempotency_retention)
-            .field("spread", &self.spread)
-            .finish()
+        match self {
+            Self::Https { url, credential } => f
+                .debug_struct("Https")
+                .field("url", &url.as_str())
+                .field("credential", &credential.as_ref().map(|_| "hidden"))
+                .finish(),
+            Self::Iso8583(acquirer) => f.debug_tuple("Iso8583").field(acquirer).finish(),
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Https { url, .. } => url.fmt(f),
+            Self::Iso8583(acquirer) => write!(
+                f,
+                "{}:{} (ISO 8583, {})",
+                acquirer.host, acquirer.port, acquirer.dialect.name
+            ),
+        }
     }
 }
 

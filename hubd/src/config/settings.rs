@@ -18,7 +18,8 @@ use super::fault::{ConfigFault, Faults};
 use super::files::{self, Layout};
 use super::logging::LogFormat;
 use super::{
-    Admin, Devices, Discovery, Gateway, Hub, Ledger, Log, MAX_SOCKET_PATH, PolicySource, keys, policy_file,
+    Admin, Devices, Discovery, Gateway, Hub, Ledger, Log, MAX_SOCKET_PATH, Peer, PolicySource, iso8583, keys,
+    policy_file,
 };
 
 pub(super) const DEFAULT_SOCKET: &str = "hubd.sock";
@@ -40,9 +41,9 @@ pub(super) struct Settings {
     pub(super) log: Log,
 }
 
-struct Reader<'f> {
+pub(super) struct Reader<'f> {
     layout: &'f Layout,
-    faults: &'f Faults,
+    pub(super) faults: &'f Faults,
 }
 
 /// Reads every section before giving up, so that all faults are found.
@@ -52,7 +53,7 @@ pub(super) fn read(document: &Document<'_>, layout: &Layout, faults: &Faults) ->
     let hub = read_hub(root.section("hub"));
     let devices = reader.devices(root.section("devices"));
     let discovery = reader.discovery(root.section("discovery"));
-    let gateway = reader.gateway(root.section("gateway"));
+    let gateway = reader.gateway(root.section("gateway"), hub.as_ref());
     let policy = reader.policy(root.section("policy"), hub.as_ref());
     let ledger = read_ledger(root.section("ledger"));
     let admin = reader.admin(root.section("admin"));
@@ -199,27 +200,22 @@ impl Reader<'_> {
         }
     }
 
-    fn gateway(&self, section: Section<'_, '_>) -> Option<Gateway> {
-        let url = section.required(
-            "url",
-            "an https address without user, query or fragment, such as \"https://gateway.example.com/\",",
-            gateway_url,
-        );
-        if let Some(at) = &url
-            && at
-                .value
-                .host_str()
-                .is_some_and(|host| host.ends_with(".example.com"))
-        {
-            self.warn(
-                at.line,
-                "gateway.url is the sample's: put your payment service provider's address here",
-            );
-        }
+    fn gateway(&self, section: Section<'_, '_>, hub: Option<&Hub>) -> Option<Gateway> {
+        let iso8583 = section.optional("protocol", "\"https\" or \"iso8583\"", |value| {
+            match value.as_str()? {
+                "https" => Some(false),
+                "iso8583" => Some(true),
+                _ => None,
+            }
+        });
+        let peer = if iso8583.is_some_and(|at| at.value) {
+            let acquirer = iso8583::read(self, &section, hub.map(|hub| hub.currency));
+            acquirer.map(|acquirer| Peer::Iso8583(Box::new(acquirer)))
+        } else {
+            self.https(&section)
+        };
         let ca = self.path(&section, "ca_file");
         let ca_file = ca.and_then(|at| self.pointed_to(at, check_ca));
-        let credential = self.path(&section, "credential_file");
-        let credential = credential.and_then(|at| self.pointed_to(at, read_credential));
         let deadline = section.optional(
             "deadline",
             "a duration from 100ms to 8s, such as \"3s\",",
@@ -243,14 +239,38 @@ impl Reader<'_> {
         );
         section.finish();
         Some(Gateway {
-            url: url?.value,
+            peer: peer?,
             ca_file,
-            credential,
             deadline: deadline.map_or(Duration::from_secs(3), |at| at.value),
             probe_interval: probe.map_or(Duration::from_secs(5), |at| at.value),
             max_in_flight: in_flight.map_or(64, |at| usize::try_from(at.value).unwrap_or(64)),
             idempotency_retention: Duration::from_secs(retention.map_or(24, |at| at.value) * 60 * 60),
             spread: spread.map_or(Duration::ZERO, |at| at.value),
+        })
+    }
+
+    fn https(&self, section: &Section<'_, '_>) -> Option<Peer> {
+        let url = section.required(
+            "url",
+            "an https address without user, query or fragment, such as \"https://gateway.example.com/\",",
+            gateway_url,
+        );
+        if let Some(at) = &url
+            && at
+                .value
+                .host_str()
+                .is_some_and(|host| host.ends_with(".example.com"))
+        {
+            self.warn(
+                at.line,
+                "gateway.url is the sample's: put your payment service provider's address here",
+            );
+        }
+        let credential = self.path(section, "credential_file");
+        let credential = credential.and_then(|at| self.pointed_to(at, read_credential));
+        Some(Peer::Https {
+            url: url?.value,
+            credential,
         })
     }
 
@@ -297,7 +317,7 @@ impl Reader<'_> {
         Admin { socket }
     }
 
-    fn path(&self, section: &Section<'_, '_>, key: &'static str) -> Option<At<PathBuf>> {
+    pub(super) fn path(&self, section: &Section<'_, '_>, key: &'static str) -> Option<At<PathBuf>> {
         let at = section.optional(key, "the path of a file", |value| {
             text::<String>(value).filter(|path| (1..=MAX_TEXT).contains(&path.len()) && !path.contains('\0'))
         })?;
@@ -309,7 +329,11 @@ impl Reader<'_> {
 
     /// Reads a file that the configuration points to; the fault stands at
     /// the line that points.
-    fn pointed_to<T>(&self, at: At<PathBuf>, read: impl Fn(&Path) -> Result<T, String>) -> Option<T> {
+    pub(super) fn pointed_to<T>(
+        &self,
+        at: At<PathBuf>,
+        read: impl Fn(&Path) -> Result<T, String>,
+    ) -> Option<T> {
         read(&at.value)
             .map_err(|message| {
                 let message = format!("{} {message}", at.value.display());

@@ -18,12 +18,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, AdminServer};
 use crate::clock;
-use crate::config::{Config, HubKeys};
+use crate::config::{Config, HubKeys, Peer};
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
 use crate::hub::{Hub, Marks};
 use crate::ledger::{CheckpointSettings, CommitterHandle, DiskCounter, IndexWriterHandle};
 use crate::port::{Ask, HubPort, Message, Tell};
-use crate::upstream::{self, Gateway};
+use crate::upstream::{self, Gateway, Upstream, iso8583};
 use backend::HubBackend;
 use edges::RealEdges;
 pub use opening::OpenError;
@@ -76,7 +76,8 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let opened = opening::open(&config)?;
     let (port, messages) = HubPort::new();
     let (fail, failure) = mpsc::channel(4);
-    let gateway = Arc::new(Gateway::new(gateway_settings(&config))?);
+    let gateway = Arc::new(upstream(&config)?);
+    let earlier = opened.state.head().sequence;
 
     let registry = Registry::default();
     for device in opened.state.devices() {
@@ -162,6 +163,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         journal,
         vault,
         port.clone(),
+        earlier,
     ));
     runtime.spawn(upstream::probe_loop(
         gateway,
@@ -344,18 +346,39 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn gateway_settings(config: &Config) -> upstream::Settings {
+/// After so long without a message from the acquirer, an echo test.
+const ECHO_WHEN_IDLE: Duration = Duration::from_secs(60);
+
+/// The first pause between two tries to reach the acquirer, and the longest.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// Sets up the way to the gateway. Inside the runtime: an acquirer's line
+/// begins to connect.
+fn upstream(config: &Config) -> Result<Upstream, upstream::UpstreamError> {
     let gateway = &config.gateway;
-    upstream::Settings {
-        url: gateway.url.to_string(),
-        ca_file: gateway.ca_file.clone(),
-        credential: gateway
-            .credential
-            .as_ref()
-            .map(|credential| credential.to_string()),
-        store_id: config.hub.store_id.clone(),
-        max_in_flight: gateway.max_in_flight,
-        probe_timeout: gateway.deadline,
+    match &gateway.peer {
+        Peer::Https { url, credential } => Gateway::new(upstream::Settings {
+            url: url.to_string(),
+            ca_file: gateway.ca_file.clone(),
+            credential: credential.as_ref().map(|credential| credential.to_string()),
+            store_id: config.hub.store_id.clone(),
+            max_in_flight: gateway.max_in_flight,
+            probe_timeout: gateway.deadline,
+        })
+        .map(Upstream::from),
+        Peer::Iso8583(acquirer) => iso8583::Acquirer::new(iso8583::Settings {
+            host: acquirer.host.clone(),
+            port: acquirer.port,
+            ca_file: gateway.ca_file.clone(),
+            client_certificate: acquirer.client_certificate.clone(),
+            dialect: acquirer.dialect.clone(),
+            identity: acquirer.identity.clone(),
+            max_in_flight: gateway.max_in_flight,
+            probe_timeout: gateway.deadline,
+            idle: ECHO_WHEN_IDLE,
+            pauses: RECONNECT,
+        })
+        .map(Upstream::from),
     }
 }
 

@@ -89,12 +89,7 @@ pub(super) fn build(
             body: None,
         });
     }
-    let request = decode(signed_request)?;
-    if request.payment_id != forward.payment_id {
-        return Err(Unsendable::Request(
-            "the stored request is of another payment; run `hubctl ledger verify`".to_owned(),
-        ));
-    }
+    let request = request_of(forward, signed_request)?;
     let payment_id = forward.payment_id.to_string();
     let operation = match forward.operation {
         Operation::AuthoriseOnline | Operation::AuthoriseDeferred | Operation::Advice
@@ -160,6 +155,17 @@ pub(super) fn build(
         path: "v1/payments".to_owned(),
         body: Some(body),
     })
+}
+
+/// The request that `forward` names.
+pub(super) fn request_of(forward: &Forward, signed_request: &[u8]) -> Result<PaymentRequest, Unsendable> {
+    let request = decode(signed_request)?;
+    if request.payment_id != forward.payment_id {
+        return Err(Unsendable::Request(
+            "the stored request is of another payment; run `hubctl ledger verify`".to_owned(),
+        ));
+    }
+    Ok(request)
 }
 
 fn decode(signed_request: &[u8]) -> Result<PaymentRequest, Unsendable> {

@@ -1,11 +1,11 @@
 //! The gateway: payments, replay, probe.
 //!
-//! Speaks the API of `docs/gateway-api.md` over HTTPS, one call for each
-//! [`hub_core::Forward`], and says in the core's words what came of it. It
-//! never decides and never repeats a call by itself: when to ask again is the
+//! Speaks the API of `docs/gateway-api.md` over HTTPS, or an acquirer's ISO
+//! 8583 over TLS ([`iso8583`]), one exchange for each [`hub_core::Forward`],
+//! and says in the core's words what came of it. It never decides and never repeats a call by itself: when to ask again is the
 //! core's affair, and only the core knows that the id stays the same.
 //!
-//! What holds here:
+//! What holds for HTTPS:
 //! - Only an answer with status 200 that names the payment it was asked for
 //!   is final. Whatever cannot be read is "no answer", because the gateway
 //!   may have taken the payment.
@@ -18,6 +18,7 @@
 
 mod answer;
 mod client;
+pub mod iso8583;
 mod message;
 mod probe;
 mod settings;
@@ -26,3 +27,52 @@ mod text;
 pub use client::Gateway;
 pub use probe::probe_loop;
 pub use settings::{Settings, UpstreamError};
+
+/// Either way to whoever authorises payments.
+#[derive(Debug)]
+pub enum Upstream {
+    /// A payment service provider, over HTTPS.
+    Https(Box<Gateway>),
+    /// An acquirer, in ISO 8583.
+    Iso8583(Box<iso8583::Acquirer>),
+}
+
+impl From<Gateway> for Upstream {
+    fn from(gateway: Gateway) -> Self {
+        Self::Https(Box::new(gateway))
+    }
+}
+
+impl From<iso8583::Acquirer> for Upstream {
+    fn from(acquirer: iso8583::Acquirer) -> Self {
+        Self::Iso8583(Box::new(acquirer))
+    }
+}
+
+impl Upstream {
+    /// Makes one attempt and says what came of it and how many milliseconds
+    /// it took; see [`Gateway::submit`] and [`iso8583::Acquirer::submit`].
+    pub async fn submit(
+        &self,
+        forward: &hub_core::Forward,
+        stored: &iso8583::Stored<'_>,
+    ) -> (hub_core::GatewayAnswer, u64) {
+        match self {
+            Self::Https(gateway) => {
+                gateway
+                    .submit(forward, stored.signed_request, stored.sealed_card)
+                    .await
+            }
+            Self::Iso8583(acquirer) => acquirer.submit(forward, stored).await,
+        }
+    }
+
+    /// What came of a probe, and the window of first contact, in
+    /// milliseconds, that the gateway asked for with it.
+    async fn probe_as_set(&self) -> (hub_core::Probe, Option<u64>) {
+        match self {
+            Self::Https(gateway) => gateway.probe_as_set().await,
+            Self::Iso8583(acquirer) => (acquirer.probe_as_set().await, None),
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Gateway;
+use super::Upstream;
 use crate::port::{HubPort, Tell};
 
 /// The shortest time between two probes.
@@ -14,7 +14,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// Probes at once and then every `every` (at least 10 ms), and tells the hub
 /// each time, until the hub is gone. A probe that takes longer than `every`
 /// delays the next one; they never pile up.
-pub async fn probe_loop(gateway: Arc<Gateway>, port: HubPort, every: Duration) {
+pub async fn probe_loop(gateway: Arc<Upstream>, port: HubPort, every: Duration) {
     let mut ticks = interval(every.max(SHORTEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut spread_told = Some(0);

@@ -142,7 +142,7 @@ pub(super) fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, UpstreamError>
     Ok(config)
 }
 
-fn roots_of(path: &Path) -> Result<rustls::RootCertStore, UpstreamError> {
+pub(super) fn roots_of(path: &Path) -> Result<rustls::RootCertStore, UpstreamError> {
     let wrong = |fault: String| UpstreamError::CaFile {
         path: path.to_owned(),
         fault,

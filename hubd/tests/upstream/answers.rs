@@ -252,7 +252,11 @@ async fn the_probe_brings_the_gateways_time_and_fails_when_nobody_answers() {
 async fn the_probe_loop_tells_the_hub_until_the_hub_is_gone() {
     let set = setting().await;
     let (port, mut hub) = HubPort::new();
-    let probing = tokio::spawn(probe_loop(Arc::new(set.client), port, Duration::from_millis(10)));
+    let probing = tokio::spawn(probe_loop(
+        Arc::new(set.client.into()),
+        port,
+        Duration::from_millis(10),
+    ));
     for _ in 0..3 {
         let told = tokio::time::timeout(PATIENCE, hub.recv()).await.unwrap();
         assert!(
