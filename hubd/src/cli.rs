@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hub_protocol::Currency;
-use hubd::config::{Config, ConfigFault, EX_CONFIG, logging};
+use hubd::config::{Config, ConfigFault, EX_CONFIG, Peer, logging};
 use hubd::init::{InitError, InitOptions, InitReport};
 use serde::Serialize;
 
@@ -236,7 +236,7 @@ fn print_summary(config: &Config) -> io::Result<()> {
         config.devices.enrol_listen,
         config.gateway.peer
     )?;
-    if config.gateway.credential.is_none() {
+    if let Peer::Https { credential: None, .. } = config.gateway.peer {
         writeln!(
             stdout,
             "note: no [gateway] credential_file; the gateway is called without one"

@@ -349,6 +349,9 @@ fn millis(duration: Duration) -> u64 {
 /// After so long without a message from the acquirer, an echo test.
 const ECHO_WHEN_IDLE: Duration = Duration::from_secs(60);
 
+/// How long one message to or from the acquirer may take on the line.
+const ONE_MESSAGE: Duration = Duration::from_secs(10);
+
 /// The first pause between two tries to reach the acquirer, and the longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
@@ -376,6 +379,7 @@ fn upstream(config: &Config) -> Result<Upstream, upstream::UpstreamError> {
             max_in_flight: gateway.max_in_flight,
             probe_timeout: gateway.deadline,
             idle: ECHO_WHEN_IDLE,
+            one_message: ONE_MESSAGE,
             pauses: RECONNECT,
         })
         .map(Upstream::from),

@@ -24,9 +24,6 @@ use crate::iso8583::trace::stan_of;
 /// sign-on.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long writing a message may take, and reading one that has begun.
-const ONE_MESSAGE: Duration = Duration::from_secs(10);
-
 /// How long an idle echo test may take.
 const ECHO_ANSWER: Duration = Duration::from_secs(10);
 
@@ -42,6 +39,8 @@ pub(super) struct Road {
     pub(super) tls: Arc<ClientConfig>,
     /// After so long without a message, an echo test.
     pub(super) idle: Duration,
+    /// How long writing a message may take, and reading one that has begun.
+    pub(super) one_message: Duration,
     /// The first pause between two tries to connect, and the longest.
     pub(super) pauses: (Duration, Duration),
 }
@@ -163,7 +162,7 @@ impl Line {
         let line = async {
             tokio::select! {
                 fault = self.read(read, session) => fault,
-                fault = write_all(write, unwritten, session) => fault,
+                fault = self.write(write, unwritten, session) => fault,
                 fault = session.silence() => fault,
             }
         };
@@ -204,7 +203,7 @@ impl Line {
         let mut head = vec![0; dialect.framing.length.size()];
         // Between messages, silence is as it should be.
         stream.read_exact(&mut head[..1]).await.map_err(cut)?;
-        let body = timeout(ONE_MESSAGE, async {
+        let body = timeout(self.road.one_message, async {
             stream.read_exact(&mut head[1..]).await.map_err(cut)?;
             let size = dialect
                 .framing
@@ -272,27 +271,28 @@ impl Line {
             seen = session.received();
         }
     }
-}
 
-async fn write_all<W: AsyncWrite + Unpin>(
-    mut stream: W,
-    mut unwritten: mpsc::Receiver<Outgoing>,
-    session: &Session,
-) -> LineFault {
-    while let Some(outgoing) = unwritten.recv().await {
-        // Decided otherwise meanwhile: it would only arrive too late.
-        if !session.wanted(&outgoing) {
-            continue;
+    async fn write<W: AsyncWrite + Unpin>(
+        &self,
+        mut stream: W,
+        mut unwritten: mpsc::Receiver<Outgoing>,
+        session: &Session,
+    ) -> LineFault {
+        while let Some(outgoing) = unwritten.recv().await {
+            // Decided otherwise meanwhile: it would only arrive too late.
+            if !session.wanted(&outgoing) {
+                continue;
+            }
+            let written = timeout(self.road.one_message, async {
+                stream.write_all(&outgoing.frame).await?;
+                stream.flush().await
+            });
+            match written.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return LineFault::new(format!("the acquirer hung up: {error}")),
+                Err(_) => return LineFault::new("the acquirer does not read"),
+            }
         }
-        let written = timeout(ONE_MESSAGE, async {
-            stream.write_all(&outgoing.frame).await?;
-            stream.flush().await
-        });
-        match written.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return LineFault::new(format!("the acquirer hung up: {error}")),
-            Err(_) => return LineFault::new("the acquirer does not read"),
-        }
+        LineFault::new("the hub is stopping")
     }
-    LineFault::new("the hub is stopping")
 }

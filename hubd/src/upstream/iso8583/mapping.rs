@@ -340,3 +340,6 @@ impl Mapping {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

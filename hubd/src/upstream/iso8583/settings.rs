@@ -36,6 +36,8 @@ pub struct Settings {
     pub probe_timeout: Duration,
     /// After so long without a message, an echo test.
     pub idle: Duration,
+    /// How long writing a message may take, and reading one that has begun.
+    pub one_message: Duration,
     /// The first pause between two tries to connect, and the longest.
     pub pauses: (Duration, Duration),
 }
@@ -52,6 +54,7 @@ impl Settings {
             name,
             tls: Arc::new(self.tls()?),
             idle: self.idle,
+            one_message: self.one_message,
             pauses: self.pauses,
         })
     }
