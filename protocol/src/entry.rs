@@ -133,6 +133,19 @@ codes! {
     }
 }
 
+codes! {
+    /// How much room the hub's disk has.
+    pub enum StorageLevel {
+        /// Enough.
+        Enough = 1, "enough";
+        /// Little: somebody should make room. Nothing is refused yet.
+        Low = 2, "low";
+        /// So little that nothing more is approved offline. What is left is
+        /// for what was accepted before.
+        Full = 3, "full";
+    }
+}
+
 /// The decision on a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -371,6 +384,56 @@ pub enum Event {
         #[n(2)]
         action: String,
     },
+    /// The room on the hub's disk became scarce, or is enough again.
+    #[n(70)]
+    #[cbor(map)]
+    StorageChanged {
+        /// From now on.
+        #[n(1)]
+        level: StorageLevel,
+        /// What the file system has free, in bytes.
+        #[n(2)]
+        free_bytes: u64,
+    },
+    /// A closed segment of the journal was written to an archive.
+    #[n(71)]
+    #[cbor(map)]
+    SegmentArchived {
+        /// The segment's number, and the archive's.
+        #[n(1)]
+        number: u32,
+        /// The last entry in it.
+        #[n(2)]
+        last: u64,
+        /// SHA-256 over the archive file.
+        #[n(3)]
+        digest: Digest,
+    },
+    /// A person copied an archive away from the hub.
+    #[n(72)]
+    #[cbor(map)]
+    ArchiveExported {
+        /// Which.
+        #[n(1)]
+        number: u32,
+        /// SHA-256 over the archive file, read back from the copy.
+        #[n(2)]
+        digest: Digest,
+        /// Who.
+        #[n(3)]
+        operator: String,
+    },
+    /// An archive that had been copied away was removed from the hub's disk.
+    #[n(73)]
+    #[cbor(map)]
+    ArchiveRemoved {
+        /// Which.
+        #[n(1)]
+        number: u32,
+        /// SHA-256 over the archive file.
+        #[n(2)]
+        digest: Digest,
+    },
 }
 
 impl Event {
@@ -394,6 +457,10 @@ impl Event {
             Self::WanChanged { .. } => 40,
             Self::ClockChanged { .. } => 50,
             Self::OperatorActed { .. } => 60,
+            Self::StorageChanged { .. } => 70,
+            Self::SegmentArchived { .. } => 71,
+            Self::ArchiveExported { .. } => 72,
+            Self::ArchiveRemoved { .. } => 73,
         }
     }
 
@@ -417,6 +484,10 @@ impl Event {
             Self::WanChanged { .. } => "wan-changed",
             Self::ClockChanged { .. } => "clock-changed",
             Self::OperatorActed { .. } => "operator-acted",
+            Self::StorageChanged { .. } => "storage-changed",
+            Self::SegmentArchived { .. } => "segment-archived",
+            Self::ArchiveExported { .. } => "archive-exported",
+            Self::ArchiveRemoved { .. } => "archive-removed",
         }
     }
 

@@ -25,6 +25,9 @@ codes! {
         Abandoned = 160, "abandoned";
         /// The queue of payments to send is full.
         QueueFull = 170, "queue-full";
+        /// The hub's disk is nearly full: what room is left is for what was
+        /// accepted before.
+        StorageFull = 171, "storage-full";
         /// There is no policy, so nothing may be approved offline.
         NoPolicy = 210, "no-policy";
         /// The policy is not in force yet.
@@ -107,6 +110,9 @@ impl Reason {
             Self::Cancelled => "Paiement annulé avant la réponse. Rien n’est encaissé.",
             Self::Abandoned => "Paiement interrompu et annulé. Recommencez.",
             Self::QueueFull => "Trop de paiements en attente d’envoi. Demandez un autre moyen de paiement.",
+            Self::StorageFull => {
+                "Le boîtier n’a plus de place pour noter ce paiement. Demandez un autre moyen de paiement et prévenez le responsable."
+            }
             Self::NoPolicy => {
                 "Pas de réseau, et aucune règle hors ligne n’est installée. Demandez un autre moyen de paiement."
             }
@@ -176,6 +182,9 @@ impl Reason {
             Self::Cancelled => "The payment was cancelled before its answer. Nothing is charged.",
             Self::Abandoned => "The payment was interrupted and cancelled. Start again.",
             Self::QueueFull => "Too many payments wait to be sent. Ask for another means of payment.",
+            Self::StorageFull => {
+                "The hub has no room left to record this payment. Ask for another means of payment and tell the manager."
+            }
             Self::NoPolicy => {
                 "No network, and no offline policy is installed. Ask for another means of payment."
             }

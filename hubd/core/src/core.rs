@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hub_protocol::entry::{Entry, Event, WanState};
+use hub_protocol::entry::{Entry, Event, StorageLevel, WanState};
 use hub_protocol::{Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor};
 
 use crate::clock::{Clock, ClockChange};
@@ -104,6 +104,8 @@ pub struct Core {
     pub(crate) pacing: Pacing,
     pub(crate) contacts: Contacts,
     pub(crate) retries: Retries,
+    /// How much room the disk has.
+    pub(crate) storage: StorageLevel,
     /// Final payments in memory, oldest first, for eviction.
     pub(crate) remembered: std::collections::VecDeque<PaymentId>,
     last_attempt: u64,
@@ -130,6 +132,7 @@ impl Core {
             contacts: Contacts::default(),
             retries: Retries::restored(&state),
             online: OnlineFlights::default(),
+            storage: StorageLevel::Enough,
             random: Random::new(settings.seed),
             held: BTreeMap::new(),
             remembered: std::collections::VecDeque::new(),
@@ -212,6 +215,7 @@ impl Core {
             } => self.gateway_answered(attempt, answer, latency_ms),
             Input::Probe(probe) => self.probed(probe),
             Input::SpreadAsked { window_ms } => self.pacing.asked_spread_ms = window_ms,
+            Input::Storage { level, free_bytes } => self.storage_changed(level, free_bytes),
             Input::Tick => {}
             Input::Stop => self.stopping = true,
         }
@@ -393,6 +397,14 @@ impl Core {
             if to == WanState::Online {
                 self.queue.gateway_is_back(self.now.monotonic_ms);
             }
+        }
+    }
+
+    /// The entry is one of those that the reserve is kept for.
+    fn storage_changed(&mut self, level: StorageLevel, free_bytes: u64) {
+        if level != self.storage {
+            self.storage = level;
+            self.append(Event::StorageChanged { level, free_bytes }, None, None);
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Situation<'a> {
     pub clock_suspect: bool,
     /// Whether the queue can take another payment.
     pub queue_has_room: bool,
+    /// Whether the disk is so full that what room is left is for what was
+    /// accepted before.
+    pub storage_full: bool,
 }
 
 /// Decides a payment without the gateway.
@@ -106,6 +109,9 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>) -> Option<Reason> {
     }
     if !s.queue_has_room {
         return Some(Reason::QueueFull);
+    }
+    if s.storage_full {
+        return Some(Reason::StorageFull);
     }
     let Some(policy) = s.policy else {
         return Some(Reason::NoPolicy);

@@ -1,6 +1,6 @@
 //! What comes out of the core, for the shell to carry out, in order.
 
-use hub_protocol::entry::{ParkReason, WanReason, WanState};
+use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
     Currency, DeviceId, PaymentId, PaymentState, PaymentStatus, Receipt, Refusal, Registration, SealedCard,
 };
@@ -213,4 +213,6 @@ pub struct Overview {
     pub clock_suspect: bool,
     /// Enrolled devices.
     pub devices: usize,
+    /// How much room the disk has.
+    pub storage: StorageLevel,
 }

@@ -1,5 +1,6 @@
 //! What goes into the core.
 
+use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
     DeviceId, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration, SealedCard, VoidRequest,
 };
@@ -120,6 +121,13 @@ pub enum Input {
     SpreadAsked {
         /// The window, in milliseconds; 0 for none.
         window_ms: u64,
+    },
+    /// How much room the disk has. Told at the start and at every change.
+    Storage {
+        /// How much.
+        level: StorageLevel,
+        /// What the file system has free, in bytes.
+        free_bytes: u64,
     },
     /// Time has passed.
     Tick,

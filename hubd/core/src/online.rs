@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hub_protocol::entry::{DecisionRecord, Event, WanState};
+use hub_protocol::entry::{DecisionRecord, Event, StorageLevel, WanState};
 use hub_protocol::{
     Decision, DeviceId, GatewayResult, PaymentId, PaymentRequest, PaymentState, Reason, RefusalCode,
     SealedCard,
@@ -347,6 +347,7 @@ impl Core {
                     .map_or(0, |since| now_ms.saturating_sub(since)),
                 clock_suspect: self.clock.suspect(),
                 queue_has_room: self.queue.len() + self.retries.len() < self.settings.max_queue,
+                storage_full: self.storage == StorageLevel::Full,
             },
         )
     }

@@ -295,6 +295,7 @@ impl Core {
             oldest_unsent_seconds: oldest.map(|at| self.clock.effective_ms().saturating_sub(at) / 1000),
             clock_suspect: self.clock.suspect(),
             devices: self.state.devices().count(),
+            storage: self.storage,
         }
     }
 }

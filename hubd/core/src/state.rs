@@ -178,6 +178,10 @@ impl State {
             Event::HubStarted { .. }
             | Event::HubStopped
             | Event::OperatorActed { .. }
+            | Event::StorageChanged { .. }
+            | Event::SegmentArchived { .. }
+            | Event::ArchiveExported { .. }
+            | Event::ArchiveRemoved { .. }
             | Event::ClockChanged { .. } => {}
             Event::PaymentOpened {
                 payment_id,

@@ -35,6 +35,7 @@ fn usual() -> Case<'static> {
             offline_ms: 60_000,
             clock_suspect: false,
             queue_has_room: true,
+            storage_full: false,
         },
         policy: Policy::parse(support::POLICY.as_bytes()).unwrap(),
     }
@@ -69,6 +70,7 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("another currency than the hub's",         |c| c.request.currency = "CHF".parse().unwrap(),                   Reason::CurrencyNotAccepted),
     ("another currency than the policy's",      |c| c.policy.currency = "CHF".parse().unwrap(),                    Reason::CurrencyNotAccepted),
     ("no room in the queue",                    |c| c.situation.queue_has_room = false,                            Reason::QueueFull),
+    ("no room on the disk",                     |c| c.situation.storage_full = true,                               Reason::StorageFull),
     ("at the policy's first instant",           |c| c.policy.not_before_ms = c.situation.now_ms,                   Reason::None),
     ("before the policy's first instant",       |c| c.policy.not_before_ms = c.situation.now_ms + 1,               Reason::PolicyNotYetValid),
     ("in the policy's last millisecond",        |c| c.policy.expires_ms = c.situation.now_ms + 1,                  Reason::None),

@@ -3,7 +3,7 @@
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, ParkReason, VoidEffect, WanReason, WanState,
+    ClockQuality, DecisionRecord, EntryTime, ParkReason, StorageLevel, VoidEffect, WanReason, WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
@@ -424,6 +424,24 @@ pub(crate) fn events() -> Vec<Event> {
         Event::OperatorActed {
             operator: operator(),
             action: "queue drain".into(),
+        },
+        Event::StorageChanged {
+            level: StorageLevel::Full,
+            free_bytes: 4096,
+        },
+        Event::SegmentArchived {
+            number: 1,
+            last: 12,
+            digest: Digest::of(b"archive"),
+        },
+        Event::ArchiveExported {
+            number: 1,
+            digest: Digest::of(b"archive"),
+            operator: operator(),
+        },
+        Event::ArchiveRemoved {
+            number: 1,
+            digest: Digest::of(b"archive"),
         },
         Event::HubStopped,
     ]);

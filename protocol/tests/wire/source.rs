@@ -1,7 +1,7 @@
 //! The numbered enums as the source declares them: numbers, names and what
 //! the comments say, for the tables of the document.
 
-use hub_protocol::entry::{ClockQuality, ParkReason, VoidEffect, WanReason, WanState};
+use hub_protocol::entry::{ClockQuality, ParkReason, StorageLevel, VoidEffect, WanReason, WanState};
 use hub_protocol::*;
 
 pub(crate) struct Enum {
@@ -98,5 +98,6 @@ fn the_source_as_read_is_the_enums_as_compiled() {
     }
     compare!(DeviceClass CardScheme Funding EntryMode Verification Cryptogram Decision FallbackAction);
     compare!(Submission PaymentState Reason RefusalCode ClockQuality VoidEffect ParkReason WanState WanReason);
+    compare!(StorageLevel);
     assert!(left.is_empty(), "not compared: {left:?}");
 }

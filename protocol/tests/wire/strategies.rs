@@ -1,7 +1,7 @@
 //! Values of every message, any that the types can hold.
 
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, ParkReason, VoidEffect, WanReason, WanState,
+    ClockQuality, DecisionRecord, EntryTime, ParkReason, StorageLevel, VoidEffect, WanReason, WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
@@ -392,7 +392,22 @@ fn event() -> impl Strategy<Value = Event> {
         (any::<String>(), any::<String>())
             .prop_map(|(operator, action)| Event::OperatorActed { operator, action }),
     ];
-    prop_oneof![payments, others]
+    let storage =
+        prop_oneof![
+            (one_of(StorageLevel::ALL), any::<u64>())
+                .prop_map(|(level, free_bytes)| Event::StorageChanged { level, free_bytes }),
+            (any::<u32>(), any::<u64>(), digest())
+                .prop_map(|(number, last, digest)| Event::SegmentArchived { number, last, digest }),
+            (any::<u32>(), digest(), any::<String>()).prop_map(|(number, digest, operator)| {
+                Event::ArchiveExported {
+                    number,
+                    digest,
+                    operator,
+                }
+            }),
+            (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
+        ];
+    prop_oneof![payments, others, storage]
 }
 
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {
