@@ -210,6 +210,83 @@ fn all_faults_are_reported_at_once() {
     }
 }
 
+const DOCUMENT: &str = include_str!("../../../../docs/iso8583.md");
+
+/// The keys of each section, as the reader names them when it meets a stranger.
+fn known_keys() -> std::collections::BTreeSet<String> {
+    let sections = [
+        "frame",
+        "encoding",
+        "messages",
+        "carry",
+        "deferred",
+        "entry_modes",
+        "terminal",
+        "answers",
+    ];
+    let mut keys = std::collections::BTreeSet::new();
+    for section in sections.into_iter().map(Some).chain([None]) {
+        let text = section.map_or_else(|| "zzz = 1".to_owned(), |section| format!("[{section}]\nzzz = 1"));
+        let faults = faults(&text);
+        let known = faults
+            .iter()
+            .find_map(|fault| fault.split_once("zzz is not a known key; known here: "))
+            .unwrap_or_else(|| panic!("{section:?}: {faults:#?}"));
+        let own = known.1.split(", ");
+        match section {
+            Some(section) => keys.extend(own.map(|key| format!("{section}.{key}"))),
+            // Sections have rows for their keys.
+            None => keys.extend(own.filter(|key| *key == "name").map(str::to_owned)),
+        }
+    }
+    keys.extend(["fields.N", "constants.N"].map(str::to_owned));
+    keys
+}
+
+#[test]
+fn every_key_is_in_the_document_and_no_other() {
+    let (_, rest) = DOCUMENT.split_once("| key | value |\n|---|---|\n").unwrap();
+    let table = rest.split_once("\n\n").unwrap().0;
+    let documented: std::collections::BTreeSet<String> = table
+        .lines()
+        .map(|line| line.split('`').nth(1).unwrap().to_owned())
+        .collect();
+    assert_eq!(documented, known_keys());
+}
+
+#[test]
+fn the_documents_example_is_the_golden_message() {
+    let golden = include_str!("../../../tests/golden/iso8583/bcd-reversal.hex");
+    assert!(DOCUMENT.contains(golden));
+}
+
+#[test]
+fn the_documents_response_codes_are_the_samples() {
+    for sample in SAMPLES {
+        let codes = Dialect::parse(sample).unwrap().codes;
+        let rows = [
+            ("approved", Meaning::Approved),
+            ("pending", Meaning::Pending),
+            ("out_of_order", Meaning::OutOfOrder),
+            ("slow_down", Meaning::SlowDown),
+            ("refuses_hub", Meaning::RefusesHub),
+            ("refuses_message", Meaning::RefusesMessage),
+            ("duplicate", Meaning::Duplicate),
+            ("nothing_to_reverse", Meaning::NothingToReverse),
+        ];
+        for (name, meaning) in rows {
+            let listed: Vec<&str> = codes
+                .meanings
+                .iter()
+                .filter(|(_, found)| **found == meaning)
+                .map(|(code, _)| code.as_str())
+                .collect();
+            let row = format!("| `{name}` | {}", listed.join(", "));
+            assert!(DOCUMENT.contains(row.trim_end()), "{row}");
+        }
+    }
+}
+
 /// A message of the sample's fields, any of them.
 fn message(sample: usize) -> impl Strategy<Value = Message> {
     let dialect = Dialect::parse(SAMPLES[sample]).unwrap();
