@@ -380,6 +380,21 @@ async fn an_acquirer_that_is_not_there_is_no_answer_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_is_refused_with_the_references_that_a_person_asks_for() {
+    let set = with("ascii", Deed::Approve).await;
+    let told = Sale::new(41).ask(&set.client, Operation::LookUp, 1).await;
+    let GatewayAnswer::RefusesMessage { detail } = told else {
+        panic!("{told:?}");
+    };
+    assert!(
+        detail.contains("626414000041") && detail.contains("000041 "),
+        "{detail}"
+    );
+    assert!(detail.len() <= 200, "whole in the ledger");
+    assert_eq!(set.shared.payments.load(Ordering::SeqCst), 0, "nothing is sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn three_echo_tests_without_an_answer_end_a_dead_connection() {
     let set = with("bcd", Deed::StopReading).await;
     let sale = Sale::new(1);

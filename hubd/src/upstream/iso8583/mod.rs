@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use super::message::Unsendable;
 use super::text::{MAX_DETAIL, clean};
 use crate::clock;
+use crate::iso8583::trace::Trace;
 use line::{Line, LineState};
 pub use mapping::Stored;
 use mapping::{Mapping, Question};
@@ -109,14 +110,13 @@ impl Acquirer {
         let start = clock::monotonic_ms();
         if forward.operation == Operation::LookUp {
             // ISO 8583 has no question for it; a person can ask the acquirer.
-            let detail = "the acquirer cannot be asked whether it has this payment: ask its desk by the \
-                          payment's references before anything else is done with it";
-            return (
-                GatewayAnswer::RefusesMessage {
-                    detail: detail.to_owned(),
-                },
-                0,
+            let trace = Trace::new(forward.request_sequence, stored.requested_ms);
+            let detail = format!(
+                "the acquirer cannot be asked whether it has this payment: ask its desk for reference {} \
+                 (field 37), trace number {} (field 11), before anything else is done with it",
+                trace.rrn, trace.stan
             );
+            return (GatewayAnswer::RefusesMessage { detail }, 0);
         }
         let deadline = Duration::from_millis(forward.deadline_ms).min(MAX_DEADLINE);
         let mapping = &self.line.mapping;
