@@ -1,5 +1,7 @@
 //! How one acquirer speaks ISO 8583: read from a dialect file.
 
+mod carried;
+mod fields;
 mod notation;
 mod read;
 
@@ -180,7 +182,7 @@ impl Dialect {
     /// A payment id as it travels, if it does.
     pub fn payment_id(&self, id: [u8; 16]) -> Option<Value> {
         let field = self.format.fields.get(&self.carry.payment_id?);
-        read::payment_id_value(&self.carry.payment_id_prefix, id, field)
+        carried::payment_id_value(&self.carry.payment_id_prefix, id, field)
     }
 }
 

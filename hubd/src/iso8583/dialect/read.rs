@@ -1,24 +1,19 @@
 //! Reading a dialect file: every fault at once.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use hub_core::toml_reader::{At, Document, Fault, Section, boolean, text};
+use hub_core::toml_reader::{Document, Fault, Section, boolean, text};
 use toml::de::DeValue;
 
 use super::super::bitmap::{BitmapCode, MAX_FIELD};
 use super::super::encoding::{Charset, OddDigit};
-use super::super::field::{DataCode, Field, FieldFault, Kind, Length, LengthCode, Value};
+use super::super::field::{DataCode, Field, LengthCode};
 use super::super::frame::{Framing, LengthHeader};
 use super::super::message::{Format, Mti, MtiCode};
+use super::carried;
+use super::fields::{self, FREE_FIELD, free_field, takes};
 use super::notation::{self, Defaults, Numbers};
-use super::{Asking, Carry, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule};
-
-/// Field numbers as keys. `toml_reader` names its keys for good.
-static NUMBERS: LazyLock<Vec<String>> = LazyLock::new(|| (0..=MAX_FIELD).map(|n| n.to_string()).collect());
-
-/// Fields that the hub fills itself, so that no constant may.
-const FILLED: [u8; 13] = [4, 7, 11, 12, 13, 22, 32, 37, 41, 42, 49, 70, 90];
+use super::{Asking, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule};
 
 /// Approved for a part of the amount: there is no such thing here.
 const PARTIAL: &str = "10";
@@ -43,10 +38,10 @@ fn read_document(document: &Document<'_>) -> Option<Dialect> {
     let encoding = read_encoding(root.section("encoding"));
     // With a fault in the encodings, formats are judged by stand-ins.
     let defaults = encoding.as_ref().map_or(STAND_IN, |encoding| encoding.defaults);
-    let fields = read_fields(root.section("fields"), &defaults);
+    let fields = fields::read(root.section("fields"), &defaults);
     let messages = read_messages(root.section("messages"));
-    let constants = read_constants(root.section("constants"), &fields);
-    let carry = read_carry(root.section("carry"), &fields);
+    let constants = fields::read_constants(root.section("constants"), &fields);
+    let carry = carried::read(root.section("carry"), &fields);
     let deferred = read_deferred(root.section("deferred"), &fields);
     let entry_modes = read_entry_modes(root.section("entry_modes"), &fields);
     let terminal = read_terminal(root.section("terminal"));
@@ -158,100 +153,6 @@ fn read_encoding(section: Section<'_, '_>) -> Option<Encoding> {
     })
 }
 
-fn key(number: u8) -> &'static str {
-    NUMBERS.get(usize::from(number)).map_or("", String::as_str)
-}
-
-fn read_fields(section: Section<'_, '_>, defaults: &Defaults) -> BTreeMap<u8, Field> {
-    let mut fields = BTreeMap::new();
-    for number in (2..=MAX_FIELD).filter(|number| *number != 65) {
-        let field = section.optional(
-            key(number),
-            "a format such as \"n6\", \"ans..25\" or \"b...255 data=hex\"",
-            |value| notation::field(value.as_str()?, defaults),
-        );
-        let Some(at) = field else { continue };
-        if let Some(wanted) = wanted(number).filter(|wanted| !wanted.fits(&at.value)) {
-            section.fault(at.line, format!("fields.{number}: {} expected", wanted.words));
-        }
-        fields.insert(number, at.value);
-    }
-    for number in (2..=MAX_FIELD).filter(|number| !section.holds(key(*number))) {
-        if let Some(wanted) = wanted(number).filter(|wanted| wanted.required) {
-            section.fault(
-                section.line(),
-                format!("fields.{number} is missing: {} expected", wanted.words),
-            );
-        }
-    }
-    section.finish();
-    fields
-}
-
-/// What the hub needs of a field that it fills or reads.
-struct Wanted {
-    required: bool,
-    kinds: &'static [Kind],
-    lengths: fn(Length) -> bool,
-    words: &'static str,
-}
-
-impl Wanted {
-    fn fits(&self, field: &Field) -> bool {
-        self.kinds.contains(&field.kind()) && (self.lengths)(field.length())
-    }
-}
-
-fn wanted(number: u8) -> Option<Wanted> {
-    use Length::{Fixed, Variable};
-    const NUMBER: &[Kind] = &[Kind::Numeric];
-    const ANY_TEXT: &[Kind] = &[Kind::Numeric, Kind::AlphaNumeric, Kind::Text];
-    const CURRENCY: &[Kind] = &[Kind::Numeric, Kind::Alpha];
-    type Row = (bool, &'static [Kind], fn(Length) -> bool, &'static str);
-    let (required, kinds, lengths, words): Row = match number {
-        3 => (true, NUMBER, |l| l == Fixed(6), "n6 (processing code)"),
-        4 => (true, NUMBER, |l| l == Fixed(12), "n12 (amount)"),
-        7 => (true, NUMBER, |l| l == Fixed(10), "n10 (transmission time)"),
-        11 => (true, NUMBER, |l| l == Fixed(6), "n6 (trace number)"),
-        12 => (false, NUMBER, |l| l == Fixed(6), "n6 (local time)"),
-        13 => (false, NUMBER, |l| l == Fixed(4), "n4 (local date)"),
-        22 => (
-            false,
-            ANY_TEXT,
-            |l| matches!(l, Fixed(_)),
-            "a fixed length (entry mode)",
-        ),
-        32 => (
-            false,
-            NUMBER,
-            |l| {
-                matches!(
-                    l,
-                    Variable {
-                        digits: 2,
-                        max: 1..=11
-                    }
-                )
-            },
-            "n..11 (acquirer)",
-        ),
-        37 => (true, ANY_TEXT, |l| l == Fixed(12), "an12 (retrieval reference)"),
-        39 => (true, ANY_TEXT, |l| l == Fixed(2), "an2 (response code)"),
-        41 => (true, ANY_TEXT, |l| l == Fixed(8), "ans8 (terminal)"),
-        42 => (true, ANY_TEXT, |l| l == Fixed(15), "ans15 (merchant)"),
-        49 => (true, CURRENCY, |l| l == Fixed(3), "n3 or a3 (currency)"),
-        70 => (true, NUMBER, |l| l == Fixed(3), "n3 (network management)"),
-        90 => (true, NUMBER, |l| l == Fixed(42), "n42 (original data)"),
-        _ => return None,
-    };
-    Some(Wanted {
-        required,
-        kinds,
-        lengths,
-        words,
-    })
-}
-
 fn read_messages(section: Section<'_, '_>) -> Option<Messages> {
     let one = |first: &'static str, repeat: &'static str, allowed: &'static [&'static str], words: &str| {
         let of = |value: &DeValue<'_>, origin: char| {
@@ -296,148 +197,6 @@ fn read_messages(section: Section<'_, '_>) -> Option<Messages> {
         advice: advice?,
         reversal: reversal?,
     })
-}
-
-/// Whether a field takes a text.
-fn takes(fields: &BTreeMap<u8, Field>, number: u8, text: &str) -> bool {
-    let value = Value::Text(text.to_owned());
-    fields
-        .get(&number)
-        .is_some_and(|field| field.encode(&value, &mut Vec::new()).is_ok())
-}
-
-fn read_constants(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> BTreeMap<u8, String> {
-    let mut constants = BTreeMap::new();
-    for number in fields.keys().filter(|number| !FILLED.contains(number)) {
-        let constant = section.optional(key(*number), "a text that the field takes", |value| {
-            text::<String>(value).filter(|text| takes(fields, *number, text))
-        });
-        if let Some(at) = constant {
-            constants.insert(*number, at.value);
-        }
-    }
-    if !section.holds(key(3)) {
-        section.fault(
-            section.line(),
-            "constants.3 is missing: the processing code of a purchase, such as \"000000\", expected",
-        );
-    }
-    section.finish();
-    constants
-}
-
-/// The number of a field that the dialect has and the hub does not fill
-/// otherwise.
-fn free_field(fields: &BTreeMap<u8, Field>) -> impl Fn(&DeValue<'_>) -> Option<u8> {
-    move |value| {
-        let number = hub_core::toml_reader::integer(2..=u64::from(MAX_FIELD))(value)?;
-        let number = u8::try_from(number).ok()?;
-        (fields.contains_key(&number) && !FILLED.contains(&number) && number != 3 && number != 39)
-            .then_some(number)
-    }
-}
-
-const FREE_FIELD: &str = "the number of a field in [fields] that the hub does not fill otherwise";
-
-fn read_carry(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Carry {
-    let prefix = section.optional("payment_id_prefix", "a text of at most 32 characters", |value| {
-        text::<String>(value).filter(|text| text.len() <= 32)
-    });
-    let prefix = prefix.map(|at| at.value).unwrap_or_default();
-    let payment_id = section.optional("payment_id", FREE_FIELD, free_field(fields));
-    if let Some(at) = payment_id
-        && payment_id_value(&prefix, [0; 16], fields.get(&at.value)).is_none()
-    {
-        section.fault(
-            at.line,
-            "carry.payment_id: a field expected that takes the prefix and an id: 16 bytes (b), 32 hex digits \
-             (an) or 36 characters (ans)",
-        );
-    }
-    let sealed = section.optional(
-        "sealed_card",
-        "a list of at most 8 numbers of fields in [fields] that the hub does not fill otherwise",
-        |value| {
-            let array = value.as_array().filter(|array| array.len() <= 8)?;
-            let field = free_field(fields);
-            array
-                .iter()
-                .map(|item| field(item.get_ref()))
-                .collect::<Option<Vec<u8>>>()
-        },
-    );
-    if let Some(at) = &sealed {
-        check_sealed(&section, at, fields);
-    }
-    let short = |name| {
-        let at = section.optional(name, FREE_FIELD, free_field(fields))?;
-        let variable = fields.get(&at.value).is_some_and(|field| {
-            field.kind() == Kind::Text && matches!(field.length(), Length::Variable { .. })
-        });
-        if !variable {
-            section.fault(
-                at.line,
-                format!("carry.{name}: a field of variable length and kind ans expected"),
-            );
-        }
-        Some(at.value)
-    };
-    let order_id = short("order_id");
-    let card_token = short("card_token");
-    section.finish();
-    Carry {
-        payment_id: payment_id.map(|at| at.value),
-        payment_id_prefix: prefix,
-        sealed_card: sealed.map(|at| at.value).unwrap_or_default(),
-        order_id,
-        card_token,
-    }
-}
-
-/// The fields together must hold the largest sealed card.
-fn check_sealed(section: &Section<'_, '_>, at: &At<Vec<u8>>, fields: &BTreeMap<u8, Field>) {
-    let formats: Vec<&Field> = at.value.iter().filter_map(|number| fields.get(number)).collect();
-    let one_kind = formats.iter().all(|field| field.kind() == Kind::Binary)
-        || formats.iter().all(|field| field.kind() == Kind::Text);
-    let variable = formats
-        .iter()
-        .all(|field| matches!(field.length(), Length::Variable { .. }));
-    let capacity: usize = formats.iter().map(|field| field.capacity()).sum();
-    let needed = match formats.first().map(|field| field.kind()) {
-        Some(Kind::Text) => hub_protocol::payment::MAX_SEALED_CARD.div_ceil(3) * 4,
-        Some(_) => hub_protocol::payment::MAX_SEALED_CARD,
-        None => 0,
-    };
-    if !one_kind || !variable || capacity < needed {
-        section.fault(
-            at.line,
-            format!(
-                "carry.sealed_card: fields of variable length expected, all of kind b or all of kind ans (base64), \
-                 that together hold {needed} or more; these hold {capacity}"
-            ),
-        );
-    }
-}
-
-/// A payment id as a field takes it; `None` if it does not.
-pub(super) fn payment_id_value(prefix: &str, id: [u8; 16], field: Option<&Field>) -> Option<Value> {
-    let field = field?;
-    let hex = data_encoding::HEXLOWER.encode(&id);
-    let value = match field.kind() {
-        Kind::Binary => Value::Bytes([prefix.as_bytes(), &id].concat()),
-        Kind::AlphaNumeric => Value::Text(format!("{prefix}{hex}")),
-        Kind::Text => Value::Text(format!(
-            "{prefix}{}-{}-{}-{}-{}",
-            hex.get(..8)?,
-            hex.get(8..12)?,
-            hex.get(12..16)?,
-            hex.get(16..20)?,
-            hex.get(20..)?
-        )),
-        Kind::Numeric | Kind::Alpha | Kind::Track => return None,
-    };
-    let taken: Result<(), FieldFault> = field.encode(&value, &mut Vec::new());
-    taken.ok().map(|()| value)
 }
 
 fn read_deferred(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Option<Marker> {
