@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hub_protocol::{
     CardScheme, Cryptogram, Currency, DeviceClass, EnrolmentCode, EntryMode, Funding, PaymentId, Verification,
 };
@@ -132,7 +134,8 @@ pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()
     print(&json!({
         "payment_id": payment_id.to_string(),
         "state": status.status.state.name(),
-        "decision": receipt.map(|r| r.receipt.decision.name()),
+        "decision": receipt.as_ref().map(|r| r.receipt.decision.name()),
+        "receipt": receipt.map(|r| STANDARD.encode(r.signed)),
     }))?;
     client.close().await;
     Ok(())
@@ -225,6 +228,8 @@ async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedP
             line["sequence"] = json!(receipt.sequence);
             line["entry_digest"] = json!(receipt.entry_digest.to_string());
             line["decided_ms"] = json!(receipt.time.wall_ms);
+            // As signed: what `hubctl ledger verify --receipt` takes.
+            line["receipt"] = json!(STANDARD.encode(&verified.signed));
         }
         // Without an answer the payment stays under way.
         Err(error) if error.transient() => {
