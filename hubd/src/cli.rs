@@ -1,7 +1,9 @@
 //! The command line of `hubd`.
 //!
-//! Exit codes: 0 done; 1 failed; 2 wrong usage; 78 the configuration has
-//! faults (`EX_CONFIG`; systemd does not restart on it).
+//! Exit codes: 0 done; 1 failed; 2 wrong usage; 74 the ledger or a part of the
+//! hub failed; 75 another hubd has the folder; 78 the configuration has faults
+//! or the store is not for this program (`EX_CONFIG`). systemd restarts on
+//! neither of the last two.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +19,9 @@ use serde::Serialize;
 /// Keeps a shop's card payments going when the network is gone.
 #[derive(Parser)]
 #[command(name = "hubd", version, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration has faults")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 74 the ledger failed, 75 another hubd has the folder, 78 the configuration has faults or the store is not for this hubd"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hub_core::policy::Policy;
 use hub_core::state::Head;
 use hub_core::{AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
+use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
     CommittedGroup, DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode, Registration,
     SealedCard, VoidRequest,
@@ -89,6 +90,13 @@ pub enum Tell {
     },
     /// A probe came back.
     Probe(Probe),
+    /// The room on the disk changed.
+    Storage {
+        /// How much there is.
+        level: StorageLevel,
+        /// What the file system has free, in bytes.
+        free_bytes: u64,
+    },
     /// Stop accepting, finish, and end.
     Stop,
 }

@@ -14,6 +14,8 @@ mod ledger;
 mod policy;
 #[path = "cli/running.rs"]
 mod running;
+#[path = "cli/upgrade.rs"]
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

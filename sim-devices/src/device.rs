@@ -135,7 +135,7 @@ pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()
         "payment_id": payment_id.to_string(),
         "state": status.status.state.name(),
         "decision": receipt.as_ref().map(|r| r.receipt.decision.name()),
-        "receipt": receipt.map(|r| STANDARD.encode(r.signed)),
+        "receipt": receipt.map(|r| STANDARD.encode(r.proof)),
     }))?;
     client.close().await;
     Ok(())
@@ -228,8 +228,8 @@ async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedP
             line["sequence"] = json!(receipt.sequence);
             line["entry_digest"] = json!(receipt.entry_digest.to_string());
             line["decided_ms"] = json!(receipt.time.wall_ms);
-            // As signed: what `hubctl ledger verify --receipt` takes.
-            line["receipt"] = json!(STANDARD.encode(&verified.signed));
+            // As sent: what `hubctl ledger verify --receipt` takes.
+            line["receipt"] = json!(STANDARD.encode(&verified.proof));
         }
         // Without an answer the payment stays under way.
         Err(error) if error.transient() => {

@@ -83,6 +83,6 @@ impl CutOffHub {
 }
 
 /// An address that was free a moment ago; the hub keeps it over restarts.
-fn free_address() -> Result<String> {
+pub fn free_address() -> Result<String> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }

@@ -146,6 +146,16 @@ pub struct StatusReport {
     pub currency: String,
     /// Whether the clock is in doubt.
     pub clock_suspect: bool,
+    /// The room on the disk: enough, low, or full (nothing is approved
+    /// offline).
+    #[serde(default)]
+    pub storage: String,
+    /// What the file system has free, in bytes.
+    #[serde(default)]
+    pub storage_free_bytes: u64,
+    /// What is kept aside for what was accepted, in bytes.
+    #[serde(default)]
+    pub storage_reserve_bytes: u64,
     /// Enrolled devices.
     pub devices_enrolled: usize,
     /// Devices connected now.

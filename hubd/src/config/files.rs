@@ -35,6 +35,10 @@ pub struct Layout {
     pub index: PathBuf,
     /// `vault/`: sealed cards.
     pub vault: PathBuf,
+    /// `reserve/`: room kept aside.
+    pub reserve: PathBuf,
+    /// `format`: the store's format.
+    pub format: PathBuf,
     /// `policy.toml`: the sample policy as written.
     pub policy_text: PathBuf,
 }
@@ -55,6 +59,8 @@ impl Layout {
             ledger: dir.join("ledger"),
             index: dir.join("index"),
             vault: dir.join("vault"),
+            reserve: dir.join("reserve"),
+            format: dir.join("format"),
             policy_text: dir.join("policy.toml"),
         }
     }

@@ -187,6 +187,10 @@ pub struct PolicySource {
 pub struct Ledger {
     /// The size of one journal file, 1 MiB to 1 GiB.
     pub segment_bytes: u64,
+    /// What is kept aside on the disk for what was accepted, 16 MiB to 4 GiB.
+    pub reserve_bytes: u64,
+    /// Below so many free bytes a person is warned, 64 MiB to 1 TiB.
+    pub low_space_bytes: u64,
 }
 
 /// `[admin]`

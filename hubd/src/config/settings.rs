@@ -98,9 +98,13 @@ fn read_hub(section: Section<'_, '_>) -> Option<Hub> {
 
 fn read_ledger(section: Section<'_, '_>) -> Ledger {
     let mib = section.optional("segment_mib", "MiB from 1 to 1024", integer(1..=1024));
+    let reserve = section.optional("reserve_mib", "MiB from 16 to 4096", integer(16..=4096));
+    let low = section.optional("low_space_mib", "MiB from 64 to 1048576", integer(64..=1_048_576));
     section.finish();
     Ledger {
         segment_bytes: mib.map_or(64, |at| at.value) * 1024 * 1024,
+        reserve_bytes: reserve.map_or(64, |at| at.value) * 1024 * 1024,
+        low_space_bytes: low.map_or(1024, |at| at.value) * 1024 * 1024,
     }
 }
 

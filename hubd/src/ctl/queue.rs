@@ -199,6 +199,19 @@ fn next(item: &QueueItem) -> String {
     }
 }
 
+fn disk(report: &StatusReport) -> String {
+    let free = format!(
+        "{} MiB free, {} MiB in reserve",
+        report.storage_free_bytes >> 20,
+        report.storage_reserve_bytes >> 20
+    );
+    match report.storage.as_str() {
+        "full" => format!("full, nothing is approved offline: make room ({free})"),
+        "low" => format!("getting full: make room ({free})"),
+        _ => free,
+    }
+}
+
 fn standing(report: &StatusReport, language: Language) -> String {
     let policy = report.policy.as_ref().map_or_else(
         || "none: nothing is approved offline".to_owned(),
@@ -243,6 +256,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
             ),
         ),
         ("Ledger", format!("{} entries", report.ledger_entries)),
+        ("Disk", disk(report)),
         ("Clock", clock.to_owned()),
         (
             "Devices",

@@ -29,6 +29,9 @@ const ERASURES: usize = 256;
 /// The longest that a card waits to be erased, in milliseconds.
 const ERASE_DELAY_MS: u64 = 1000;
 
+/// How often to look whether there is room again.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+
 /// An entry to make durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
@@ -162,6 +165,25 @@ impl<F: FnOnce(LedgerError)> Drop for OnFailure<F> {
     }
 }
 
+/// Tries until there is room. Whoever waits for the entries goes on waiting:
+/// they were decided and must not be lost, nothing of them was written, and
+/// nobody is answered before they are. An end of the process would only find
+/// the same disk again.
+fn wait_for_room<T>(mut act: impl FnMut() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+    let mut told = false;
+    loop {
+        match act() {
+            Err(error) if error.is_no_room() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "the disk and the reserve are full: nothing is answered until there is room");
+                }
+                std::thread::sleep(ROOM_RETRY);
+            }
+            result => return result,
+        }
+    }
+}
+
 struct Committer<D> {
     journal: Journal,
     vault: Vault,
@@ -262,11 +284,11 @@ impl<D: FnMut(Durable)> Committer<D> {
             cards.extend(commit.sealed_card);
         }
         if !cards.is_empty() {
-            self.vault.put(&cards)?;
+            wait_for_room(|| self.vault.put(&cards))?;
         }
         let receipts = ReceiptGroup::new(receipts);
         let root = receipts.as_ref().map(ReceiptGroup::root);
-        let (head, signed) = self.journal.append_with_receipts(&payloads, root)?;
+        let (head, signed) = wait_for_room(|| self.journal.append_with_receipts(&payloads, root))?;
         // Rule 1: receipts can be taken from a group only here, behind the
         // flush.
         (self.on_durable)(Durable {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 use super::error::LedgerError;
+use super::space::Space;
 
 /// What has been written since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +91,8 @@ impl Disk {
     /// Makes a file of `len` bytes that begins with `head` and is otherwise
     /// zero, durable under its final name before it is returned. At no moment
     /// is there a file of that name without its head.
+    ///
+    /// [`LedgerError::NoRoom`] leaves nothing behind.
     pub(crate) fn create(&self, path: &Path, head: &[u8], len: u64) -> Result<File, LedgerError> {
         let dir = parent(path);
         let temporary = temporary_name(path);
@@ -105,14 +108,43 @@ impl Disk {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)
-            .map_err(LedgerError::io("create", &temporary))?;
-        self.reserve(&file, &temporary, len)?;
+            .map_err(LedgerError::io_or_no_room("create", &temporary))?;
+        if let Err(error) = self.reserve(&file, &temporary, len) {
+            // What was allocated before the room ended is given back.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         self.write(&file, &temporary, head, 0)?;
         self.0.flushes.fetch_add(1, Ordering::Relaxed);
         file.sync_all().map_err(LedgerError::io("flush", &temporary))?;
-        fs::rename(&temporary, path).map_err(LedgerError::io("name", path))?;
+        if let Err(error) = fs::rename(&temporary, path) {
+            let _ = fs::remove_file(&temporary);
+            return Err(LedgerError::io_or_no_room("name", path)(error));
+        }
         sync_dir(&dir)?;
         Ok(file)
+    }
+
+    /// [`create`](Self::create), and out of the reserve when the file system
+    /// has no room. The file may then be shorter than `len`, but not than
+    /// `least`. Returns how long it is.
+    pub(crate) fn create_with(
+        &self,
+        space: Option<&Space>,
+        path: &Path,
+        head: &[u8],
+        len: u64,
+        least: u64,
+    ) -> Result<(File, u64), LedgerError> {
+        match (self.create(path, head, len), space) {
+            (Err(LedgerError::NoRoom { .. }), Some(space)) => {
+                let file = space.give(path, head, least)?;
+                let file = file.ok_or_else(|| LedgerError::NoRoom { path: path.into() })?;
+                let len = file.metadata().map_err(LedgerError::io("examine", path))?.len();
+                Ok((file, len))
+            }
+            (made, _) => Ok((made?, len)),
+        }
     }
 
     /// Makes a file at least `len` bytes long, with disk space behind them;
@@ -124,7 +156,7 @@ impl Disk {
             Err(rustix::io::Errno::OPNOTSUPP) => file
                 .set_len(len)
                 .map_err(LedgerError::io("set the length of", path)),
-            other => other.map_err(|e| LedgerError::io("reserve disk space for", path)(e.into())),
+            other => other.map_err(|e| LedgerError::io_or_no_room("reserve disk space for", path)(e.into())),
         }
     }
 
@@ -184,7 +216,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), LedgerError> {
 
 /// Makes a folder, its parents, and its name in its parent durable.
 pub(crate) fn make_dir(dir: &Path) -> Result<(), LedgerError> {
-    fs::create_dir_all(dir).map_err(LedgerError::io("create the folder", dir))?;
+    fs::create_dir_all(dir).map_err(LedgerError::io_or_no_room("create the folder", dir))?;
     sync_dir(dir)?;
     if let Some(up) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
         sync_dir(up)?;

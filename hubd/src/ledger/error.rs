@@ -113,6 +113,13 @@ pub enum LedgerError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file system has no room for a new file, and the reserve none
+    /// either. Nothing was written, and trying again is safe.
+    #[error("there is no room on the disk for {}: remove what is not hubd's", path.display())]
+    NoRoom {
+        /// The file that was to be made.
+        path: PathBuf,
+    },
     /// Something does not verify. Nothing was changed.
     #[error(
         "the ledger is damaged: {0}. Nothing was changed. Copy the folder, then use `hubctl ledger verify` and `hubctl ledger salvage` on the copy"
@@ -127,6 +134,29 @@ pub enum LedgerError {
         found: u16,
         /// The newest this program reads.
         known: u16,
+    },
+    /// The store as a whole is newer than this program.
+    #[error(
+        "{} says that this store is in format {found}, written by hubd {written_by}; this is hubd {} and knows formats up to {}. \
+         Start hubd {written_by} or a newer one. Nothing was changed",
+        path.display(), env!("CARGO_PKG_VERSION"), super::store_format::STORE_FORMAT
+    )]
+    NewerStore {
+        /// The stamp.
+        path: PathBuf,
+        /// Its format.
+        found: u16,
+        /// The version that wrote it.
+        written_by: String,
+    },
+    /// The store's stamp cannot be read.
+    #[error(
+        "{} does not say the store's format: restore it from a copy, or write \"format = {}\" into it if this hubd wrote the store last",
+        path.display(), super::store_format::STORE_FORMAT
+    )]
+    Stamp {
+        /// The stamp.
+        path: PathBuf,
     },
     /// The folder belongs to another hub.
     #[error("{} belongs to hub {found}: this hub's keys and this ledger do not go together", path.display())]
@@ -143,7 +173,7 @@ pub enum LedgerError {
         path: PathBuf,
     },
     /// Another process has the folder.
-    #[error("{} is in use by another process: a ledger has one writer, stop the other hubd first", path.display())]
+    #[error("{} is in use by another process, most likely another hubd: a store has one writer. Stop that one (`systemctl stop hubd`) before this is started", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
@@ -200,6 +230,21 @@ impl LedgerError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
+    }
+
+    /// For what comes before the first write to a new file: missing room is
+    /// then no failure of the disk.
+    pub(crate) fn io_or_no_room(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom { path },
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// Whether there was no room for a new file. Nothing was written then.
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::NoRoom { .. })
     }
 
     /// Turns what is wrong with a file into the error for whoever opens it.

@@ -19,6 +19,7 @@ use super::segment::{
     push_entry, push_statement,
 };
 use super::segments::{Segment, Shared};
+use super::space::Space;
 
 pub(crate) const EXTENSION: &str = "seg";
 /// Offsets are 32 bits wide; nothing needs segments that large.
@@ -71,6 +72,7 @@ pub struct Journal {
     active: Option<Active>,
     next_number: u32,
     disk: Disk,
+    space: Option<Space>,
     poisoned: bool,
     _lock: DataLock,
 }
@@ -128,6 +130,7 @@ impl Journal {
             active: None,
             next_number: 1,
             disk: Disk::default(),
+            space: None,
             poisoned: false,
             _lock: lock,
         };
@@ -239,6 +242,12 @@ impl Journal {
         Ok(torn_bytes)
     }
 
+    /// From now on, segments for which the disk has no room are made out of
+    /// the reserve.
+    pub fn keep_room(&mut self, space: &Space) {
+        self.space = Some(space.clone());
+    }
+
     /// The last durable entry.
     pub fn head(&self) -> Head {
         self.shared.head()
@@ -270,7 +279,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`LedgerError::DoesNotFollow`] and [`LedgerError::TooLarge`] write
-    /// nothing. After any other error the journal takes no more entries: what
+    /// nothing, nor does [`LedgerError::NoRoom`], after which the same entries
+    /// can be tried again. After any other error the journal takes no more entries: what
     /// is on disk is not known, and only a new start reads it again.
     pub fn append<P: AsRef<[u8]>>(&mut self, payloads: &[P]) -> Result<Head, LedgerError> {
         self.append_with_receipts(payloads, None).map(|(head, _)| head)
@@ -304,9 +314,10 @@ impl Journal {
         let signed = commit.sign(&self.key);
         push_statement(&mut group, &signed);
         self.poisoned = true;
-        self.commit(group, payloads.len(), head)?;
-        self.poisoned = false;
-        Ok((head, Some(signed)))
+        let committed = self.commit(group, payloads.len(), head);
+        // Without room for a next segment nothing of the group was written.
+        self.poisoned = committed.as_ref().is_err_and(|error| !error.is_no_room());
+        committed.map(|()| (head, Some(signed)))
     }
 
     /// The records of the group without statement and mark.
@@ -433,9 +444,15 @@ impl Journal {
             previous: before.digest,
         };
         let path = disk::numbered(&self.dir, header.number, EXTENSION);
-        let len = self.segment_bytes.max(HEADER_LEN as u64 + needed);
+        let least = HEADER_LEN as u64 + needed;
         let bytes = header.encode();
-        let file = self.disk.create(&path, &bytes, len)?;
+        let (file, len) = self.disk.create_with(
+            self.space.as_ref(),
+            &path,
+            &bytes,
+            self.segment_bytes.max(least),
+            least,
+        )?;
         let segment = Arc::new(Segment::new(path, header.format, header.first));
         segment.set_offsets(Vec::new(), 0, HEADER_LEN as u64);
         self.shared.add_segment(Arc::clone(&segment), before);

@@ -60,6 +60,8 @@ mod salvage;
 mod scan;
 mod segment;
 mod segments;
+mod space;
+mod store_format;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -81,6 +83,8 @@ pub use journal::{Journal, JournalOptions, OpenReport};
 pub use reader::{Entries, JournalReader, StoredEntry};
 pub use salvage::{Gap, SalvageReport, salvage};
 pub use segment::{FORMAT, Footer, MAX_ENTRY_BYTES};
+pub use space::{Space, SpaceSettings};
+pub use store_format::{STORE_FORMAT, read_store_format, sync_folder, write_store_format};
 pub use vault::{Vault, VaultReport};
 pub use vault_reader::VaultReader;
 pub use verify::{Progress, ReceiptCheck, VerifyReport, contains, verify, verify_each};

@@ -7,6 +7,7 @@
 //! survive underneath where only the device's maker reaches them; what
 //! survives there is the ciphertext of a blob that the hub cannot open either.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -16,10 +17,16 @@ use hub_protocol::{PaymentId, SealedCard};
 use super::disk::{self, DataLock, Disk, DiskCounter, DiskCounts, Numbered};
 use super::error::{Broken, Fault, LedgerError};
 use super::journal::file_name;
+use super::space::Space;
 use super::vault_file::{self, HEAD_LEN, HEADER_LEN, NONCE_LEN};
 use super::vault_reader::{MAX_BODY, Place, Shared, State, VaultFile, VaultReader};
 
 const EXTENSION: &str = "vlt";
+
+/// A full file is emptied when less than this part of it is alive: what the
+/// vault takes on disk stays within so many times its cards, and two files.
+const SPARSE: usize = 8;
+
 /// What was found on opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VaultReport {
@@ -42,6 +49,7 @@ pub struct Vault {
     next: Option<(u32, usize)>,
     last_number: u32,
     disk: Disk,
+    space: Option<Space>,
     poisoned: bool,
     _lock: DataLock,
 }
@@ -75,6 +83,7 @@ impl Vault {
             next: None,
             last_number: 0,
             disk: Disk::default(),
+            space: None,
             poisoned: false,
             _lock: lock,
         };
@@ -87,8 +96,17 @@ impl Vault {
             vault.check_header(path, &bytes)?;
             let (bodies, end) = vault_file::walk(&bytes, *number);
             let live = bodies.len();
+            let live_bytes = bodies.iter().map(|body| body.body.len() as u64).sum();
             let path = path.clone();
-            state.files.insert(*number, VaultFile { path, file, live });
+            state.files.insert(
+                *number,
+                VaultFile {
+                    path,
+                    file,
+                    live,
+                    live_bytes,
+                },
+            );
             for body in bodies {
                 damaged += usize::from(body.damaged);
                 let place = Place {
@@ -143,6 +161,12 @@ impl Vault {
         self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on, files for which the disk has no room are made out of the
+    /// reserve.
+    pub fn keep_room(&mut self, space: &Space) {
+        self.space = Some(space.clone());
+    }
+
     /// Reads from any thread.
     pub fn reader(&self) -> VaultReader {
         VaultReader(Arc::clone(&self.shared))
@@ -168,8 +192,9 @@ impl Vault {
     /// card keeps the newest, and the older is erased.
     ///
     /// # Errors
-    /// [`LedgerError::TooLarge`] writes nothing. After any other error the
-    /// vault takes nothing more.
+    /// [`LedgerError::TooLarge`] writes nothing. After
+    /// [`LedgerError::NoRoom`] the same cards can be put again. After any
+    /// other error the vault takes nothing more.
     pub fn put(&mut self, cards: &[(PaymentId, SealedCard)]) -> Result<(), LedgerError> {
         self.guarded(|vault| {
             let mut bodies = Vec::with_capacity(cards.len());
@@ -183,12 +208,17 @@ impl Vault {
             }
             let mut outdated = Vec::new();
             let mut rest = bodies.as_slice();
-            while !rest.is_empty() {
-                let written = vault.put_into_one_file(rest, &mut outdated)?;
-                rest = &rest[written..];
+            let mut put = Ok(());
+            while !rest.is_empty() && put.is_ok() {
+                put = vault
+                    .put_into_one_file(rest, &mut outdated)
+                    .map(|written| rest = &rest[written..]);
             }
-            vault.overwrite(&outdated)?;
-            vault.remove_spent_files()
+            if put.is_ok() || put.as_ref().is_err_and(LedgerError::is_no_room) {
+                vault.overwrite(&outdated)?;
+                vault.remove_spent_files()?;
+            }
+            put
         })
     }
 
@@ -204,7 +234,7 @@ impl Vault {
             .map_or(0, Vec::len);
         let (number, start) = match self.next {
             Some((number, at)) if at + HEAD_LEN + first <= self.len_of(number)? => (number, at),
-            _ => (self.new_file()?, HEADER_LEN),
+            _ => (self.new_file(HEADER_LEN + HEAD_LEN + first)?, HEADER_LEN),
         };
         let len = self.len_of(number)?;
         let mut bytes = Vec::new();
@@ -240,6 +270,7 @@ impl Vault {
         let mut state = self.state();
         if let Some(file) = state.files.get_mut(&number) {
             file.live += written;
+            file.live_bytes += places.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>();
         }
         for (id, place) in places {
             outdated.extend(state.places.insert(id, place));
@@ -261,14 +292,21 @@ impl Vault {
         Ok(usize::try_from(metadata.len()).unwrap_or(usize::MAX))
     }
 
-    fn new_file(&mut self) -> Result<u32, LedgerError> {
+    fn new_file(&mut self, least: usize) -> Result<u32, LedgerError> {
         let number = self.last_number + 1;
         let path = disk::numbered(&self.dir, number, EXTENSION);
         let head = vault_file::header(self.key_check);
-        let file = self.disk.create(&path, &head, self.file_bytes as u64)?;
-        self.state()
-            .files
-            .insert(number, VaultFile { path, file, live: 0 });
+        let len = self.file_bytes as u64;
+        let (file, _) = self
+            .disk
+            .create_with(self.space.as_ref(), &path, &head, len, least as u64)?;
+        let made = VaultFile {
+            path,
+            file,
+            live: 0,
+            live_bytes: 0,
+        };
+        self.state().files.insert(number, made);
         self.last_number = number;
         Ok(number)
     }
@@ -287,8 +325,52 @@ impl Vault {
             };
             vault.overwrite(&places)?;
             vault.remove_spent_files()?;
-            Ok(places.len())
+            match vault.empty_a_sparse_file() {
+                // It waits until there is room.
+                Err(error) if !error.is_no_room() => Err(error),
+                _ => Ok(places.len()),
+            }
         })
+    }
+
+    /// Moves the last cards of a full file that is mostly erased into the
+    /// present one, so that a card that waits for weeks does not keep a whole
+    /// file on disk. The copy is durable before the old place is overwritten.
+    fn empty_a_sparse_file(&mut self) -> Result<(), LedgerError> {
+        let present = self.next.map(|(number, _)| number);
+        let sparse = (self.file_bytes / SPARSE) as u64;
+        let bodies = {
+            let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            let found = state
+                .files
+                .iter()
+                .find(|(number, file)| file.live_bytes < sparse && Some(**number) != present);
+            let Some((number, file)) = found else {
+                return Ok(());
+            };
+            let mut bodies = Vec::with_capacity(file.live);
+            for (id, place) in state.places.iter().filter(|(_, place)| place.number == *number) {
+                let mut body = vec![0; place.len as usize];
+                file.file
+                    .read_exact_at(&mut body, u64::from(place.offset))
+                    .map_err(LedgerError::io("read", &file.path))?;
+                bodies.push((*id, Some(body)));
+            }
+            bodies
+        };
+        let mut outdated = Vec::new();
+        let mut rest = bodies.as_slice();
+        let mut moved = Ok(());
+        while !rest.is_empty() && moved.is_ok() {
+            moved = self
+                .put_into_one_file(rest, &mut outdated)
+                .map(|written| rest = &rest[written..]);
+        }
+        if moved.is_ok() || moved.as_ref().is_err_and(LedgerError::is_no_room) {
+            self.overwrite(&outdated)?;
+            self.remove_spent_files()?;
+        }
+        moved
     }
 
     /// Overwrites bodies with zeros, with one flush for each file. Whoever
@@ -305,6 +387,7 @@ impl Vault {
                 let to = from + u64::from(place.len);
                 self.disk.zero(&file.file, &file.path, from, to)?;
                 file.live = file.live.saturating_sub(1);
+                file.live_bytes = file.live_bytes.saturating_sub(u64::from(place.len));
                 touched.push(place.number);
             }
         }
@@ -350,7 +433,7 @@ impl Vault {
             return Err(LedgerError::Poisoned);
         }
         let result = act(self);
-        self.poisoned = matches!(&result, Err(error) if !matches!(error, LedgerError::TooLarge { .. }));
+        self.poisoned = matches!(&result, Err(error) if !matches!(error, LedgerError::TooLarge { .. } | LedgerError::NoRoom { .. }));
         result
     }
 }

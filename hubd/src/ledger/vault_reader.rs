@@ -30,6 +30,8 @@ pub(crate) struct VaultFile {
     pub(crate) file: File,
     /// Bodies that are not erased.
     pub(crate) live: usize,
+    /// How long those are together.
+    pub(crate) live_bytes: u64,
 }
 
 #[derive(Debug, Default)]

@@ -13,6 +13,7 @@ use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
 use crate::config::{Config, verify_policy};
 use crate::devices::Devices;
+use crate::ledger::Space;
 use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 
@@ -22,6 +23,7 @@ pub(super) struct HubBackend {
     pub(super) devices: Devices,
     pub(super) port: HubPort,
     pub(super) counts: LedgerCounts,
+    pub(super) space: Space,
 }
 
 impl HubBackend {
@@ -84,6 +86,9 @@ impl Backend for HubBackend {
             consecutive: overview.consecutive,
             currency: hub.currency.to_string(),
             clock_suspect: overview.clock_suspect,
+            storage: overview.storage.to_string(),
+            storage_free_bytes: self.space.free_bytes(),
+            storage_reserve_bytes: self.space.reserve_bytes(),
             devices_enrolled: overview.devices,
             devices_connected: self.devices.connected().len(),
         })

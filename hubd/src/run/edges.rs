@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 
 use hub_core::Forward;
 use hub_core::state::Head;
-use hub_protocol::entry::{WanReason, WanState};
+use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{DeviceId, PaymentId, PaymentStatus, Registration, SealedCard};
 use tokio::sync::mpsc;
 
 use crate::devices::{Devices, HubFacts};
 use crate::hub::{Edges, IndexBatch};
 use crate::ledger::{
-    Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NotTaken, Stamp,
+    Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NotTaken, Space,
+    Stamp,
 };
 
 /// All edges, joined.
@@ -24,6 +25,7 @@ pub(super) struct RealEdges {
     pub(super) devices: Devices,
     pub(super) facts: HubFacts,
     pub(super) index_gone: bool,
+    pub(super) space: Space,
 }
 
 impl Edges for RealEdges {
@@ -79,7 +81,13 @@ impl Edges for RealEdges {
         self.devices.set_facts(self.facts);
     }
 
+    /// A store that fails to write for want of room would not be read from
+    /// any more either, so with a full disk changes wait in memory. What is
+    /// not approved offline bounds them.
     fn index(&mut self, (changes, head): IndexBatch) -> Option<IndexBatch> {
+        if self.space.level() == StorageLevel::Full {
+            return Some((changes, head));
+        }
         match self.index.try_submit(changes, stamp(head)) {
             Ok(()) => None,
             Err(NotTaken::Full(changes, _)) => Some((changes, head)),
@@ -95,6 +103,12 @@ impl Edges for RealEdges {
     fn finish(self, last: VecDeque<IndexBatch>) -> bool {
         // Cards that were still to be destroyed are, before the end is told.
         let ledger = self.committer.flush_and_stop();
+        // With a full disk the next start folds them in again.
+        let last = if self.space.level() == StorageLevel::Full {
+            VecDeque::new()
+        } else {
+            last
+        };
         for (changes, head) in last {
             if self.index.submit(changes, stamp(head)).is_err() {
                 break;

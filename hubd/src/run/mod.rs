@@ -3,7 +3,9 @@
 mod backend;
 mod edges;
 mod forward;
+mod migration;
 mod opening;
+mod storage;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,17 +13,19 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hub_core::{Core, Effect, OperatorCommand, Settings};
+use hub_core::{Core, Effect, Input, OperatorCommand, Settings};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, AdminServer};
 use crate::clock;
-use crate::config::{Config, HubKeys, Peer};
+use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
 use crate::hub::{Hub, Marks};
-use crate::ledger::{CheckpointSettings, CommitterHandle, DiskCounter, IndexWriterHandle};
+use crate::ledger::{
+    CheckpointSettings, CommitterHandle, DataLock, DiskCounter, IndexWriterHandle, LedgerError, Space,
+};
 use crate::port::{Ask, HubPort, Message, Tell};
 use crate::upstream::{self, Gateway, Upstream, iso8583};
 use backend::HubBackend;
@@ -31,6 +35,10 @@ pub use opening::OpenError;
 /// Ended because the ledger or a part of the hub failed: systemd starts it
 /// again, and the state is folded from the ledger (sysexits `EX_IOERR`).
 const EXIT_FAILED: u8 = 74;
+
+/// Another hubd has this folder and works: a second one has nothing to do
+/// (sysexits `EX_TEMPFAIL`).
+const EXIT_TAKEN: u8 = 75;
 
 /// How long the hub may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -43,11 +51,30 @@ pub fn run(config: Config) -> ExitCode {
     };
     let code = match start(&runtime, Arc::new(config)) {
         Ok(running) => running.until_stopped(&runtime),
-        Err(error) => failed(&format!("{error:#}")),
+        Err(error) => {
+            failed(&format!("{error:#}"));
+            ExitCode::from(exit_code(&error))
+        }
     };
     // Whatever still runs is not waited for: what counts is on disk.
     runtime.shutdown_background();
     code
+}
+
+/// What starting again cannot mend gets a code of its own: systemd is told
+/// not to try.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let opening = error.downcast_ref::<OpenError>();
+    match opening {
+        Some(OpenError::Ledger(LedgerError::Locked { .. })) => EXIT_TAKEN,
+        Some(OpenError::Ledger(
+            LedgerError::NewerStore { .. }
+            | LedgerError::NewerFormat { .. }
+            | LedgerError::OtherHub { .. }
+            | LedgerError::OtherVaultKey { .. },
+        )) => EX_CONFIG,
+        _ => EXIT_FAILED,
+    }
 }
 
 fn failed(text: &str) -> ExitCode {
@@ -69,6 +96,7 @@ struct Running {
     stop_admin: watch::Sender<bool>,
     /// Says why the hub cannot go on.
     failure: mpsc::Receiver<String>,
+    _lock: DataLock,
 }
 
 fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
@@ -130,13 +158,17 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         },
     )?;
 
-    let (core, effects) = Core::start(
+    let (mut core, mut effects) = Core::start(
         core_settings(&config)?,
         opened.state,
         opened.torn_bytes,
         env!("CARGO_PKG_VERSION"),
         clock::now(),
     );
+    // Before the first device is heard.
+    let space = opened.space;
+    let (level, free_bytes) = (space.level(), space.free_bytes());
+    effects.extend(core.handle(Input::Storage { level, free_bytes }, clock::now()));
     let devices = Devices::start(
         devices_settings(&config),
         device_keys(&config.keys)?,
@@ -154,6 +186,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         devices: devices.clone(),
         facts,
         index_gone: false,
+        space: space.clone(),
     };
     let hub = spawn_hub(runtime, (core, effects), edges, messages, marks, fail)?;
 
@@ -171,7 +204,8 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         config.gateway.probe_interval,
     ));
     runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
-    let stop_admin = serve_operators(runtime, &config, &devices, &port, counts)?;
+    runtime.spawn(storage::watch(space.clone(), port.clone()));
+    let stop_admin = serve_operators(runtime, &config, &devices, &port, (counts, space))?;
     tracing::info!(
         hub = %config.keys.hub_id.short(), store = %config.hub.store, devices = %devices.local_addr(), "ready"
     );
@@ -181,6 +215,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         hub,
         stop_admin,
         failure,
+        _lock: opened.lock,
     })
 }
 
@@ -236,7 +271,7 @@ fn serve_operators(
     config: &Arc<Config>,
     devices: &Devices,
     port: &HubPort,
-    counts: LedgerCounts,
+    (counts, space): (LedgerCounts, Space),
 ) -> anyhow::Result<watch::Sender<bool>> {
     let server = AdminServer::bind(&admin::Settings {
         socket: config.admin.socket.clone(),
@@ -246,6 +281,7 @@ fn serve_operators(
         devices: devices.clone(),
         port: port.clone(),
         counts,
+        space,
     });
     let (stop, mut stopped) = watch::channel(false);
     runtime.spawn(server.serve(backend, async move {

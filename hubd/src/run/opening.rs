@@ -7,15 +7,17 @@
 use std::path::Path;
 
 use hub_core::state::{FoldError, Head, State};
-use hub_protocol::entry::Event;
+use hub_protocol::entry::{Event, StorageLevel};
 use hub_protocol::{HubId, PaymentId};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
 use crate::ledger::{
-    self, Damage, INDEX_FORMAT, Index, IndexReader, Journal, JournalOptions, JournalReader, LedgerError,
-    Stamp, StoredEntry, Vault,
+    self, Damage, DataLock, INDEX_FORMAT, Index, IndexReader, Journal, JournalOptions, JournalReader,
+    LedgerError, STORE_FORMAT, Space, Stamp, StoredEntry, Vault, read_store_format, write_store_format,
 };
+use crate::run::migration::{self, AtStep};
+use crate::run::storage;
 
 /// Entries folded between two writes to the index while it is rebuilt.
 const REBUILD_BATCH: u64 = 10_000;
@@ -25,6 +27,8 @@ const VAULT_FILE: usize = 16 << 20;
 
 /// A ledger that is open.
 pub(super) struct Opened {
+    pub(super) lock: DataLock,
+    pub(super) space: Space,
     pub(super) journal: Journal,
     pub(super) vault: Vault,
     pub(super) index: Index,
@@ -41,6 +45,9 @@ pub enum OpenError {
     /// The index could not even be made anew.
     #[error("the index cannot be built: {0}; check the disk and the folder's owner")]
     Index(Damage),
+    /// The store could not be brought to this program's format.
+    #[error("the store of an older format cannot be migrated: {0}. The old one is as it was")]
+    Migration(String),
     /// The journal verifies and does not fit together: written by another
     /// program.
     #[error("ledger: {0}; keep the files as they are and run `hubctl ledger verify`")]
@@ -49,20 +56,40 @@ pub enum OpenError {
 
 /// Opens everything in the hub's folder.
 pub(super) fn open(config: &Config) -> Result<Opened, OpenError> {
+    open_at(config, &mut |_| Ok(()))
+}
+
+/// [`open`], and `at` hears of each step of a migration.
+pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenError> {
     let layout = &config.layout;
+    // Before anything is touched: the reserve and the stamp have one owner
+    // too.
+    let lock = DataLock::acquire(&layout.dir)?;
+    let format = read_store_format(&layout.format)?;
     // A journal that vanished must not become an empty one; a first start that
     // was cut off between two folders must not stand in the next one's way.
     let never_used = !layout.index.exists() && !layout.vault.exists();
+    let outdated = format != Some(STORE_FORMAT) && layout.ledger.exists() && !never_used;
+    let verified = match outdated {
+        true => Some(migration::verify_old(config, format.unwrap_or(1), at)?),
+        false => None,
+    };
+    let space = storage::open(config)?;
+    let full = space.level() == StorageLevel::Full;
+    if full && outdated {
+        return Err(OpenError::Migration("the disk has no room for it".to_owned()));
+    }
     let options = JournalOptions {
         segment_bytes: config.ledger.segment_bytes,
         create: never_used,
     };
-    let (journal, report) = Journal::open(
+    let (mut journal, report) = Journal::open(
         &layout.ledger,
         config.keys.hub_id,
         config.keys.signing.clone(),
         options,
     )?;
+    journal.keep_room(&space);
     if report.torn_bytes > 0 {
         tracing::warn!(
             bytes = report.torn_bytes,
@@ -70,9 +97,22 @@ pub(super) fn open(config: &Config) -> Result<Opened, OpenError> {
         );
     }
     let reader = journal.reader();
-    let (index, state) = open_state(&layout.index, config.keys.hub_id, &reader)?;
-    let vault = open_vault(config, &state)?;
+    match verified {
+        Some(head) => migration::migrate(layout, &reader, head, at)?,
+        None if format.is_none() => write_store_format(&layout.format)?,
+        None => migration::tidy_up(layout),
+    }
+    if full {
+        // What the index writes when it is opened; it is asked for no more
+        // until there is room.
+        space.give_back()?;
+    }
+    let (index, state) = open_state(&layout.index, config.keys.hub_id, &reader, full)?;
+    let mut vault = open_vault(config, &state)?;
+    vault.keep_room(&space);
     Ok(Opened {
+        lock,
+        space,
         journal,
         vault,
         index,
@@ -83,8 +123,16 @@ pub(super) fn open(config: &Config) -> Result<Opened, OpenError> {
 
 /// The index, and the state up to the journal's end: from the index if that
 /// can be had, from the journal alone if not.
-fn open_state(dir: &Path, hub: HubId, journal: &JournalReader) -> Result<(Index, State), OpenError> {
-    let trouble = match from_index(dir, journal) {
+///
+/// With a `full` disk the index is read and not written: what it lacks stays
+/// in memory until there is room.
+fn open_state(
+    dir: &Path,
+    hub: HubId,
+    journal: &JournalReader,
+    full: bool,
+) -> Result<(Index, State), OpenError> {
+    let trouble = match from_index(dir, journal, full) {
         Ok(found) => return Ok(found),
         Err(trouble) => trouble,
     };
@@ -98,11 +146,29 @@ fn open_state(dir: &Path, hub: HubId, journal: &JournalReader) -> Result<(Index,
     Ok((index, state))
 }
 
-fn from_index(dir: &Path, journal: &JournalReader) -> Result<(Index, State), String> {
+fn from_index(dir: &Path, journal: &JournalReader, full: bool) -> Result<(Index, State), String> {
     let mut index = Index::open(dir).map_err(|damage| damage.to_string())?;
     let mut state = restore(&index, journal)?;
-    fold_tail(journal, &mut index, &mut state).map_err(|error| error.to_string())?;
+    if full {
+        fold(journal, &index.reader(), &mut state, &mut |_| Ok(()))
+    } else {
+        fold_tail(journal, &mut index, &mut state)
+    }
+    .map_err(|error| error.to_string())?;
     Ok((index, state))
+}
+
+/// The state by an index that stays as it is.
+pub(super) fn restore_only(dir: &Path, journal: &JournalReader) -> Result<State, String> {
+    from_index(dir, journal, true).map(|(_, state)| state)
+}
+
+/// A new index in `dir`, of the whole journal, and the state by it.
+pub(super) fn build_index(dir: &Path, journal: &JournalReader) -> Result<State, OpenError> {
+    let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    let mut state = State::default();
+    fold_tail(journal, &mut index, &mut state)?;
+    Ok(state)
 }
 
 fn restore(index: &Index, journal: &JournalReader) -> Result<State, String> {
@@ -149,22 +215,32 @@ fn policy_in(journal: &JournalReader, sequence: u64) -> Result<Vec<u8>, String> 
 
 /// Folds what the index does not hold yet, and writes it there.
 fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> Result<(), OpenError> {
-    let from = state.head().sequence;
-    let last = journal.head().sequence;
-    let bar = progress(last - from);
     let lookup = index.reader();
+    fold(journal, &lookup, state, &mut |state| write(index, state))
+}
+
+/// Folds what the state does not hold yet; `keep` hears of it now and then,
+/// and at the end.
+fn fold(
+    journal: &JournalReader,
+    lookup: &IndexReader,
+    state: &mut State,
+    keep: &mut dyn FnMut(&mut State) -> Result<(), OpenError>,
+) -> Result<(), OpenError> {
+    let from = state.head().sequence;
+    let bar = progress(journal.head().sequence - from);
     for stored in journal.entries_from(from + 1)? {
         let stored = stored?;
         if let Some(id) = stored.entry.event.payment_id() {
-            recall(&lookup, state, id)?;
+            recall(lookup, state, id)?;
         }
         state.apply(&stored.entry, stored.digest)?;
         bar.inc(1);
         if state.head().sequence.is_multiple_of(REBUILD_BATCH) {
-            write(index, state)?;
+            keep(state)?;
         }
     }
-    write(index, state)?;
+    keep(state)?;
     bar.finish_and_clear();
     Ok(())
 }
