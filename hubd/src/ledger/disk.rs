@@ -150,6 +150,10 @@ impl Disk {
     /// Makes a file at least `len` bytes long, with disk space behind them;
     /// what is new is zero. Not flushed.
     pub(crate) fn reserve(&self, file: &File, path: &Path, len: u64) -> Result<(), LedgerError> {
+        #[cfg(test)]
+        if self.0.failing.load(Ordering::SeqCst) == 3 {
+            return Err(LedgerError::NoRoom { path: path.into() });
+        }
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
             // A file system without it: the length alone, and a full disk
             // shows only when the bytes are written.
@@ -180,7 +184,8 @@ impl Disk {
         Ok(())
     }
 
-    /// From now on every write (1) or flush (2) fails.
+    /// From now on every write (1) or flush (2) fails, or nothing new can be
+    /// allocated (3); 0 ends it.
     #[cfg(test)]
     pub(crate) fn fail_from_now(&self, what: u8) {
         self.0.failing.store(what, Ordering::SeqCst);

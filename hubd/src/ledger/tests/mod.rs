@@ -12,6 +12,7 @@ mod committer;
 mod format_1;
 mod index;
 mod journal;
+mod space;
 mod torn;
 mod vault;
 mod verify;

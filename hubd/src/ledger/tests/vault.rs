@@ -287,3 +287,27 @@ fn after_a_failure_the_vault_takes_nothing_more() {
         "what was not flushed is not there"
     );
 }
+
+#[test]
+fn one_card_that_waits_for_weeks_does_not_keep_a_file_and_is_moved_not_copied() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..200)).unwrap();
+    let files = contents(dir.path()).len();
+    assert!(files >= 4);
+    // The first card waits; everything after it is settled, file by file.
+    let settled: Vec<_> = (1..190).map(id).collect();
+    for ids in settled.chunks(7) {
+        assert_eq!(vault.erase(ids).unwrap(), ids.len());
+        assert_eq!(vault.reader().get(id(0)).unwrap(), Some(card(0, 300)));
+    }
+    assert!(contents(dir.path()).len() <= 2, "{files} files before");
+    assert_eq!(ciphertexts(dir.path()).len(), 11, "none twice");
+    drop(vault);
+    let (vault, report) = open(dir.path());
+    assert_eq!((report.cards, report.damaged), (11, 0));
+    let reader = vault.reader();
+    for n in std::iter::once(0).chain(190..200) {
+        assert_eq!(reader.get(id(n)).unwrap(), Some(card(n, 300)));
+    }
+}
