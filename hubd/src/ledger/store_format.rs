@@ -16,8 +16,8 @@ use super::error::LedgerError;
 
 /// The format that this program writes, and the newest it opens.
 ///
-/// 1: journal, index and vault, without this file. 2: the file, the reserve,
-/// archives; a journal may hold segments of journal format 1 and 2.
+/// 1: journal, index and vault, without this file. 2: the file and the
+/// reserve; a journal may hold segments of journal format 1 and 2.
 pub const STORE_FORMAT: u16 = 2;
 
 #[derive(Deserialize)]
