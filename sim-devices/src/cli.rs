@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Day(DayArgs),
     /// Measure durable, signed, offline authorisations a second
     Load(LoadArgs),
+    /// The core in virtual time against every known fault, seed after seed
+    Sim(hub_sim::cli::SimArgs),
     /// Run the simulated gateway alone, until Ctrl-C
     Gateway(GatewayArgs),
     /// Use one simulated device by hand

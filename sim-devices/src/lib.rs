@@ -21,7 +21,6 @@ pub mod player;
 pub mod profile;
 pub mod progress;
 pub mod report;
-pub mod rng;
 pub mod sale;
 pub mod scene;
 pub mod shop;
@@ -31,6 +30,8 @@ pub mod till;
 pub mod told;
 pub mod wan;
 pub mod witness;
+
+pub use hub_sim::rng;
 
 #[cfg(test)]
 mod sample;

@@ -50,6 +50,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let (report, scene) = day::run(&args.options()?, &progress).await?;
             finish(&report, scene, args.run.json)
         }
+        Command::Sim(args) => Ok(match hub_sim::cli::main(&args)? {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }),
         Command::Load(args) => {
             let report = load::run(&args.options(), &progress).await?;
             let mut out = std::io::stdout().lock();

@@ -292,7 +292,9 @@ impl Core {
             self.conclude(flight.payment_id, device, record, flight.tickets);
             // The attempt is still under way: its answer, if it comes, is the
             // answer of the queue's first attempt.
-            self.queue.adopt(flight.payment_id, attempt, &self.state);
+            if !self.withdraw(attempt) {
+                self.queue.adopt(flight.payment_id, attempt, &self.state);
+            }
         }
     }
 
@@ -302,6 +304,7 @@ impl Core {
         self.online.interrupted.retain(|waiting| *waiting != id);
         let attempt = self.online.by_payment.get(&id).copied();
         let flight = attempt.and_then(|attempt| self.online.take(attempt));
+        let under_way = attempt.filter(|attempt| !self.withdraw(*attempt));
         let record = DecisionRecord {
             reversal_queued: true,
             ..refuse(Reason::Cancelled)
@@ -312,10 +315,23 @@ impl Core {
             record,
             flight.map_or_else(Vec::new, |flight| flight.tickets),
         );
-        if let Some(attempt) = attempt {
-            // Still under way: the reversal waits for its end.
+        if let Some(attempt) = under_way {
+            // The reversal waits for its end.
             self.queue.adopt(id, attempt, &self.state);
         }
+    }
+
+    /// Takes back an attempt that has not left yet, because its payment is
+    /// not on disk. What has been decided otherwise meanwhile is not sent as
+    /// if a customer waited.
+    fn withdraw(&mut self, attempt: AttemptId) -> bool {
+        let is_it =
+            |effect: &Effect| matches!(effect, Effect::Forward(forward) if forward.attempt == attempt);
+        let Some(effects) = self.held.values_mut().find(|effects| effects.iter().any(is_it)) else {
+            return false;
+        };
+        effects.retain(|effect| !is_it(effect));
+        true
     }
 
     /// Decides offline what the gateway may have taken: if the answer is no,

@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// The gateway does not know the payment: it goes at once, while that is
-    /// true.
+    /// true, unless customers need the room meanwhile.
     pub(crate) fn send_after_look_up(&mut self, id: &PaymentId) {
         let now = self.now.monotonic_ms;
         let since_ms = self.maybe_sent_since_ms(id);
@@ -107,7 +107,8 @@ impl Core {
             let goes = payment.state == PaymentState::Queued && payment.latest <= self.durable;
             payment.queue_sequence.filter(|_| goes)
         });
-        if let Some(sequence) = place.filter(|_| !self.stopping && self.queue.paused_until_ms <= now) {
+        let room = self.queue.in_flight() < self.replay_limit() && self.queue.paused_until_ms <= now;
+        if let Some(sequence) = place.filter(|_| room && !self.stopping) {
             self.send(sequence);
         }
     }

@@ -1,0 +1,486 @@
+//! The rules, held to everything that comes out of the hub.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hub_protocol::entry::{Event, VoidEffect, WanState};
+use hub_protocol::{
+    Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus, Receipt, RefusalCode, cbor,
+};
+
+use crate::disk::{Disk, Record};
+use crate::gateway::{Said, What};
+use crate::ledger::{Ledger, Signed};
+use crate::profile::Profile;
+use crate::shell::{Answer, Forward, Shell};
+use crate::verdict::needs_card;
+use crate::violation::{Checked, Rule, hold};
+
+/// The longest wait that a gateway can ask for.
+const LONGEST_WAIT_MS: u64 = 3_600_000;
+
+/// Who waits for an answer, and for what.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) device: Option<DeviceId>,
+    pub(crate) payment: Option<PaymentId>,
+    /// SHA-256 of the signed request, of one who asks for a payment.
+    pub(crate) request: Option<Digest>,
+    /// Entries there were once the question had been handled.
+    pub(crate) head: Option<usize>,
+}
+
+/// What the gateway was heard to say for good.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    approved: bool,
+    declined: bool,
+    reversed: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    pub(crate) ledger: Ledger,
+    pub(crate) signed: Signed,
+    pub(crate) told: BTreeMap<PaymentId, Receipt>,
+    max_queue: usize,
+    /// Attempts under way.
+    pub(crate) attempts: BTreeMap<u64, (PaymentId, What)>,
+    /// Payments that were ever sent, other than to be reversed.
+    sent: BTreeSet<PaymentId>,
+    heard: BTreeMap<PaymentId, Heard>,
+    /// Customers who wait for the gateway, and whether it was asked.
+    live: BTreeMap<PaymentId, bool>,
+    /// What the handling of this input has sent out of the backlog.
+    replayed: Vec<PaymentId>,
+    /// The gateway wants nothing, or nothing of this payment, before.
+    wait_all_ms: u64,
+    wait_ms: BTreeMap<PaymentId, u64>,
+    /// Over everything that came out: two runs of a seed must agree.
+    pub(crate) hash: u64,
+}
+
+impl Checker {
+    pub(crate) fn new(max_queue: usize) -> Self {
+        Self {
+            max_queue,
+            ..Self::default()
+        }
+    }
+
+    fn mix(&mut self, number: u64) {
+        self.hash = (self.hash ^ number)
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(23);
+    }
+
+    /// A new entry.
+    pub(crate) fn append(&mut self, disk: &mut Disk, payload: &[u8], card: Option<PaymentId>) -> Checked {
+        let digest = Entry::digest(payload);
+        let entry: Entry = match cbor::decode(payload) {
+            Ok(entry) => entry,
+            Err(error) => {
+                return hold(false, Rule::Broken, || {
+                    format!("an entry cannot be read: {error}")
+                });
+            }
+        };
+        let last = disk.records.last();
+        let follows = usize::try_from(entry.sequence) == Ok(disk.records.len() + 1)
+            && entry.previous == last.map_or(Digest::ZERO, |record| record.digest);
+        hold(follows, Rule::NothingLost, || {
+            format!("entry {} does not follow the last one", entry.sequence)
+        })?;
+        self.mix(u64::from_le_bytes(digest.0[..8].try_into().unwrap_or_default()));
+        self.ledger.apply(&entry, &self.signed, self.max_queue)?;
+        self.hold_word(&entry.event)?;
+        match &entry.event {
+            Event::PaymentOpened { payment_id, .. } => {
+                self.live.insert(*payment_id, false);
+            }
+            Event::PaymentDecided { payment_id, .. } => {
+                self.live.remove(payment_id);
+            }
+            Event::PaymentReleased { payment_id, .. } | Event::PaymentVoided { payment_id, .. } => {
+                self.wait_ms.remove(payment_id);
+            }
+            _ => {}
+        }
+        disk.append(
+            Record {
+                entry,
+                digest,
+                bytes: payload.len(),
+            },
+            card,
+        );
+        Ok(())
+    }
+
+    /// What is written in the gateway's name, the gateway has said.
+    fn hold_word(&self, event: &Event) -> Checked {
+        let heard = |id: &PaymentId| self.heard.get(id).copied().unwrap_or_default();
+        let (id, holds, what) = match event {
+            Event::PaymentDecided {
+                payment_id, record, ..
+            } if record.decision == hub_protocol::Decision::ApprovedOnline => {
+                (payment_id, heard(payment_id).approved, "approved online")
+            }
+            Event::PaymentSettled { payment_id, gateway } if gateway.approved => {
+                (payment_id, heard(payment_id).approved, "settled")
+            }
+            Event::PaymentSettled { payment_id, .. } => {
+                (payment_id, heard(payment_id).declined, "declined at replay")
+            }
+            Event::PaymentReversed { payment_id, .. } => (payment_id, heard(payment_id).reversed, "reversed"),
+            Event::PaymentVoided {
+                payment_id,
+                effect: VoidEffect::CancelledBeforeSending,
+                ..
+            } => {
+                return hold(!self.sent.contains(payment_id), Rule::OneCharge, || {
+                    format!("{payment_id} is cancelled without a reversal, and had been sent")
+                });
+            }
+            _ => return Ok(()),
+        };
+        hold(holds, Rule::OneCharge, || {
+            format!("{id} is written down as {what}, which the gateway never said")
+        })
+    }
+
+    /// An answer leaves the hub.
+    pub(crate) fn reply(&mut self, disk: &Disk, waiting: &Waiting, answer: &Answer) -> Checked {
+        match answer {
+            Answer::Receipt(receipt) => self.receipt(disk, waiting, receipt),
+            Answer::Status(status, receipt) => {
+                self.mix(status.sequence);
+                let owner = self.ledger.payments.get(&status.payment_id).map(|p| p.device);
+                hold(owner == waiting.device, Rule::OneCharge, || {
+                    format!("{} is told to a stranger", status.payment_id)
+                })?;
+                self.status(disk, status)?;
+                receipt
+                    .as_ref()
+                    .map_or(Ok(()), |receipt| self.receipt(disk, waiting, receipt))
+            }
+            Answer::Refused(code) => self.refused(waiting, *code),
+            Answer::Registered | Answer::PolicyActive | Answer::Done => {
+                let durable = waiting.head.is_none_or(|head| head <= disk.durable);
+                let at_once = waiting.head.is_none() && disk.durable < disk.records.len();
+                hold(durable && !at_once, Rule::DurableBeforeAnswered, || {
+                    format!("{answer:?} is answered before it is on disk")
+                })
+            }
+            Answer::Other => Ok(()),
+        }
+    }
+
+    fn receipt(&mut self, disk: &Disk, waiting: &Waiting, receipt: &Receipt) -> Checked {
+        self.mix(receipt.sequence);
+        let id = receipt.payment_id;
+        let Some(record) = disk.read(receipt.sequence) else {
+            return hold(false, Rule::DurableBeforeAnswered, || {
+                format!(
+                    "{id} is answered by entry {}, which is not on disk",
+                    receipt.sequence
+                )
+            });
+        };
+        let says = matches!(&record.entry.event, Event::PaymentDecided { payment_id, record, .. }
+            if *payment_id == id && record.decision == receipt.decision && record.reason == receipt.reason);
+        hold(
+            says && record.digest == receipt.entry_digest,
+            Rule::DurableBeforeAnswered,
+            || {
+                format!(
+                    "{id}: entry {} does not say what the receipt says",
+                    receipt.sequence
+                )
+            },
+        )?;
+        let same = waiting
+            .request
+            .is_none_or(|digest| digest == receipt.request_digest)
+            && waiting.device == Some(receipt.device);
+        hold(same, Rule::OneCharge, || {
+            format!("{id} is answered to somebody who sent other bytes under this id")
+        })?;
+        let amount = self.ledger.payments.get(&id).map(|p| p.amount);
+        hold(amount == Some(receipt.amount_minor), Rule::OneCharge, || {
+            format!("{id} is receipted over another amount")
+        })?;
+        let first = self.told.entry(id).or_insert_with(|| receipt.clone());
+        hold(first == receipt, Rule::OneCharge, || {
+            format!(
+                "{id} was told {} before, and now {}",
+                first.decision, receipt.decision
+            )
+        })
+    }
+
+    /// A status that somebody is told.
+    pub(crate) fn status(&mut self, disk: &Disk, status: &PaymentStatus) -> Checked {
+        let id = status.payment_id;
+        let on_disk = usize::try_from(status.sequence).is_ok_and(|sequence| sequence <= disk.durable);
+        hold(on_disk, Rule::DurableBeforeAnswered, || {
+            format!("{id} is said to be {} before that is on disk", status.state)
+        })?;
+        let stands = self
+            .ledger
+            .payments
+            .get(&id)
+            .and_then(|p| p.state_at(status.sequence));
+        hold(stands == Some(status.state), Rule::NothingLost, || {
+            format!("{id} is said to be {}, in the ledger {stands:?}", status.state)
+        })
+    }
+
+    fn refused(&mut self, waiting: &Waiting, code: RefusalCode) -> Checked {
+        self.mix(u64::from(code.number()));
+        let payment = waiting.payment.and_then(|id| self.ledger.payments.get(&id));
+        let own = payment.filter(|p| Some(p.device) == waiting.device);
+        let state = own.map(|p| p.state);
+        let (wrong, rule) = match code {
+            RefusalCode::PaymentIdConflict => (
+                own.is_some_and(|p| Some(p.request_digest) == waiting.request) || payment.is_none(),
+                Rule::OneCharge,
+            ),
+            RefusalCode::PaymentUnknown => (payment.is_some(), Rule::NothingLost),
+            RefusalCode::PaymentOfOtherDevice => (payment.is_none() || own.is_some(), Rule::NothingLost),
+            RefusalCode::NothingToVoid => (
+                !matches!(state, Some(PaymentState::Refused | PaymentState::SettledDeclined)),
+                Rule::NothingLost,
+            ),
+            // A payment without an answer is cancelled, not refused.
+            RefusalCode::VoidBeforeAnswer => (true, Rule::NothingLost),
+            RefusalCode::DeviceNotAllowed => (
+                waiting
+                    .device
+                    .and_then(|device| self.ledger.devices.get(&device))
+                    .is_some_and(|(_, blocked)| !blocked),
+                Rule::NothingLost,
+            ),
+            _ => (false, Rule::NothingLost),
+        };
+        hold(!wrong, rule, || {
+            format!(
+                "{:?} is refused: {code}, in the ledger {state:?}",
+                waiting.payment
+            )
+        })
+    }
+
+    /// A sealed card is about to be destroyed.
+    pub(crate) fn erase(&self, disk: &Disk, id: &PaymentId) -> Checked {
+        let durable = u64::try_from(disk.durable).unwrap_or_default();
+        let state = self.ledger.payments.get(id).and_then(|p| p.state_at(durable));
+        hold(state.is_none_or(|s| !needs_card(s)), Rule::NothingLost, || {
+            format!("the card of {id} is destroyed in state {state:?}")
+        })
+    }
+
+    /// Something goes to the gateway. The device's signed request, as the
+    /// journal has it.
+    pub(crate) fn forward(
+        &mut self,
+        disk: &Disk,
+        forward: &Forward,
+        now_ms: u64,
+    ) -> Result<Vec<u8>, crate::Violation> {
+        let id = forward.id;
+        self.mix(forward.attempt);
+        let request = match disk
+            .read(forward.request_sequence)
+            .map(|record| &record.entry.event)
+        {
+            Some(
+                Event::PaymentOpened {
+                    payment_id, request, ..
+                }
+                | Event::PaymentDecided {
+                    payment_id,
+                    request: Some(request),
+                    ..
+                },
+            ) if *payment_id == id => request.clone(),
+            _ => {
+                return Err(crate::Violation {
+                    rule: Rule::OneCharge,
+                    text: format!(
+                        "{id} is sent, and entry {} does not hold it",
+                        forward.request_sequence
+                    ),
+                });
+            }
+        };
+        let Some(payment) = self.ledger.payments.get(&id) else {
+            return Err(crate::Violation {
+                rule: Rule::OneCharge,
+                text: format!("{id} is sent, and the ledger does not know it"),
+            });
+        };
+        hold(
+            usize::try_from(payment.latest()).is_ok_and(|latest| latest <= disk.durable),
+            Rule::DurableBeforeAnswered,
+            || format!("{id} is sent before entry {} is on disk", payment.latest()),
+        )?;
+        let fits = match forward.what {
+            What::Online => payment.state == PaymentState::Open,
+            What::Deferred | What::Advice => {
+                let chip = payment.asked.request.cryptogram == Cryptogram::CardApproved;
+                payment.state == PaymentState::Queued && chip == (forward.what == What::Advice)
+            }
+            What::Reverse => payment.state == PaymentState::ReversalQueued,
+            What::LookUp => matches!(payment.state, PaymentState::Queued | PaymentState::Open),
+        };
+        hold(fits, Rule::OneCharge, || {
+            format!("{id} goes out as {:?} in state {}", forward.what, payment.state)
+        })?;
+        let twice = self.attempts.values().any(|(other, _)| *other == id);
+        hold(!twice, Rule::OneCharge, || {
+            format!("{id} is sent while it is being sent")
+        })?;
+        let customer_waits = payment.state == PaymentState::Open;
+        if customer_waits {
+            self.live.insert(id, true);
+        } else {
+            self.hold_turn(&id)?;
+            let until = self
+                .wait_ms
+                .get(&id)
+                .copied()
+                .unwrap_or_default()
+                .max(self.wait_all_ms);
+            hold(now_ms >= until, Rule::RetryAfter, || {
+                format!("{id} is sent {} ms before the gateway wants it", until - now_ms)
+            })?;
+            self.replayed.push(id);
+        }
+        if !matches!(forward.what, What::Reverse | What::LookUp) {
+            self.sent.insert(id);
+        }
+        self.attempts.insert(forward.attempt, (id, forward.what));
+        Ok(request)
+    }
+
+    /// Nobody waits before it with the same card or at the same device.
+    fn hold_turn(&self, id: &PaymentId) -> Checked {
+        let Some(payment) = self.ledger.payments.get(id) else {
+            return Ok(());
+        };
+        let before = self.ledger.payments.iter().find(|(_, other)| {
+            other.waits_to_be_sent()
+                && other.place < payment.place
+                && (other.card == payment.card || other.device == payment.device)
+        });
+        hold(before.is_none(), Rule::Order, || {
+            format!(
+                "{id} goes before {}",
+                before.map_or(String::new(), |(id, _)| id.to_string())
+            )
+        })
+    }
+
+    /// An attempt has ended and the hub is about to hear of it.
+    pub(crate) fn answered(&mut self, attempt: u64, said: &Said, now_ms: u64) {
+        let Some((id, what)) = self.attempts.remove(&attempt) else {
+            return;
+        };
+        let heard = self.heard.entry(id).or_default();
+        match said {
+            Said::Approved => heard.approved = true,
+            Said::Declined => heard.declined = true,
+            Said::Reversed => heard.reversed = true,
+            _ => {}
+        }
+        let live = self.live.contains_key(&id);
+        let asks_reversal = self
+            .ledger
+            .payments
+            .get(&id)
+            .is_some_and(|p| p.state == PaymentState::ReversalQueued);
+        let overtaken = asks_reversal && what != What::Reverse;
+        let (all, wait) = match said {
+            Said::Throttled { retry_after_ms } => (true, *retry_after_ms),
+            Said::Broken { retry_after_ms } => (true, *retry_after_ms),
+            Said::Pending { retry_after_ms } => (false, *retry_after_ms),
+            _ => return,
+        };
+        // What a customer's own payment meets, or one that has been voided
+        // meanwhile, says nothing to the queue.
+        let Some(wait) = wait.filter(|_| !live && !overtaken) else {
+            return;
+        };
+        let until = now_ms + wait.min(LONGEST_WAIT_MS);
+        if all {
+            self.wait_all_ms = self.wait_all_ms.max(until);
+        }
+        self.wait_ms.insert(id, until);
+    }
+
+    /// An input has been handled and its effects carried out.
+    pub(crate) fn after(&mut self, disk: &Disk, profile: &Profile) -> Checked {
+        let replayed = core::mem::take(&mut self.replayed);
+        let waiting = self.live.keys().find(|id| {
+            let payment = self.ledger.payments.get(*id);
+            self.live.get(*id) == Some(&false)
+                && payment.is_some_and(|p| {
+                    p.state == PaymentState::Open
+                        && usize::try_from(p.request_sequence).is_ok_and(|sequence| sequence <= disk.durable)
+                })
+        });
+        hold(waiting.is_none(), Rule::LiveBeforeBacklog, || {
+            format!("the customer of {waiting:?} waits, and the gateway is not asked")
+        })?;
+        if replayed.is_empty() {
+            return Ok(());
+        }
+        let in_flight = self
+            .attempts
+            .values()
+            .filter(|(id, what)| {
+                !matches!(what, What::Online | What::LookUp)
+                    || self
+                        .ledger
+                        .payments
+                        .get(id)
+                        .is_some_and(|p| p.state != PaymentState::Open)
+            })
+            .count();
+        let live = !self.live.is_empty();
+        let most = if live || self.ledger.wan != Some(WanState::Online) {
+            Shell::most_in_flight_beside_live(profile)
+        } else {
+            Shell::most_in_flight(profile)
+        };
+        hold(in_flight <= most, Rule::LiveBeforeBacklog, || {
+            format!(
+                "{in_flight} attempts of the backlog are under way, customers wait: {live}, at most {most}"
+            )
+        })
+    }
+
+    /// The process is gone; what is on disk is left.
+    pub(crate) fn crashed(&mut self, disk: &Disk) -> Checked {
+        self.ledger = Ledger::default();
+        for record in &disk.records {
+            self.ledger.apply(&record.entry, &self.signed, self.max_queue)?;
+        }
+        self.attempts.clear();
+        self.live.clear();
+        self.replayed.clear();
+        self.wait_all_ms = 0;
+        self.wait_ms.clear();
+        let lost = self.told.iter().find(|(id, receipt)| {
+            let decided = self.ledger.payments.get(*id).and_then(|p| p.decided.as_ref());
+            decided.is_none_or(|(sequence, _)| *sequence != receipt.sequence)
+        });
+        hold(lost.is_none(), Rule::NothingLost, || {
+            format!(
+                "{:?} was answered, and no entry on disk holds it",
+                lost.map(|(id, _)| id)
+            )
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! A disk that keeps what was flushed, and may or may not keep the last
+//! write; and the index, which lags behind and may vanish.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hub_protocol::{Digest, Entry, PaymentId};
+
+/// One entry of the journal.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) entry: Entry,
+    pub(crate) digest: Digest,
+    pub(crate) bytes: usize,
+}
+
+/// The journal, and the sealed cards that are written with it.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// Everything handed over, in order. The first `durable` are on disk.
+    pub(crate) records: Vec<Record>,
+    pub(crate) durable: usize,
+    /// The group that is being written ends here.
+    pub(crate) writing: Option<usize>,
+    /// Cards on disk.
+    pub(crate) cards: BTreeSet<PaymentId>,
+    /// Cards that go to disk with an entry.
+    waiting_cards: Vec<(usize, PaymentId)>,
+    pub(crate) index: Index,
+}
+
+/// What one crash does to the disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Damage {
+    /// The write that was under way is whole on disk, though nobody was told.
+    pub(crate) keeps_last_write: bool,
+    /// So many of the index's last batches are gone.
+    pub(crate) lost_batches: usize,
+    /// The index is gone.
+    pub(crate) loses_index: bool,
+}
+
+impl Disk {
+    pub(crate) fn append(&mut self, record: Record, card: Option<PaymentId>) {
+        self.records.push(record);
+        if let Some(id) = card {
+            self.waiting_cards.push((self.records.len(), id));
+        }
+    }
+
+    /// Whether there is something to write and nothing is being written.
+    pub(crate) fn begin_write(&mut self) -> bool {
+        if self.writing.is_some() || self.records.len() == self.durable {
+            return false;
+        }
+        self.writing = Some(self.records.len());
+        true
+    }
+
+    /// The write under way has been flushed. The newest durable sequence.
+    pub(crate) fn flushed(&mut self) -> usize {
+        if let Some(end) = self.writing.take() {
+            self.durable = end;
+            let cards = &mut self.cards;
+            self.waiting_cards.retain(|(sequence, id)| {
+                let now = *sequence <= end;
+                if now {
+                    cards.insert(*id);
+                }
+                !now
+            });
+        }
+        self.durable
+    }
+
+    /// The power fails, or the process is killed. Bytes of an unfinished
+    /// write that were cut off.
+    pub(crate) fn crash(&mut self, damage: Damage) -> u64 {
+        if damage.keeps_last_write {
+            self.flushed();
+        }
+        let torn = match self.writing.take() {
+            Some(end) => self
+                .records
+                .get(self.durable..end)
+                .into_iter()
+                .flatten()
+                .map(|r| r.bytes)
+                .sum(),
+            None => 0,
+        };
+        self.records.truncate(self.durable);
+        self.waiting_cards.clear();
+        self.index.crash(damage);
+        u64::try_from(torn).unwrap_or_default()
+    }
+
+    /// The record with this sequence, if it is on disk.
+    pub(crate) fn read(&self, sequence: u64) -> Option<&Record> {
+        let place = usize::try_from(sequence.checked_sub(1)?).ok()?;
+        (place < self.durable).then(|| self.records.get(place)).flatten()
+    }
+}
+
+/// Changes of the index, and the entry up to which they hold.
+pub(crate) type Batch = (Vec<(Vec<u8>, Option<Vec<u8>>)>, u64);
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// Waiting until their entries are on disk.
+    pub(crate) waiting: Vec<Batch>,
+    written: Vec<Batch>,
+    values: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Index {
+    /// Writes the waiting batches whose entries are on disk. The entry up to
+    /// which the index holds now.
+    pub(crate) fn write(&mut self, durable: usize) -> u64 {
+        let ready = self
+            .waiting
+            .iter()
+            .take_while(|(_, head)| usize::try_from(*head).is_ok_and(|head| head <= durable))
+            .count();
+        for batch in self.waiting.drain(..ready) {
+            merge(&mut self.values, &batch);
+            self.written.push(batch);
+        }
+        self.head()
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.written.last().map_or(0, |(_, head)| *head)
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.written.len()
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Vec<u8>> {
+        self.values.get(key)
+    }
+
+    pub(crate) fn values(&self) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+        &self.values
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn crash(&mut self, damage: Damage) {
+        self.waiting.clear();
+        if damage.loses_index {
+            self.clear();
+            return;
+        }
+        let left = self.written.len().saturating_sub(damage.lost_batches);
+        if left < self.written.len() {
+            self.written.truncate(left);
+            self.values.clear();
+            for batch in &self.written {
+                merge(&mut self.values, batch);
+            }
+        }
+    }
+}
+
+fn merge(values: &mut BTreeMap<Vec<u8>, Vec<u8>>, batch: &Batch) {
+    for (key, value) in &batch.0 {
+        match value {
+            Some(value) => values.insert(key.clone(), value.clone()),
+            None => values.remove(key),
+        };
+    }
+}

@@ -1,0 +1,180 @@
+//! The end of a run: all faults cease, people mend what is parked, everybody
+//! asks once more; and then the books must agree.
+
+use std::rc::Rc;
+
+use hub_protocol::{Decision, PaymentState};
+
+use crate::gateway::Outcome;
+use crate::violation::{Checked, Rule, hold};
+use crate::world::{Question, World};
+
+/// Within so much virtual time after the last fault everything is sent.
+const REST_WITHIN_MS: u64 = 15 * 60_000;
+
+/// A run that takes more steps than this to come to rest never does.
+const MOST_STEPS: u64 = 40_000;
+
+impl World {
+    /// See the module's documentation.
+    pub(crate) fn heal(&mut self) -> Checked {
+        self.note(|_| "all faults cease".to_owned());
+        self.calm = true;
+        self.profile.calm();
+        self.line_is_up_for_good();
+        for place in 0..self.sales.len() {
+            if self.sales.get(place).is_some_and(|sale| !sale.closed) {
+                self.impatient_after(place, 1);
+            }
+        }
+        self.rest()?;
+        for round in 0..2 {
+            let parked: Vec<_> = self
+                .check
+                .ledger
+                .payments
+                .iter()
+                .filter(|(_, p)| p.is_parked())
+                .map(|(id, _)| *id)
+                .collect();
+            for id in parked {
+                if round == 1 || self.rng.chance(500) {
+                    self.gateway.mend(&id);
+                }
+                self.tell_hub(Question::Release(id));
+            }
+            self.rest()?;
+        }
+        self.crash()?;
+        self.rest()?;
+        for place in 0..self.sales.len() {
+            let Some(sale) = self.sales.get(place) else { break };
+            let (device, message) = (sale.device, Rc::clone(&sale.message));
+            self.tell_hub(Question::Status(device, message.request.payment_id));
+            self.tell_hub(Question::Pay(message));
+        }
+        self.rest()?;
+        self.agree()
+    }
+
+    fn rest(&mut self) -> Checked {
+        let until = self.now_ms + REST_WITHIN_MS;
+        // What was said a moment ago is still on its way.
+        let least = self.now_ms + 100;
+        let most = self.steps + MOST_STEPS;
+        while self.now_ms < least || !self.at_rest() {
+            hold(
+                self.now_ms <= until && self.steps < most,
+                Rule::NothingLost,
+                || self.unrest(),
+            )?;
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn at_rest(&self) -> bool {
+        self.hub.is_some()
+            && self.disk.durable == self.disk.records.len()
+            && self.waiting.is_empty()
+            && self.check.attempts.is_empty()
+            && self.sales.iter().all(|sale| sale.closed)
+            && !self
+                .check
+                .ledger
+                .payments
+                .values()
+                .any(|p| p.waits_to_be_sent() || p.state == PaymentState::Open)
+    }
+
+    fn unrest(&self) -> String {
+        let payment = self
+            .check
+            .ledger
+            .payments
+            .iter()
+            .find(|(_, p)| p.waits_to_be_sent() || p.state == PaymentState::Open);
+        match payment {
+            Some((id, p)) => format!(
+                "{id} is still {} {REST_WITHIN_MS} ms after the last fault",
+                p.state
+            ),
+            None => {
+                let open = self.sales.iter().find(|sale| !sale.closed);
+                let open = open.map(|sale| sale.message.request.payment_id);
+                format!(
+                    "not at rest {REST_WITHIN_MS} ms after the last fault: open {open:?}, {} wait",
+                    self.waiting.len()
+                )
+            }
+        }
+    }
+
+    /// The ledger, the gateway's book and what was told are one story.
+    fn agree(&mut self) -> Checked {
+        self.gateway.resolve_all();
+        for (id, payment) in &self.check.ledger.payments {
+            let account = self.gateway.book.get(id);
+            let net = account.map_or(0, |a| a.net());
+            let state = payment.state;
+            let outcome = account.and_then(|a| a.outcome);
+            hold(account.is_none_or(|a| a.charges <= 1), Rule::OneCharge, || {
+                format!("{id} is charged twice")
+            })?;
+            let approved = payment.decision().is_some_and(Decision::approved);
+            hold(
+                !approved || state != PaymentState::Refused,
+                Rule::NothingLost,
+                || format!("{id} was approved and stands as {state}"),
+            )?;
+            match state {
+                PaymentState::Settled => {
+                    hold(approved && net == 1, Rule::NothingLost, || {
+                        format!("{id} stands as settled and is charged {net} times")
+                    })?;
+                }
+                PaymentState::SettledDeclined => hold(
+                    net == 0 && outcome == Some(Outcome::Declined),
+                    Rule::NothingLost,
+                    || format!("{id} stands as declined by the gateway, whose book says {outcome:?}"),
+                )?,
+                PaymentState::Parked => hold(!self.disk.cards.contains(id), Rule::NothingLost, || {
+                    format!("{id} is parked, and nothing stands in its way")
+                })?,
+                PaymentState::Refused | PaymentState::Voided | PaymentState::Reversed => {
+                    hold(net == 0, Rule::OneCharge, || {
+                        format!("{id} stands as {state} and is charged")
+                    })?;
+                }
+                PaymentState::Open
+                | PaymentState::Queued
+                | PaymentState::ReversalQueued
+                | PaymentState::ReversalParked => {
+                    hold(false, Rule::NothingLost, || format!("{id} ends as {state}"))?;
+                }
+            }
+            let at_risk = payment.at_risk && !payment.parked;
+            hold(!at_risk, Rule::NothingLost, || {
+                format!("{id} is at risk for ever")
+            })?;
+        }
+        let unknown = self
+            .gateway
+            .book
+            .iter()
+            .find(|(id, account)| account.net() > 0 && !self.check.ledger.payments.contains_key(*id));
+        hold(unknown.is_none(), Rule::OneCharge, || {
+            format!("{:?} is charged and in no ledger", unknown.map(|(id, _)| id))
+        })?;
+        let kept = self.disk.cards.iter().find(|id| {
+            self.check
+                .ledger
+                .payments
+                .get(*id)
+                .is_none_or(|p| p.state != PaymentState::Parked)
+        });
+        hold(kept.is_none(), Rule::NothingLost, || {
+            format!("the card of {kept:?} is kept after the gateway's last word")
+        })
+    }
+}

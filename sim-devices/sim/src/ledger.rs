@@ -1,0 +1,476 @@
+//! The simple model: what the journal's entries mean, worked out a second
+//! time. Nothing is kept up to date that can be counted anew from the list of
+//! payments, so there is little to get wrong. It never asks the core.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use hub_protocol::entry::{DecisionRecord, EntryTime, Event, VoidEffect, WanState};
+use hub_protocol::{
+    Cryptogram, Decision, DeviceClass, DeviceId, Digest, Entry, PaymentId, PaymentRequest, PaymentState,
+    Reason,
+};
+
+use crate::limits::Limits;
+use crate::violation::{Checked, Rule, hold};
+use crate::wire::PayMessage;
+
+/// What the simulation knows of the world outside: which signed bytes exist.
+#[derive(Debug, Default)]
+pub(crate) struct Signed {
+    pub(crate) payments: BTreeMap<Vec<u8>, Rc<PayMessage>>,
+    pub(crate) policies: BTreeMap<Vec<u8>, Rc<Limits>>,
+}
+
+/// One payment, as the entries so far have it.
+#[derive(Clone, Debug)]
+pub(crate) struct Payment {
+    pub(crate) device: DeviceId,
+    /// What it asked for.
+    pub(crate) asked: Rc<PayMessage>,
+    pub(crate) card: String,
+    pub(crate) amount: u64,
+    pub(crate) request_sequence: u64,
+    pub(crate) request_digest: Digest,
+    pub(crate) state: PaymentState,
+    pub(crate) decided: Option<(u64, DecisionRecord)>,
+    /// Approved offline, and the gateway's word is not there yet.
+    pub(crate) at_risk: bool,
+    pub(crate) parked: bool,
+    /// Its place in the queue.
+    pub(crate) place: Option<u64>,
+    /// Each entry about it and the state that it led to.
+    pub(crate) history: Vec<(u64, PaymentState)>,
+}
+
+impl Payment {
+    pub(crate) fn latest(&self) -> u64 {
+        self.history.last().map_or(0, |(sequence, _)| *sequence)
+    }
+
+    /// Its state when `sequence` was the newest entry.
+    pub(crate) fn state_at(&self, sequence: u64) -> Option<PaymentState> {
+        self.history
+            .iter()
+            .rev()
+            .find(|(at, _)| *at <= sequence)
+            .map(|(_, state)| *state)
+    }
+
+    pub(crate) fn decision(&self) -> Option<Decision> {
+        self.decided.as_ref().map(|(_, record)| record.decision)
+    }
+
+    pub(crate) fn waits_to_be_sent(&self) -> bool {
+        matches!(self.state, PaymentState::Queued | PaymentState::ReversalQueued)
+    }
+
+    pub(crate) fn is_parked(&self) -> bool {
+        matches!(self.state, PaymentState::Parked | PaymentState::ReversalParked)
+    }
+}
+
+/// A card, a device, or the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Card(String),
+    Device(DeviceId),
+    Store,
+}
+
+impl Subject {
+    fn covers(&self, payment: &Payment) -> bool {
+        match self {
+            Self::Card(card) => payment.card == *card,
+            Self::Device(device) => payment.device == *device,
+            Self::Store => true,
+        }
+    }
+
+    fn of(payment: &Payment) -> [Self; 3] {
+        [
+            Self::Card(payment.card.clone()),
+            Self::Device(payment.device),
+            Self::Store,
+        ]
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) payments: BTreeMap<PaymentId, Payment>,
+    pub(crate) devices: BTreeMap<DeviceId, (DeviceClass, bool)>,
+    pub(crate) policy: Option<Rc<Limits>>,
+    pub(crate) policy_version: u64,
+    pub(crate) wan: Option<WanState>,
+    consecutive: BTreeMap<Subject, u32>,
+    alone_since_ms: Option<u64>,
+}
+
+impl Ledger {
+    /// Takes in one entry, and holds it to the rules. `max_queue` is the
+    /// core's setting.
+    pub(crate) fn apply(&mut self, entry: &Entry, signed: &Signed, max_queue: usize) -> Checked {
+        let (sequence, time) = (entry.sequence, entry.time);
+        match &entry.event {
+            Event::PaymentOpened {
+                payment_id,
+                device,
+                request,
+            } => {
+                self.receive(*payment_id, *device, request, sequence, signed)?;
+                let objection = signed
+                    .payments
+                    .get(request)
+                    .and_then(|known| objection_always(&known.request));
+                hold(objection.is_none(), Rule::SilenceMeansNo, || {
+                    format!("{payment_id} is asked online although {objection:?}")
+                })?;
+                hold(
+                    self.wan != Some(WanState::Offline),
+                    Rule::LiveBeforeBacklog,
+                    || format!("{payment_id} is asked online while offline"),
+                )?;
+                self.enter(payment_id, sequence, PaymentState::Open);
+            }
+            Event::PaymentDecided {
+                payment_id,
+                device,
+                request,
+                record,
+            } => {
+                let asked_online = request.is_none();
+                if let Some(request) = request {
+                    self.receive(*payment_id, *device, request, sequence, signed)?;
+                    self.hold_live_first(payment_id, record, signed, request)?;
+                }
+                let before = self.payments.get(payment_id).map(|p| p.state);
+                hold(before == Some(PaymentState::Open), Rule::OneCharge, || {
+                    format!("{payment_id} is decided in state {before:?}")
+                })?;
+                self.hold_decision(payment_id, record, time, asked_online, max_queue)?;
+                self.decide(payment_id, sequence, record, time);
+            }
+            Event::PaymentSettled { payment_id, gateway } => {
+                self.expect(
+                    payment_id,
+                    &[PaymentState::Queued, PaymentState::Parked],
+                    "settled",
+                )?;
+                self.gateway_spoke(time);
+                self.end_risk(payment_id);
+                let state = if gateway.approved {
+                    self.approved_by_gateway(payment_id);
+                    PaymentState::Settled
+                } else {
+                    PaymentState::SettledDeclined
+                };
+                self.enter(payment_id, sequence, state);
+            }
+            Event::PaymentVoided {
+                payment_id, effect, ..
+            } => {
+                use PaymentState::{Parked, Queued, ReversalQueued, Settled};
+                match effect {
+                    VoidEffect::CancelledBeforeSending => {
+                        self.expect(payment_id, &[Queued, Parked], "cancelled")?;
+                        self.end_risk(payment_id);
+                        self.enter(payment_id, sequence, PaymentState::Voided);
+                    }
+                    VoidEffect::ReversalQueued => {
+                        // Cancelled while the gateway was asked: declined, and
+                        // then voided.
+                        let cancelled = self
+                            .payments
+                            .get(payment_id)
+                            .and_then(|p| p.decided.as_ref())
+                            .is_some_and(|(_, record)| record.reason == Reason::Cancelled);
+                        let states: &[_] = if cancelled {
+                            &[ReversalQueued]
+                        } else {
+                            &[Queued, Parked, Settled]
+                        };
+                        self.expect(payment_id, states, "voided")?;
+                        self.unpark(payment_id);
+                        self.enter(payment_id, sequence, PaymentState::ReversalQueued);
+                    }
+                }
+            }
+            Event::PaymentReversed { payment_id, .. } => {
+                use PaymentState::{ReversalParked, ReversalQueued};
+                self.expect(payment_id, &[ReversalQueued, ReversalParked], "reversed")?;
+                self.gateway_spoke(time);
+                self.end_risk(payment_id);
+                self.enter(payment_id, sequence, PaymentState::Reversed);
+            }
+            Event::PaymentParked { payment_id, .. } => {
+                use PaymentState::{Parked, Queued, ReversalParked, ReversalQueued};
+                self.expect(payment_id, &[Queued, ReversalQueued], "parked")?;
+                let reversal = self
+                    .payments
+                    .get(payment_id)
+                    .is_some_and(|p| p.state == ReversalQueued);
+                if let Some(payment) = self.payments.get_mut(payment_id) {
+                    payment.parked = true;
+                }
+                self.enter(
+                    payment_id,
+                    sequence,
+                    if reversal { ReversalParked } else { Parked },
+                );
+            }
+            Event::PaymentReleased { payment_id, .. } => {
+                use PaymentState::{Parked, Queued, ReversalParked, ReversalQueued};
+                self.expect(payment_id, &[Parked, ReversalParked], "released")?;
+                let reversal = self
+                    .payments
+                    .get(payment_id)
+                    .is_some_and(|p| p.state == ReversalParked);
+                self.unpark(payment_id);
+                self.enter(
+                    payment_id,
+                    sequence,
+                    if reversal { ReversalQueued } else { Queued },
+                );
+            }
+            Event::DeviceEnrolled { registration } => {
+                self.devices
+                    .insert(registration.device, (registration.class, false));
+            }
+            Event::DeviceBlocked { device, blocked, .. } => {
+                if let Some(known) = self.devices.get_mut(device) {
+                    known.1 = *blocked;
+                }
+            }
+            Event::PolicyActivated { version, policy, .. } => {
+                hold(*version > self.policy_version, Rule::SilenceMeansNo, || {
+                    format!("policy {version} comes into force after {}", self.policy_version)
+                })?;
+                self.policy_version = *version;
+                self.policy = signed.policies.get(policy).cloned();
+            }
+            Event::WanChanged { to, .. } => {
+                self.wan = Some(*to);
+                match to {
+                    WanState::Online if self.count(&Subject::Store, |p| p.at_risk && !p.parked) == 0 => {
+                        self.alone_since_ms = None;
+                    }
+                    WanState::Offline => {
+                        self.alone_since_ms.get_or_insert(time.wall_ms);
+                    }
+                    WanState::Online | WanState::Degraded => {}
+                }
+            }
+            // No policy here has rules for declined payments.
+            Event::PaymentRetryScheduled { payment_id, .. } | Event::PaymentRetryDue { payment_id } => {
+                hold(false, Rule::SilenceMeansNo, || {
+                    format!("{payment_id} is to be presented again, which no policy allows")
+                })?;
+            }
+            Event::HubStarted { .. }
+            | Event::HubStopped
+            | Event::ClockChanged { .. }
+            | Event::StorageChanged { .. }
+            | Event::SegmentArchived { .. }
+            | Event::ArchiveExported { .. }
+            | Event::ArchiveRemoved { .. }
+            | Event::OperatorActed { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A request that no entry has held before, from a device that may ask.
+    fn receive(
+        &mut self,
+        id: PaymentId,
+        device: DeviceId,
+        request: &[u8],
+        sequence: u64,
+        signed: &Signed,
+    ) -> Checked {
+        hold(!self.payments.contains_key(&id), Rule::OneCharge, || {
+            format!("{id} is taken for a new payment a second time")
+        })?;
+        let allowed = self.devices.get(&device).is_some_and(|(_, blocked)| !blocked);
+        hold(allowed, Rule::SilenceMeansNo, || {
+            format!("{id} is taken from a device that is unknown or blocked")
+        })?;
+        let known = signed
+            .payments
+            .get(request)
+            .filter(|known| known.device == device && known.request.payment_id == id);
+        let Some(known) = known else {
+            return hold(false, Rule::OneCharge, || {
+                format!("{id}: no device has signed this request")
+            });
+        };
+        let payment = Payment {
+            device,
+            asked: Rc::clone(known),
+            card: known.request.card.token.clone(),
+            amount: known.request.amount_minor(),
+            request_sequence: sequence,
+            request_digest: Digest::of(request),
+            state: PaymentState::Open,
+            decided: None,
+            at_risk: false,
+            parked: false,
+            place: None,
+            history: Vec::new(),
+        };
+        self.payments.insert(id, payment);
+        Ok(())
+    }
+
+    /// While the line is up a payment that asks to go online does.
+    fn hold_live_first(
+        &self,
+        id: &PaymentId,
+        record: &DecisionRecord,
+        signed: &Signed,
+        request: &[u8],
+    ) -> Checked {
+        let asks = signed.payments.get(request).is_some_and(|known| {
+            known.request.cryptogram == Cryptogram::AsksOnline && objection_always(&known.request).is_none()
+        });
+        hold(
+            !asks || self.wan == Some(WanState::Offline),
+            Rule::LiveBeforeBacklog,
+            || {
+                format!(
+                    "{id} is decided ({}) without asking the gateway, which answers",
+                    record.decision
+                )
+            },
+        )
+    }
+
+    fn decide(&mut self, id: &PaymentId, sequence: u64, record: &DecisionRecord, time: EntryTime) {
+        if record
+            .gateway
+            .as_ref()
+            .is_some_and(|g| g.approved || g.reference.is_some())
+        {
+            self.gateway_spoke(time);
+        }
+        let state = match record.decision {
+            Decision::ApprovedOnline => PaymentState::Settled,
+            Decision::ApprovedOffline => PaymentState::Queued,
+            Decision::Declined | Decision::Fallback if record.reversal_queued => PaymentState::ReversalQueued,
+            Decision::Declined | Decision::Fallback => PaymentState::Refused,
+        };
+        if let Some(payment) = self.payments.get_mut(id) {
+            payment.decided = Some((sequence, record.clone()));
+            payment.at_risk = record.decision == Decision::ApprovedOffline;
+        }
+        self.enter(id, sequence, state);
+        if record.decision == Decision::ApprovedOffline {
+            self.alone_since_ms.get_or_insert(time.wall_ms);
+            for subject in self.subjects(id) {
+                *self.consecutive.entry(subject).or_default() += 1;
+            }
+        } else if record.decision == Decision::ApprovedOnline {
+            self.approved_by_gateway(id);
+        }
+    }
+
+    fn enter(&mut self, id: &PaymentId, sequence: u64, state: PaymentState) {
+        if let Some(payment) = self.payments.get_mut(id) {
+            payment.state = state;
+            payment.history.push((sequence, state));
+            if payment.waits_to_be_sent() || payment.is_parked() {
+                payment.place.get_or_insert(sequence);
+            } else {
+                payment.place = None;
+            }
+        }
+    }
+
+    fn expect(&self, id: &PaymentId, states: &[PaymentState], what: &str) -> Checked {
+        let state = self.payments.get(id).map(|p| p.state);
+        hold(
+            state.is_some_and(|s| states.contains(&s)),
+            Rule::OneCharge,
+            || format!("{id} is {what} in state {state:?}"),
+        )
+    }
+
+    fn subjects(&self, id: &PaymentId) -> Vec<Subject> {
+        self.payments
+            .get(id)
+            .map_or(Vec::new(), |p| Subject::of(p).to_vec())
+    }
+
+    fn gateway_spoke(&mut self, time: EntryTime) {
+        self.alone_since_ms = (self.wan == Some(WanState::Offline)).then_some(time.wall_ms);
+    }
+
+    fn end_risk(&mut self, id: &PaymentId) {
+        self.unpark(id);
+        if let Some(payment) = self.payments.get_mut(id) {
+            payment.at_risk = false;
+        }
+    }
+
+    fn unpark(&mut self, id: &PaymentId) {
+        if let Some(payment) = self.payments.get_mut(id) {
+            payment.parked = false;
+        }
+    }
+
+    /// A run of consecutive approvals ends when the gateway has approved one
+    /// of the subject's and nothing of it is left but what is parked.
+    fn approved_by_gateway(&mut self, id: &PaymentId) {
+        for subject in self.subjects(id) {
+            if self.count(&subject, |p| p.at_risk && !p.parked) == 0 {
+                self.consecutive.remove(&subject);
+            }
+        }
+    }
+
+    fn count(&self, subject: &Subject, of: impl Fn(&Payment) -> bool) -> usize {
+        self.payments
+            .values()
+            .filter(|p| subject.covers(p) && of(p))
+            .count()
+    }
+
+    /// Approved offline and not settled, in minor units.
+    pub(crate) fn exposure(&self, subject: &Subject) -> u64 {
+        self.payments
+            .values()
+            .filter(|p| subject.covers(p) && p.at_risk)
+            .map(|p| p.amount)
+            .sum()
+    }
+
+    pub(crate) fn consecutive(&self, subject: &Subject) -> u32 {
+        self.consecutive.get(subject).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn alone_ms(&self, now_ms: u64) -> u64 {
+        self.alone_since_ms
+            .map_or(0, |since| now_ms.saturating_sub(since))
+    }
+
+    /// What stands in the queue, parked or not.
+    pub(crate) fn queue(&self) -> BTreeSet<PaymentId> {
+        self.payments
+            .iter()
+            .filter(|(_, p)| p.place.is_some())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+}
+
+/// Objections that hold whether or not the gateway answers.
+pub(crate) fn objection_always(request: &PaymentRequest) -> Option<Reason> {
+    if request.cryptogram == Cryptogram::Refused {
+        Some(Reason::CardRefused)
+    } else if request.currency != hub_protocol::Currency::EUR {
+        Some(Reason::CurrencyNotAccepted)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,225 @@
+//! What devices and staff do: honest retries, and lies.
+
+use std::rc::Rc;
+
+use hub_protocol::PaymentId;
+
+use crate::ledger::Subject;
+use crate::profile::pick;
+use crate::violation::Checked;
+use crate::wire::{self, PayMessage};
+use crate::world::{Question, Sale, World};
+
+impl World {
+    /// Somebody at a device does something.
+    pub(crate) fn act(&mut self) {
+        match self.rng.below(100) {
+            0..=9 => {
+                if let Some((device, id)) = self.some_sale() {
+                    self.ask(&Question::Void(device, id));
+                }
+            }
+            10..=16 => {
+                if let Some((device, id)) = self.some_sale() {
+                    self.ask(&Question::Status(device, id));
+                }
+            }
+            // A device restored from a backup asks for old payments again.
+            17..=22 => {
+                let place = self.some_place();
+                if let Some(sale) = self.sales.get(place) {
+                    let question = Question::Pay(Rc::clone(&sale.message));
+                    self.ask(&question);
+                }
+            }
+            // It has moved to another network: whatever was under way is
+            // asked once more, at once.
+            23..=25 => {
+                let open: Vec<_> = self
+                    .sales
+                    .iter()
+                    .filter(|s| !s.closed)
+                    .map(|s| Rc::clone(&s.message))
+                    .collect();
+                for message in open {
+                    self.ask(&Question::Pay(message));
+                }
+            }
+            _ if self.rng.chance(self.profile.liar) => self.lie(),
+            _ => self.sell(),
+        }
+    }
+
+    fn some_place(&mut self) -> usize {
+        let count = u64::try_from(self.sales.len()).unwrap_or_default();
+        usize::try_from(self.rng.below(count)).unwrap_or_default()
+    }
+
+    fn some_sale(&mut self) -> Option<(usize, PaymentId)> {
+        let place = self.some_place();
+        let sale = self.sales.get(place)?;
+        Some((sale.device, sale.message.request.payment_id))
+    }
+
+    fn some_device(&mut self) -> usize {
+        usize::try_from(self.rng.below(u64::try_from(self.profile.devices).unwrap_or(1))).unwrap_or_default()
+    }
+
+    fn sell(&mut self) {
+        let device = self.some_device();
+        let card = self.rng.below(self.profile.cards);
+        let amount = self.some_amount(device, card);
+        let number = u64::try_from(self.sales.len()).unwrap_or_default() + 1;
+        let id = wire::payment_id(self.seed, number);
+        let request = wire::request(&mut self.rng, id, number, amount, card);
+        let message = self.sign(PayMessage::new(wire::device_id(device), request));
+        self.sales.push(Sale {
+            device,
+            message: Rc::clone(&message),
+            tries: 1,
+            closed: false,
+        });
+        self.ask(&Question::Pay(message));
+        let patience = 500 + self.rng.below(6_000);
+        self.impatient_after(self.sales.len() - 1, patience);
+    }
+
+    fn sign(&mut self, message: PayMessage) -> Rc<PayMessage> {
+        let message = Rc::new(message);
+        self.check
+            .signed
+            .payments
+            .insert(message.signed.clone(), Rc::clone(&message));
+        message
+    }
+
+    /// Often exactly what a limit has room for, or one cent more.
+    fn some_amount(&mut self, device: usize, card: u64) -> u64 {
+        let ordinary = pick(
+            &mut self.rng,
+            &[1, 100, 250, 499, 500, 501, 1_000, 1_500, 2_000, 2_500, 4_000],
+        );
+        let ledger = &self.check.ledger;
+        let Some(limits) = ledger.policy.as_ref().filter(|_| self.rng.chance(350)) else {
+            return ordinary;
+        };
+        let id = wire::device_id(device);
+        let class = crate::world::class_of(device);
+        let Some((_, transaction, of_device)) = limits.classes.iter().find(|(c, _, _)| *c == class) else {
+            return ordinary;
+        };
+        let room = [
+            limits
+                .card
+                .exposure
+                .saturating_sub(ledger.exposure(&Subject::Card(format!("card-{card}")))),
+            of_device
+                .exposure
+                .saturating_sub(ledger.exposure(&Subject::Device(id))),
+            limits
+                .store
+                .exposure
+                .saturating_sub(ledger.exposure(&Subject::Store)),
+            *transaction,
+        ];
+        let room = room.into_iter().min().unwrap_or_default();
+        (room + self.rng.below(2)).max(1)
+    }
+
+    /// A device that says what is not so.
+    fn lie(&mut self) {
+        let place = self.some_place();
+        let Some(sale) = self.sales.get(place) else {
+            return;
+        };
+        let (mut device, mut request) = (sale.device, sale.message.request.clone());
+        let id = request.payment_id;
+        match self.rng.below(5) {
+            // The same id over another amount.
+            0 => request.amount = (request.amount_minor() + 100).into(),
+            // The same id with another card.
+            1 => request.card.token = format!("card-{}", self.rng.below(self.profile.cards + 1)),
+            // The payment of another device, under its own signature.
+            2 => device = (device + 1) % self.profile.devices,
+            // Of another device: void it, or look at it.
+            3 => {
+                let other = (device + 1) % self.profile.devices;
+                let question = if self.rng.chance(500) {
+                    Question::Void(other, id)
+                } else {
+                    Question::Status(other, id)
+                };
+                self.ask(&question);
+                return;
+            }
+            // A device that nobody has enrolled.
+            _ => {
+                device = 77;
+                request.payment_id = wire::payment_id(self.seed, 1_000_000 + self.steps);
+                request.sealed_card_digest = wire::sealed_card(request.payment_id).digest();
+            }
+        }
+        let message = self.sign(PayMessage::new(wire::device_id(device), request));
+        self.ask(&Question::Pay(message));
+    }
+
+    /// No answer yet: the same bytes again, until the customer walks off.
+    pub(crate) fn impatient(&mut self, place: usize) {
+        let Some(sale) = self.sales.get_mut(place).filter(|sale| !sale.closed) else {
+            return;
+        };
+        if sale.tries >= 4 && !self.calm {
+            return;
+        }
+        sale.tries += 1;
+        let message = Rc::clone(&sale.message);
+        self.ask(&Question::Pay(message));
+        let patience = 500 + self.rng.below(6_000);
+        self.impatient_after(place, patience);
+    }
+
+    /// What may come between any two steps.
+    pub(crate) fn mischief(&mut self) -> Checked {
+        if self.rng.chance(self.profile.clock_jump) {
+            let hour = 3_600_000;
+            let ms = match self.rng.below(4) {
+                0 => -i64::try_from(self.rng.below(300_000)).unwrap_or_default(),
+                1 => i64::try_from(self.rng.below(300_000)).unwrap_or_default(),
+                2 => -i64::try_from(self.rng.below(72 * hour)).unwrap_or_default(),
+                _ => i64::try_from(self.rng.below(72 * hour)).unwrap_or_default(),
+            };
+            self.jump(ms);
+        }
+        if self.rng.chance(self.profile.policy) {
+            self.new_policy(1);
+        }
+        if self.rng.chance(self.profile.operator) {
+            self.operate();
+        }
+        if self.hub.is_none() {
+            return Ok(());
+        }
+        if self.rng.chance(self.profile.stop) {
+            return self.stop();
+        }
+        if self.rng.chance(self.profile.crash) {
+            return self.crash();
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self) {
+        let device = self.some_device();
+        let question = match self.rng.below(6) {
+            0 => Question::Block(device, true),
+            1 => Question::Block(device, false),
+            2 => Question::Overview,
+            3 => Question::Drain,
+            _ => {
+                let parked = self.check.ledger.payments.iter().find(|(_, p)| p.is_parked());
+                parked.map_or(Question::Drain, |(id, _)| Question::Release(*id))
+            }
+        };
+        self.tell_hub(question);
+    }
+}

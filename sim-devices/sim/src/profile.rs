@@ -1,0 +1,147 @@
+//! What goes wrong in one run, and how often. Every run has its own mixture:
+//! each kind of fault is absent from half of them, so that rare combinations
+//! are not always drowned by loud ones.
+
+use crate::rng::Rng;
+
+/// Chances are per thousand, times in milliseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Profile {
+    pub(crate) devices: usize,
+    pub(crate) cards: u64,
+    /// Between two acts in the shop, about.
+    pub(crate) pace_ms: u64,
+    pub(crate) flush_ms: u64,
+    pub(crate) index_ms: u64,
+    // Each step.
+    pub(crate) crash: u64,
+    pub(crate) clock_jump: u64,
+    pub(crate) operator: u64,
+    pub(crate) policy: u64,
+    pub(crate) stop: u64,
+    /// A payment's sealed card cannot be read.
+    pub(crate) card_lost: u64,
+    // Between devices and hub.
+    pub(crate) lan_drop: u64,
+    pub(crate) lan_double: u64,
+    pub(crate) lan_delay_ms: u64,
+    pub(crate) liar: u64,
+    // Between hub and gateway.
+    pub(crate) wan_drop: u64,
+    pub(crate) wan_double: u64,
+    pub(crate) wan_delay_ms: u64,
+    pub(crate) wan_up_ms: u64,
+    /// 0: it never goes down.
+    pub(crate) wan_down_ms: u64,
+    // The gateway.
+    pub(crate) late: u64,
+    pub(crate) silent: u64,
+    pub(crate) throttles: u64,
+    pub(crate) broken: u64,
+    pub(crate) pending: u64,
+    pub(crate) refuses_hub: u64,
+    pub(crate) refuses_message: u64,
+    pub(crate) declines: u64,
+    pub(crate) refuses_reversal: u64,
+    /// After so long the gateway takes a known id for a new one. 0: never.
+    pub(crate) retention_ms: u64,
+    // The core's settings.
+    pub(crate) max_remembered: usize,
+    pub(crate) max_queue: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) abandoned_after_ms: u64,
+    pub(crate) starts_with_policy: bool,
+}
+
+impl Profile {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        // Half of the runs do not know a fault; in the others it is as
+        // frequent as chance has it, up to `most`.
+        fn some(rng: &mut Rng, most: u64) -> u64 {
+            if rng.chance(500) { 0 } else { 1 + rng.below(most) }
+        }
+        let pace_ms = pick(rng, &[120, 1_500, 1_500, 20_000, 150_000]);
+        Self {
+            devices: 2 + usize::try_from(rng.below(4)).unwrap_or_default(),
+            cards: 2 + rng.below(6),
+            pace_ms,
+            flush_ms: pick(rng, &[2, 40, 900]),
+            index_ms: pick(rng, &[200, 1_000, 10_000]).max(pace_ms),
+            crash: some(rng, 40),
+            clock_jump: some(rng, 15),
+            operator: some(rng, 40),
+            policy: some(rng, 15),
+            stop: some(rng, 8),
+            card_lost: some(rng, 40),
+            lan_drop: some(rng, 250),
+            lan_double: some(rng, 250),
+            lan_delay_ms: pick(rng, &[10, 200, 5_000]),
+            liar: some(rng, 250),
+            wan_drop: some(rng, 250),
+            wan_double: some(rng, 250),
+            wan_delay_ms: pick(rng, &[50, 50, 1_500, 40_000]),
+            wan_up_ms: pace_ms * pick(rng, &[5, 20, 60]),
+            wan_down_ms: if rng.chance(250) {
+                0
+            } else {
+                pace_ms * pick(rng, &[5, 20, 60])
+            },
+            late: some(rng, 300),
+            silent: some(rng, 300),
+            throttles: some(rng, 250),
+            broken: some(rng, 250),
+            pending: some(rng, 250),
+            refuses_hub: some(rng, 150),
+            refuses_message: some(rng, 150),
+            declines: some(rng, 250),
+            refuses_reversal: some(rng, 200),
+            retention_ms: pick(rng, &[0, 20 * 60_000, 60 * 60_000]),
+            max_remembered: usize::try_from(pick(rng, &[0, 2, 50])).unwrap_or_default(),
+            max_queue: usize::try_from(pick(rng, &[6, 1_000, 1_000])).unwrap_or_default(),
+            max_in_flight: usize::try_from(pick(rng, &[1, 4, 8, 8])).unwrap_or_default(),
+            abandoned_after_ms: pick(rng, &[5_000, 60_000]),
+            starts_with_policy: !rng.chance(150),
+        }
+    }
+
+    /// Everything works again. What the gateway thinks of single payments
+    /// stays.
+    pub(crate) fn calm(&mut self) {
+        self.flush_ms = 2;
+        for chance in [
+            &mut self.crash,
+            &mut self.clock_jump,
+            &mut self.operator,
+            &mut self.policy,
+            &mut self.stop,
+            &mut self.card_lost,
+            &mut self.lan_drop,
+            &mut self.lan_double,
+            &mut self.liar,
+            &mut self.wan_drop,
+            &mut self.wan_double,
+            &mut self.wan_down_ms,
+            &mut self.late,
+            &mut self.silent,
+            &mut self.throttles,
+            &mut self.broken,
+            &mut self.pending,
+            &mut self.refuses_hub,
+            &mut self.refuses_message,
+            &mut self.refuses_reversal,
+        ] {
+            *chance = 0;
+        }
+        self.lan_delay_ms = 10;
+        self.wan_delay_ms = 50;
+    }
+}
+
+pub(crate) fn pick(rng: &mut Rng, from: &[u64]) -> u64 {
+    let place = rng.below(u64::try_from(from.len()).unwrap_or_default());
+    usize::try_from(place)
+        .ok()
+        .and_then(|place| from.get(place))
+        .copied()
+        .unwrap_or_default()
+}

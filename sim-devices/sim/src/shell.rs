@@ -1,0 +1,390 @@
+//! The shell around the core: what `hubd/src/hub.rs` and `run/opening.rs` do,
+//! over a simulated disk. The only file that speaks the core's own types.
+
+use hub_core::policy::Policy;
+use hub_core::state::{Head, State};
+use hub_core::{
+    AttemptId, Core, Effect, GatewayAnswer, Input, Now, Operation, OperatorCommand, OperatorReply, Probe,
+    Reply, Settings, Ticket,
+};
+use hub_protocol::entry::Event;
+use hub_protocol::{
+    Currency, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentStatus, Receipt, RefusalCode, cbor,
+};
+
+use crate::disk::{Disk, Index};
+use crate::gateway::{Said, What};
+use crate::limits::{Limits, POLICY_KEY};
+use crate::profile::Profile;
+use crate::wire::{self, PayMessage};
+
+/// What is asked of the hub.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask<'a> {
+    Pay(&'a PayMessage),
+    Void(DeviceId, PaymentId),
+    Status(DeviceId, PaymentId),
+    Enrol(DeviceId, DeviceClass),
+    Activate(&'a Limits),
+    Block(DeviceId, bool),
+    Drain,
+    Release(PaymentId),
+    Overview,
+}
+
+/// What the hub wants done.
+#[derive(Clone, Debug)]
+pub(crate) enum Out {
+    Append {
+        payload: Vec<u8>,
+        card: Option<PaymentId>,
+    },
+    Reply {
+        ticket: u64,
+        answer: Answer,
+    },
+    Forward(Forward),
+    Push(DeviceId, PaymentStatus),
+    EraseCard(PaymentId),
+}
+
+/// An attempt to make at the gateway.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forward {
+    pub(crate) attempt: u64,
+    pub(crate) id: PaymentId,
+    pub(crate) what: What,
+    pub(crate) request_sequence: u64,
+    pub(crate) deadline_ms: u64,
+}
+
+/// What somebody is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Receipt(Box<Receipt>),
+    Status(Box<PaymentStatus>, Option<Box<Receipt>>),
+    Refused(RefusalCode),
+    Registered,
+    PolicyActive,
+    Done,
+    Other,
+}
+
+/// One life of the hub's process.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    core: Core,
+}
+
+/// A disk that cannot be opened: what the core said.
+pub(crate) struct NotOpened(pub(crate) String);
+
+impl Shell {
+    /// Opens the disk and starts.
+    pub(crate) fn start(
+        disk: &mut Disk,
+        profile: &Profile,
+        boot: u64,
+        seed: u64,
+        torn_bytes: u64,
+        now: Now,
+    ) -> Result<(Self, Vec<Out>), NotOpened> {
+        let state = open(disk)?;
+        let mut settings = Settings::new(wire::HUB, wire::STORE, Currency::EUR);
+        settings.max_remembered = profile.max_remembered;
+        settings.max_queue = profile.max_queue;
+        settings.max_in_flight = profile.max_in_flight;
+        settings.abandoned_after_ms = profile.abandoned_after_ms;
+        settings.boot[..8].copy_from_slice(&boot.to_be_bytes());
+        settings.seed = seed;
+        if profile.retention_ms > 0 {
+            settings.idempotency_retention_ms = profile.retention_ms;
+        }
+        let (core, effects) = Core::start(settings, state, torn_bytes, "sim", now);
+        Ok((Self { core }, translate(effects)))
+    }
+
+    pub(crate) fn ask(&mut self, ask: &Ask<'_>, ticket: u64, index: &Index, now: Now) -> Vec<Out> {
+        let ticket = Ticket(ticket);
+        let operator = |command| Input::Operator {
+            ticket,
+            operator: "anna".to_owned(),
+            command,
+        };
+        let recalled = |id: &PaymentId| {
+            if self.core.knows(id) {
+                return None;
+            }
+            let value = index.get(&State::payment_key(id))?;
+            cbor::decode(value).ok().map(Box::new)
+        };
+        let input = match *ask {
+            Ask::Pay(message) => Input::Pay {
+                ticket,
+                device: message.device,
+                recalled: recalled(&message.request.payment_id),
+                request: Box::new(message.request.clone()),
+                signed: message.signed.clone(),
+                sealed_card: message.sealed_card.clone(),
+            },
+            Ask::Void(device, id) => {
+                let (request, signed) = wire::void(id);
+                Input::Void {
+                    ticket,
+                    device,
+                    request,
+                    signed,
+                    recalled: recalled(&id),
+                }
+            }
+            Ask::Status(device, payment_id) => Input::Status {
+                ticket,
+                device,
+                payment_id,
+                recalled: recalled(&payment_id),
+            },
+            Ask::Enrol(device, class) => Input::Enrol {
+                ticket,
+                registration: Box::new(wire::registration(device, class)),
+            },
+            Ask::Activate(limits) => match Policy::parse(limits.text().as_bytes()) {
+                Ok(policy) => Input::Activate {
+                    ticket: Some(ticket),
+                    policy: Box::new(policy),
+                    signed: limits.signed(),
+                    key: POLICY_KEY,
+                },
+                Err(_) => Input::Tick,
+            },
+            Ask::Block(device, true) => operator(OperatorCommand::Block(device)),
+            Ask::Block(device, false) => operator(OperatorCommand::Unblock(device)),
+            Ask::Drain => operator(OperatorCommand::Drain),
+            Ask::Release(id) => operator(OperatorCommand::Release(id)),
+            Ask::Overview => operator(OperatorCommand::Overview),
+        };
+        self.handle(input, now)
+    }
+
+    pub(crate) fn appended(&mut self, durable: usize, now: Now) -> Vec<Out> {
+        let sequence = u64::try_from(durable).unwrap_or_default();
+        self.handle(Input::Appended { sequence }, now)
+    }
+
+    pub(crate) fn gateway(&mut self, attempt: u64, said: &Said, latency_ms: u64, now: Now) -> Vec<Out> {
+        let attempt = AttemptId(attempt);
+        let answer = answer(said);
+        self.handle(
+            Input::Gateway {
+                attempt,
+                answer,
+                latency_ms,
+            },
+            now,
+        )
+    }
+
+    pub(crate) fn probe(&mut self, ok: bool, gateway_time_ms: Option<u64>, now: Now) -> Vec<Out> {
+        let probe = Probe {
+            ok,
+            latency_ms: 20,
+            gateway_time_ms,
+        };
+        self.handle(Input::Probe(probe), now)
+    }
+
+    pub(crate) fn tick(&mut self, now: Now) -> Vec<Out> {
+        self.handle(Input::Tick, now)
+    }
+
+    pub(crate) fn stop(&mut self, now: Now) -> Vec<Out> {
+        self.handle(Input::Stop, now)
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.core.has_stopped()
+    }
+
+    pub(crate) fn wake_ms(&self) -> Option<u64> {
+        self.core.next_wake_ms()
+    }
+
+    /// Hands over what changed since the last time.
+    pub(crate) fn collect_changes(&mut self, index: &mut Index) {
+        let state = self.core.state_mut();
+        if state.dirty_len() > 0 {
+            let head = state.head().sequence;
+            index.waiting.push((state.take_dirty(), head));
+        }
+    }
+
+    pub(crate) fn indexed(&mut self, sequence: u64) {
+        self.core.indexed(sequence);
+    }
+
+    /// The most attempts of the backlog under way.
+    pub(crate) fn most_in_flight(profile: &Profile) -> usize {
+        profile.max_in_flight
+    }
+
+    /// The same while a customer waits or the gateway struggles.
+    pub(crate) fn most_in_flight_beside_live(profile: &Profile) -> usize {
+        (profile.max_in_flight / 4).max(1)
+    }
+
+    fn handle(&mut self, input: Input, now: Now) -> Vec<Out> {
+        translate(self.core.handle(input, now))
+    }
+}
+
+fn translate(effects: Vec<Effect>) -> Vec<Out> {
+    effects
+        .into_iter()
+        .filter_map(|effect| {
+            Some(match effect {
+                Effect::Append {
+                    payload, sealed_card, ..
+                } => Out::Append {
+                    payload,
+                    card: sealed_card.map(|(id, _)| id),
+                },
+                Effect::Reply { ticket, reply } => Out::Reply {
+                    ticket: ticket.0,
+                    answer: match reply {
+                        Reply::Receipt(receipt) => Answer::Receipt(receipt),
+                        Reply::Status { status, receipt } => Answer::Status(status, receipt),
+                        Reply::Refused(refusal) => Answer::Refused(refusal.code),
+                        Reply::Registered(_) => Answer::Registered,
+                        Reply::PolicyActive { .. } => Answer::PolicyActive,
+                        Reply::Operator(OperatorReply::Done) => Answer::Done,
+                        Reply::Operator(_) => Answer::Other,
+                    },
+                },
+                Effect::Forward(forward) => Out::Forward(Forward {
+                    attempt: forward.attempt.0,
+                    id: forward.payment_id,
+                    what: match forward.operation {
+                        Operation::AuthoriseOnline => What::Online,
+                        Operation::AuthoriseDeferred => What::Deferred,
+                        Operation::Advice => What::Advice,
+                        Operation::Reverse => What::Reverse,
+                        Operation::LookUp => What::LookUp,
+                    },
+                    request_sequence: forward.request_sequence,
+                    deadline_ms: forward.deadline_ms,
+                }),
+                Effect::Push { device, status } => Out::Push(device, status),
+                Effect::EraseCard { payment_id } => Out::EraseCard(payment_id),
+                Effect::PushPolicy { .. } | Effect::DeviceChanged { .. } | Effect::WanChanged { .. } => {
+                    return None;
+                }
+            })
+        })
+        .collect()
+}
+
+fn answer(said: &Said) -> GatewayAnswer {
+    let last = |approved: bool, code: &str| {
+        GatewayAnswer::Final(GatewayResult {
+            approved,
+            response_code: code.to_owned(),
+            authorisation_code: None,
+            reference: Some("gw".to_owned()),
+        })
+    };
+    let detail = String::new;
+    match said {
+        Said::Approved | Said::Reversed => last(true, "00"),
+        Said::Declined => last(false, "51"),
+        Said::ReversalRefused => last(false, "21"),
+        Said::Pending { retry_after_ms } => GatewayAnswer::Pending {
+            retry_after_ms: *retry_after_ms,
+        },
+        Said::OtherBytes => GatewayAnswer::Conflict { detail: detail() },
+        Said::Throttled { retry_after_ms } => GatewayAnswer::Throttled {
+            retry_after_ms: *retry_after_ms,
+        },
+        Said::RefusesMessage => GatewayAnswer::RefusesMessage { detail: detail() },
+        Said::RefusesHub => GatewayAnswer::RefusesHub { detail: detail() },
+        Said::Broken { retry_after_ms } => GatewayAnswer::Broken {
+            retry_after_ms: *retry_after_ms,
+            detail: detail(),
+        },
+        Said::Wrong | Said::Silence => GatewayAnswer::NoAnswer { detail: detail() },
+        Said::NotFound => GatewayAnswer::NotFound,
+        Said::CardMissing => GatewayAnswer::CardMissing,
+    }
+}
+
+/// From the disk to the folded state: the index and the journal's tail, or
+/// the journal alone. Cards that no payment needs any more are destroyed.
+fn open(disk: &mut Disk) -> Result<State, NotOpened> {
+    let mut state = match disk.index.batches() {
+        0 => State::default(),
+        _ => restore(disk)?,
+    };
+    let from = usize::try_from(state.head().sequence).unwrap_or_default();
+    for record in disk.records.get(from..disk.durable).unwrap_or_default() {
+        if let Some(id) = record.entry.event.payment_id()
+            && state.payment(&id).is_none()
+            && let Some(value) = disk.index.get(&State::payment_key(&id))
+        {
+            state.recall(id, cbor::decode(value).map_err(|e| NotOpened(e.to_string()))?);
+        }
+        state
+            .apply(&record.entry, record.digest)
+            .map_err(|e| NotOpened(e.to_string()))?;
+    }
+    let head = state.head().sequence;
+    let changes = state.take_dirty();
+    if head > 0 {
+        disk.index.waiting.push((changes, head));
+        disk.index.write(disk.durable);
+    }
+    let needed = |id: &PaymentId| state.payment(id).is_some_and(|payment| payment.needs_card());
+    disk.cards.retain(needed);
+    state.evict_finals();
+    Ok(state)
+}
+
+fn restore(disk: &Disk) -> Result<State, NotOpened> {
+    let wrong = |what: &str| NotOpened(format!("the index: {what}"));
+    let sequence = disk.index.head();
+    let digest = disk
+        .read(sequence)
+        .ok_or_else(|| wrong("ahead of the journal"))?
+        .digest;
+    let mut state = State::default();
+    for (key, value) in disk.index.values() {
+        state.restore(key, value).map_err(|e| wrong(&e.to_string()))?;
+    }
+    let policy = match state.store().policy_sequence.map(|sequence| disk.read(sequence)) {
+        None => None,
+        Some(Some(record)) => match &record.entry.event {
+            Event::PolicyActivated { policy, .. } => Some(policy.clone()),
+            _ => return Err(wrong("names an entry that holds no policy")),
+        },
+        Some(None) => return Err(wrong("names an entry that is not there")),
+    };
+    state.restored(Head { sequence, digest }, policy.as_deref());
+    Ok(state)
+}
+
+/// A record of the index.
+pub(crate) type KeyAndValue = (Vec<u8>, Vec<u8>);
+
+/// The index as it would be, had it been built from the journal alone.
+pub(crate) fn index_from_scratch(disk: &Disk) -> Result<Vec<KeyAndValue>, NotOpened> {
+    let mut state = State::default();
+    for record in disk.records.get(..disk.durable).unwrap_or_default() {
+        state
+            .apply(&record.entry, record.digest)
+            .map_err(|e| NotOpened(e.to_string()))?;
+    }
+    let mut all: Vec<_> = state
+        .take_dirty()
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    all.sort();
+    Ok(all)
+}

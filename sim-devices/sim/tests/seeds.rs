@@ -1,0 +1,42 @@
+//! Every rule holds in seeds that once failed and in some hundred others; the
+//! long run is `hub-sim --runs 10000`.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use hub_sim::{Options, run, run_many};
+
+#[test]
+fn every_rule_holds_in_every_seed_that_ever_failed() {
+    let seeds = include_str!("../seeds.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'));
+    let mut count = 0;
+    for line in seeds {
+        let seed = line.split_whitespace().next().unwrap().parse().unwrap();
+        let outcome = run(seed, &Options::default());
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn every_rule_holds_in_some_hundred_seeds() {
+    let summary = run_many(1, 200, 2, &Options::default(), &|_| {});
+    let failure = summary.first_failure.as_ref();
+    assert_eq!(failure.and_then(|outcome| outcome.violation.as_ref()), None);
+    assert_eq!(summary.runs, 200);
+    assert!(summary.payments > 1_000 && summary.restarts > 100, "{summary:?}");
+}
+
+#[test]
+fn rule_9_a_seed_repeats_a_run_exactly() {
+    let options = Options {
+        trace: true,
+        ..Options::default()
+    };
+    for seed in [1, 2, 3, 500] {
+        let (one, two) = (run(seed, &options), run(seed, &options));
+        assert_eq!(one.trace, two.trace, "seed {seed}");
+        assert_eq!((one.hash, one.steps), (two.hash, two.steps));
+    }
+}
