@@ -140,9 +140,12 @@ pub(crate) struct LoadArgs {
     /// How long each measurement takes
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Sign requests before the clock starts
+    /// Sign requests before the clock starts, check all receipts after it
     #[arg(long)]
     presigned: bool,
+    /// Measure again with so many payments queued (at most 1,000,000)
+    #[arg(long)]
+    queue: Option<u64>,
 }
 
 impl LoadArgs {
@@ -151,6 +154,7 @@ impl LoadArgs {
             devices: self.devices.iter().copied().map(usize::from).collect(),
             seconds: self.seconds,
             presigned: self.presigned,
+            queue: self.queue,
             keep: self.run.keep.clone(),
             bin_dir: self.run.bin_dir.clone(),
         }

@@ -203,6 +203,20 @@ impl DeviceClient {
         self.inner.once(bytes, &Ok).await
     }
 
+    /// Holds a receipt that was kept, as [`VerifiedReceipt::proof`] has it,
+    /// against the payment it is for.
+    ///
+    /// # Errors
+    ///
+    /// What does not hold.
+    pub fn check_receipt(
+        &self,
+        proof: Vec<u8>,
+        payment: &PreparedPayment,
+    ) -> Result<VerifiedReceipt, VerifyError> {
+        self.inner.verifier.receipt(proof, payment)
+    }
+
     /// What the hub says unasked, while connected. A listener that lags more
     /// than 64 behind loses the oldest; [`status`](Self::status) tells the
     /// same.

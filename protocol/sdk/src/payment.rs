@@ -144,7 +144,8 @@ impl PreparedPayment {
         })
     }
 
-    pub(crate) fn frame(&self) -> Request {
+    /// The frame that asks for the payment.
+    pub fn frame(&self) -> Request {
         Request::Pay {
             request: self.signed.clone(),
             sealed_card: self.sealed_card.clone(),
