@@ -13,6 +13,7 @@ use hub_protocol::{
     CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, SealedCard, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::error::Elapsed;
 
 use crate::clock;
 use crate::port::{Answered, Ask, Message, Proof, Tell};
@@ -148,13 +149,10 @@ impl<E: Edges> Hub<E> {
     /// ledger fails. Returns whether it stopped in good order.
     pub fn run(mut self, runtime: &tokio::runtime::Handle) -> bool {
         loop {
-            let sleep = self.sleep();
-            let received =
-                runtime.block_on(async { tokio::time::timeout(sleep, self.messages.recv()).await });
-            let alive = match received {
-                Ok(None) => return false,
-                Ok(Some(message)) => self.take(message) && self.take_more(),
-                Err(_) => self.handle(Input::Tick),
+            let alive = match self.next_message(runtime) {
+                Some(Ok(message)) => self.take(message) && self.take_more(),
+                Some(Err(_)) => self.handle(Input::Tick),
+                None => return false,
             };
             if !alive || !self.read_marks() {
                 return false;
@@ -165,6 +163,19 @@ impl<E: Edges> Hub<E> {
                 return self.edges.finish(self.for_index);
             }
         }
+    }
+
+    /// The next message, or that it is time to look at the clock; `None` once
+    /// nobody can ask any more.
+    fn next_message(&mut self, runtime: &tokio::runtime::Handle) -> Option<Result<Message, Elapsed>> {
+        // Under load there is one, and no timer needs to be set.
+        if let Ok(message) = self.messages.try_recv() {
+            return Some(Ok(message));
+        }
+        let sleep = self.sleep();
+        runtime
+            .block_on(async { tokio::time::timeout(sleep, self.messages.recv()).await })
+            .transpose()
     }
 
     fn sleep(&self) -> Duration {

@@ -91,46 +91,25 @@ pub fn sign(key: &SigningKey, object: ObjectType, payload: &[u8]) -> Vec<u8> {
 
 /// A parsed object whose signature has not been checked yet.
 #[derive(Clone, Debug)]
-pub struct Unverified {
+pub struct Unverified<'a> {
     kid: KeyId,
-    sign1: CoseSign1,
+    protected: &'a [u8],
+    payload: &'a [u8],
+    signature: Signature,
 }
 
-impl Unverified {
+impl<'a> Unverified<'a> {
     /// Parses a tagged COSE_Sign1 and holds it to the protocol's form.
-    pub fn parse(bytes: &[u8]) -> Result<Self, CoseError> {
-        shape(bytes).ok_or(CoseError::Malformed)?;
-        let sign1 = CoseSign1::from_tagged_slice(bytes).map_err(|_| CoseError::Malformed)?;
-        let header = &sign1.protected.header;
-        match &header.alg {
-            Some(coset::RegisteredLabelWithPrivate::Assigned(iana::Algorithm::Ed25519)) => {}
-            Some(_) => return Err(CoseError::Algorithm),
-            None => return Err(CoseError::Malformed),
-        }
-        let kid = KeyId(
-            header
-                .key_id
-                .as_slice()
-                .try_into()
-                .map_err(|_| CoseError::Malformed)?,
-        );
-        let expected = HeaderBuilder::new()
-            .algorithm(iana::Algorithm::Ed25519)
-            .key_id(kid.0.to_vec())
-            .build();
-        let expected_bytes = expected.to_vec().map_err(|_| CoseError::Malformed)?;
-        let as_received = sign1.protected.original_data.as_deref();
-        if as_received != Some(expected_bytes.as_slice())
-            || sign1.unprotected != Header::default()
-            || sign1.payload.is_none()
-            || sign1.signature.len() != 64
-        {
-            return Err(CoseError::Malformed);
-        }
-        if sign1.clone().to_tagged_vec().map_err(|_| CoseError::Malformed)? != bytes {
-            return Err(CoseError::Malformed);
-        }
-        Ok(Self { kid, sign1 })
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, CoseError> {
+        let (protected, payload, signature) = parts(bytes).ok_or(CoseError::Malformed)?;
+        let kid = kid_of(protected).ok_or_else(|| fault_of(protected))?;
+        let signature = Signature::from_slice(signature).map_err(|_| CoseError::Malformed)?;
+        Ok(Self {
+            kid,
+            protected,
+            payload,
+            signature,
+        })
     }
 
     /// The payload as it stands in `bytes`, before its signature is checked,
@@ -138,17 +117,8 @@ impl Unverified {
     ///
     /// # Errors
     /// As [`parse`](Self::parse).
-    pub fn payload_of(bytes: &[u8]) -> Result<&[u8], CoseError> {
-        Self::parse(bytes)?;
-        let payload = || {
-            let mut decoder = minicbor::Decoder::new(bytes);
-            decoder.tag().ok()?;
-            decoder.array().ok()?;
-            decoder.bytes().ok()?;
-            decoder.map().ok()?;
-            decoder.bytes().ok()
-        };
-        payload().ok_or(CoseError::Malformed)
+    pub fn payload_of(bytes: &'a [u8]) -> Result<&'a [u8], CoseError> {
+        Ok(Self::parse(bytes)?.payload)
     }
 
     /// The key that the object says it is signed by.
@@ -158,8 +128,8 @@ impl Unverified {
 
     /// The payload before its signature is checked: for tools that show what
     /// a file says, never for a decision.
-    pub fn payload_unverified(&self) -> &[u8] {
-        self.sign1.payload.as_deref().unwrap_or_default()
+    pub fn payload_unverified(&self) -> &'a [u8] {
+        self.payload
     }
 
     /// Checks the signature (RFC 8032, strictly: no malleable or small-order
@@ -168,13 +138,24 @@ impl Unverified {
         if self.kid != KeyId::of_key(key.as_bytes()) {
             return Err(CoseError::UnknownKey);
         }
-        self.sign1
-            .verify_signature(object.aad().as_bytes(), |signature, tbs| {
-                let signature = Signature::from_slice(signature).map_err(|_| CoseError::BadSignature)?;
-                key.verify_strict(tbs, &signature)
-                    .map_err(|_| CoseError::BadSignature)
-            })?;
-        self.sign1.payload.ok_or(CoseError::Malformed)
+        let signed = self.signed_bytes(object);
+        key.verify_strict(&signed, &self.signature)
+            .map_err(|_| CoseError::BadSignature)?;
+        Ok(self.payload.to_vec())
+    }
+
+    /// The Sig_structure of RFC 9052 §4.4.
+    fn signed_bytes(&self, object: ObjectType) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.payload.len() + 80);
+        let mut encoder = minicbor::Encoder::new(&mut out);
+        // Writing into a Vec cannot fail.
+        let _ = encoder
+            .array(4)
+            .and_then(|e| e.str("Signature1"))
+            .and_then(|e| e.bytes(self.protected))
+            .and_then(|e| e.bytes(object.aad().as_bytes()))
+            .and_then(|e| e.bytes(self.payload));
+        out
     }
 }
 
@@ -182,18 +163,39 @@ impl Unverified {
 /// bytes; what is longer can only be something else.
 const MAX_PROTECTED: usize = 64;
 
-/// Whether `bytes` is 18([bytes, {}, bytes, bytes]) in deterministic encoding.
-/// Looked at first because the general decoder behind coset builds a tree of
-/// whatever the unprotected header holds, with memory for lengths declared.
-fn shape(bytes: &[u8]) -> Option<()> {
+/// How every protected header begins: a map of two, `1: -19, 4:` and 16 bytes.
+const PROTECTED: [u8; 5] = [0xa2, 0x01, 0x32, 0x04, 0x50];
+
+/// Protected header, payload and signature of 18([bytes, {}, bytes, bytes])
+/// in deterministic encoding. A payment is parsed here, with nothing built
+/// but these slices; a general decoder would build a tree of whatever the
+/// unprotected header holds, with memory for lengths declared.
+fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     cbor::scan(bytes).ok()?;
     let mut decoder = minicbor::Decoder::new(bytes);
     let tagged = decoder.tag().ok()?.as_u64() == CoseSign1::TAG && decoder.array().ok()? == Some(4);
-    let protected = decoder.bytes().ok()?.len() <= MAX_PROTECTED;
+    let protected = decoder.bytes().ok()?;
     let unprotected_empty = decoder.map().ok()? == Some(0);
-    decoder.bytes().ok()?;
-    decoder.bytes().ok()?;
-    (tagged && protected && unprotected_empty).then_some(())
+    let payload = decoder.bytes().ok()?;
+    let signature = decoder.bytes().ok()?;
+    (tagged && unprotected_empty && protected.len() <= MAX_PROTECTED)
+        .then_some((protected, payload, signature))
+}
+
+/// The key id in a protected header of the one form that there is.
+fn kid_of(protected: &[u8]) -> Option<KeyId> {
+    let kid = protected.strip_prefix(&PROTECTED)?;
+    kid.try_into().ok().map(KeyId)
+}
+
+/// What is wrong with a protected header of another form.
+fn fault_of(protected: &[u8]) -> CoseError {
+    match Header::from_slice(protected).map(|header| header.alg) {
+        Ok(Some(coset::RegisteredLabelWithPrivate::Assigned(iana::Algorithm::Ed25519)) | None) | Err(_) => {
+            CoseError::Malformed
+        }
+        Ok(Some(_)) => CoseError::Algorithm,
+    }
 }
 
 /// Parses `bytes`, checks type, key and signature, and gives the payload.
@@ -276,12 +278,12 @@ mod tests {
     #[test]
     fn an_unprotected_header_is_refused_by_its_shape_before_it_is_decoded() {
         let good = sign(&key(1), ObjectType::Receipt, b"payload");
-        assert_eq!(shape(&good), Some(()));
+        assert!(parts(&good).is_some());
         let place = good.iter().position(|byte| *byte == 0xa0).unwrap();
         let with = |unprotected: &[u8]| [&good[..place], unprotected, &good[place + 1..]].concat();
-        assert_eq!(shape(&with(&[0xa1, 0x05, 0x41, 0x00])), None);
-        assert_eq!(shape(&with(&[0xa1, 0x05, 0x80])), None);
-        assert_eq!(shape(&with(&[0x99, 0x03, 0xff].repeat(255))), None);
-        assert_eq!(shape(&good[1..]), None);
+        assert_eq!(parts(&with(&[0xa1, 0x05, 0x41, 0x00])), None);
+        assert_eq!(parts(&with(&[0xa1, 0x05, 0x80])), None);
+        assert_eq!(parts(&with(&[0x99, 0x03, 0xff].repeat(255))), None);
+        assert_eq!(parts(&good[1..]), None);
     }
 }

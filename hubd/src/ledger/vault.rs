@@ -198,8 +198,9 @@ impl Vault {
     pub fn put(&mut self, cards: &[(PaymentId, SealedCard)]) -> Result<(), LedgerError> {
         self.guarded(|vault| {
             let mut bodies = Vec::with_capacity(cards.len());
-            for (id, card) in cards {
-                let nonce = fresh_nonce().map_err(LedgerError::io("take random bytes for", &vault.dir))?;
+            let nonces =
+                fresh_nonces(cards.len()).map_err(LedgerError::io("take random bytes for", &vault.dir))?;
+            for ((id, card), nonce) in cards.iter().zip(nonces) {
                 let body = vault.shared.encrypt(*id, card, nonce);
                 bodies.push((
                     *id,
@@ -439,8 +440,8 @@ impl Vault {
 }
 
 #[allow(clippy::disallowed_methods)] // a nonce must never repeat under one key, also across restarts
-fn fresh_nonce() -> std::io::Result<[u8; NONCE_LEN]> {
-    let mut nonce = [0; NONCE_LEN];
-    getrandom::fill(&mut nonce).map_err(std::io::Error::other)?;
-    Ok(nonce)
+fn fresh_nonces(count: usize) -> std::io::Result<Vec<[u8; NONCE_LEN]>> {
+    let mut nonces = vec![[0; NONCE_LEN]; count];
+    getrandom::fill(nonces.as_flattened_mut()).map_err(std::io::Error::other)?;
+    Ok(nonces)
 }
