@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hub_protocol::cbor;
 
@@ -308,15 +309,33 @@ pub fn set_aside(dir: &Path) -> Result<Option<PathBuf>, Damage> {
     Ok(Some(aside))
 }
 
+/// How often a locked store is tried again, and how long between.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 fn open_store(dir: &Path) -> Result<(sled::Db, File), Damage> {
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
         // Only our own thread flushes, when it says so.
         .flush_every_ms(None);
-    let db = guarded(|| config.open())?;
+    let db = guarded(|| open_unlocked(&config))?;
     let data = File::open(dir.join("db")).map_err(io("open"))?;
     Ok((db, data))
+}
+
+/// A store that was closed a moment ago, in this process, keeps its lock until
+/// its last thread has ended: that is waited for, within bounds.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 /// Runs something of the store's; error and panic are damage.
