@@ -40,3 +40,35 @@ fn rule_9_a_seed_repeats_a_run_exactly() {
         assert_eq!((one.hash, one.steps), (two.hash, two.steps));
     }
 }
+
+#[test]
+fn the_document_lists_the_deliberate_faults_with_their_rules() {
+    let list: toml::Table = include_str!("../faults.toml").parse().unwrap();
+    let text = include_str!("../../../docs/reliability.md");
+    let (_, table) = text.split_once("### Deliberate faults").unwrap();
+    let documented: Vec<(&str, &str)> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .take_while(|line| line.starts_with("| "))
+        .map(|row| {
+            let mut cells = row.split('|').map(str::trim).skip(1);
+            (cells.next().unwrap(), cells.next().unwrap())
+        })
+        .collect();
+    let listed: Vec<(&str, &str)> = list["fault"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| {
+            let rule = fault["rule"].as_str().unwrap();
+            let rule = match rule.split_once(' ').unwrap() {
+                (number, _) if number.parse::<u8>().is_ok() => number,
+                _ => "Retry-After",
+            };
+            (fault["name"].as_str().unwrap(), rule)
+        })
+        .collect();
+    assert_eq!(documented, listed);
+    assert!(listed.len() >= 14);
+}
