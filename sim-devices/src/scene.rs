@@ -265,7 +265,10 @@ impl Scene {
 
 /// A payment of the gateway's book, as the reconciliation reads it. Whether
 /// money was taken is the gateway's own flag, not worked out from its status.
-fn booked(payment: &BookPayment) -> Result<Booked> {
+///
+/// # Errors
+/// An id that is none.
+pub fn booked(payment: &BookPayment) -> Result<Booked> {
     Ok(Booked {
         payment_id: payment
             .payment_id

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -186,6 +186,18 @@ impl Shop {
             .await
             .context("the hub was killed and did not end")??;
         Ok(())
+    }
+
+    /// Waits for the hub to end by itself; `None` if it goes on for longer
+    /// than `patience`.
+    pub async fn ended(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
+        let child = self.child.as_mut().context("the hub is not running")?;
+        let Ok(status) = timeout(patience, child.wait()).await else {
+            return Ok(None);
+        };
+        let status = status.context("cannot look after the hub")?;
+        self.child = None;
+        Ok(Some(status))
     }
 
     /// [`kill`](Self::kill), and [`start`](Self::start) again.

@@ -1,7 +1,9 @@
-//! What the whole-system tests share: programs, processes, namespaces.
+//! What the whole-system tests share: programs, processes, namespaces,
+//! and what the machine must have for them.
 
 pub mod hub;
 pub mod image;
+pub mod machine;
 pub mod namespaces;
 pub mod process;
 pub mod served;

@@ -1,0 +1,79 @@
+//! Power cuts, kill -9 and failing disks: a short run of each. The long ones
+//! are `cargo run --release -p hub-tests --bin faults -- power` and so on.
+#![allow(missing_docs)]
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use hub_tests::machine;
+use hub_tests::process::Programs;
+use serde_json::Value;
+
+/// Runs `faults` with the programs as shipped. Gives its report, and whether
+/// it says that nothing is wrong.
+fn faults(arguments: &[&str]) -> Result<(Value, bool)> {
+    let programs = Programs::find()?;
+    let bin_dir = programs.hubd.parent().context("hubd is in no folder")?;
+    let done = Command::new(env!("CARGO_BIN_EXE_faults"))
+        .args(arguments)
+        .args(["--json", "--bin-dir"])
+        .arg(bin_dir)
+        .output()?;
+    let out = String::from_utf8_lossy(&done.stdout);
+    let report = serde_json::from_str(out.trim())
+        .with_context(|| format!("{out}{}", String::from_utf8_lossy(&done.stderr)))?;
+    Ok((report, done.status.success()))
+}
+
+/// The sum of a column.
+fn sum(report: &Value, column: &str) -> u64 {
+    let rows = report["rows"].as_array().into_iter().flatten();
+    rows.filter_map(|row| row[column].as_u64()).sum()
+}
+
+/// Nothing is lost, nothing charged twice, and there was something to lose.
+fn assert_kept(report: &Value, clean: bool, tries: u64) {
+    assert!(clean, "{report:#}");
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(sum(report, "tries"), tries, "{report:#}");
+    assert_eq!(sum(report, "lost") + sum(report, "twice"), 0, "{report:#}");
+    assert_eq!(sum(report, "receipts"), sum(report, "found"), "{report:#}");
+    assert!(sum(report, "receipts") > 10 * tries, "{report:#}");
+    assert!(sum(report, "charges") > 0, "{report:#}");
+}
+
+#[test]
+fn rule_2_receipts_survive_power_cuts_and_kills_and_are_charged_once() -> Result<()> {
+    if machine::skip("power cuts", machine::missing_for_power()) {
+        return Ok(());
+    }
+    let (report, clean) = faults(&["power", "--cuts", "15", "--kills", "15", "--fs", "ext4,xfs"])?;
+    assert_kept(&report, clean, 60);
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_lies_about_flushes_is_seen_to_lose_receipts() -> Result<()> {
+    if machine::skip("a lying disk", machine::missing_for_power())
+        || machine::skip("a lying disk", machine::missing_for_failing_disk())
+    {
+        return Ok(());
+    }
+    for system in ["ext4", "xfs"] {
+        let (report, clean) = faults(&["power", "--lying-disk", "--fs", system])?;
+        assert!(!clean && report["clean"] == false, "{report:#}");
+        assert!(sum(&report, "lost") > 0, "{report:#}");
+    }
+    Ok(())
+}
+
+#[test]
+fn rule_1_a_flush_or_write_that_fails_once_ends_the_hub_and_nothing_is_lost() -> Result<()> {
+    if machine::skip("failing disks", machine::missing_for_failing_disk()) {
+        return Ok(());
+    }
+    let (report, clean) = faults(&["disk", "--each", "5"])?;
+    assert_kept(&report, clean, 20);
+    assert_eq!(sum(&report, "ended_itself"), 20, "{report:#}");
+    Ok(())
+}
