@@ -333,8 +333,7 @@ impl World {
         let Some(hub) = &mut self.hub else {
             return Ok(());
         };
-        let mut outs = ask(hub, &self.disk.index, now);
-        outs.extend(hub.load(&self.disk.index, now));
+        let outs = ask(hub, &self.disk.index, now);
         self.carry_out(outs)
     }
 
