@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hub_core::state::{Head, PaymentRecord, State};
-use hub_core::{Core, Effect, Forward, Input, Reply, Ticket};
+use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
+use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
     CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, SealedCard, cbor,
@@ -36,6 +36,9 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 /// A batch of index changes and the entry up to which they hold.
 pub type IndexBatch = (Vec<(Vec<u8>, Option<Vec<u8>>)>, Head);
+
+/// Keys and values of the index, in the order of the keys.
+pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What the hub asks of its edges. Implemented once, in `run.rs`, over the
 /// real ones. No call may block for long.
@@ -73,6 +76,14 @@ pub trait Edges: Send {
     /// # Errors
     /// The index cannot be read; nobody knows then whether it has the key.
     fn recall(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
+    /// The first records of the index at or behind the key `from` whose keys
+    /// begin with `prefix`, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`recall`](Self::recall).
+    fn recall_range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Records, String>;
+    /// The newest entry whose changes the index answers for.
+    fn indexed(&self) -> u64;
 }
 
 /// How far the ledger's threads have come. They never wait for the hub, which
@@ -81,8 +92,6 @@ pub trait Edges: Send {
 pub struct Marks {
     /// The newest entry on disk.
     pub durable: AtomicU64,
-    /// The newest entry whose changes the index has.
-    pub indexed: AtomicU64,
     /// The receipts of groups that are on disk, in order, until the hub
     /// fetches them.
     receipts: Mutex<Vec<Arc<CommittedGroup>>>,
@@ -115,6 +124,8 @@ pub struct Hub<E> {
     /// Index changes whose entries are not on disk yet: the index is never
     /// ahead of the journal.
     for_index: VecDeque<IndexBatch>,
+    /// What the core wants of the index.
+    loads: VecDeque<(Lane, u64, usize)>,
     indexed_at_ms: u64,
     marks: Arc<Marks>,
     durable: u64,
@@ -138,6 +149,7 @@ impl<E: Edges> Hub<E> {
             next_ticket: 0,
             groups: VecDeque::new(),
             for_index: VecDeque::new(),
+            loads: VecDeque::new(),
             indexed_at_ms: clock::monotonic_ms(),
             marks,
             durable: 0,
@@ -154,7 +166,7 @@ impl<E: Edges> Hub<E> {
                 Some(Err(_)) => self.handle(Input::Tick),
                 None => return false,
             };
-            if !alive || !self.read_marks() {
+            if !alive || !self.read_marks() || !self.load() {
                 return false;
             }
             self.look_after_index();
@@ -179,6 +191,9 @@ impl<E: Edges> Hub<E> {
     }
 
     fn sleep(&self) -> Duration {
+        if !self.loads.is_empty() {
+            return Duration::ZERO;
+        }
         let until = self.core.next_wake_ms();
         until.map_or(LONGEST_SLEEP, |at| {
             Duration::from_millis(at.saturating_sub(clock::monotonic_ms())).min(LONGEST_SLEEP)
@@ -240,7 +255,7 @@ impl<E: Edges> Hub<E> {
 
     /// Takes note of how far the ledger's threads have come.
     fn read_marks(&mut self) -> bool {
-        self.core.indexed(self.marks.indexed.load(Ordering::Acquire));
+        self.core.indexed(self.edges.indexed());
         let durable = self.marks.durable.load(Ordering::Acquire);
         if durable <= self.durable {
             return true;
@@ -255,7 +270,7 @@ impl<E: Edges> Hub<E> {
         alive
     }
 
-    fn input(&self, ask: Ask, ticket: Ticket) -> Result<Input, Refusal> {
+    fn input(&mut self, ask: Ask, ticket: Ticket) -> Result<Input, Refusal> {
         Ok(match ask {
             Ask::Pay {
                 device,
@@ -263,14 +278,15 @@ impl<E: Edges> Hub<E> {
                 signed,
                 sealed_card,
             } => {
-                let recalled = self.recall(&request.payment_id)?;
+                let card = CardKey::of_token(&request.card.token);
+                self.recall(Some(&request.payment_id), Some(card))?;
                 Input::Pay {
                     ticket,
                     device,
                     request,
                     signed,
                     sealed_card,
-                    recalled,
+                    recalled: None,
                 }
             }
             Ask::Void {
@@ -278,22 +294,22 @@ impl<E: Edges> Hub<E> {
                 request,
                 signed,
             } => {
-                let recalled = self.recall(&request.payment_id)?;
+                self.recall(Some(&request.payment_id), None)?;
                 Input::Void {
                     ticket,
                     device,
                     request,
                     signed,
-                    recalled,
+                    recalled: None,
                 }
             }
             Ask::Status { device, payment_id } => {
-                let recalled = self.recall(&payment_id)?;
+                self.recall(Some(&payment_id), None)?;
                 Input::Status {
                     ticket,
                     device,
                     payment_id,
-                    recalled,
+                    recalled: None,
                 }
             }
             Ask::Enrol { registration } => Input::Enrol { ticket, registration },
@@ -303,28 +319,116 @@ impl<E: Edges> Hub<E> {
                 signed,
                 key,
             },
-            Ask::Operator { operator, command } => Input::Operator {
-                ticket,
-                operator,
-                command,
-            },
+            Ask::Operator { operator, command } => {
+                if let OperatorCommand::Release(id) = &command {
+                    self.recall(Some(id), None)?;
+                }
+                Input::Operator {
+                    ticket,
+                    operator,
+                    command,
+                }
+            }
         })
     }
 
-    /// What the index holds of a payment that the core has let go. If nobody
-    /// can tell whether a payment is known, it is not taken for a new one.
-    fn recall(&self, id: &PaymentId) -> Result<Option<Box<PaymentRecord>>, Refusal> {
-        if self.core.knows(id) {
-            return Ok(None);
+    /// Hands over what an input needs that the core has let go: of a payment
+    /// the card too. If nobody can tell what is known, nothing is decided.
+    fn recall(&mut self, id: Option<&PaymentId>, card: Option<CardKey>) -> Result<(), Refusal> {
+        let recalled = id
+            .filter(|id| !self.core.knows(id))
+            .map(|id| self.recall_payment(*id))
+            .transpose();
+        let card = card
+            .filter(|card| !self.core.knows_card(card))
+            .map(|card| self.recall_card(&card).map(|record| (card, record)))
+            .transpose();
+        let found = recalled.and_then(|recalled| Ok((recalled.flatten(), card?)));
+        let (payment, card) = found.map_err(|error| {
+            tracing::error!(
+                error,
+                "the index cannot be read; stop the hub and start it again to build it anew"
+            );
+            Refusal::new(
+                RefusalCode::LedgerUnavailable,
+                "the ledger's index cannot be read; tell the manager",
+            )
+        })?;
+        if payment.is_some() || card.is_some() {
+            // Nothing comes between this and the input that it is for.
+            let effects = self.core.handle(
+                Input::Recalled {
+                    payments: payment.into_iter().collect(),
+                    cards: card.into_iter().collect(),
+                },
+                clock::now(),
+            );
+            self.carry_out(effects);
         }
-        let found = self.edges.recall(&State::payment_key(id)).and_then(|value| {
-            let record = value.map(|value| cbor::decode(&value)).transpose();
-            record.map_err(|error| error.to_string())
-        });
-        found.map(|record| record.map(Box::new)).map_err(|error| {
-            tracing::error!(payment = %id, error, "the index cannot be read; stop the hub and start it again to build it anew");
-            Refusal::new(RefusalCode::LedgerUnavailable, "the ledger's index cannot be read; tell the manager")
-        })
+        Ok(())
+    }
+
+    fn recall_payment(&self, payment_id: PaymentId) -> Result<Option<Recalled>, String> {
+        let Some(value) = self.edges.recall(&State::payment_key(&payment_id))? else {
+            return Ok(None);
+        };
+        let record: PaymentRecord = cbor::decode(&value).map_err(|error| error.to_string())?;
+        let card = self.recall_card(&record.card)?;
+        Ok(Some(Recalled {
+            payment_id,
+            record,
+            card,
+        }))
+    }
+
+    fn recall_card(&self, card: &CardKey) -> Result<CardRecord, String> {
+        let value = self.edges.recall(&State::card_key(card))?;
+        let record = value.map(|value| cbor::decode(&value)).transpose();
+        record
+            .map(Option::unwrap_or_default)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Loads one part of the queue, of those that the core wants. A queue
+    /// that cannot be read would stand still: the next start builds the index
+    /// anew.
+    fn load(&mut self) -> bool {
+        let Some((lane, after, limit)) = self.loads.pop_front() else {
+            return true;
+        };
+        match self.read_lane(lane, after, limit) {
+            Ok((found, end)) => self.handle(Input::QueueLoaded { lane, found, end }),
+            Err(error) => {
+                tracing::error!(error, "the queue cannot be read from the index");
+                false
+            }
+        }
+    }
+
+    fn read_lane(
+        &self,
+        lane: Lane,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<(u64, Recalled)>, bool), String> {
+        let prefix = lane.prefix();
+        let records = self
+            .edges
+            .recall_range(&prefix, &lane.key(after.saturating_add(1)), limit)?;
+        let end = records.len() < limit;
+        let mut found = Vec::with_capacity(records.len());
+        for (key, id) in records {
+            let place = key.get(prefix.len()..).and_then(|at| at.try_into().ok());
+            let (Some(place), Ok(id)) = (place.map(u64::from_be_bytes), id.try_into()) else {
+                return Err("a place in the queue is not one".to_owned());
+            };
+            let recalled = self.recall_payment(PaymentId(id))?;
+            found.push((
+                place,
+                recalled.ok_or("the queue names a payment that is not there")?,
+            ));
+        }
+        Ok((found, end))
     }
 
     fn handle(&mut self, input: Input) -> bool {
@@ -353,6 +457,7 @@ impl<E: Edges> Hub<E> {
                     }
                 }
                 Effect::Forward(forward) => self.edges.forward(forward),
+                Effect::LoadQueue { lane, after, limit } => self.loads.push_back((lane, after, limit)),
                 Effect::Push { device, status } => self.edges.push_status(device, status),
                 Effect::PushPolicy { version } => self.edges.push_policy(version),
                 Effect::DeviceChanged {

@@ -152,6 +152,16 @@ codes! {
     }
 }
 
+impl PaymentState {
+    /// Whether nothing more will happen to the payment by itself.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Refused | Self::Settled | Self::SettledDeclined | Self::Voided | Self::Reversed
+        )
+    }
+}
+
 /// Where a payment stands, signed by the hub
 /// ([`ObjectType::Status`](crate::cose::ObjectType)).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use hub_protocol::entry::{Entry, Event, StorageLevel, WanState};
-use hub_protocol::{Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor};
+use hub_protocol::{
+    CardScheme, Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor,
+};
 
 use crate::clock::{Clock, ClockChange};
 use crate::contact::Contacts;
@@ -12,10 +14,10 @@ use crate::effect::{Effect, Reply};
 use crate::input::{AttemptId, Input, Now, Probe, Ticket};
 use crate::online::OnlineFlights;
 use crate::pacing::Pacing;
-use crate::queue::Queue;
+use crate::queue::{Load, Queue};
 use crate::random::Random;
 use crate::retry::Retries;
-use crate::state::State;
+use crate::state::{CardKey, Lane, Place, Recalled, State};
 use crate::wan::{Evidence, Wan, WanChange, WanSettings};
 
 /// What the core is told once.
@@ -46,9 +48,20 @@ pub struct Settings {
     pub max_queue: usize,
     /// The most enrolled devices.
     pub max_devices: usize,
-    /// The most settled payments kept in memory; older ones are recalled
-    /// from the index.
+    /// The most payments kept in memory beside those that are about to be
+    /// sent; others are recalled from the index.
     pub max_remembered: usize,
+    /// The most cards kept in memory, beside those of payments in memory.
+    pub max_cards: usize,
+    /// How many payments that wait to be sent are kept in memory, shared out
+    /// evenly among the devices; each has at least 2. The rest is loaded from
+    /// the index when its turn comes.
+    pub queue_window: usize,
+    /// How long after the decision an offline approval is worth sending, in
+    /// milliseconds. What expires first is sent first.
+    pub default_validity_ms: u64,
+    /// The same for schemes where it is different.
+    pub validity_ms: Vec<(CardScheme, u64)>,
     /// How long after a start the hub waits for a device to ask again for a
     /// payment that was being asked online when the hub stopped.
     pub abandoned_after_ms: u64,
@@ -74,7 +87,12 @@ impl Settings {
             spread_ms: 0,
             max_queue: 1_000_000,
             max_devices: 1_000,
-            max_remembered: 50_000,
+            max_remembered: 10_000,
+            max_cards: 20_000,
+            queue_window: 8_192,
+            // The shortest of the limits that providers publish is a day.
+            default_validity_ms: 24 * 60 * 60 * 1000,
+            validity_ms: Vec::new(),
             abandoned_after_ms: 60_000,
             wan: WanSettings::default(),
             boot: [0; 16],
@@ -97,6 +115,8 @@ pub struct Core {
     stopped: bool,
     /// Newest entry known to be on disk.
     pub(crate) durable: u64,
+    /// Newest entry that the index answers for.
+    indexed: u64,
     /// What waits for an entry to be on disk.
     pub(crate) held: BTreeMap<u64, Vec<Effect>>,
     pub(crate) online: OnlineFlights,
@@ -106,7 +126,8 @@ pub struct Core {
     pub(crate) retries: Retries,
     /// How much room the disk has.
     pub(crate) storage: StorageLevel,
-    /// Final payments in memory, oldest first, for eviction.
+    /// Payments in memory that are not about to be sent, oldest first, for
+    /// eviction.
     pub(crate) remembered: std::collections::VecDeque<PaymentId>,
     last_attempt: u64,
     pub(crate) out: Vec<Effect>,
@@ -127,7 +148,8 @@ impl Core {
         let wan = Wan::new(settings.wan, store.wan, store.wan_reason);
         let mut core = Self {
             durable: state.head().sequence,
-            queue: Queue::restored(&state),
+            indexed: state.head().sequence,
+            queue: Queue::restored(&state, &settings),
             pacing: Pacing::new(settings.max_in_flight, now.monotonic_ms),
             contacts: Contacts::default(),
             retries: Retries::restored(&state),
@@ -157,6 +179,7 @@ impl Core {
         );
         core.find_interrupted();
         core.spread_after_start();
+        core.load_queue();
         let effects = core.finish();
         (core, effects)
     }
@@ -207,6 +230,15 @@ impl Core {
                 operator,
                 command,
             } => self.operate(ticket, operator, command),
+            Input::Recalled { payments, cards } => {
+                for payment in payments {
+                    self.recall(payment.payment_id, Some(Box::new(payment)));
+                }
+                for (key, record) in cards {
+                    self.state.recall_card(key, record);
+                }
+            }
+            Input::QueueLoaded { lane, found, end } => self.queue_loaded(lane, found, end),
             Input::Appended { sequence } => self.appended(sequence),
             Input::Gateway {
                 attempt,
@@ -221,6 +253,7 @@ impl Core {
         }
         self.expire_online();
         self.decide_interrupted();
+        self.load_queue();
         self.replay();
         self.stop_when_answered();
         self.finish()
@@ -239,10 +272,17 @@ impl Core {
         .min()
     }
 
-    /// Whether the core has this payment in memory. If not, the shell looks
-    /// into the index and hands over what it finds.
+    /// Whether the core has this payment and its card in memory. If not, the
+    /// shell looks into the index and hands over what it finds.
     pub fn knows(&self, id: &PaymentId) -> bool {
         self.state.payment(id).is_some()
+    }
+
+    /// Whether the core knows what this card has at risk. If not, the shell
+    /// looks into the index and hands over what it finds, by
+    /// [`Input::Recalled`], before any payment of the card.
+    pub fn knows_card(&self, card: &CardKey) -> bool {
+        self.state.knows_card(card)
     }
 
     /// The folded state, for the index.
@@ -255,19 +295,34 @@ impl Core {
         &self.state
     }
 
-    /// Takes note that the index holds everything up to this entry: older
-    /// settled payments may leave the memory.
+    /// Takes note that the index answers for everything up to this entry:
+    /// what is not about to be used may leave the memory.
     pub fn indexed(&mut self, sequence: u64) {
+        if sequence > self.indexed {
+            self.indexed = sequence;
+            self.queue.index_grew();
+        }
         while self.remembered.len() > self.settings.max_remembered {
-            let Some(oldest) = self.remembered.front() else {
-                return;
+            let Some(oldest) = self.remembered.front().copied() else {
+                break;
             };
-            let still_needed = self.state.payment(oldest).is_some_and(|p| !p.is_final());
-            if !still_needed && !self.state.evict(oldest, sequence) && self.knows(oldest) {
-                return;
+            let place = self.state.payment(&oldest).map(|payment| payment.place(oldest));
+            let needed = match place {
+                Some(Some(Place::Held(_))) => true,
+                Some(Some(_)) => self.queue.holds(&oldest),
+                _ => false,
+            };
+            if !needed && place.is_some() {
+                if !self.state.evict(&oldest, sequence) {
+                    break;
+                }
+                if let Some(Some(place)) = place {
+                    self.queue.evicted(place);
+                }
             }
             self.remembered.pop_front();
         }
+        self.state.evict_cards(self.settings.max_cards, sequence);
     }
 
     /// Whether the hub was told to stop, nobody waits any more, and
@@ -280,13 +335,26 @@ impl Core {
         core::mem::take(&mut self.out)
     }
 
-    fn recall(&mut self, id: PaymentId, recalled: Option<Box<crate::state::PaymentRecord>>) {
-        if let Some(record) = recalled {
-            if !self.knows(&id) {
-                self.remembered.push_back(id);
-            }
-            self.state.recall(id, *record);
+    fn recall(&mut self, id: PaymentId, recalled: Option<Box<Recalled>>) {
+        if let Some(recalled) = recalled.filter(|recalled| recalled.payment_id == id && !self.knows(&id)) {
+            self.remembered.push_back(id);
+            self.state.recall(*recalled);
         }
+    }
+
+    /// Keeps the window of the queue full.
+    fn load_queue(&mut self) {
+        if let Some(Load { lane, after, limit }) = self.queue.fill(&self.state) {
+            self.out.push(Effect::LoadQueue { lane, after, limit });
+        }
+    }
+
+    fn queue_loaded(&mut self, lane: Lane, found: Vec<(u64, Recalled)>, end: bool) {
+        let places: Vec<(u64, PaymentId)> = found.iter().map(|(at, found)| (*at, found.payment_id)).collect();
+        for (_, recalled) in found {
+            self.recall(recalled.payment_id, Some(Box::new(recalled)));
+        }
+        self.queue.loaded(lane, &places, end, &self.state);
     }
 
     fn observe_clock(&mut self, now: Now) {
@@ -319,6 +387,8 @@ impl Core {
             event,
         };
         let payload = entry.encode();
+        let payment_id = entry.event.payment_id();
+        let before = payment_id.and_then(|id| self.state.payment(&id)?.place(id));
         // The core makes only entries that fit its own state. One that does
         // not is not written, and whatever waits for it waits for ever.
         let folded = self.state.apply_known(&entry, Entry::digest(&payload), request);
@@ -332,16 +402,12 @@ impl Core {
             sealed_card,
             receipt: self.receipt_of(&entry.event),
         });
-        if let Some(id) = entry.event.payment_id()
-            && let Some(payment) = self.state.payment(&id)
-        {
-            let (is_final, needs_card) = (payment.is_final(), payment.needs_card());
-            if is_final {
-                self.remembered.push_back(id);
-            }
-            if !needs_card {
-                self.after(entry.sequence, Effect::EraseCard { payment_id: id });
-            }
+        if let Some(id) = payment_id {
+            self.queue.follow(id, before, &self.state);
+            self.payment_changed(id, entry.sequence);
+        }
+        if matches!(entry.event, Event::DeviceEnrolled { .. }) {
+            self.queue.share_out(&self.state, &self.settings);
         }
         entry.sequence
     }
@@ -355,6 +421,18 @@ impl Core {
             .payment(payment_id)?
             .receipt(self.settings.hub, *payment_id)?;
         Some(cbor::encode(&receipt))
+    }
+
+    fn payment_changed(&mut self, id: PaymentId, sequence: u64) {
+        let Some(payment) = self.state.payment(&id) else {
+            return;
+        };
+        if !payment.needs_card() {
+            self.after(sequence, Effect::EraseCard { payment_id: id });
+        }
+        if !self.queue.holds(&id) {
+            self.remembered.push_back(id);
+        }
     }
 
     /// Lets an effect out once the entry is on disk.

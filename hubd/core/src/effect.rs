@@ -6,6 +6,7 @@ use hub_protocol::{
 };
 
 use crate::input::{AttemptId, Ticket};
+use crate::state::Lane;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,19 @@ pub enum Effect {
     PushPolicy {
         /// Its version.
         version: u64,
+    },
+    /// Look into the index for what waits in a lane behind a place, and say
+    /// [`Input::QueueLoaded`](crate::Input::QueueLoaded). Only asked once
+    /// something has been left to the index: after
+    /// [`Core::indexed`](crate::Core::indexed), or after opening from the
+    /// index. Not asked again before it is answered.
+    LoadQueue {
+        /// Which lane.
+        lane: Lane,
+        /// Behind which place.
+        after: u64,
+        /// The most payments wanted.
+        limit: usize,
     },
     /// A device may (or may no longer) connect.
     DeviceChanged {

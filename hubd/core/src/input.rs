@@ -6,7 +6,7 @@ use hub_protocol::{
 };
 
 use crate::policy::Policy;
-use crate::state::PaymentRecord;
+use crate::state::{CardKey, CardRecord, Lane, Recalled};
 
 /// The time at which an input is handled. Both clocks are arguments; the core
 /// never reads one.
@@ -46,7 +46,7 @@ pub enum Input {
         sealed_card: SealedCard,
         /// What the index holds under this payment id, if the core does not
         /// know it any more ([`Core::knows`](crate::Core::knows)).
-        recalled: Option<Box<PaymentRecord>>,
+        recalled: Option<Box<Recalled>>,
     },
     /// A device asks to void a payment.
     Void {
@@ -59,7 +59,7 @@ pub enum Input {
         /// The signed request as received.
         signed: Vec<u8>,
         /// As with `Pay`.
-        recalled: Option<Box<PaymentRecord>>,
+        recalled: Option<Box<Recalled>>,
     },
     /// A device asks where a payment stands.
     Status {
@@ -70,7 +70,7 @@ pub enum Input {
         /// Which payment.
         payment_id: PaymentId,
         /// As with `Pay`.
-        recalled: Option<Box<PaymentRecord>>,
+        recalled: Option<Box<Recalled>>,
     },
     /// A device presented a good enrolment code.
     Enrol {
@@ -98,6 +98,28 @@ pub enum Input {
         operator: String,
         /// What.
         command: OperatorCommand,
+    },
+    /// What the index holds of payments and cards that are not in memory
+    /// ([`Core::knows`](crate::Core::knows),
+    /// [`Core::knows_card`](crate::Core::knows_card)). Comes before the input
+    /// that is about them: before `Pay` the card if it is not known, before
+    /// an operator's release the payment. What is in memory stays as it is.
+    Recalled {
+        /// The payments, each with its card.
+        payments: Vec<Recalled>,
+        /// Cards; the default record for one that the index does not hold.
+        cards: Vec<(CardKey, CardRecord)>,
+    },
+    /// What [`Effect::LoadQueue`](crate::Effect::LoadQueue) asked for.
+    QueueLoaded {
+        /// The lane that was asked for.
+        lane: Lane,
+        /// Places and payments, ascending by place, the first ones after the
+        /// place that was asked for. Those that the core knows already may be
+        /// older than what it knows.
+        found: Vec<(u64, Recalled)>,
+        /// Whether the index holds nothing of the lane behind them.
+        end: bool,
     },
     /// All entries up to this one are on disk.
     Appended {

@@ -87,6 +87,14 @@ impl Core {
         let id = request.payment_id;
         if let Some(known) = self.state.payment(&id).cloned() {
             self.pay_again(ticket, device, request, &signed, &known);
+        } else if !self.state.knows_card(&CardKey::of_token(&request.card.token)) {
+            // Rule 4: nothing is decided on a card of which nobody knows what
+            // it has at risk.
+            self.refuse(
+                ticket,
+                RefusalCode::LedgerUnavailable,
+                "what the card has at risk cannot be read; try again",
+            );
         } else if let Some(reason) = objection_always(request, self.settings.currency) {
             let record = refuse(reason);
             self.decide_now(ticket, device, request, signed, None, record);
@@ -406,9 +414,6 @@ impl Core {
             return;
         };
         let receipt = payment.receipt(self.settings.hub, id);
-        if payment.queue_sequence.is_some() {
-            self.queue.insert(id, payment, true);
-        }
         for (ticket, receipt) in tickets.into_iter().zip(core::iter::repeat(receipt)) {
             if let Some(receipt) = receipt {
                 self.reply_after(sequence, ticket, Reply::Receipt(Box::new(receipt)));

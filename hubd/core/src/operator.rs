@@ -139,7 +139,8 @@ impl Core {
             OperatorCommand::Block(device) => self.block(ticket, operator, device, true),
             OperatorCommand::Unblock(device) => self.block(ticket, operator, device, false),
             OperatorCommand::Drain => {
-                self.queue.force(self.now.monotonic_ms);
+                self.queue
+                    .force(self.now.monotonic_ms, self.state.head().sequence);
                 self.pacing.hurry();
                 let event = Event::OperatorActed {
                     operator,
@@ -152,7 +153,7 @@ impl Core {
             OperatorCommand::Queue { limit } => {
                 let items = self.queue_items(limit);
                 let total = self.queue.len() + self.retries.len();
-                let parked = self.queue.iter().filter(|(_, parked)| *parked).count();
+                let parked = count(self.state.store().queue.parked);
                 self.operator_reply(ticket, OperatorReply::Queue { items, total, parked });
             }
             OperatorCommand::Overview => {
@@ -211,9 +212,6 @@ impl Core {
             None,
             None,
         );
-        if let Some(payment) = self.state.payment(&id) {
-            self.queue.insert(id, payment, false);
-        }
         self.queue.start_over(&id);
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
     }
@@ -269,16 +267,6 @@ impl Core {
 
     fn overview(&self) -> Overview {
         let store = self.state.store();
-        let count = |state: PaymentState| {
-            self.queue
-                .iter()
-                .filter(|(item, _)| {
-                    self.state
-                        .payment(&item.payment_id)
-                        .is_some_and(|p| p.state == state)
-                })
-                .count()
-        };
         let oldest = self.queue_items(1).first().map(|item| item.decided_ms);
         let oldest = self.retry_items().map(|item| item.decided_ms).chain(oldest).min();
         Overview {
@@ -287,9 +275,9 @@ impl Core {
             policy_version: store.policy_version,
             policy_expires_ms: self.state.policy().map(|policy| policy.expires_ms),
             sequence: self.state.head().sequence,
-            queued: count(PaymentState::Queued) + self.retries.len(),
-            parked: count(PaymentState::Parked) + count(PaymentState::ReversalParked),
-            reversals_queued: count(PaymentState::ReversalQueued),
+            queued: count(store.queue.queued) + self.retries.len(),
+            parked: count(store.queue.parked),
+            reversals_queued: count(store.queue.reversals_queued),
             exposure_minor: store.subject.exposure_minor,
             consecutive: store.subject.consecutive,
             oldest_unsent_seconds: oldest.map(|at| self.clock.effective_ms().saturating_sub(at) / 1000),
@@ -298,4 +286,8 @@ impl Core {
             storage: self.storage,
         }
     }
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

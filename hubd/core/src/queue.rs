@@ -2,17 +2,48 @@
 //!
 //! Each item stands in two lanes, its card's and its device's. It may go only
 //! when it is first in both, so order is kept per card and per device while
-//! one stuck card or device holds up nobody else. Parked items stand in no
-//! lane. All of this is derived from the state; only the retries are extra,
-//! and they may be forgotten.
+//! one stuck card or device holds up nobody else. Of those that may go, the
+//! one goes first whose approval expires first, and of those the largest.
+//! Parked items stand in no lane.
+//!
+//! Memory holds a window of the queue; the rest is in the index. What always
+//! holds, so that nothing depends on how large the window is:
+//!
+//! 1. **The window is the front of each device's lane.** Everything of a
+//!    device that waits at or before [`DeviceLane::through`] is in the window,
+//!    whatever lies behind it need not be. So whoever is first of a device in
+//!    the window is first of the device.
+//! 2. **A device has its own share of the window.** One that is stuck fills
+//!    its own and no other's.
+//! 3. **Who is first of a card, the card's record says:** it names the lowest
+//!    places that wait, in the window or not, on any device. Beyond the
+//!    [`MOST_PLACES`](crate::state::MOST_PLACES) that it names, an item goes
+//!    only when everything before it has been seen.
+//! 4. **The lowest place of all may always go.** It is first of its device and
+//!    of its card; so the queue never locks up.
+//! 5. **The queue follows the fold.** [`Queue::follow`] is called after every
+//!    entry about a payment and derives everything from its record; only the
+//!    retries are extra, and they may be forgotten.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hub_protocol::{DeviceId, PaymentId, PaymentState, Submission};
 
 use crate::effect::Operation;
 use crate::input::AttemptId;
-use crate::state::{CardKey, PaymentRecord, State};
+use crate::state::{CardKey, Lane, PaymentRecord, Place, State};
+
+mod window;
+
+pub(crate) use window::Load;
+use window::{DeviceLane, FirstOfCard};
+
+/// The most parked items in memory.
+pub(crate) const MOST_PARKED: usize = 1_000;
+
+/// One hour. Approvals that expire within the same one are sent by amount.
+const EXPIRY_STEP_MS: u64 = 60 * 60 * 1000;
 
 /// One payment or reversal that waits.
 #[derive(Debug)]
@@ -20,6 +51,8 @@ pub(crate) struct Item {
     pub(crate) payment_id: PaymentId,
     card: CardKey,
     device: DeviceId,
+    /// The hour in which the approval expires, and the amount.
+    urgency: (u64, Reverse<u64>),
     /// Attempts since the hub started.
     pub(crate) attempts: u32,
     /// How often it failed while others were answered.
@@ -33,26 +66,54 @@ pub(crate) struct Item {
     pub(crate) sent_reversal: bool,
     pub(crate) not_before_ms: u64,
     pub(crate) last_error: Option<String>,
-    /// Decided by this process, so `attempts` counts all there ever were.
-    pub(crate) fresh: bool,
+}
+
+/// The items in memory that wait for the gateway on behalf of one card.
+#[derive(Debug)]
+struct CardLane {
+    items: BTreeSet<u64>,
+    first: FirstOfCard,
 }
 
 /// The queue of the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
     items: BTreeMap<u64, Item>,
     parked: BTreeMap<u64, Item>,
     by_payment: HashMap<PaymentId, u64>,
-    cards: HashMap<CardKey, BTreeSet<u64>>,
-    devices: HashMap<DeviceId, BTreeSet<u64>>,
+    cards: HashMap<CardKey, CardLane>,
+    devices: HashMap<DeviceId, DeviceLane>,
     /// First in both lanes and not in flight: when they may go, and which.
     eligible: BTreeSet<(u64, u64)>,
+    /// First of their device, while nobody knows whether of their card.
+    unclear: BTreeSet<u64>,
     in_flight: BTreeMap<AttemptId, u64>,
+    /// Attempts under way, made for customers, whose payments wait outside of
+    /// the window.
+    elsewhere: BTreeMap<AttemptId, PaymentId>,
     pub(crate) paused_until_ms: u64,
     /// Final answers of the gateway since the start.
     finals: u64,
     /// Somebody asked to send now: go once, whatever the connectivity.
     pub(crate) forced: BTreeSet<u64>,
+    /// The same of what was not in memory then.
+    forced_through: u64,
+    /// The newest entry when the hub started: what was queued after it has
+    /// been tried by nobody else.
+    started_at: u64,
+    /// How long an approval is worth sending, in milliseconds.
+    validity_ms: HashMap<hub_protocol::CardScheme, u64>,
+    default_validity_ms: u64,
+    /// Each device's share of the window.
+    share: usize,
+    /// Devices of which more should be loaded.
+    hungry: BTreeSet<DeviceId>,
+    loading: Option<Lane>,
+    parked_through: u64,
+    parked_hungry: bool,
+    /// All that waits or is parked, in memory or not.
+    total: u64,
+    total_parked: u64,
 }
 
 /// What the item of this payment asks of the gateway.
@@ -71,29 +132,16 @@ pub(crate) fn operation(payment: &PaymentRecord) -> Operation {
 }
 
 impl Queue {
-    /// The queue of a state that was just opened.
-    pub(crate) fn restored(state: &State) -> Self {
-        let mut queue = Self::default();
-        let mut waiting: Vec<_> = state
-            .payments()
-            .filter(|(_, p)| p.queue_sequence.is_some())
-            .collect();
-        waiting.sort_unstable_by_key(|(_, payment)| payment.queue_sequence);
-        for (id, payment) in waiting {
-            queue.insert(*id, payment, false);
-        }
-        queue
-    }
-
+    /// All that waits or is parked, in memory or not.
     pub(crate) fn len(&self) -> usize {
-        self.items.len() + self.parked.len()
+        usize::try_from(self.total).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.len() + self.elsewhere.len()
     }
 
-    /// All items, oldest first, with whether they are parked.
+    /// All items in memory, oldest first, with whether they are parked.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Item, bool)> {
         let waiting = self.items.values().map(|item| (item, false));
         waiting.chain(self.parked.values().map(|item| (item, true)))
@@ -104,16 +152,74 @@ impl Queue {
         self.items.get(sequence).or_else(|| self.parked.get(sequence))
     }
 
-    /// Puts a payment in its place, or takes note that its state changed.
-    pub(crate) fn insert(&mut self, id: PaymentId, payment: &PaymentRecord, fresh: bool) {
-        let Some(sequence) = payment.queue_sequence else {
+    /// Whether no attempt at this payment, which waits, was ever made out of
+    /// the queue. What is not in the window is not being tried.
+    pub(crate) fn never_tried(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
+        let decided_at = payment.decided.as_ref().map(|decided| decided.sequence);
+        let decided_here = decided_at.is_some_and(|at| at > self.started_at);
+        decided_here
+            && payment.queue_sequence == decided_at
+            && payment.parked.is_none()
+            && self.get(id).is_none_or(|item| item.attempts == 0)
+    }
+
+    /// An entry about a payment was folded, which stood at `before`: the queue
+    /// follows.
+    pub(crate) fn follow(&mut self, id: PaymentId, before: Option<Place>, state: &State) {
+        let Some(payment) = state.payment(&id) else {
             return;
         };
-        let known = self.parked.remove(&sequence).or_else(|| self.take_out(sequence));
-        let item = known.unwrap_or(Item {
+        self.total = state.store().queue.all();
+        self.total_parked = state.store().queue.parked;
+        self.sync_device(payment.device, state);
+        let place = payment.place(id);
+        if let Some(Place::Waiting(device, sequence)) = before.filter(|_| before != place) {
+            self.unspill(device, sequence);
+        }
+        match place {
+            Some(Place::Waiting(_, sequence)) => {
+                self.forget_other_place(id, sequence);
+                let parked = self.parked.remove(&sequence);
+                if self.items.contains_key(&sequence) {
+                    // Its state changed, not its place.
+                } else if self.fits(payment.device, sequence) {
+                    let item = parked.unwrap_or_else(|| self.item(id, payment));
+                    self.enter(sequence, item);
+                } else {
+                    self.by_payment.remove(&id);
+                    self.spill(payment.device, sequence, id);
+                }
+            }
+            Some(Place::Parked(sequence)) => {
+                let item = self.take_out(sequence);
+                self.forced.remove(&sequence);
+                let item = item.unwrap_or_else(|| self.item(id, payment));
+                self.park(sequence, item);
+            }
+            Some(Place::Held(_)) | None => {
+                if let Some(sequence) = self.by_payment.remove(&id) {
+                    self.parked.remove(&sequence);
+                    self.take_out(sequence);
+                    self.forced.remove(&sequence);
+                }
+            }
+        }
+        self.sync_card(payment.card, state);
+        self.refresh(payment.card, payment.device);
+    }
+
+    fn item(&self, id: PaymentId, payment: &PaymentRecord) -> Item {
+        let decided_ms = payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms);
+        let valid = self
+            .validity_ms
+            .get(&payment.scheme)
+            .unwrap_or(&self.default_validity_ms);
+        let expires_ms = decided_ms.saturating_add(*valid);
+        Item {
             payment_id: id,
             card: payment.card,
             device: payment.device,
+            urgency: (expires_ms / EXPIRY_STEP_MS, Reverse(payment.amount_minor)),
             attempts: 0,
             failed_alone: 0,
             finals_seen: self.finals,
@@ -122,66 +228,108 @@ impl Queue {
             sent_reversal: false,
             not_before_ms: 0,
             last_error: None,
-            fresh,
-        });
-        self.by_payment.insert(id, sequence);
-        if payment.parked.is_some() {
-            self.forced.remove(&sequence);
-            self.parked.insert(sequence, item);
-            return;
         }
-        self.cards.entry(item.card).or_default().insert(sequence);
-        self.devices.entry(item.device).or_default().insert(sequence);
-        let (card, device) = (item.card, item.device);
-        self.items.insert(sequence, item);
-        self.refresh_lanes(card, device);
     }
 
-    /// Takes a payment off the queue.
-    pub(crate) fn remove(&mut self, id: &PaymentId) {
-        if let Some(sequence) = self.by_payment.remove(id) {
-            self.parked.remove(&sequence);
-            self.take_out(sequence);
-            self.forced.remove(&sequence);
+    /// A payment that was put into the queue anew leaves its old place.
+    fn forget_other_place(&mut self, id: PaymentId, sequence: u64) {
+        if let Some(before) = self.by_payment.get(&id).copied()
+            && before != sequence
+        {
+            self.by_payment.remove(&id);
+            self.parked.remove(&before);
+            self.take_out(before);
+            self.forced.remove(&before);
         }
+    }
+
+    /// Puts an item into the lanes. The lanes' heads are refreshed after it.
+    fn enter(&mut self, sequence: u64, mut item: Item) {
+        let under_way = self.elsewhere.iter().find(|(_, id)| **id == item.payment_id);
+        if let Some(attempt) = under_way.map(|(attempt, _)| *attempt) {
+            self.elsewhere.remove(&attempt);
+            self.in_flight.insert(attempt, sequence);
+            item.in_flight = Some(attempt);
+            item.attempts = item.attempts.saturating_add(1);
+        }
+        self.unspill(item.device, sequence);
+        self.by_payment.insert(item.payment_id, sequence);
+        if sequence <= self.forced_through && item.attempts == 0 {
+            self.forced.insert(sequence);
+        }
+        let lane = self.devices.entry(item.device).or_default();
+        lane.items.insert(sequence);
+        lane.through = lane.through.max(sequence);
+        let unknown = || CardLane {
+            items: BTreeSet::new(),
+            first: FirstOfCard::default(),
+        };
+        let card = self.cards.entry(item.card).or_insert_with(unknown);
+        card.items.insert(sequence);
+        self.items.insert(sequence, item);
     }
 
     fn take_out(&mut self, sequence: u64) -> Option<Item> {
         let item = self.items.remove(&sequence)?;
         self.eligible.remove(&(item.not_before_ms, sequence));
-        remove_from_lane(&mut self.cards, item.card, sequence);
-        remove_from_lane(&mut self.devices, item.device, sequence);
-        self.refresh_lanes(item.card, item.device);
+        self.unclear.remove(&sequence);
+        if let Some(lane) = self.cards.get_mut(&item.card) {
+            lane.items.remove(&sequence);
+            if lane.items.is_empty() {
+                self.cards.remove(&item.card);
+            }
+        }
+        if let Some(lane) = self.devices.get_mut(&item.device) {
+            lane.items.remove(&sequence);
+            if lane.wants_more(self.share) {
+                self.hungry.insert(item.device);
+            }
+        }
         Some(item)
     }
 
-    /// Whoever is first in both lanes now may go.
-    fn refresh_lanes(&mut self, card: CardKey, device: DeviceId) {
-        let heads = [
-            self.cards.get(&card).and_then(|lane| lane.first()),
-            self.devices.get(&device).and_then(|lane| lane.first()),
-        ];
-        for sequence in heads.into_iter().flatten().copied() {
-            if let Some(item) = self.items.get(&sequence)
-                && item.in_flight.is_none()
-                && first(&self.cards, item.card) == Some(sequence)
-                && first(&self.devices, item.device) == Some(sequence)
-            {
-                self.eligible.insert((item.not_before_ms, sequence));
-            }
+    /// Whoever is first in both lanes now may go; whoever no longer is, may
+    /// not (a payment that was put back into the queue takes its turn).
+    fn refresh(&mut self, card: CardKey, device: DeviceId) {
+        let of_card = self
+            .cards
+            .get(&card)
+            .into_iter()
+            .flat_map(|lane| lane.items.iter().take(2));
+        let of_device = self
+            .devices
+            .get(&device)
+            .into_iter()
+            .flat_map(|lane| lane.items.iter().take(2));
+        let heads: Vec<u64> = of_card.chain(of_device).copied().collect();
+        for sequence in heads {
+            self.refresh_item(sequence);
         }
-        // An item that came in before others of its lane (a payment put back
-        // into the queue) takes their turn.
-        let no_longer_first = |queue: &Self, lane: Option<&BTreeSet<u64>>| {
-            lane.and_then(|lane| lane.iter().nth(1))
-                .and_then(|s| Some((queue.items.get(s)?.not_before_ms, *s)))
+    }
+
+    fn refresh_item(&mut self, sequence: u64) {
+        let Some(item) = self.items.get(&sequence) else {
+            return;
         };
-        let seconds = [
-            no_longer_first(self, self.cards.get(&card)),
-            no_longer_first(self, self.devices.get(&device)),
-        ];
-        for key in seconds.into_iter().flatten() {
+        let key = (item.not_before_ms, sequence);
+        let first_of_device = self
+            .devices
+            .get(&item.device)
+            .is_some_and(|lane| lane.items.first() == Some(&sequence));
+        let first_of_card = if first_of_device {
+            self.is_first_of_card(item.card, sequence)
+        } else {
+            Some(false)
+        };
+        if first_of_card == Some(true) && item.in_flight.is_none() {
+            self.eligible.insert(key);
+        } else {
             self.eligible.remove(&key);
+        }
+        if first_of_card.is_none() {
+            self.unclear.insert(sequence);
+        } else {
+            self.unclear.remove(&sequence);
         }
     }
 
@@ -190,23 +338,25 @@ impl Queue {
         self.items.get(&sequence).map(|item| item.payment_id)
     }
 
-    /// The next item that may go now. `on_disk` says of a payment whether
-    /// everything decided about it is.
+    /// The next item that may go now: of those whose time has come, the one
+    /// whose approval expires first, of these the largest, of these the
+    /// oldest. `on_disk` says of a payment whether everything decided about
+    /// it is.
     pub(crate) fn next(
         &self,
         now_ms: u64,
         only_forced: bool,
         on_disk: impl Fn(&PaymentId) -> bool,
     ) -> Option<u64> {
+        // There are no more of these than devices.
         self.eligible
             .range(..=(now_ms, u64::MAX))
             .map(|(_, sequence)| *sequence)
             .filter(|sequence| !only_forced || self.forced.contains(sequence))
-            .find(|sequence| {
-                self.items
-                    .get(sequence)
-                    .is_some_and(|item| on_disk(&item.payment_id))
-            })
+            .filter_map(|sequence| Some((sequence, self.items.get(&sequence)?)))
+            .filter(|(_, item)| on_disk(&item.payment_id))
+            .min_by_key(|(sequence, item)| (item.urgency, *sequence))
+            .map(|(sequence, _)| sequence)
     }
 
     /// Marks an item as being sent.
@@ -222,14 +372,19 @@ impl Queue {
     }
 
     /// An attempt that was made for a waiting customer becomes the item's.
+    /// If that is not in the window, it does not leave before the attempt has
+    /// ended, and then asks again, under the same id.
     pub(crate) fn adopt(&mut self, id: PaymentId, attempt: AttemptId, state: &State) {
-        if let Some(sequence) = state.payment(&id).and_then(|payment| payment.queue_sequence) {
-            self.take_off(sequence, attempt, false);
+        if let Some(sequence) = state.payment(&id).and_then(|payment| payment.queue_sequence)
+            && self.take_off(sequence, attempt, false).is_none()
+        {
+            self.elsewhere.insert(attempt, id);
         }
     }
 
     /// An attempt has ended: the payment it was for, if it still waits.
     pub(crate) fn landed(&mut self, attempt: AttemptId) -> Option<PaymentId> {
+        self.elsewhere.remove(&attempt);
         let sequence = self.in_flight.remove(&attempt)?;
         let item = self
             .items
@@ -258,8 +413,7 @@ impl Queue {
         item.not_before_ms = not_before_ms.max(at_least_until_ms);
         item.asked_to_wait_until_ms = at_least_until_ms;
         item.last_error = error;
-        let (card, device) = (item.card, item.device);
-        self.refresh_lanes(card, device);
+        self.refresh_item(sequence);
     }
 
     /// The gateway gave a final answer to some payment.
@@ -285,7 +439,7 @@ impl Queue {
         })
     }
 
-    /// Forgets earlier failures of an item that was put back by hand.
+    /// A released item starts over.
     pub(crate) fn start_over(&mut self, id: &PaymentId) {
         self.try_again(id, 0, 0, None);
         if let Some(item) = self
@@ -326,9 +480,10 @@ impl Queue {
     }
 
     /// Somebody wants everything sent now.
-    pub(crate) fn force(&mut self, now_ms: u64) {
+    pub(crate) fn force(&mut self, now_ms: u64, head: u64) {
         self.gateway_is_back(now_ms);
         self.forced = self.items.keys().copied().collect();
+        self.forced_through = head;
     }
 
     /// When the next item may go, if that is still to come.
@@ -340,18 +495,5 @@ impl Queue {
             .range((now_ms + 1, 0)..)
             .next()
             .map(|(when, _)| *when)
-    }
-}
-
-fn first<K: std::hash::Hash + Eq>(lanes: &HashMap<K, BTreeSet<u64>>, key: K) -> Option<u64> {
-    lanes.get(&key)?.first().copied()
-}
-
-fn remove_from_lane<K: std::hash::Hash + Eq>(lanes: &mut HashMap<K, BTreeSet<u64>>, key: K, sequence: u64) {
-    if let Some(lane) = lanes.get_mut(&key) {
-        lane.remove(&sequence);
-        if lane.is_empty() {
-            lanes.remove(&key);
-        }
     }
 }

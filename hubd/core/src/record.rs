@@ -70,11 +70,67 @@ impl Subject {
             self.consecutive = 0;
         }
     }
+}
+
+/// What the hub remembers of a card: what it has at risk, and which of its
+/// payments are to be sent before which.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct CardRecord {
+    /// What it has at risk.
+    #[n(1)]
+    pub subject: Subject,
+    /// The places in the queue of what waits to be sent, ascending: the
+    /// lowest of them, at most [`MOST_PLACES`].
+    #[n(2)]
+    pub waiting: Vec<u64>,
+    /// How many more wait, all of them behind those.
+    #[n(3)]
+    pub beyond: u32,
+}
+
+/// How many places a card's record names. A policy allows a card a handful of
+/// payments offline; a record must stay small in any case.
+pub const MOST_PLACES: usize = 32;
+
+impl CardRecord {
+    /// A payment of this card waits to be sent.
+    pub(crate) fn joins(&mut self, sequence: u64) {
+        let at = self.waiting.partition_point(|place| *place < sequence);
+        if at == self.waiting.len() && (self.beyond > 0 || at == MOST_PLACES) {
+            self.beyond = self.beyond.saturating_add(1);
+            return;
+        }
+        self.waiting.insert(at, sequence);
+        if self.waiting.len() > MOST_PLACES {
+            self.waiting.pop();
+            self.beyond = self.beyond.saturating_add(1);
+        }
+    }
+
+    /// A payment of this card waits no more.
+    pub(crate) fn leaves(&mut self, sequence: u64) {
+        match self.waiting.binary_search(&sequence) {
+            Ok(at) => drop(self.waiting.remove(at)),
+            Err(_) => self.beyond = self.beyond.saturating_sub(1),
+        }
+    }
 
     /// Whether there is nothing to remember.
     pub(crate) fn is_blank(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Where a payment stands that is not final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// In the lane of its device, at this place.
+    Waiting(DeviceId, u64),
+    /// Parked; it was put into the queue at this place.
+    Parked(u64),
+    /// In no lane: being asked online, or kept for later. Few at any time.
+    Held(PaymentId),
 }
 
 /// The decision and the entry that holds it.
@@ -255,16 +311,21 @@ impl PaymentRecord {
         }
     }
 
+    /// Where it stands, if it is not final.
+    pub(crate) fn place(&self, id: PaymentId) -> Option<Place> {
+        if self.is_final() {
+            return None;
+        }
+        Some(match (self.queue_sequence, self.parked) {
+            (Some(sequence), None) => Place::Waiting(self.device, sequence),
+            (Some(sequence), Some(_)) => Place::Parked(sequence),
+            (None, _) => Place::Held(id),
+        })
+    }
+
     /// Whether nothing more will happen to it by itself.
     pub fn is_final(&self) -> bool {
-        matches!(
-            self.state,
-            PaymentState::Refused
-                | PaymentState::Settled
-                | PaymentState::SettledDeclined
-                | PaymentState::Voided
-                | PaymentState::Reversed
-        )
+        self.state.is_final()
     }
 
     /// Whether the sealed card may still be needed. After a decline it is
@@ -291,6 +352,9 @@ pub struct DeviceRecord {
     /// What it has at risk.
     #[n(3)]
     pub subject: Subject,
+    /// How many of its payments wait to be sent and are not parked.
+    #[n(4)]
+    pub waiting: u32,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.
@@ -339,6 +403,43 @@ pub struct StoreRecord {
     /// The trust in the clock written down last.
     #[n(9)]
     pub clock_quality: ClockQuality,
+    /// What waits to be sent or for a person.
+    #[n(10)]
+    pub queue: QueueCounts,
+}
+
+/// How many payments wait, by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct QueueCounts {
+    /// Payments to be sent.
+    #[n(1)]
+    pub queued: u64,
+    /// Reversals to be sent.
+    #[n(2)]
+    pub reversals_queued: u64,
+    /// Payments and reversals that are parked.
+    #[n(3)]
+    pub parked: u64,
+}
+
+impl QueueCounts {
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.queued
+            .saturating_add(self.reversals_queued)
+            .saturating_add(self.parked)
+    }
+
+    /// The count that a payment in this place and state belongs to.
+    pub(crate) fn of(&mut self, place: Place, state: PaymentState) -> Option<&mut u64> {
+        match (place, state) {
+            (Place::Waiting(..), PaymentState::ReversalQueued) => Some(&mut self.reversals_queued),
+            (Place::Waiting(..), _) => Some(&mut self.queued),
+            (Place::Parked(_), _) => Some(&mut self.parked),
+            (Place::Held(_), _) => None,
+        }
+    }
 }
 
 impl Default for StoreRecord {
@@ -354,6 +455,7 @@ impl Default for StoreRecord {
             ratchets: Vec::new(),
             high_water_ms: 0,
             clock_quality: ClockQuality::Unsynchronised,
+            queue: QueueCounts::default(),
         }
     }
 }

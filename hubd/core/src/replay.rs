@@ -30,6 +30,7 @@ impl Core {
         let now = self.now.monotonic_ms;
         let held_back = self.queue.in_flight() >= self.replay_limit()
             || self.queue.paused_until_ms > now
+            || self.queue.lacks_a_head()
             || self.pacing.first_contact_ms > now;
         let rather_not = match self.pacing.breaker.permit(now) {
             _ if held_back => return None,
@@ -192,15 +193,10 @@ impl Core {
 
     /// Whether a payment may have reached the gateway.
     pub(crate) fn may_have_been_sent(&self, id: &PaymentId) -> bool {
-        let never_tried = self
-            .queue
-            .get(id)
-            .is_some_and(|item| item.fresh && item.attempts == 0);
-        let asked_online = self.state.payment(id).is_some_and(|payment| payment.asked_online);
-        let waits = self
-            .state
-            .payment(id)
-            .is_some_and(|payment| payment.state == PaymentState::Queued);
-        !(waits && never_tried && !asked_online)
+        !self.state.payment(id).is_some_and(|payment| {
+            payment.state == PaymentState::Queued
+                && !payment.asked_online
+                && self.queue.never_tried(id, payment)
+        })
     }
 }

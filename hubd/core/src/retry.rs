@@ -131,7 +131,6 @@ impl Core {
                     None,
                     None,
                 );
-                self.queue.remove(&id);
                 self.contacts.forget(&id);
                 self.retries.due.insert((due_ms, id));
                 self.push_status(id, device, sequence);
@@ -145,9 +144,6 @@ impl Core {
         while let Some((due_ms, id)) = self.retries.first_due(self.clock.effective_ms()) {
             self.retries.remove(due_ms, id);
             self.append(Event::PaymentRetryDue { payment_id: id }, None, None);
-            if let Some(payment) = self.state.payment(&id) {
-                self.queue.insert(id, payment, false);
-            }
         }
     }
 

@@ -209,7 +209,6 @@ impl Core {
             }
         };
         let sequence = self.append(event, None, None);
-        self.queue.remove(&id);
         self.contacts.forget(&id);
         self.push_status(id, device, sequence);
     }
@@ -248,9 +247,6 @@ impl Core {
             None,
             None,
         );
-        if let Some(payment) = self.state.payment(&id) {
-            self.queue.insert(id, payment, false);
-        }
         self.push_status(id, device, sequence);
     }
 

@@ -4,20 +4,26 @@
 //! when opening, so that a restart arrives at the same state by construction.
 //! What changed since the last [`State::take_dirty`] goes into the index.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
 use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
 
 use crate::policy::Policy;
+mod memory;
 mod stored;
 
+use memory::Card;
 use stored::Key;
 
+pub(crate) use crate::record::Place;
 pub use crate::record::{
-    CardKey, Decided, DeviceRecord, KeyRatchet, PaymentRecord, RetryRecord, StoreRecord, Subject,
+    CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord, QueueCounts,
+    RetryRecord, StoreRecord, Subject,
 };
+pub use memory::Recalled;
+pub use stored::Lane;
 
 /// An entry, or an index value, that does not fit what came before. The
 /// ledger was written by another program or is damaged.
@@ -47,6 +53,13 @@ pub enum FoldError {
         /// Which object.
         what: String,
     },
+    /// The entry speaks of a payment whose card is in the index and was not
+    /// recalled: a fault of the program.
+    #[error("entry {sequence} is about a card that was not recalled from the index")]
+    CardNotRecalled {
+        /// The entry.
+        sequence: u64,
+    },
     /// An index value cannot be read.
     #[error("the index holds a value that cannot be read")]
     IndexValue,
@@ -74,11 +87,18 @@ impl Head {
 pub struct State {
     head: Head,
     payments: HashMap<PaymentId, PaymentRecord>,
-    cards: HashMap<CardKey, Subject>,
+    cards: HashMap<CardKey, Card>,
+    /// Cards in memory, the longest there first, for eviction.
+    card_order: VecDeque<CardKey>,
+    /// No card has ever been left to the index: one that is not in memory has
+    /// nothing at risk.
+    all_cards: bool,
     devices: HashMap<DeviceId, DeviceRecord>,
     store: StoreRecord,
     policy: Option<Policy>,
     dirty: BTreeSet<Key>,
+    /// Places that were taken (`Some`) or left.
+    dirty_places: BTreeMap<Place, Option<PaymentId>>,
 }
 
 impl Default for State {
@@ -87,10 +107,13 @@ impl Default for State {
             head: Head::EMPTY,
             payments: HashMap::new(),
             cards: HashMap::new(),
+            card_order: VecDeque::new(),
+            all_cards: true,
             devices: HashMap::new(),
             store: StoreRecord::default(),
             policy: None,
             dirty: BTreeSet::new(),
+            dirty_places: BTreeMap::new(),
         }
     }
 }
@@ -111,9 +134,12 @@ impl State {
         self.payments.iter()
     }
 
-    /// What a card has at risk.
+    /// What a card has at risk. Only to be believed of a card that
+    /// [`knows_card`](Self::knows_card) knows.
     pub fn card(&self, key: &CardKey) -> Subject {
-        self.cards.get(key).copied().unwrap_or_default()
+        self.cards
+            .get(key)
+            .map_or_else(Subject::default, |card| card.record.subject)
     }
 
     /// What is remembered of a device.
@@ -137,13 +163,16 @@ impl State {
     }
 
     /// Folds one entry. `digest` is [`Entry::digest`] of its payload.
+    ///
+    /// The payment of which it speaks and its card must be in memory, if the
+    /// index has them; see [`request_in`](Self::request_in).
     pub fn apply(&mut self, entry: &Entry, digest: Digest) -> Result<(), FoldError> {
         self.apply_known(entry, digest, None)
     }
 
-    /// [`apply`](Self::apply) for whoever has just made the entry and so has
-    /// the `request` at hand that the event holds in its signed form.
-    pub(crate) fn apply_known(
+    /// [`apply`](Self::apply) for whoever has the `request` at hand already that
+    /// the event holds in its signed form.
+    pub fn apply_known(
         &mut self,
         entry: &Entry,
         digest: Digest,
@@ -155,7 +184,14 @@ impl State {
                 found: entry.sequence,
             });
         }
+        let before = entry
+            .event
+            .payment_id()
+            .and_then(|id| Some((self.payments.get(&id)?.place(id)?, self.payments.get(&id)?.state)));
         self.apply_event(entry, digest, request)?;
+        if let Some(id) = entry.event.payment_id() {
+            self.moved(id, before, entry.sequence);
+        }
         self.head = Head {
             sequence: entry.sequence,
             digest,
@@ -190,9 +226,10 @@ impl State {
             } => {
                 let parsed = read(request)?;
                 let mut record = PaymentRecord::received(*device, &parsed, request, sequence);
+                self.must_know(&record.card, sequence)?;
                 record.asked_online = true;
                 record.received_ms = entry.time.wall_ms;
-                self.payments.insert(*payment_id, record);
+                self.insert(*payment_id, record);
                 self.dirty.insert(Key::Payment(*payment_id));
             }
             Event::PaymentDecided {
@@ -205,7 +242,8 @@ impl State {
                     let parsed = read(request)?;
                     let mut received = PaymentRecord::received(*device, &parsed, request, sequence);
                     received.received_ms = entry.time.wall_ms;
-                    self.payments.insert(*payment_id, received);
+                    self.must_know(&received.card, sequence)?;
+                    self.insert(*payment_id, received);
                 }
                 let decided = Decided {
                     sequence,
@@ -309,13 +347,12 @@ impl State {
                 }
             }
             Event::DeviceEnrolled { registration } => {
+                let known = self.devices.get(&registration.device);
                 let record = DeviceRecord {
                     registration: registration.clone(),
                     blocked: false,
-                    subject: self
-                        .devices
-                        .get(&registration.device)
-                        .map_or_else(Subject::default, |d| d.subject),
+                    subject: known.map_or_else(Subject::default, |d| d.subject),
+                    waiting: known.map_or(0, |d| d.waiting),
                 };
                 self.dirty.insert(Key::Device(registration.device));
                 self.devices.insert(registration.device, record);
@@ -439,12 +476,7 @@ impl State {
             change(&mut record.subject);
             self.dirty.insert(Key::Device(device));
         }
-        let subject = self.cards.entry(card).or_default();
-        change(subject);
-        if subject.is_blank() {
-            self.cards.remove(&card);
-        }
-        self.dirty.insert(Key::Card(card));
+        self.change_card(card, |record| change(&mut record.subject));
     }
 }
 

@@ -63,12 +63,9 @@ impl Core {
             None,
             None,
         );
-        match self.state.payment(&id) {
-            Some(payment) if payment.queue_sequence.is_some() => self.queue.insert(id, payment, false),
-            _ => {
-                self.queue.remove(&id);
-                self.contacts.forget(&id);
-            }
+        let waits = |payment: &PaymentRecord| payment.queue_sequence.is_some();
+        if !self.state.payment(&id).is_some_and(waits) {
+            self.contacts.forget(&id);
         }
     }
 

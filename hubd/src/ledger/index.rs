@@ -1,14 +1,25 @@
-//! What is derived from the journal, in sled. The only file that names sled.
+//! What is derived from the journal: sled and tables. The only file that names
+//! sled.
 //!
 //! Nothing here is the truth: an index that is missing, behind, ahead or
-//! damaged is set aside and built again from the journal. So that sled
-//! 0.34.7 serves even so:
+//! damaged is set aside and built again from the journal.
+//!
+//! What grows in number with the ledger (payments, cards, places in the queue)
+//! lies in sorted tables ([`table`](super::table)), which are checked at each
+//! read and need no reading through at opening. sled holds what does not grow:
+//! devices, the store, and the catalogue of the tables with the [`Stamp`].
+//! Why sled does not hold the rest is in docs/adr/0009-tables-in-the-index.md.
+//!
+//! A table is durable before the catalogue names it; catalogue, small values
+//! and stamp change in one batch. So the index holds exactly what it held at
+//! its stamp, whenever the process or the power ends. What came after is
+//! folded again from the journal.
+//!
+//! So that sled 0.34.7 serves:
 //!
 //! - One tree, one writer (`&mut self`), values below [`MAX_VALUE`]: larger
 //!   nodes would go to `blobs/`, which nothing syncs. A file there is an
 //!   alarm ([`Health::blob_files`]).
-//! - The records of a batch and the [`Stamp`] up to which they hold go in as
-//!   one batch.
 //! - Durable means a blocking `flush()` and then `sync_data()` on our own
 //!   descriptor of `db`: sled's own flush ends in `sync_file_range`. Never
 //!   `flush_async`, which can deadlock.
@@ -16,22 +27,34 @@
 //! - sled may open a damaged file without a word and have lost records in the
 //!   middle while the newest stamp is there (seen with one zeroed sector). So
 //!   the stamp goes in with the number of all records and a sum over them, and
-//!   [`Index::for_each`] holds what it read against both.
+//!   opening holds what it reads against both. There are a few hundred.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use hub_protocol::cbor;
 
 use super::error::Head;
-use super::index_stamp::{Contents, Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp, Stored};
+use super::index_stamp::{Contents, Damage, INDEX_FORMAT, InCatalogue, MAX_KEY, MAX_VALUE, Stamp, Stored};
+use super::table::{self, Held, Table};
+use super::tables::{self, Tables};
 
-const CACHE_BYTES: u64 = 16 << 20;
+/// sled holds a few hundred small values.
+const CACHE_BYTES: u64 = 1 << 20;
 /// Keys that begin with 0 are the index's own.
 const STAMP_KEY: &[u8] = b"\0stamp";
+/// How keys begin whose values are kept in sled: devices and the store, which
+/// change all the time and do not grow in number with the ledger.
+const SMALL: [u8; 2] = *b"ds";
+/// So many records in memory become a table.
+const SEAL_RECORDS: usize = 32 * 1024;
+/// Somebody read damage: the next opening is to build the index anew.
+const DAMAGED: &str = "damaged";
 /// How many damaged indexes are kept.
 const SET_ASIDE: usize = 2;
 
@@ -43,8 +66,7 @@ pub type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 pub struct Health {
     /// The entry up to which the index holds.
     pub sequence: u64,
-    /// Bytes on disk. The store never gives space back: past a bound, build a
-    /// fresh index.
+    /// Bytes on disk.
     pub disk_bytes: u64,
     /// Files in `blobs/`. Anything but 0 is an alarm: they are not durable.
     pub blob_files: usize,
@@ -57,6 +79,10 @@ pub struct Index {
     dir: PathBuf,
     stamp: Stamp,
     contents: Contents,
+    /// For sled, at the next checkpoint.
+    small: BTreeMap<Vec<u8>, Held>,
+    next_table: u32,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Index {
@@ -65,23 +91,69 @@ impl std::fmt::Debug for Index {
     }
 }
 
-/// Looks records up from any thread. Clones are cheap.
-#[derive(Clone)]
-pub struct IndexReader(sled::Db);
+/// What the writer and its readers share.
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    tables: RwLock<Tables>,
+    written: AtomicU64,
+}
 
-impl std::fmt::Debug for IndexReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("IndexReader")
+impl Shared {
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves word for the next opening.
+    fn report<T>(&self, result: Result<T, Damage>) -> Result<T, Damage> {
+        if result.is_err() {
+            let _ = File::create(self.dir.join(DAMAGED));
+        }
+        result
     }
 }
 
+/// Looks records up from any thread. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct IndexReader(Arc<Shared>);
+
+/// Keys and values, in the order of the keys.
+pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
 impl IndexReader {
-    /// The value under a key.
+    /// The value under a key, as of the last write. Not for devices and the
+    /// store.
     ///
     /// # Errors
-    /// Whatever comes out of the store is damage.
+    /// Damage; the next opening then builds the index anew.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Damage> {
-        guarded(|| Ok(self.0.get(key)?.map(|value| value.to_vec())))
+        self.0.report(self.0.read().get(key))
+    }
+
+    /// The first records at or behind `from` whose keys begin with `prefix`,
+    /// at most `limit`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Records, Damage> {
+        let mut found = Vec::new();
+        let result = self.0.read().scan(from, &mut |key, value| {
+            let take = found.len() < limit && key.starts_with(prefix);
+            if take {
+                found.push((key.to_vec(), value.to_vec()));
+            }
+            take && found.len() < limit
+        });
+        self.0.report(result).map(|()| found)
+    }
+
+    /// The entry up to which this answers.
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Acquire)
     }
 }
 
@@ -105,9 +177,15 @@ impl Index {
             dir: dir.to_path_buf(),
             stamp: Head::EMPTY.into(),
             contents: Contents::default(),
+            small: BTreeMap::new(),
+            next_table: 1,
+            shared: Arc::new(Shared {
+                dir: dir.to_path_buf(),
+                tables: RwLock::default(),
+                written: AtomicU64::new(0),
+            }),
         };
-        index.write(Vec::new(), Head::EMPTY.into())?;
-        index.checkpoint()?;
+        index.write_catalogue()?;
         for name in ["conf", "db"] {
             File::open(dir.join(name))
                 .and_then(|file| file.sync_all())
@@ -130,13 +208,32 @@ impl Index {
                 return Err(Damage::Missing);
             }
         }
+        if dir.join(DAMAGED).exists() {
+            return Err(Damage::Contents);
+        }
         let (db, data) = open_store(dir)?;
         let stamp = guarded(|| db.get(STAMP_KEY))?.ok_or(Damage::NoStamp)?;
         let stored: Stored = cbor::decode(&stamp).map_err(|_| Damage::NoStamp)?;
         if stored.format != INDEX_FORMAT {
             return Err(Damage::Format { found: stored.format });
         }
-        Ok(Self {
+        let mut found = Contents::default();
+        for_each_small(&db, &mut |key, value| {
+            found = found.plus(Contents::of(key, value))
+        })?;
+        if found != stored.contents {
+            return Err(Damage::Contents);
+        }
+        let catalogue = stored.tables.unwrap_or_default();
+        let mut tables = Vec::with_capacity(catalogue.len());
+        for listed in &catalogue {
+            let table = Table::open(dir, listed.number)?;
+            if table.end_crc() != listed.end_crc {
+                return Err(Damage::Contents);
+            }
+            tables.push(Arc::new(table));
+        }
+        let index = Self {
             db,
             data,
             dir: dir.to_path_buf(),
@@ -146,7 +243,19 @@ impl Index {
                 format: stored.format,
             },
             contents: stored.contents,
-        })
+            small: BTreeMap::new(),
+            next_table: stored.next_table.unwrap_or(1),
+            shared: Arc::new(Shared {
+                dir: dir.to_path_buf(),
+                tables: RwLock::new(Tables {
+                    recent: BTreeMap::new(),
+                    tables,
+                }),
+                written: AtomicU64::new(stored.sequence),
+            }),
+        };
+        index.remove_unlisted()?;
+        Ok(index)
     }
 
     /// Up to where the index holds.
@@ -156,36 +265,37 @@ impl Index {
 
     /// Looks records up from any thread.
     pub fn reader(&self) -> IndexReader {
-        IndexReader(self.db.clone())
+        IndexReader(Arc::clone(&self.shared))
     }
 
-    /// Hands every record to `visit`, in the order of the keys. To be called
-    /// after every opening, before anything is believed: at the end, what was
-    /// read is held against what was written.
+    /// Hands over devices and store as of the last checkpoint, all that
+    /// opening needs to read.
     ///
     /// # Errors
-    /// Whatever comes out of the store is damage; [`Damage::Contents`] when
-    /// records are missing, stale or not ours. What was visited until then is
-    /// worth nothing.
+    /// Whatever comes out of the store is damage. What was visited until then
+    /// is worth nothing.
+    pub fn for_each_small(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
+        for_each_small(&self.db, visit)
+    }
+
+    /// Hands every record to `visit`: first the small ones as of the last
+    /// checkpoint, then the others, each in the order of the keys. Reads
+    /// everything there is.
+    ///
+    /// # Errors
+    /// Damage. What was visited until then is worth nothing.
     pub fn for_each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
-        let mut iter = self.db.iter();
-        let mut found = Contents::default();
-        // The store alone is under guard: a panic of `visit` is not damage.
-        while let Some((key, value)) = guarded(|| iter.next().transpose())? {
-            if key.first() != Some(&0) {
-                found = found.plus(Contents::of(&key, &value));
-                visit(&key, &value);
-            }
-        }
-        if found == self.contents {
-            Ok(())
-        } else {
-            Err(Damage::Contents)
-        }
+        self.for_each_small(visit)?;
+        self.shared.read().scan(&[], &mut |key, value| {
+            visit(key, value);
+            true
+        })
     }
 
     /// Writes records and the stamp up to which the index now holds, all or
-    /// nothing. Durable after the next [`checkpoint`](Self::checkpoint).
+    /// nothing. Readers see them at once; they are durable after the next
+    /// [`checkpoint`](Self::checkpoint), which comes by itself when there is
+    /// much.
     ///
     /// The stamp must not be beyond what is durable in the journal.
     ///
@@ -201,11 +311,70 @@ impl Index {
                 return Err(Damage::TooLarge { key, value });
             }
         }
-        // The last record of a key wins, here as in the store.
-        let records: BTreeMap<_, _> = records.into_iter().collect();
+        let (small, growing): (Batch, Batch) = records.into_iter().partition(|(key, _)| is_small(key));
+        self.small.extend(small);
+        let waiting = {
+            let mut tables = self.shared.write();
+            tables.recent.extend(growing);
+            tables.recent.len()
+        };
+        self.stamp = stamp;
+        self.shared.written.store(stamp.sequence, Ordering::Release);
+        if waiting >= SEAL_RECORDS {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// Damage, or the system's refusal.
+    pub fn checkpoint(&mut self) -> Result<Health, Damage> {
+        // One writer: nothing changes what is in memory meanwhile.
+        let sealed = {
+            let tables = self.shared.read();
+            let number = self.next_table;
+            (!tables.recent.is_empty()).then(|| tables.seal(&self.dir, number))
+        };
+        if let Some(table) = sealed.transpose()? {
+            self.next_table += 1;
+            let mut tables = self.shared.write();
+            tables.recent.clear();
+            tables.tables.insert(0, Arc::new(table));
+        }
+        self.write_catalogue()?;
+        self.merge()?;
+        self.health()
+    }
+
+    /// Keeps the number of tables small.
+    fn merge(&mut self) -> Result<(), Damage> {
+        loop {
+            let (range, old, last) = {
+                let tables = self.shared.read();
+                let Some(range) = tables.to_merge(SEAL_RECORDS as u64) else {
+                    return Ok(());
+                };
+                let old = tables.tables.get(range.clone()).unwrap_or_default().to_vec();
+                let last = range.end == tables.tables.len();
+                (range, old, last)
+            };
+            let merged = tables::merge(&old, last, &self.dir, self.next_table)?;
+            self.next_table += 1;
+            self.shared.write().tables.splice(range, [Arc::new(merged)]);
+            self.write_catalogue()?;
+            for table in old {
+                fs::remove_file(table.path()).map_err(io("remove a table of"))?;
+            }
+        }
+    }
+
+    /// Small values, stamp and list of tables, in one batch, durable.
+    fn write_catalogue(&mut self) -> Result<(), Damage> {
         let mut batch = sled::Batch::default();
         let mut contents = self.contents;
-        for (key, value) in records {
+        for (key, value) in std::mem::take(&mut self.small) {
             if let Some(old) = guarded(|| self.db.get(&key))? {
                 contents = contents.minus(Contents::of(&key, &old));
             }
@@ -217,27 +386,38 @@ impl Index {
                 None => batch.remove(key),
             }
         }
+        let listed = |table: &Arc<Table>| InCatalogue {
+            number: table.number(),
+            end_crc: table.end_crc(),
+        };
         let stored = Stored {
-            sequence: stamp.sequence,
-            digest: stamp.digest,
-            format: stamp.format,
+            sequence: self.stamp.sequence,
+            digest: self.stamp.digest,
+            format: self.stamp.format,
             contents,
+            tables: Some(self.shared.read().tables.iter().map(listed).collect()),
+            next_table: Some(self.next_table),
         };
         batch.insert(STAMP_KEY, cbor::encode(&stored));
         guarded(|| self.db.apply_batch(batch))?;
-        self.stamp = stamp;
+        guarded(|| self.db.flush())?;
+        self.data.sync_data().map_err(io("flush"))?;
         self.contents = contents;
         Ok(())
     }
 
-    /// Makes everything written so far durable.
-    ///
-    /// # Errors
-    /// Whatever comes out of the store is damage.
-    pub fn checkpoint(&mut self) -> Result<Health, Damage> {
-        guarded(|| self.db.flush())?;
-        self.data.sync_data().map_err(io("flush"))?;
-        self.health()
+    /// Tables that were being written when the process ended.
+    fn remove_unlisted(&self) -> Result<(), Damage> {
+        let tables = self.shared.read();
+        let listed: Vec<&Path> = tables.tables.iter().map(|table| table.path()).collect();
+        for item in fs::read_dir(&self.dir).map_err(io("list the files of"))? {
+            let path = item.map_err(io("list the files of"))?.path();
+            let is_table = path.extension().is_some_and(|found| found == table::EXTENSION);
+            if is_table && !listed.contains(&path.as_path()) {
+                fs::remove_file(&path).map_err(io("remove a table of"))?;
+            }
+        }
+        Ok(())
     }
 
     /// What sled does when a page is lost: the record is gone, the stamp is
@@ -264,13 +444,46 @@ impl Index {
                 "the index has blobs, which are not durable: it should be rebuilt"
             );
         }
-        let disk_bytes = self.data.metadata().map_err(io("examine"))?.len();
+        let mut disk_bytes = self.data.metadata().map_err(io("examine"))?.len();
+        for table in &self.shared.read().tables {
+            disk_bytes += fs::metadata(table.path()).map_err(io("examine"))?.len();
+        }
         Ok(Health {
             sequence: self.stamp.sequence,
             disk_bytes,
             blob_files,
         })
     }
+}
+
+/// Hands every record of an index of format 1, in which all of them were in
+/// sled, to `visit`. Nothing is written into it.
+///
+/// # Errors
+/// Damage; what was visited until then is worth nothing.
+pub fn read_older_index(dir: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<Stamp, Damage> {
+    if !dir.join("db").exists() {
+        return Err(Damage::Missing);
+    }
+    let (db, _) = open_store(dir)?;
+    let stamp = guarded(|| db.get(STAMP_KEY))?.ok_or(Damage::NoStamp)?;
+    let stored: Stored = cbor::decode(&stamp).map_err(|_| Damage::NoStamp)?;
+    if stored.format != 1 {
+        return Err(Damage::Format { found: stored.format });
+    }
+    let mut found = Contents::default();
+    for_each_small(&db, &mut |key, value| {
+        found = found.plus(Contents::of(key, value));
+        visit(key, value);
+    })?;
+    if found != stored.contents {
+        return Err(Damage::Contents);
+    }
+    Ok(Stamp {
+        sequence: stored.sequence,
+        digest: stored.digest,
+        format: stored.format,
+    })
 }
 
 /// Renames an index to `NAME.damaged-N` beside it, for whoever wants to look
@@ -312,6 +525,21 @@ pub fn set_aside(dir: &Path) -> Result<Option<PathBuf>, Damage> {
 /// How often a locked store is tried again, and how long between.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+fn is_small(key: &[u8]) -> bool {
+    key.first().is_some_and(|first| SMALL.contains(first))
+}
+
+fn for_each_small(db: &sled::Db, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
+    let mut iter = db.iter();
+    // The store alone is under guard: a panic of `visit` is not damage.
+    while let Some((key, value)) = guarded(|| iter.next().transpose())? {
+        if key.first() != Some(&0) {
+            visit(&key, &value);
+        }
+    }
+    Ok(())
+}
 
 fn open_store(dir: &Path) -> Result<(sled::Db, File), Damage> {
     let config = sled::Config::new()

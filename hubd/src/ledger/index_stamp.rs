@@ -8,7 +8,7 @@ use super::error::Head;
 
 /// The newest format of the records that this program knows. Another one is
 /// built anew from the journal.
-pub const INDEX_FORMAT: u16 = 1;
+pub const INDEX_FORMAT: u16 = 2;
 /// The most bytes that a value may have.
 pub const MAX_VALUE: usize = 6 * 1024 - 1;
 /// The most bytes that a key may have.
@@ -35,7 +35,7 @@ pub enum Damage {
     /// The store panicked.
     #[error("the index is damaged: the store panicked: {0}")]
     Panicked(String),
-    /// Records are missing or not the newest.
+    /// Records are missing, damaged or not the newest.
     #[error("the index does not hold the records that its stamp was written for")]
     Contents,
     /// The stamp is missing or unreadable.
@@ -71,7 +71,7 @@ pub struct Stamp {
 }
 
 /// The stamp as it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Stored {
     #[n(1)]
@@ -82,9 +82,24 @@ pub(crate) struct Stored {
     pub(crate) format: u16,
     #[n(4)]
     pub(crate) contents: Contents,
+    /// The tables, the newest first.
+    #[n(5)]
+    pub(crate) tables: Option<Vec<InCatalogue>>,
+    #[n(6)]
+    pub(crate) next_table: Option<u32>,
 }
 
-/// All records in a number and a sum that does not depend on their order, so
+/// A table as the catalogue knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct InCatalogue {
+    #[n(1)]
+    pub(crate) number: u32,
+    #[n(2)]
+    pub(crate) end_crc: u32,
+}
+
+/// All small records in a number and a sum that does not depend on their order, so
 /// that it is kept up with each write. Against accidents, not against people:
 /// whoever can write here has the journal beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

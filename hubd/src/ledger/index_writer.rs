@@ -30,8 +30,11 @@ pub struct CheckpointSettings {
 impl Default for CheckpointSettings {
     fn default() -> Self {
         Self {
-            every_ms: 5_000,
-            every_batches: 10_000,
+            // What is not durable is folded again from the journal: that is
+            // what opening takes longer. The index makes itself durable when
+            // it has gathered much.
+            every_ms: 600_000,
+            every_batches: 100_000,
         }
     }
 }

@@ -29,9 +29,9 @@
 //!    the entry that ends the need is durable; what a crash leaves in between
 //!    is found by [`VaultReader::ids`] at the next start.
 //! 8. **The index is never believed unchecked.** Its stamp must name an entry
-//!    of the journal by sequence and digest, and [`Index::for_each`] must end
-//!    well; else it is set aside and built again. It is only ever stamped with
-//!    what is durable in the journal.
+//!    of the journal by sequence and digest, and everything read out of it
+//!    carries a checksum; else it is set aside and built again. It is only ever
+//!    stamped with what is durable in the journal.
 //! 9. **One writer.** The folders of journal and vault are locked, and so is
 //!    the data folder ([`DataLock`]).
 //!
@@ -44,7 +44,8 @@
 //!
 //! Bounds: the committer's queue holds 4096 commits, a group 512; the
 //! journal's reader keeps 4 bytes for every 32 entries; opening and verifying
-//! hold one segment in memory; the index's cache is 16 MiB.
+//! hold one segment in memory; the index keeps up to 32,768
+//! records in memory, and of its tables 12 bits for each record.
 
 mod closed;
 mod committer;
@@ -62,6 +63,8 @@ mod segment;
 mod segments;
 mod space;
 mod store_format;
+mod table;
+mod tables;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -76,7 +79,7 @@ use zeroize::Zeroizing;
 pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, QUEUE as COMMIT_QUEUE};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
-pub use index::{Batch, Health, Index, IndexReader, set_aside};
+pub use index::{Batch, Health, Index, IndexReader, Records, read_older_index, set_aside};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp};
 pub use index_writer::{CheckpointSettings, IndexWriterHandle, IndexWriterStopped, NotTaken};
 pub use journal::{Journal, JournalOptions, OpenReport};

@@ -17,8 +17,9 @@ use super::error::LedgerError;
 /// The format that this program writes, and the newest it opens.
 ///
 /// 1: journal, index and vault, without this file. 2: the file and the
-/// reserve; a journal may hold segments of journal format 1 and 2.
-pub const STORE_FORMAT: u16 = 2;
+/// reserve; a journal may hold segments of journal format 1 and 2. 3: the index keeps
+/// payments and cards in tables.
+pub const STORE_FORMAT: u16 = 3;
 
 #[derive(Deserialize)]
 struct Stamp {

@@ -70,6 +70,27 @@ impl VaultReader {
         self.0.read(&state, id, *place).map(Some)
     }
 
+    /// Whether there is a card of this payment.
+    pub fn holds(&self, id: &PaymentId) -> bool {
+        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.places.contains_key(id)
+    }
+
+    /// The payments of the newest cards that are not erased, at most `most`.
+    pub fn newest(&self, most: usize) -> Vec<PaymentId> {
+        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = state
+            .places
+            .iter()
+            .map(|(id, place)| ((place.number, place.offset), *id))
+            .collect();
+        let older = all.len().saturating_sub(most);
+        if older > 0 {
+            all.select_nth_unstable(older);
+        }
+        all.split_off(older).into_iter().map(|(_, id)| id).collect()
+    }
+
     /// The payments whose cards are not erased, in no order. After a start,
     /// whatever no unsettled payment needs is to be erased.
     pub fn ids(&self) -> Vec<PaymentId> {

@@ -9,7 +9,7 @@ use hub_protocol::{DeviceId, PaymentId, PaymentStatus, Registration, SealedCard}
 use tokio::sync::mpsc;
 
 use crate::devices::{Devices, HubFacts};
-use crate::hub::{Edges, IndexBatch};
+use crate::hub::{Edges, IndexBatch, Records};
 use crate::ledger::{
     Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NotTaken, Space,
     Stamp,
@@ -123,6 +123,16 @@ impl Edges for RealEdges {
 
     fn recall(&self, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
         self.recall.get(key).map_err(|damage| damage.to_string())
+    }
+
+    fn recall_range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Records, String> {
+        self.recall
+            .range(prefix, from, limit)
+            .map_err(|damage| damage.to_string())
+    }
+
+    fn indexed(&self) -> u64 {
+        self.recall.written()
     }
 }
 

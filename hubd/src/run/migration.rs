@@ -12,13 +12,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hub_core::state::{State, Subject};
-use hub_protocol::{DeviceId, PaymentId, PaymentState};
+use hub_protocol::{DeviceId, PaymentId, PaymentState, Registration};
+use minicbor::Decode;
 
-use super::opening::{OpenError, build_index, restore_only};
+use super::opening::{OpenError, build_index};
 use crate::config::{Config, Layout};
 use crate::ledger::{
-    Fault, Head, JournalReader, LedgerError, STORE_FORMAT, sync_folder, verify, write_store_format,
+    Fault, Head, IndexReader, JournalReader, LedgerError, STORE_FORMAT, read_older_index, sync_folder,
+    verify, write_store_format,
 };
+
+/// Payments read from an index at once.
+const PAGE: usize = 4096;
 
 /// What has been done, in order; where tests cut the power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,20 +90,23 @@ pub(super) fn migrate(
         beside(&layout.index, "before-migration"),
     );
     remove(&fresh)?;
-    let state = build_index(&fresh, journal)?;
-    at(Step::Built)?;
-    // After a crash between the two renames, only the other name is there.
-    let old = if layout.index.exists() {
-        &layout.index
-    } else {
-        &aside
-    };
-    match restore_only(old, journal) {
-        Ok(before) => compare(&Open::of(&before), &Open::of(&state))?,
+    // After a crash between the renames, the old one has its other name.
+    let old = if aside.exists() { &aside } else { &layout.index };
+    let before = match Open::in_older_index(old, journal) {
+        Ok(before) => Some(before),
         Err(trouble) => {
             tracing::warn!(%trouble, "the old index cannot be compared with the new one, which is built from the journal alone");
+            None
         }
-    }
+    };
+    // The old index may lack the journal's last entries: both are compared as
+    // of its last one.
+    let pause = before.as_ref().map(|before| before.head.sequence);
+    let state = build_index(&fresh, journal, pause, &mut |state, index| match &before {
+        Some(before) => compare(before, &Open::of(state, index)?),
+        None => Ok(()),
+    })?;
+    at(Step::Built)?;
     if layout.index.exists() {
         remove(&aside)?;
         rename(&layout.index, &aside, &layout.dir)?;
@@ -131,7 +139,7 @@ pub(super) fn tidy_up(layout: &Layout) {
 }
 
 /// What must be the same before and after.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Open {
     head: Head,
     store: Subject,
@@ -140,21 +148,132 @@ struct Open {
     payments: BTreeMap<PaymentId, (PaymentState, u64, Option<u64>)>,
 }
 
+/// Of an older index's record of a device, what is compared. What later
+/// versions added is passed over.
+#[derive(Decode)]
+#[cbor(map)]
+struct OlderDevice {
+    #[n(1)]
+    registration: Registration,
+    #[n(2)]
+    blocked: bool,
+    #[n(3)]
+    subject: Subject,
+}
+
+/// Of an older index's record of the store, what is compared.
+#[derive(Decode)]
+#[cbor(map)]
+struct OlderStore {
+    #[n(1)]
+    subject: Subject,
+    #[n(6)]
+    policy_version: u64,
+}
+
+/// Of a record of a payment, older or newer, what is compared.
+#[derive(Decode)]
+#[cbor(map)]
+struct AnyPayment {
+    #[n(4)]
+    amount_minor: u64,
+    #[n(8)]
+    state: PaymentState,
+    #[n(12)]
+    queue_sequence: Option<u64>,
+}
+
 impl Open {
-    fn of(state: &State) -> Self {
+    /// By the state, which knows devices and store, and its index.
+    fn of(state: &State, index: &IndexReader) -> Result<Self, OpenError> {
         let devices = state
             .devices()
             .map(|device| (device.registration.device, (device.blocked, device.subject)));
-        let open = state.payments().filter(|(_, payment)| !payment.is_final());
-        Self {
+        let mut open = Self {
             head: state.head(),
             store: state.store().subject,
             policy_version: state.store().policy_version,
             devices: devices.collect(),
-            payments: open
-                .map(|(id, payment)| (*id, (payment.state, payment.amount_minor, payment.queue_sequence)))
-                .collect(),
+            payments: BTreeMap::new(),
+        };
+        let mut from = State::PAYMENTS.to_vec();
+        loop {
+            let page = index
+                .range(State::PAYMENTS, &from, PAGE)
+                .map_err(OpenError::Index)?;
+            for (key, value) in &page {
+                open.payment(key, value).map_err(OpenError::Migration)?;
+            }
+            match page.last() {
+                // The least key behind the last one.
+                Some((last, _)) if page.len() == PAGE => from = [last, &[0][..]].concat(),
+                _ => return Ok(open),
+            }
         }
+    }
+
+    /// By an index of the format before tables, in which everything is.
+    fn in_older_index(dir: &Path, journal: &JournalReader) -> Result<Self, String> {
+        let mut open = Self {
+            head: Head::EMPTY,
+            store: Subject::default(),
+            policy_version: 0,
+            devices: BTreeMap::new(),
+            payments: BTreeMap::new(),
+        };
+        let mut unreadable = Ok(());
+        let stamp = read_older_index(dir, &mut |key, value| {
+            if unreadable.is_ok() {
+                unreadable = open.older_record(key, value);
+            }
+        })
+        .map_err(|damage| damage.to_string())?;
+        unreadable?;
+        let digest = journal
+            .digest_at(stamp.sequence)
+            .map_err(|error| error.to_string())?;
+        if digest != stamp.digest {
+            return Err("it belongs to another journal".to_owned());
+        }
+        open.head = Head {
+            sequence: stamp.sequence,
+            digest,
+        };
+        Ok(open)
+    }
+
+    fn older_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let unreadable = |_| "a record of it cannot be read".to_owned();
+        match key.first() {
+            Some(b'p') => return self.payment(key, value),
+            Some(b'd') => {
+                let device: OlderDevice = minicbor::decode(value).map_err(unreadable)?;
+                self.devices
+                    .insert(device.registration.device, (device.blocked, device.subject));
+            }
+            Some(b's') => {
+                let store: OlderStore = minicbor::decode(value).map_err(unreadable)?;
+                (self.store, self.policy_version) = (store.subject, store.policy_version);
+            }
+            // Cards are in the exposure of their payments.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a payment in, unless it is final.
+    fn payment(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let unreadable = || "a payment of the index cannot be read".to_owned();
+        let id = key
+            .strip_prefix(State::PAYMENTS)
+            .and_then(|id| id.try_into().ok());
+        let id = PaymentId(id.ok_or_else(unreadable)?);
+        let payment: AnyPayment = minicbor::decode(value).map_err(|_| unreadable())?;
+        if !payment.state.is_final() {
+            let found = (payment.state, payment.amount_minor, payment.queue_sequence);
+            self.payments.insert(id, found);
+        }
+        Ok(())
     }
 }
 

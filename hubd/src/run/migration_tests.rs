@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::super::opening::{self, OpenError};
 use super::*;
+use crate::ledger::{Journal, JournalOptions};
 
 const STEPS: [Step; 5] = [
     Step::Verified,
@@ -16,7 +17,12 @@ const STEPS: [Step; 5] = [
 
 /// A copy of the store that the first version wrote.
 fn store(dir: &Path) -> Config {
-    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-v1.tar.gz");
+    store_of(1, dir)
+}
+
+fn store_of(format: u16, dir: &Path) -> Config {
+    let name = format!("tests/fixtures/store-v{format}.tar.gz");
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let unpacked = Command::new("tar")
         .arg("-xzf")
         .arg(archive)
@@ -30,7 +36,8 @@ fn store(dir: &Path) -> Config {
 }
 
 fn open(config: &Config, at: AtStep<'_>) -> Result<Open, OpenError> {
-    opening::open_at(config, at).map(|opened| Open::of(&opened.state))
+    let opened = opening::open_at(config, at)?;
+    Open::of(&opened.state, &opened.index.reader())
 }
 
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -65,6 +72,48 @@ fn a_store_of_the_first_version_is_migrated_and_nothing_in_it_is_touched() {
 }
 
 #[test]
+fn rule_2_an_older_index_is_held_against_the_new_one() {
+    for format in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = store_of(format, dir.path());
+        let (journal, _) = Journal::open(
+            &config.layout.ledger,
+            config.keys.hub_id,
+            config.keys.signing.clone(),
+            JournalOptions::default(),
+        )
+        .unwrap();
+        let reader = journal.reader();
+        let before = Open::in_older_index(&config.layout.index, &reader).unwrap();
+        assert!(before.payments.len() > 1 && before.devices.len() == 3 && before.policy_version > 0);
+        let build = |before: &Open| {
+            let fresh = dir.path().join("fresh");
+            remove(&fresh).unwrap();
+            build_index(
+                &fresh,
+                &reader,
+                Some(before.head.sequence),
+                &mut |state, index| compare(before, &Open::of(state, index)?),
+            )
+            .map(drop)
+        };
+        build(&before).unwrap();
+        // One open payment that the new index does not have, as if folding it
+        // had lost it, and one of another amount.
+        let mut more = before.clone();
+        more.payments
+            .insert(PaymentId([7; 16]), (PaymentState::Queued, 100, Some(3)));
+        assert!(build(&more).is_err());
+        let mut other = before.clone();
+        other.payments.values_mut().next().unwrap().1 += 1;
+        assert!(build(&other).is_err());
+        let mut exposed = before.clone();
+        exposed.store.exposure_minor += 1;
+        assert!(build(&exposed).is_err());
+    }
+}
+
+#[test]
 fn rule_2_a_migration_cut_off_at_any_step_leaves_a_store_that_opens() {
     for cut in STEPS {
         let dir = tempfile::tempdir().unwrap();
@@ -91,12 +140,12 @@ fn rule_2_a_migration_cut_off_at_any_step_leaves_a_store_that_opens() {
 fn a_newer_store_is_refused_with_the_version_that_is_needed_and_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let config = store(dir.path());
-    let stamp = "format = 3\nwritten_by = \"9.1.0\"\n";
+    let stamp = "format = 99\nwritten_by = \"9.1.0\"\n";
     fs::write(&config.layout.format, stamp).unwrap();
     let before = files(&config.layout.ledger);
     let refused = open(&config, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(
-        refused.contains("format 3") && refused.contains("hubd 9.1.0"),
+        refused.contains("format 99") && refused.contains("hubd 9.1.0"),
         "{refused}"
     );
     assert_eq!(before, files(&config.layout.ledger));

@@ -9,7 +9,6 @@ mod storage;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -122,16 +121,12 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let index = IndexWriterHandle::start(
         opened.index,
         CheckpointSettings::default(),
-        {
-            let marks = Arc::clone(&marks);
-            move |health| {
-                marks.indexed.store(health.sequence, Ordering::Release);
-                if health.blob_files > 0 {
-                    tracing::error!(
-                        files = health.blob_files,
-                        "the index keeps values outside its file; nothing flushes them"
-                    );
-                }
+        |health| {
+            if health.blob_files > 0 {
+                tracing::error!(
+                    files = health.blob_files,
+                    "the index keeps values outside its file; nothing flushes them"
+                );
             }
         },
         // No money depends on the index: it falls behind, and the next start

@@ -4,11 +4,13 @@
 //! if it is missing, damaged, or does not agree with the journal, it is set
 //! aside and built again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
-use hub_core::state::{FoldError, Head, State};
-use hub_protocol::entry::{Event, StorageLevel};
-use hub_protocol::{HubId, PaymentId};
+use hub_core::state::{CardKey, CardRecord, FoldError, Head, PaymentRecord, Recalled, State};
+use hub_protocol::entry::{Entry, Event, StorageLevel};
+use hub_protocol::{HubId, PaymentId, PaymentRequest, cbor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
@@ -21,6 +23,15 @@ use crate::run::storage;
 
 /// Entries folded between two writes to the index while it is rebuilt.
 const REBUILD_BATCH: u64 = 10_000;
+
+/// Entries are decoded in groups of so many, and so many groups ahead.
+const DECODED_TOGETHER: usize = 256;
+const DECODED_AHEAD: usize = 8;
+
+/// The most entries whose cards can still be there although they should not,
+/// and the most cards whose entries never came: more than wait for the
+/// committer at any time.
+const MOST_BEHIND: usize = 16 * 1024;
 
 /// The size of a vault file, in bytes.
 const VAULT_FILE: usize = 16 << 20;
@@ -108,7 +119,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         space.give_back()?;
     }
     let (index, state) = open_state(&layout.index, config.keys.hub_id, &reader, full)?;
-    let mut vault = open_vault(config, &state)?;
+    let mut vault = open_vault(config, &reader, &index.reader(), &state)?;
     vault.keep_room(&space);
     Ok(Opened {
         lock,
@@ -143,6 +154,7 @@ fn open_state(
     let mut index = Index::create(dir).map_err(OpenError::Index)?;
     let mut state = State::default();
     fold_tail(journal, &mut index, &mut state)?;
+    index.checkpoint().map_err(OpenError::Index)?;
     Ok((index, state))
 }
 
@@ -150,7 +162,8 @@ fn from_index(dir: &Path, journal: &JournalReader, full: bool) -> Result<(Index,
     let mut index = Index::open(dir).map_err(|damage| damage.to_string())?;
     let mut state = restore(&index, journal)?;
     if full {
-        fold(journal, &index.reader(), &mut state, &mut |_| Ok(()))
+        let through = journal.head().sequence;
+        fold(journal, through, &index.reader(), &mut state, &mut |_| Ok(()))
     } else {
         fold_tail(journal, &mut index, &mut state)
     }
@@ -158,16 +171,25 @@ fn from_index(dir: &Path, journal: &JournalReader, full: bool) -> Result<(Index,
     Ok((index, state))
 }
 
-/// The state by an index that stays as it is.
-pub(super) fn restore_only(dir: &Path, journal: &JournalReader) -> Result<State, String> {
-    from_index(dir, journal, true).map(|(_, state)| state)
-}
-
-/// A new index in `dir`, of the whole journal, and the state by it.
-pub(super) fn build_index(dir: &Path, journal: &JournalReader) -> Result<State, OpenError> {
+/// A new index in `dir`, of the whole journal, and the state by it. Both are
+/// shown to `check` as they are after the entry `pause`.
+pub(super) fn build_index(
+    dir: &Path,
+    journal: &JournalReader,
+    pause: Option<u64>,
+    check: &mut dyn FnMut(&State, &IndexReader) -> Result<(), OpenError>,
+) -> Result<State, OpenError> {
     let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    let lookup = index.reader();
     let mut state = State::default();
+    if let Some(through) = pause {
+        fold(journal, through, &lookup, &mut state, &mut |state| {
+            write(&mut index, state)
+        })?;
+        check(&state, &lookup)?;
+    }
     fold_tail(journal, &mut index, &mut state)?;
+    index.checkpoint().map_err(OpenError::Index)?;
     Ok(state)
 }
 
@@ -182,7 +204,7 @@ fn restore(index: &Index, journal: &JournalReader) -> Result<State, String> {
     let mut state = State::default();
     let mut unreadable = Ok(());
     index
-        .for_each(&mut |key, value| {
+        .for_each_small(&mut |key, value| {
             if unreadable.is_ok() {
                 unreadable = state.restore(key, value);
             }
@@ -216,45 +238,118 @@ fn policy_in(journal: &JournalReader, sequence: u64) -> Result<Vec<u8>, String> 
 /// Folds what the index does not hold yet, and writes it there.
 fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> Result<(), OpenError> {
     let lookup = index.reader();
-    fold(journal, &lookup, state, &mut |state| write(index, state))
+    let through = journal.head().sequence;
+    fold(journal, through, &lookup, state, &mut |state| write(index, state))
 }
 
-/// Folds what the state does not hold yet; `keep` hears of it now and then,
-/// and at the end.
+/// Folds what the state does not hold yet, up to an entry; `keep` hears of it
+/// now and then, and at the end. One thread reads and decodes, the other folds.
 fn fold(
     journal: &JournalReader,
+    through: u64,
     lookup: &IndexReader,
     state: &mut State,
     keep: &mut dyn FnMut(&mut State) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let from = state.head().sequence;
-    let bar = progress(journal.head().sequence - from);
-    for stored in journal.entries_from(from + 1)? {
-        let stored = stored?;
-        if let Some(id) = stored.entry.event.payment_id() {
-            recall(lookup, state, id)?;
+    let bar = progress(through.saturating_sub(from));
+    let (sender, decoded) = sync_channel(DECODED_AHEAD);
+    std::thread::scope(|scope| -> Result<(), OpenError> {
+        let reading = scope.spawn(move || decode_all(journal, from + 1, through, &sender));
+        for (stored, request) in decoded.iter().flatten() {
+            recall(lookup, state, &stored.entry, request.as_ref())?;
+            state.apply_known(&stored.entry, stored.digest, request.as_ref())?;
+            bar.inc(1);
+            if state.head().sequence.is_multiple_of(REBUILD_BATCH) {
+                keep(state)?;
+            }
         }
-        state.apply(&stored.entry, stored.digest)?;
-        bar.inc(1);
-        if state.head().sequence.is_multiple_of(REBUILD_BATCH) {
-            keep(state)?;
-        }
-    }
+        drop(decoded);
+        reading.join().unwrap_or(Ok(()))
+    })?;
     keep(state)?;
     bar.finish_and_clear();
+    // What is being asked online, or is kept for later, is always in memory.
+    for (_, id) in lookup
+        .range(State::HELD, State::HELD, usize::MAX)
+        .map_err(unusable)?
+    {
+        let id = id.try_into().map_err(|_| FoldError::IndexValue)?;
+        recall_payment(lookup, state, PaymentId(id))?;
+    }
     Ok(())
 }
 
-/// A payment that was final when it was written to the index is not in
-/// memory; an entry that speaks of it again needs it back.
-fn recall(index: &IndexReader, state: &mut State, id: PaymentId) -> Result<(), OpenError> {
-    if state.payment(&id).is_none()
-        && let Some(value) = index.get(&State::payment_key(&id)).map_err(unusable)?
-    {
-        let record = hub_protocol::cbor::decode(&value).map_err(|_| FoldError::IndexValue)?;
-        state.recall(id, record);
+/// An entry and the request that it brings.
+type Decoded = (StoredEntry, Option<PaymentRequest>);
+
+/// Reads the journal up to an entry, or until nobody listens.
+fn decode_all(
+    journal: &JournalReader,
+    from: u64,
+    through: u64,
+    to: &SyncSender<Vec<Decoded>>,
+) -> Result<(), OpenError> {
+    let mut together = Vec::with_capacity(DECODED_TOGETHER);
+    for stored in journal.entries_from(from)? {
+        let stored = stored?;
+        if stored.entry.sequence > through {
+            break;
+        }
+        let request = State::request_in(&stored.entry)?;
+        together.push((stored, request));
+        if together.len() == DECODED_TOGETHER && to.send(std::mem::take(&mut together)).is_err() {
+            return Ok(());
+        }
+    }
+    // Nobody listens: folding has failed and says why.
+    let _ = to.send(together);
+    Ok(())
+}
+
+/// Takes back into memory what an entry speaks of.
+fn recall(
+    index: &IndexReader,
+    state: &mut State,
+    entry: &Entry,
+    request: Option<&PaymentRequest>,
+) -> Result<(), OpenError> {
+    match (request, entry.event.payment_id()) {
+        (Some(request), _) => {
+            let card = CardKey::of_token(&request.card.token);
+            if !state.knows_card(&card) {
+                let record = card_in(index, &card)?;
+                state.recall_card(card, record);
+            }
+        }
+        (None, Some(id)) => recall_payment(index, state, id)?,
+        (None, None) => {}
     }
     Ok(())
+}
+
+fn recall_payment(index: &IndexReader, state: &mut State, payment_id: PaymentId) -> Result<(), OpenError> {
+    if state.payment(&payment_id).is_none()
+        && let Some(value) = index.get(&State::payment_key(&payment_id)).map_err(unusable)?
+    {
+        let record: PaymentRecord = cbor::decode(&value).map_err(|_| FoldError::IndexValue)?;
+        let card = card_in(index, &record.card)?;
+        state.recall(Recalled {
+            payment_id,
+            record,
+            card,
+        });
+    }
+    Ok(())
+}
+
+fn card_in(index: &IndexReader, card: &CardKey) -> Result<CardRecord, OpenError> {
+    let value = index.get(&State::card_key(card)).map_err(unusable)?;
+    let record = value
+        .map(|value| cbor::decode(&value))
+        .transpose()
+        .map_err(|_| FoldError::IndexValue)?;
+    Ok(record.unwrap_or_default())
 }
 
 fn write(index: &mut Index, state: &mut State) -> Result<(), OpenError> {
@@ -270,8 +365,7 @@ fn write(index: &mut Index, state: &mut State) -> Result<(), OpenError> {
             },
         )
         .map_err(unusable)?;
-    index.checkpoint().map_err(unusable)?;
-    state.evict_finals();
+    state.evict_all();
     Ok(())
 }
 
@@ -280,25 +374,40 @@ fn unusable(damage: Damage) -> OpenError {
 }
 
 /// Cards that no payment needs any more are destroyed: the hub was killed
-/// between an answer and the destruction, or between card and entry.
-fn open_vault(config: &Config, state: &State) -> Result<Vault, OpenError> {
+/// between an answer and the destruction, or between card and entry. What can
+/// be behind is bounded by what waits for the committer, so that only the
+/// newest entries and the newest cards are looked at.
+fn open_vault(
+    config: &Config,
+    journal: &JournalReader,
+    index: &IndexReader,
+    state: &State,
+) -> Result<Vault, OpenError> {
     let mut vault = Vault::open(&config.layout.vault, &config.keys.vault, VAULT_FILE)?.0;
-    let needed = |id: &PaymentId| state.payment(id).is_some_and(|payment| payment.needs_card());
-    let unneeded: Vec<PaymentId> = vault
-        .reader()
-        .ids()
-        .into_iter()
-        .filter(|id| !needed(id))
-        .collect();
-    vault.erase(&unneeded)?;
-    let held: std::collections::HashSet<PaymentId> = vault.reader().ids().into_iter().collect();
-    let missing = state
-        .payments()
-        .filter(|(id, payment)| payment.needs_card() && !held.contains(*id))
-        .count();
-    if missing > 0 {
-        tracing::error!(missing, "payments whose sealed card is missing will be parked");
+    let reader = vault.reader();
+    let mut suspects: BTreeSet<PaymentId> = reader.newest(MOST_BEHIND).into_iter().collect();
+    let first = journal.head().sequence.saturating_sub(MOST_BEHIND as u64) + 1;
+    for stored in journal.entries_from(first)? {
+        let id = stored?.entry.event.payment_id();
+        suspects.extend(id.filter(|id| reader.holds(id)));
     }
+    let mut unneeded = Vec::new();
+    for id in suspects {
+        let needed = match (
+            state.payment(&id),
+            index.get(&State::payment_key(&id)).map_err(unusable)?,
+        ) {
+            (Some(payment), _) => payment.needs_card(),
+            (None, Some(value)) => cbor::decode::<PaymentRecord>(&value)
+                .map_err(|_| FoldError::IndexValue)?
+                .needs_card(),
+            (None, None) => false,
+        };
+        if !needed {
+            unneeded.push(id);
+        }
+    }
+    vault.erase(&unneeded)?;
     Ok(vault)
 }
 

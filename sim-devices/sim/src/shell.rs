@@ -2,7 +2,7 @@
 //! over a simulated disk. The only file that speaks the core's own types.
 
 use hub_core::policy::Policy;
-use hub_core::state::{Head, State};
+use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{
     AttemptId, Core, Effect, GatewayAnswer, Input, Now, Operation, OperatorCommand, OperatorReply, Probe,
     Reply, Settings, Ticket,
@@ -74,6 +74,8 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Shell {
     core: Core,
+    /// What the core wants of the index.
+    loads: Vec<(Lane, u64, usize)>,
 }
 
 /// A disk that cannot be opened: what the core said.
@@ -92,6 +94,8 @@ impl Shell {
         let state = open(disk)?;
         let mut settings = Settings::new(wire::HUB, wire::STORE, Currency::EUR);
         settings.max_remembered = profile.max_remembered;
+        settings.max_cards = profile.max_remembered;
+        settings.queue_window = profile.max_remembered;
         settings.max_queue = profile.max_queue;
         settings.max_in_flight = profile.max_in_flight;
         settings.abandoned_after_ms = profile.abandoned_after_ms;
@@ -101,7 +105,46 @@ impl Shell {
             settings.idempotency_retention_ms = profile.retention_ms;
         }
         let (core, effects) = Core::start(settings, state, torn_bytes, "sim", now);
-        Ok((Self { core }, translate(effects)))
+        let mut shell = Self {
+            core,
+            loads: Vec::new(),
+        };
+        let mut outs = shell.translate(effects);
+        outs.extend(shell.load(&disk.index, now));
+        Ok((shell, outs))
+    }
+
+    /// Serves what the core wants of the index.
+    pub(crate) fn load(&mut self, index: &Index, now: Now) -> Vec<Out> {
+        let mut outs = Vec::new();
+        while let Some((lane, after, limit)) = self.loads.pop() {
+            let prefix = lane.prefix();
+            let behind = index.values().range(lane.key(after + 1)..);
+            let behind = behind.take_while(|(key, _)| key.starts_with(&prefix));
+            let found: Vec<_> = behind
+                .filter_map(|(key, id)| {
+                    let place = key.get(prefix.len()..)?.try_into().ok()?;
+                    let id = PaymentId(id.as_slice().try_into().ok()?);
+                    Some((u64::from_be_bytes(place), recalled(index, id)?))
+                })
+                .take(limit)
+                .collect();
+            let end = found.len() < limit;
+            outs.extend(self.handle(Input::QueueLoaded { lane, found, end }, now));
+        }
+        outs
+    }
+
+    /// Hands over what the core has let go of a payment, and of a card.
+    fn recall(&mut self, id: PaymentId, card: Option<CardKey>, index: &Index, now: Now) -> Vec<Out> {
+        let unknown = Some(id).filter(|id| !self.core.knows(id));
+        let payments = unknown.and_then(|id| recalled(index, id)).into_iter().collect();
+        let card = card.filter(|card| !self.core.knows_card(card));
+        let cards = card
+            .map(|card| (card, card_in(index, &card)))
+            .into_iter()
+            .collect();
+        self.handle(Input::Recalled { payments, cards }, now)
     }
 
     pub(crate) fn ask(&mut self, ask: &Ask<'_>, ticket: u64, index: &Index, now: Now) -> Vec<Out> {
@@ -111,18 +154,19 @@ impl Shell {
             operator: "anna".to_owned(),
             command,
         };
-        let recalled = |id: &PaymentId| {
-            if self.core.knows(id) {
-                return None;
+        let mut outs = match *ask {
+            Ask::Pay(message) => {
+                let card = CardKey::of_token(&message.request.card.token);
+                self.recall(message.request.payment_id, Some(card), index, now)
             }
-            let value = index.get(&State::payment_key(id))?;
-            cbor::decode(value).ok().map(Box::new)
+            Ask::Void(_, id) | Ask::Status(_, id) | Ask::Release(id) => self.recall(id, None, index, now),
+            _ => Vec::new(),
         };
         let input = match *ask {
             Ask::Pay(message) => Input::Pay {
                 ticket,
                 device: message.device,
-                recalled: recalled(&message.request.payment_id),
+                recalled: None,
                 request: Box::new(message.request.clone()),
                 signed: message.signed.clone(),
                 sealed_card: message.sealed_card.clone(),
@@ -134,14 +178,14 @@ impl Shell {
                     device,
                     request,
                     signed,
-                    recalled: recalled(&id),
+                    recalled: None,
                 }
             }
             Ask::Status(device, payment_id) => Input::Status {
                 ticket,
                 device,
                 payment_id,
-                recalled: recalled(&payment_id),
+                recalled: None,
             },
             Ask::Enrol(device, class) => Input::Enrol {
                 ticket,
@@ -162,7 +206,8 @@ impl Shell {
             Ask::Release(id) => operator(OperatorCommand::Release(id)),
             Ask::Overview => operator(OperatorCommand::Overview),
         };
-        self.handle(input, now)
+        outs.extend(self.handle(input, now));
+        outs
     }
 
     pub(crate) fn appended(&mut self, durable: usize, now: Now) -> Vec<Out> {
@@ -232,54 +277,76 @@ impl Shell {
     }
 
     fn handle(&mut self, input: Input, now: Now) -> Vec<Out> {
-        translate(self.core.handle(input, now))
+        let effects = self.core.handle(input, now);
+        self.translate(effects)
+    }
+
+    fn translate(&mut self, effects: Vec<Effect>) -> Vec<Out> {
+        effects
+            .into_iter()
+            .filter_map(|effect| {
+                Some(match effect {
+                    Effect::Append {
+                        payload, sealed_card, ..
+                    } => Out::Append {
+                        payload,
+                        card: sealed_card.map(|(id, _)| id),
+                    },
+                    Effect::Reply { ticket, reply } => Out::Reply {
+                        ticket: ticket.0,
+                        answer: match reply {
+                            Reply::Receipt(receipt) => Answer::Receipt(receipt),
+                            Reply::Status { status, receipt } => Answer::Status(status, receipt),
+                            Reply::Refused(refusal) => Answer::Refused(refusal.code),
+                            Reply::Registered(_) => Answer::Registered,
+                            Reply::PolicyActive { .. } => Answer::PolicyActive,
+                            Reply::Operator(OperatorReply::Done) => Answer::Done,
+                            Reply::Operator(_) => Answer::Other,
+                        },
+                    },
+                    Effect::Forward(forward) => Out::Forward(Forward {
+                        attempt: forward.attempt.0,
+                        id: forward.payment_id,
+                        what: match forward.operation {
+                            Operation::AuthoriseOnline => What::Online,
+                            Operation::AuthoriseDeferred => What::Deferred,
+                            Operation::Advice => What::Advice,
+                            Operation::Reverse => What::Reverse,
+                            Operation::LookUp => What::LookUp,
+                        },
+                        request_sequence: forward.request_sequence,
+                        deadline_ms: forward.deadline_ms,
+                    }),
+                    Effect::Push { device, status } => Out::Push(device, status),
+                    Effect::EraseCard { payment_id } => Out::EraseCard(payment_id),
+                    Effect::LoadQueue { lane, after, limit } => {
+                        self.loads.push((lane, after, limit));
+                        return None;
+                    }
+                    Effect::PushPolicy { .. } | Effect::DeviceChanged { .. } | Effect::WanChanged { .. } => {
+                        return None;
+                    }
+                })
+            })
+            .collect()
     }
 }
 
-fn translate(effects: Vec<Effect>) -> Vec<Out> {
-    effects
-        .into_iter()
-        .filter_map(|effect| {
-            Some(match effect {
-                Effect::Append {
-                    payload, sealed_card, ..
-                } => Out::Append {
-                    payload,
-                    card: sealed_card.map(|(id, _)| id),
-                },
-                Effect::Reply { ticket, reply } => Out::Reply {
-                    ticket: ticket.0,
-                    answer: match reply {
-                        Reply::Receipt(receipt) => Answer::Receipt(receipt),
-                        Reply::Status { status, receipt } => Answer::Status(status, receipt),
-                        Reply::Refused(refusal) => Answer::Refused(refusal.code),
-                        Reply::Registered(_) => Answer::Registered,
-                        Reply::PolicyActive { .. } => Answer::PolicyActive,
-                        Reply::Operator(OperatorReply::Done) => Answer::Done,
-                        Reply::Operator(_) => Answer::Other,
-                    },
-                },
-                Effect::Forward(forward) => Out::Forward(Forward {
-                    attempt: forward.attempt.0,
-                    id: forward.payment_id,
-                    what: match forward.operation {
-                        Operation::AuthoriseOnline => What::Online,
-                        Operation::AuthoriseDeferred => What::Deferred,
-                        Operation::Advice => What::Advice,
-                        Operation::Reverse => What::Reverse,
-                        Operation::LookUp => What::LookUp,
-                    },
-                    request_sequence: forward.request_sequence,
-                    deadline_ms: forward.deadline_ms,
-                }),
-                Effect::Push { device, status } => Out::Push(device, status),
-                Effect::EraseCard { payment_id } => Out::EraseCard(payment_id),
-                Effect::PushPolicy { .. } | Effect::DeviceChanged { .. } | Effect::WanChanged { .. } => {
-                    return None;
-                }
-            })
-        })
-        .collect()
+fn recalled(index: &Index, payment_id: PaymentId) -> Option<Recalled> {
+    let record: PaymentRecord = cbor::decode(index.get(&State::payment_key(&payment_id))?).ok()?;
+    let card = card_in(index, &record.card);
+    Some(Recalled {
+        payment_id,
+        record,
+        card,
+    })
+}
+
+fn card_in(index: &Index, card: &CardKey) -> CardRecord {
+    let value = index.get(&State::card_key(card));
+    value
+        .and_then(|value| cbor::decode(value).ok())
+        .unwrap_or_default()
 }
 
 fn answer(said: &Said) -> GatewayAnswer {
@@ -324,11 +391,14 @@ fn open(disk: &mut Disk) -> Result<State, NotOpened> {
     };
     let from = usize::try_from(state.head().sequence).unwrap_or_default();
     for record in disk.records.get(from..disk.durable).unwrap_or_default() {
-        if let Some(id) = record.entry.event.payment_id()
-            && state.payment(&id).is_none()
-            && let Some(value) = disk.index.get(&State::payment_key(&id))
+        let request = State::request_in(&record.entry).map_err(|e| NotOpened(e.to_string()))?;
+        if let Some(request) = request {
+            let card = CardKey::of_token(&request.card.token);
+            state.recall_card(card, card_in(&disk.index, &card));
+        } else if let Some(id) = record.entry.event.payment_id()
+            && let Some(found) = recalled(&disk.index, id)
         {
-            state.recall(id, cbor::decode(value).map_err(|e| NotOpened(e.to_string()))?);
+            state.recall(found);
         }
         state
             .apply(&record.entry, record.digest)
@@ -340,9 +410,17 @@ fn open(disk: &mut Disk) -> Result<State, NotOpened> {
         disk.index.waiting.push((changes, head));
         disk.index.write(disk.durable);
     }
-    let needed = |id: &PaymentId| state.payment(id).is_some_and(|payment| payment.needs_card());
+    state.evict_all();
+    let index = &disk.index;
+    let needed = |id: &PaymentId| recalled(index, *id).is_some_and(|found| found.record.needs_card());
     disk.cards.retain(needed);
-    state.evict_finals();
+    let held = index.values().range(State::HELD.to_vec()..);
+    for (_, id) in held.take_while(|(key, _)| key.starts_with(State::HELD)) {
+        let id = id.as_slice().try_into().map(PaymentId);
+        if let Some(found) = id.ok().and_then(|id| recalled(index, id)) {
+            state.recall(found);
+        }
+    }
     Ok(state)
 }
 
@@ -354,7 +432,8 @@ fn restore(disk: &Disk) -> Result<State, NotOpened> {
         .ok_or_else(|| wrong("ahead of the journal"))?
         .digest;
     let mut state = State::default();
-    for (key, value) in disk.index.values() {
+    let small = |key: &[u8]| State::RESTORED.iter().any(|prefix| key.starts_with(prefix));
+    for (key, value) in disk.index.values().iter().filter(|(key, _)| small(key)) {
         state.restore(key, value).map_err(|e| wrong(&e.to_string()))?;
     }
     let policy = match state.store().policy_sequence.map(|sequence| disk.read(sequence)) {

@@ -333,7 +333,8 @@ impl World {
         let Some(hub) = &mut self.hub else {
             return Ok(());
         };
-        let outs = ask(hub, &self.disk.index, now);
+        let mut outs = ask(hub, &self.disk.index, now);
+        outs.extend(hub.load(&self.disk.index, now));
         self.carry_out(outs)
     }
 

@@ -1,10 +1,23 @@
-//! The state as the index stores it: one value a payment, card and device,
-//! and one for the store.
+//! The state as the index stores it.
+//!
+//! | key | value |
+//! |---|---|
+//! | `p` payment id | the payment's record |
+//! | `c` card | the card's record, unless it is blank |
+//! | `q` device, place (u64, big-endian) | a payment id: the device's lane |
+//! | `x` place | a payment id: parked |
+//! | `h` payment id | a payment id: not final and in no lane |
+//! | `d` device | the device's record |
+//! | `s` | the store's record |
+//!
+//! Payments and cards, with the places that payments hold, grow with the
+//! ledger; devices and store do not, and are all that opening reads.
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
+use super::memory::Card;
 use super::{FoldError, Head, State, parse_policy};
-use crate::record::{CardKey, DeviceRecord, PaymentRecord};
+use crate::record::{CardKey, DeviceRecord, Place};
 
 /// One key of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +31,7 @@ pub(super) enum Key {
 impl Key {
     pub(super) fn bytes(self) -> Vec<u8> {
         match self {
-            Self::Payment(id) => [&b"p"[..], &id.0].concat(),
+            Self::Payment(id) => [State::PAYMENTS, &id.0].concat(),
             Self::Card(key) => [&b"c"[..], &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
             Self::Store => b"s".to_vec(),
@@ -26,22 +39,62 @@ impl Key {
     }
 }
 
+impl Place {
+    fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::Waiting(device, sequence) => Lane::Device(device).key(sequence),
+            Self::Parked(sequence) => Lane::Parked.key(sequence),
+            Self::Held(id) => [HELD, &id.0].concat(),
+        }
+    }
+}
+
+/// What [`Place::Held`] keys begin with.
+const HELD: &[u8] = b"h";
+
+/// A part of the queue that is loaded by itself, in the order of its places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// What waits of a device.
+    Device(DeviceId),
+    /// What is parked.
+    Parked,
+}
+
+impl Lane {
+    /// What the index keys of this lane begin with. The key of a place is
+    /// this and the place as a big-endian `u64`; its value is a payment id.
+    pub fn prefix(&self) -> Vec<u8> {
+        match self {
+            Self::Device(device) => [&b"q"[..], &device.0].concat(),
+            Self::Parked => b"x".to_vec(),
+        }
+    }
+
+    /// The index key of a place in this lane.
+    pub fn key(&self, sequence: u64) -> Vec<u8> {
+        [self.prefix(), sequence.to_be_bytes().to_vec()].concat()
+    }
+}
+
 impl State {
     /// The index keys that changed since the last call, with their new
     /// values; `None` for those to remove.
     pub fn take_dirty(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        core::mem::take(&mut self.dirty)
+        let places = core::mem::take(&mut self.dirty_places)
             .into_iter()
-            .map(|key| {
-                let value = match key {
-                    Key::Payment(id) => self.payments.get(&id).map(cbor::encode),
-                    Key::Card(card) => self.cards.get(&card).map(cbor::encode),
-                    Key::Device(id) => self.devices.get(&id).map(cbor::encode),
-                    Key::Store => Some(cbor::encode(&self.store)),
-                };
-                (key.bytes(), value)
-            })
-            .collect()
+            .map(|(place, id)| (place.bytes(), id.map(|id| id.0.to_vec())));
+        let mut changes: Vec<_> = places.collect();
+        changes.extend(core::mem::take(&mut self.dirty).into_iter().map(|key| {
+            let value = match key {
+                Key::Payment(id) => self.payments.get(&id).map(cbor::encode),
+                Key::Card(card) => self.cards.get(&card).and_then(Card::value),
+                Key::Device(id) => self.devices.get(&id).map(cbor::encode),
+                Key::Store => Some(cbor::encode(&self.store)),
+            };
+            (key.bytes(), value)
+        }));
+        changes
     }
 
     /// The index key of a payment.
@@ -49,22 +102,27 @@ impl State {
         Key::Payment(*id).bytes()
     }
 
-    /// Takes one value of the index in, while opening. Payments on which
-    /// nothing more will happen stay in the index.
+    /// The index key of a card.
+    pub fn card_key(card: &CardKey) -> Vec<u8> {
+        Key::Card(*card).bytes()
+    }
+
+    /// What the keys of payments begin with; the id follows.
+    pub const PAYMENTS: &'static [u8] = b"p";
+
+    /// What the keys begin with whose values [`restore`](Self::restore)
+    /// takes.
+    pub const RESTORED: [&'static [u8]; 2] = [b"d", b"s"];
+
+    /// What the keys begin with whose values are ids of payments to
+    /// [`recall`](Self::recall) while opening.
+    pub const HELD: &'static [u8] = HELD;
+
+    /// Takes one value of the index in, while opening: of a device or of the
+    /// store. Payments and cards stay in the index until somebody asks.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), FoldError> {
         let wrong = |_| FoldError::IndexValue;
         match key.split_first() {
-            Some((b'p', id)) => {
-                let record: PaymentRecord = cbor::decode(value).map_err(wrong)?;
-                if !record.is_final() {
-                    let id = PaymentId(id.try_into().map_err(|_| FoldError::IndexValue)?);
-                    self.payments.insert(id, record);
-                }
-            }
-            Some((b'c', card)) => {
-                let card = CardKey(card.try_into().map_err(|_| FoldError::IndexValue)?);
-                self.cards.insert(card, cbor::decode(value).map_err(wrong)?);
-            }
             Some((b'd', _)) => {
                 let record: DeviceRecord = cbor::decode(value).map_err(wrong)?;
                 self.devices.insert(record.registration.device, record);
@@ -80,36 +138,12 @@ impl State {
     pub fn restored(&mut self, head: Head, policy: Option<&[u8]>) {
         self.head = head;
         self.policy = policy.and_then(parse_policy);
-    }
-
-    /// Takes a payment back in that was left in the index.
-    pub fn recall(&mut self, id: PaymentId, record: PaymentRecord) {
-        self.payments.entry(id).or_insert(record);
-    }
-
-    /// Drops all payments on which nothing more will happen by themselves,
-    /// while opening: the index holds them.
-    pub fn evict_finals(&mut self) {
-        self.payments.retain(|_, payment| !payment.is_final());
+        self.all_cards = head.sequence == 0;
     }
 
     /// How many index keys have changed since the last
     /// [`take_dirty`](Self::take_dirty).
     pub fn dirty_len(&self) -> usize {
-        self.dirty.len()
-    }
-
-    /// Drops a payment from memory, if nothing more will happen to it by
-    /// itself and its newest entry is in the index.
-    pub(crate) fn evict(&mut self, id: &PaymentId, indexed: u64) -> bool {
-        let evict = self
-            .payments
-            .get(id)
-            .is_some_and(|p| p.is_final() && p.latest <= indexed)
-            && !self.dirty.contains(&Key::Payment(*id));
-        if evict {
-            self.payments.remove(id);
-        }
-        evict
+        self.dirty.len() + self.dirty_places.len()
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use ed25519_dalek::SigningKey;
 use hub_core::policy::Policy;
-use hub_core::state::State;
+use hub_core::state::{Lane, State};
 use hub_core::{
     AttemptId, Core, Effect, Forward, GatewayAnswer, Input, Now, OperatorCommand, OperatorReply, Probe,
     Reply, Settings, Ticket,
@@ -136,6 +136,7 @@ pub struct Shop {
     pub forwards: Vec<Forward>,
     pub pushed: Vec<PaymentStatus>,
     pub erased: Vec<PaymentId>,
+    pub loads: Vec<(Lane, u64, usize)>,
     last_ticket: u64,
 }
 
@@ -164,6 +165,7 @@ impl Shop {
             forwards: Vec::new(),
             pushed: Vec::new(),
             erased: Vec::new(),
+            loads: Vec::new(),
             last_ticket: 0,
         };
         shop.carry_out(effects);
@@ -278,6 +280,7 @@ impl Shop {
                 Effect::Forward(forward) => self.forwards.push(forward),
                 Effect::Push { status, .. } => self.pushed.push(status),
                 Effect::EraseCard { payment_id } => self.erased.push(payment_id),
+                Effect::LoadQueue { lane, after, limit } => self.loads.push((lane, after, limit)),
                 Effect::PushPolicy { .. } | Effect::DeviceChanged { .. } | Effect::WanChanged { .. } => {}
             }
         }
@@ -305,6 +308,13 @@ impl Shop {
             let entry: Entry = cbor::decode(payload).unwrap();
             state.apply(&entry, Entry::digest(payload)).unwrap();
         }
+        self.restart(state);
+    }
+
+    /// Starts again with a state that was opened.
+    pub fn restart(&mut self, state: State) {
+        self.written.clear();
+        self.loads.clear();
         self.now.monotonic_ms = 0;
         self.now.wall_ms += 5_000;
         self.replies.clear();

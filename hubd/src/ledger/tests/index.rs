@@ -104,30 +104,129 @@ fn a_missing_or_emptied_index_is_damage() {
     }
 }
 
+/// A record that sled keeps, and one that goes into a table.
+fn small_and_growing(n: u64) -> Batch {
+    let value = Some(n.to_be_bytes().to_vec());
+    vec![(format!("d{n}").into_bytes(), value.clone()), (key(n), value)]
+}
+
 #[test]
-fn a_record_that_got_lost_is_noticed_although_the_stamp_is_there() {
+fn a_record_that_sled_lost_is_noticed_although_the_stamp_is_there() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
     let mut index = Index::create(&path).unwrap();
     for n in 1..=20 {
-        index.write(batch(n), stamp(n)).unwrap();
+        index.write(small_and_growing(n), stamp(n)).unwrap();
     }
-    assert_eq!(records(&index).unwrap(), expected(20));
-    index.lose(&key(7));
-    assert_eq!(records(&index), Err(Damage::Contents));
     index.checkpoint().unwrap();
     drop(index);
     let mut index = Index::open(&path).unwrap();
     assert_eq!(index.stamp(), stamp(20));
-    assert_eq!(records(&index), Err(Damage::Contents));
-    index
-        .write(vec![(key(7), Some(vec![7; 300]))], stamp(21))
-        .unwrap();
-    assert_eq!(
-        records(&index),
-        Err(Damage::Contents),
-        "writing over it does not hide it"
+    index.lose(b"d7");
+    index.checkpoint().unwrap();
+    drop(index);
+    assert_eq!(Index::open(&path).unwrap_err(), Damage::Contents);
+}
+
+#[test]
+fn what_was_written_after_the_checkpoint_is_not_there_after_a_kill() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::create(&path).unwrap();
+    index.write(small_and_growing(1), stamp(1)).unwrap();
+    index.checkpoint().unwrap();
+    index.write(small_and_growing(2), stamp(2)).unwrap();
+    assert!(
+        index.reader().get(&key(2)).unwrap().is_some(),
+        "but readers saw it"
     );
+    assert_eq!(index.reader().written(), 2);
+    drop(index);
+    let index = Index::open(&path).unwrap();
+    assert_eq!(index.stamp(), stamp(1));
+    let found: Vec<_> = records(&index).unwrap().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(found, [b"d1".to_vec(), key(1)]);
+}
+
+fn tables(path: &std::path::Path) -> Vec<std::path::PathBuf> {
+    std::fs::read_dir(path)
+        .unwrap()
+        .map(|item| item.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == "tbl"))
+        .collect()
+}
+
+#[test]
+fn many_tables_become_few_and_the_newest_record_of_a_key_counts() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::create(&path).unwrap();
+    for n in 1..=30 {
+        index.write(batch(n), stamp(n)).unwrap();
+        index.checkpoint().unwrap();
+    }
+    index.write(vec![(key(3), None)], stamp(31)).unwrap();
+    index.checkpoint().unwrap();
+    assert!(tables(&path).len() < 16);
+    let mut right = expected(30);
+    right.retain(|(found, _)| *found != key(3));
+    assert_eq!(records(&index).unwrap(), right);
+    assert_eq!(index.reader().get(&key(3)).unwrap(), None);
+    let found = index.reader().range(b"payment/", &key(2), 3).unwrap();
+    let found: Vec<_> = found.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(found, [key(2), key(4), key(5)]);
+    std::fs::write(path.join("00009999.tbl"), b"half a table").unwrap();
+    drop(index);
+    assert_eq!(records(&Index::open(&path).unwrap()).unwrap(), right);
+    assert!(
+        !path.join("00009999.tbl").exists(),
+        "what no catalogue names is removed"
+    );
+}
+
+#[test]
+fn a_lost_sector_of_a_table_is_an_error_when_read_and_never_a_missing_record() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let mut index = Index::create(&path).unwrap();
+    for n in 1..=500 {
+        index.write(batch(n), stamp(n)).unwrap();
+    }
+    index.checkpoint().unwrap();
+    drop(index);
+    let file = tables(&path).remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    let mut seen = 0;
+    for at in (0..whole.len()).step_by(512) {
+        let mut damaged = whole.clone();
+        let to = (at + 512).min(whole.len());
+        if damaged[at..to].iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        damaged[at..to].fill(0);
+        std::fs::write(&file, &damaged).unwrap();
+        let Ok(index) = Index::open(&path) else {
+            seen += 1;
+            continue;
+        };
+        let mut errors = 0;
+        for n in 1..=500 {
+            match index.reader().get(&key(n)) {
+                Ok(found) => assert_eq!(found, Some(vec![n as u8; 300]), "record {n}, sector at {at}"),
+                Err(_) => errors += 1,
+            }
+        }
+        assert!(errors > 0, "the sector at {at} was read");
+        drop(index);
+        assert_eq!(
+            Index::open(&path).unwrap_err(),
+            Damage::Contents,
+            "to be built anew"
+        );
+        std::fs::remove_file(path.join("damaged")).unwrap();
+        seen += 1;
+    }
+    assert!(seen > 100);
 }
 
 /// An index with 2000 batches, some checkpoints among them, as files.
@@ -135,9 +234,9 @@ fn sample() -> Vec<(String, Vec<u8>)> {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
     let mut index = Index::create(&path).unwrap();
-    for n in 1..=2000 {
+    for n in 1..=200 {
         index.write(batch(n), stamp(n)).unwrap();
-        if n % 100 == 0 {
+        if n % 50 == 0 {
             index.checkpoint().unwrap();
         }
     }
@@ -230,6 +329,7 @@ fn an_index_of_another_format_is_to_be_rebuilt() {
         ..stamp(1)
     };
     index.write(Vec::new(), other).unwrap();
+    index.checkpoint().unwrap();
     drop(index);
     let found = INDEX_FORMAT + 1;
     assert_eq!(Index::open(&path).unwrap_err(), Damage::Format { found });
