@@ -109,6 +109,7 @@ pub async fn run(options: &DayOptions, progress: &Progress) -> Result<(Report, S
     let mut scene = Scene::open(
         &SceneOptions {
             keep: options.keep.clone(),
+            reopen: false,
             bin_dir: options.bin_dir.clone(),
             limits,
             devices: options.devices,
@@ -116,6 +117,7 @@ pub async fn run(options: &DayOptions, progress: &Progress) -> Result<(Report, S
             seed: options.seed,
             deadline: Duration::from_secs(1),
             probe_interval: Duration::from_millis(100),
+            max_in_flight: 8,
         },
         &|_| {},
     )

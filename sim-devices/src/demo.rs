@@ -51,6 +51,7 @@ pub async fn run(options: &DemoOptions, progress: &Progress) -> Result<(Report, 
     let mut scene = Scene::open(
         &SceneOptions {
             keep: options.keep.clone(),
+            reopen: false,
             bin_dir: options.bin_dir.clone(),
             limits: Limits::demo(),
             devices: options.devices,
@@ -58,6 +59,7 @@ pub async fn run(options: &DemoOptions, progress: &Progress) -> Result<(Report, 
             seed: options.seed,
             deadline: Duration::from_secs(1),
             probe_interval: Duration::from_millis(250),
+            max_in_flight: 8,
         },
         &|step| progress.step(opening(step)),
     )

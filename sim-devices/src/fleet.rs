@@ -1,12 +1,15 @@
 //! The shop's devices: how they find the hub and are enrolled.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hub_protocol::{DeviceClass, EnrolmentCode};
-use hub_sdk::{Advertisement, ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, enrol};
+use hub_sdk::{
+    Advertisement, ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, enrol,
+};
 use tokio::task::JoinSet;
 
 use crate::shop::Shop;
@@ -52,10 +55,22 @@ fn class_of(number: usize) -> DeviceClass {
     DeviceClass::ALL[number % DeviceClass::ALL.len()]
 }
 
+/// The folder of a device that is kept.
+pub fn kept(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("{:04}", number + 1))
+}
+
 impl Fleet {
     /// Makes `count` devices; each looks for the hub over mDNS (if
-    /// `discovery`), and is enrolled with a code of its own.
-    pub async fn open(shop: &Shop, count: usize, discovery: bool, witness: &Arc<Witness>) -> Result<Self> {
+    /// `discovery`), and is enrolled with a code of its own. With `keep` their
+    /// keys and enrolments are written there ([`kept`]).
+    pub async fn open(
+        shop: &Shop,
+        count: usize,
+        discovery: bool,
+        witness: &Arc<Witness>,
+        keep: Option<&Path>,
+    ) -> Result<Self> {
         let mut joined = Vec::with_capacity(count);
         let numbers: Vec<usize> = (0..count).collect();
         for batch in numbers.chunks(AT_ONCE) {
@@ -73,6 +88,7 @@ impl Fleet {
                     currency: shop.limits().currency,
                     discovery,
                     witness: Arc::clone(witness),
+                    keep: keep.map(|dir| kept(dir, *number)),
                 };
                 joining.spawn(new.join());
             }
@@ -81,6 +97,31 @@ impl Fleet {
             }
         }
         joined.sort_by_key(|device| device.number);
+        Ok(Self::of(joined))
+    }
+
+    /// The first `count` devices that were kept in `dir`, enrolled already.
+    pub fn reopen(shop: &Shop, count: usize, witness: &Arc<Witness>, dir: &Path) -> Result<Self> {
+        let load = |number: usize| {
+            let dir = kept(dir, number);
+            let read = || anyhow::Ok((DeviceIdentity::load(&dir)?, Enrolled::load(&dir)?));
+            let (identity, enrolled) =
+                read().with_context(|| format!("no device is kept in {}", dir.display()))?;
+            let class = enrolled.registration.class;
+            let device = identity.device_id();
+            let client = DeviceClient::new(identity, enrolled, client_options(Vec::new(), false))?;
+            let currency = shop.limits().currency;
+            Ok(Joined {
+                number,
+                till: Till::new(number, class, device, currency, client, Arc::clone(witness)),
+                found: FoundBy::EnrolmentCode,
+                advertisement: None,
+            })
+        };
+        (0..count).map(load).collect::<Result<_>>().map(Self::of)
+    }
+
+    fn of(joined: Vec<Joined>) -> Self {
         let mut fleet = Self {
             tills: Vec::new(),
             found: Vec::new(),
@@ -91,7 +132,7 @@ impl Fleet {
             fleet.found.push(device.found);
             fleet._advertisements.extend(device.advertisement);
         }
-        Ok(fleet)
+        fleet
     }
 
     /// How many found the hub over mDNS.
@@ -123,6 +164,15 @@ async fn look_for(hub_short: &str, until: Instant) -> Result<Option<Vec<SocketAd
     }
 }
 
+fn client_options(addresses: Vec<SocketAddr>, discovery: bool) -> ClientOptions {
+    ClientOptions {
+        static_addresses: addresses,
+        discovery: discovery.then(|| loopback(Duration::from_secs(2))),
+        app: "sim-devices".to_owned(),
+        ..ClientOptions::default()
+    }
+}
+
 struct NewDevice {
     number: usize,
     class: DeviceClass,
@@ -131,6 +181,7 @@ struct NewDevice {
     currency: hub_protocol::Currency,
     discovery: bool,
     witness: Arc<Witness>,
+    keep: Option<PathBuf>,
 }
 
 struct Joined {
@@ -161,14 +212,13 @@ impl NewDevice {
         let enrolled = enrol(&identity, &self.code, self.class, &name, &model)
             .await
             .with_context(|| format!("{name} could not be enrolled"))?;
+        if let Some(dir) = &self.keep {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            identity.save(dir)?;
+            enrolled.save(dir)?;
+        }
         let device = identity.device_id();
-        let options = ClientOptions {
-            static_addresses: addresses,
-            discovery: self.discovery.then(|| loopback(Duration::from_secs(2))),
-            app: "sim-devices".to_owned(),
-            ..ClientOptions::default()
-        };
-        let client = DeviceClient::new(identity, enrolled, options)?;
+        let client = DeviceClient::new(identity, enrolled, client_options(addresses, self.discovery))?;
         let till = Till::new(
             self.number,
             self.class,

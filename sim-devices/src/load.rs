@@ -114,6 +114,7 @@ pub async fn run(options: &LoadOptions, progress: &Progress) -> Result<LoadRepor
     let mut scene = Scene::open(
         &SceneOptions {
             keep: options.keep.clone(),
+            reopen: false,
             bin_dir: options.bin_dir.clone(),
             limits: Limits::load(),
             devices: most,
@@ -121,6 +122,7 @@ pub async fn run(options: &LoadOptions, progress: &Progress) -> Result<LoadRepor
             seed: 1,
             deadline: Duration::from_secs(1),
             probe_interval: Duration::from_secs(1),
+            max_in_flight: 8,
         },
         &|_| {},
     )

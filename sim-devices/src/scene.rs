@@ -26,6 +26,8 @@ use crate::witness::Witness;
 pub struct SceneOptions {
     /// Where everything is kept; `None` for a folder that goes away.
     pub keep: Option<PathBuf>,
+    /// Go on with hub and devices of the scene that was kept there.
+    pub reopen: bool,
     /// Where `hubd` and `hubctl` are; `None` to find or build them.
     pub bin_dir: Option<PathBuf>,
     /// The policy.
@@ -40,6 +42,8 @@ pub struct SceneOptions {
     pub deadline: Duration,
     /// How often the hub probes the gateway.
     pub probe_interval: Duration,
+    /// The most payments under way at replay.
+    pub max_in_flight: u32,
 }
 
 /// A shop at work.
@@ -108,7 +112,7 @@ pub struct LedgerCheck {
 
 impl Scene {
     /// Sets the scene: when it returns, the hub is online and all devices are
-    /// enrolled. `note` hears what is being done.
+    /// enrolled; one that was kept is offline. `note` hears what is being done.
     pub async fn open(options: &SceneOptions, note: &dyn Fn(&str)) -> Result<Self> {
         let binaries = Binaries::find(options.bin_dir.as_deref())?;
         let folder = match &options.keep {
@@ -129,7 +133,7 @@ impl Scene {
             .await
             .context("the simulated line does not start")?;
         note("hub");
-        let mut shop = Shop::open(ShopOptions {
+        let shop_options = ShopOptions {
             dir: dir.to_owned(),
             binaries,
             gateway: GatewayAccess {
@@ -140,15 +144,26 @@ impl Scene {
             limits: options.limits.clone(),
             deadline: options.deadline,
             probe_interval: options.probe_interval,
-            max_in_flight: 8,
+            max_in_flight: options.max_in_flight,
             discovery: options.discovery,
-        })
-        .await?;
+        };
+        let (mut shop, mode, wan_state) = match options.reopen {
+            // What was decided earlier waits with the hub for the line.
+            true => (Shop::reopen(shop_options)?, WanMode::Refuse, "offline"),
+            false => (Shop::open(shop_options).await?, WanMode::Up, "online"),
+        };
+        wan.set(mode);
         shop.start().await?;
-        shop.wait_wan("online").await?;
+        shop.wait_wan(wan_state).await?;
         note("devices");
-        let witness = Arc::new(Witness::create(&dir.join("witness.jsonl"))?);
-        let fleet = Fleet::open(&shop, options.devices, options.discovery, &witness).await?;
+        let witness = Arc::new(Witness::create(&new_list(dir))?);
+        let kept = dir.join("devices");
+        let fleet = if options.reopen {
+            Fleet::reopen(&shop, options.devices, &witness, &kept)?
+        } else {
+            let keep = options.keep.is_some().then_some(kept.as_path());
+            Fleet::open(&shop, options.devices, options.discovery, &witness, keep).await?
+        };
         Ok(Self {
             shop,
             fleet,
@@ -196,6 +211,11 @@ impl Scene {
             });
         }
         self.wan.set(WanMode::Up);
+    }
+
+    /// The gateway.
+    pub fn gateway(&self) -> &RunningGateway {
+        &self.gateway
     }
 
     /// Closes the shop and compares the books: asks every device how its
@@ -285,6 +305,17 @@ pub fn booked(payment: &BookPayment) -> Result<Booked> {
         charges: u32::from(payment.charged),
         answered_ms: payment.answered_ms,
     })
+}
+
+/// A name for a witness list that no other has.
+fn new_list(dir: &Path) -> PathBuf {
+    let mut path = dir.join("witness.jsonl");
+    let mut number = 1;
+    while path.exists() {
+        number += 1;
+        path = dir.join(format!("witness-{number}.jsonl"));
+    }
+    path
 }
 
 fn now_ms() -> u64 {

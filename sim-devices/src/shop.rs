@@ -44,6 +44,9 @@ pub struct ShopOptions {
     pub discovery: bool,
 }
 
+/// What `hubd init` said of the hub, in the shop's folder.
+const INIT_FILE: &str = "sim-hub.json";
+
 /// How a hub reaches its gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayAccess {
@@ -92,6 +95,22 @@ impl Shop {
         init.arg("--enrol-listen").arg(format!("127.0.0.1:{enrol}"));
         init.args(["--interface", "lo", "--policy"]).arg(&policy);
         let made = ctl::json(init, "hubd init").await?;
+        let file = options.dir.join(INIT_FILE);
+        std::fs::write(&file, made.to_string())
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Self::over(options, &made)
+    }
+
+    /// The hub that [`open`](Self::open) set up in the same folder, with the
+    /// gateway where it is now. Does not start it.
+    pub fn reopen(options: ShopOptions) -> Result<Self> {
+        let file = options.dir.join(INIT_FILE);
+        let made = std::fs::read(&file)
+            .with_context(|| format!("no hub was kept here: cannot read {}", file.display()))?;
+        Self::over(options, &serde_json::from_slice(&made)?)
+    }
+
+    fn over(options: ShopOptions, made: &Value) -> Result<Self> {
         let hub_short = made["hub_short"].as_str().unwrap_or_default().to_owned();
         let mut shop = Self {
             options,
@@ -135,6 +154,11 @@ impl Shop {
 
     /// Starts the hub and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
+        self.start_within(PATIENCE).await
+    }
+
+    /// [`start`](Self::start), and waits for no longer than `patience`.
+    pub async fn start_within(&mut self, patience: Duration) -> Result<()> {
         if self.child.is_some() {
             bail!("the hub is running already");
         }
@@ -150,11 +174,11 @@ impl Shop {
             .spawn()
             .with_context(|| format!("cannot start {}", self.options.binaries.hubd.display()))?;
         self.child = Some(child);
-        self.wait_ready().await
+        self.wait_ready(patience).await
     }
 
-    async fn wait_ready(&mut self) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
+    async fn wait_ready(&mut self, patience: Duration) -> Result<()> {
+        let until = Instant::now() + patience;
         loop {
             if let Some(child) = self.child.as_mut()
                 && let Some(status) = child.try_wait().context("cannot look after the hub")?
@@ -169,7 +193,7 @@ impl Shop {
                 Err(error) if Instant::now() >= until => {
                     return Err(error.context(format!(
                         "hubd was not ready after {} s; its log says:\n{}",
-                        PATIENCE.as_secs(),
+                        patience.as_secs(),
                         self.log_tail()
                     )));
                 }
@@ -251,6 +275,7 @@ impl Shop {
             .with_context(|| format!("{} is not TOML", path.display()))?;
         let millis = |d: Duration| format!("{}ms", d.as_millis());
         for (section, key, value) in [
+            ("gateway", "url", self.options.gateway.url.clone().into()),
             (
                 "gateway",
                 "deadline",

@@ -7,19 +7,22 @@
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use hub_tests::machine;
 use sim_devices::binaries::Binaries;
+use stock::Goods;
 use tally::Tally;
 
 mod customers;
 mod disk;
 mod power;
 mod progress;
+mod rebuild;
+mod stock;
 mod store;
 mod tally;
 
@@ -63,6 +66,50 @@ enum Sort {
         #[command(flatten)]
         common: Common,
     },
+    /// Open a ledger with a long queue: with its index, without, after kill
+    /// -9; time and memory
+    Rebuild {
+        /// Keep the shop in this folder, which must not be there yet
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+        #[command(flatten)]
+        goods: GoodsArgs,
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+    /// Make a shop with a long queue, for `sim-devices load` and `drain`
+    Stock {
+        /// Its folder, which must not be there yet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        #[command(flatten)]
+        goods: GoodsArgs,
+        #[command(flatten)]
+        report: ReportArgs,
+    },
+}
+
+#[derive(Args)]
+struct GoodsArgs {
+    /// Payments that wait to be sent, one ledger entry each
+    #[arg(long, visible_alias = "entries", default_value_t = 1_000_000)]
+    payments: u64,
+    /// Devices that made them
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    devices: u16,
+    /// Cards that paid
+    #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..))]
+    cards: u64,
+}
+
+impl GoodsArgs {
+    fn goods(&self) -> Goods {
+        Goods {
+            payments: self.payments,
+            devices: self.devices.into(),
+            cards: self.cards,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -70,6 +117,12 @@ struct Common {
     /// Repeats the choices of another run; the moments stay the machine's
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+#[derive(Args)]
+struct ReportArgs {
     /// Print one JSON object on standard output instead of the table
     #[arg(long)]
     json: bool,
@@ -93,6 +146,8 @@ fn main() -> ExitCode {
             })
         }),
         Sort::Disk { each, common } => play(&common, async |run| run.disk(each).await),
+        Sort::Rebuild { keep, goods, report } => reopen(keep, goods.goods(), &report),
+        Sort::Stock { dir, goods, report } => lay(&dir, goods.goods(), &report),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -107,17 +162,48 @@ fn main() -> ExitCode {
 
 /// Plays a run and prints what came of it. Gives whether nothing is wrong.
 fn play(common: &Common, run: impl AsyncFnOnce(power::Run) -> Result<Tally>) -> Result<bool> {
-    let binaries = Binaries::find(common.bin_dir.as_deref())?;
+    let binaries = Binaries::find(common.report.bin_dir.as_deref())?;
     let seed = common.seed;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let tally = runtime.block_on(run(power::Run { binaries, seed }))?;
+    let tally = runtime()?.block_on(run(power::Run { binaries, seed }))?;
     let mut out = std::io::stdout().lock();
-    if common.json {
+    if common.report.json {
         writeln!(out, "{}", tally.json(seed))?;
     } else {
         write!(out, "{}", tally.text(seed))?;
     }
     Ok(tally.clean())
+}
+
+/// Opens a ledger in every way and prints what it took.
+fn reopen(keep: Option<PathBuf>, goods: Goods, args: &ReportArgs) -> Result<bool> {
+    let binaries = Binaries::find(args.bin_dir.as_deref())?;
+    let report = runtime()?.block_on(rebuild::run(keep, &binaries, goods))?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(out, "{}", report.text())?;
+    }
+    Ok(true)
+}
+
+fn lay(dir: &Path, goods: Goods, args: &ReportArgs) -> Result<bool> {
+    let binaries = Binaries::find(args.bin_dir.as_deref())?;
+    runtime()?.block_on(stock::set_up(dir, &binaries, goods.devices))?;
+    let laid = stock::lay(dir, goods)?;
+    let mut out = std::io::stdout().lock();
+    let seconds = laid.took.as_secs_f64();
+    if args.json {
+        let report = serde_json::json!({ "entries": laid.sequence, "seconds": seconds.round() });
+        writeln!(out, "{report}")?;
+    } else {
+        writeln!(out, "{} entries in {seconds:.0} s", laid.sequence)?;
+    }
+    Ok(true)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// Goes on in a process with mounts and process ids of its own, so that
