@@ -56,7 +56,7 @@ impl Shop {
         let mut text = fs::read_to_string(&file)?;
         for (from, to) in [
             ("probe_interval = \"5s\"", "probe_interval = \"100ms\""),
-            ("segment_mib = 64", "segment_mib = 1"),
+            ("segment_mib = 16", "segment_mib = 1"),
             ("reserve_mib = 64", "reserve_mib = 16"),
             ("low_space_mib = 1024", "low_space_mib = 64"),
         ] {

@@ -102,7 +102,7 @@ fn read_ledger(section: Section<'_, '_>) -> Ledger {
     let low = section.optional("low_space_mib", "MiB from 64 to 1048576", integer(64..=1_048_576));
     section.finish();
     Ledger {
-        segment_bytes: mib.map_or(64, |at| at.value) * 1024 * 1024,
+        segment_bytes: mib.map_or(16, |at| at.value) * 1024 * 1024,
         reserve_bytes: reserve.map_or(64, |at| at.value) * 1024 * 1024,
         low_space_bytes: low.map_or(1024, |at| at.value) * 1024 * 1024,
     }

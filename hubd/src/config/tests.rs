@@ -189,7 +189,7 @@ fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
             "policy.file: the path of a file expected",
         ),
         (
-            "segment_mib = 64",
+            "segment_mib = 16",
             "segment_mib = 1025",
             "ledger.segment_mib: MiB from 1 to 1024",
         ),
@@ -274,7 +274,7 @@ fn an_unknown_key_is_a_fault_that_names_the_nearest_known_one() {
 fn syntax_errors_have_lines_and_do_not_hide_faults_of_the_keys() {
     let hub = Hub::new();
     let faults = hub
-        .edit("segment_mib = 64", "segment_mib = ")
+        .edit("segment_mib = 16", "segment_mib = ")
         .write("keys/hub-vault.key", "", 0o600)
         .faults();
     let line = hub.line("segment_mib = ");
@@ -290,7 +290,7 @@ fn syntax_errors_have_lines_and_do_not_hide_faults_of_the_keys() {
 fn a_doubled_key_is_a_fault() {
     let hub = Hub::new();
     let faults = hub
-        .edit("segment_mib = 64", "segment_mib = 64\nsegment_mib = 65")
+        .edit("segment_mib = 16", "segment_mib = 64\nsegment_mib = 65")
         .faults();
     assert!(faults[0].contains("duplicate key"), "{faults:#?}");
 }
