@@ -45,7 +45,8 @@
 //! Bounds: the committer's queue holds 4096 commits, a group 512; the
 //! journal's reader keeps 4 bytes for every 32 entries; opening and verifying
 //! hold one segment in memory; the index keeps up to 32,768
-//! records in memory, and of its tables 12 bits for each record.
+//! records in memory, and of its tables 12 bits for each record; the vault
+//! keeps 12 bytes for each card.
 
 mod closed;
 mod committer;
@@ -70,6 +71,7 @@ mod tail;
 mod tests;
 mod vault;
 mod vault_file;
+mod vault_places;
 mod vault_reader;
 mod verify;
 

@@ -19,6 +19,7 @@ use super::error::{Broken, Fault, LedgerError};
 use super::journal::file_name;
 use super::space::Space;
 use super::vault_file::{self, HEAD_LEN, HEADER_LEN, NONCE_LEN};
+use super::vault_places::{Cards, Span};
 use super::vault_reader::{MAX_BODY, Place, Shared, State, VaultFile, VaultReader};
 
 const EXTENSION: &str = "vlt";
@@ -26,6 +27,9 @@ const EXTENSION: &str = "vlt";
 /// A full file is emptied when less than this part of it is alive: what the
 /// vault takes on disk stays within so many times its cards, and two files.
 const SPARSE: usize = 8;
+
+/// More bytes than the cards of one group of payments have: 512 of 1.1 KiB.
+const LAST_WRITE: usize = 1 << 20;
 
 /// What was found on opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,48 +94,37 @@ impl Vault {
         let mut state = State::default();
         let mut outdated = Vec::new();
         let mut damaged = 0;
+        let last = found.files.last().map(|(number, _)| *number);
         for (number, path) in &found.files {
             let file = disk::open_rw(path)?;
             let bytes = disk::read_durable(&file, path)?;
             vault.check_header(path, &bytes)?;
             let (bodies, end) = vault_file::walk(&bytes, *number);
-            let live = bodies.len();
-            let live_bytes = bodies.iter().map(|body| body.body.len() as u64).sum();
-            let path = path.clone();
-            state.files.insert(
-                *number,
-                VaultFile {
-                    path,
-                    file,
-                    live,
-                    live_bytes,
-                },
-            );
-            for body in bodies {
-                damaged += usize::from(body.damaged);
-                let place = Place {
-                    number: *number,
-                    offset: body.body.start as u32,
-                    len: body.body.len() as u32,
-                };
-                let Some(before) = state.places.insert(body.id, place) else {
-                    continue;
-                };
-                // Twice the same id: a crash came between writing the newer
-                // and erasing the older, or the newer is torn.
-                if vault.shared.decrypt(body.id, &bytes[body.body]).is_some() {
-                    outdated.push(before);
-                } else {
-                    state.places.insert(body.id, before);
-                    outdated.push(place);
-                }
+            damaged += bodies.iter().filter(|body| body.damaged).count();
+            let here = VaultFile {
+                path: path.clone(),
+                file,
+                live: bodies.len(),
+                live_bytes: bodies.iter().map(|body| body.body.len() as u64).sum(),
+                cards: Cards::default(),
+            };
+            state.files.insert(*number, here);
+            if is_settled(&found.files, *number, vault.last_write()) {
+                let cards = bodies.into_iter().map(|body| (body.id, span(&body)));
+                state.list(*number, cards);
+            } else {
+                vault.take_cards(&mut state, *number, &bytes, bodies, &mut outdated);
+            }
+            if Some(*number) != last {
+                state.fill(*number);
             }
             vault.next = Some((*number, end));
             vault.last_number = *number;
         }
+        vault.find_older(&mut state, &mut outdated)?;
         let report = VaultReport {
             files: state.files.len(),
-            cards: state.places.len(),
+            cards: state.files.values().map(|file| file.cards.len()).sum(),
             damaged,
         };
         *vault.state() = state;
@@ -140,6 +133,61 @@ impl Vault {
         vault.overwrite(&outdated)?;
         vault.remove_spent_files()?;
         Ok((vault, report))
+    }
+
+    /// Notes the cards of a file that may hold two of the same payment.
+    fn take_cards(
+        &self,
+        state: &mut State,
+        number: u32,
+        bytes: &[u8],
+        bodies: Vec<vault_file::Found>,
+        outdated: &mut Vec<Place>,
+    ) {
+        for body in bodies {
+            let place = Place {
+                number,
+                span: span(&body),
+            };
+            let Some(before) = state.insert_here(body.id, place) else {
+                continue;
+            };
+            if self.shared.decrypt(body.id, &bytes[body.body]).is_some() {
+                outdated.push(before);
+            } else {
+                state.insert_here(body.id, before);
+                outdated.push(place);
+            }
+        }
+    }
+
+    /// Finds the cards of the last write that stand in an earlier file too.
+    fn find_older(&self, state: &mut State, outdated: &mut Vec<Place>) -> Result<(), LedgerError> {
+        let mut bytes = 0;
+        let numbers: Vec<u32> = state.files.keys().rev().copied().collect();
+        for number in numbers {
+            for (id, span) in state.newest_of(number, self.last_write().saturating_sub(bytes))? {
+                bytes += span.len as usize;
+                let place = Place { number, span };
+                let Some(before) = state.find_before(number, id)? else {
+                    continue;
+                };
+                let unneeded = match self.shared.read(state, id, place) {
+                    Ok(_) => before,
+                    Err(LedgerError::CardUnreadable { .. }) => place,
+                    Err(error) => return Err(error),
+                };
+                state.remove(id, unneeded);
+                outdated.push(unneeded);
+            }
+        }
+        Ok(())
+    }
+
+    /// More bytes than are written at a time: the cards of a group of
+    /// payments, or those of a sparse file.
+    fn last_write(&self) -> usize {
+        LAST_WRITE.max(self.file_bytes / SPARSE)
     }
 
     fn check_header(&self, path: &Path, bytes: &[u8]) -> Result<(), LedgerError> {
@@ -253,12 +301,11 @@ impl Vault {
             }
             bytes.extend_from_slice(&vault_file::record_head(number, at as u32, body.len() as u16));
             bytes.extend_from_slice(body);
-            let place = Place {
-                number,
+            let span = Span {
                 offset: (at + HEAD_LEN) as u32,
                 len: body.len() as u32,
             };
-            places.push((*id, place));
+            places.push((*id, Place { number, span }));
         }
         {
             let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
@@ -271,10 +318,13 @@ impl Vault {
         let mut state = self.state();
         if let Some(file) = state.files.get_mut(&number) {
             file.live += written;
-            file.live_bytes += places.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>();
+            file.live_bytes += places
+                .iter()
+                .map(|(_, place)| u64::from(place.span.len))
+                .sum::<u64>();
         }
         for (id, place) in places {
-            outdated.extend(state.places.insert(id, place));
+            outdated.extend(state.insert(id, place)?);
         }
         drop(state);
         self.next = Some((number, start + bytes.len()));
@@ -306,8 +356,13 @@ impl Vault {
             file,
             live: 0,
             live_bytes: 0,
+            cards: Cards::default(),
         };
-        self.state().files.insert(number, made);
+        let mut state = self.state();
+        state.files.insert(number, made);
+        // The others are written to no more.
+        state.fill(self.last_number);
+        drop(state);
         self.last_number = number;
         Ok(number)
     }
@@ -322,7 +377,14 @@ impl Vault {
         self.guarded(|vault| {
             let places: Vec<Place> = {
                 let mut state = vault.state();
-                ids.iter().filter_map(|id| state.places.remove(id)).collect()
+                let mut places = Vec::with_capacity(ids.len());
+                for id in ids {
+                    if let Some(place) = state.find(*id)? {
+                        state.remove(*id, place);
+                        places.push(place);
+                    }
+                }
+                places
             };
             vault.overwrite(&places)?;
             vault.remove_spent_files()?;
@@ -350,12 +412,12 @@ impl Vault {
                 return Ok(());
             };
             let mut bodies = Vec::with_capacity(file.live);
-            for (id, place) in state.places.iter().filter(|(_, place)| place.number == *number) {
-                let mut body = vec![0; place.len as usize];
+            for (id, span) in state.cards_of(*number)? {
+                let mut body = vec![0; span.len as usize];
                 file.file
-                    .read_exact_at(&mut body, u64::from(place.offset))
+                    .read_exact_at(&mut body, u64::from(span.offset))
                     .map_err(LedgerError::io("read", &file.path))?;
-                bodies.push((*id, Some(body)));
+                bodies.push((id, Some(body)));
             }
             bodies
         };
@@ -384,11 +446,11 @@ impl Vault {
         let mut touched = Vec::new();
         for place in places {
             if let Some(file) = state.files.get_mut(&place.number) {
-                let from = u64::from(place.offset);
-                let to = from + u64::from(place.len);
+                let from = u64::from(place.span.offset);
+                let to = from + u64::from(place.span.len);
                 self.disk.zero(&file.file, &file.path, from, to)?;
                 file.live = file.live.saturating_sub(1);
-                file.live_bytes = file.live_bytes.saturating_sub(u64::from(place.len));
+                file.live_bytes = file.live_bytes.saturating_sub(u64::from(place.span.len));
                 touched.push(place.number);
             }
         }
@@ -437,6 +499,24 @@ impl Vault {
         self.poisoned = matches!(&result, Err(error) if !matches!(error, LedgerError::TooLarge { .. } | LedgerError::NoRoom { .. }));
         result
     }
+}
+
+fn span(found: &vault_file::Found) -> Span {
+    Span {
+        offset: found.body.start as u32,
+        len: found.body.len() as u32,
+    }
+}
+
+/// Whether no card of this file can stand in two places. What is written
+/// together is flushed before anything older is erased, and opening erases the
+/// older before anything new is written: only the last write can have left a
+/// card in two places.
+fn is_settled(files: &[(u32, PathBuf)], number: u32, last_write: usize) -> bool {
+    let later = files.iter().rev().take_while(|(later, _)| *later > number);
+    let bytes = later.map(|(_, path)| path.metadata().map_or(0, |file| file.len()));
+    // The newest may have nothing in it yet.
+    bytes.skip(1).sum::<u64>() >= last_write as u64
 }
 
 #[allow(clippy::disallowed_methods)] // a nonce must never repeat under one key, also across restarts

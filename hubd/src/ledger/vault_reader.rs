@@ -1,6 +1,6 @@
 //! What the vault's writer and its readers share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,16 @@ use zeroize::Zeroizing;
 
 use super::error::LedgerError;
 use super::vault_file::{CIPHER_AT, ID_LEN, NONCE_LEN};
+use super::vault_places::{Cards, Prints, Span, id_at};
 
 /// The most that one record's body may have.
 pub(crate) const MAX_BODY: usize = u16::MAX as usize;
 
+/// A file and where in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) number: u32,
-    pub(crate) offset: u32,
-    pub(crate) len: u32,
+    pub(crate) span: Span,
 }
 
 #[derive(Debug)]
@@ -32,12 +33,103 @@ pub(crate) struct VaultFile {
     pub(crate) live: usize,
     /// How long those are together.
     pub(crate) live_bytes: u64,
+    /// Which those are.
+    pub(crate) cards: Cards,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) places: HashMap<PaymentId, Place>,
+    pub(crate) prints: Prints,
     pub(crate) files: BTreeMap<u32, VaultFile>,
+}
+
+impl State {
+    /// Where a payment's card lies, in the files before the one numbered
+    /// `before`, the newest first.
+    pub(crate) fn find_before(&self, before: u32, id: PaymentId) -> Result<Option<Place>, LedgerError> {
+        for (number, file) in self.files.range(..before).rev() {
+            let found = file.cards.find(&self.prints, &file.file, id);
+            if let Some(span) = found.map_err(LedgerError::io("read", &file.path))? {
+                let number = *number;
+                return Ok(Some(Place { number, span }));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn find(&self, id: PaymentId) -> Result<Option<Place>, LedgerError> {
+        self.find_before(u32::MAX, id)
+    }
+
+    /// The card at this place is no longer there.
+    pub(crate) fn remove(&mut self, id: PaymentId, place: Place) {
+        if let Some(file) = self.files.get_mut(&place.number) {
+            file.cards.remove(&self.prints, id, place.span);
+        }
+    }
+
+    /// A card was written there. Gives where the payment had one before.
+    pub(crate) fn insert(&mut self, id: PaymentId, place: Place) -> Result<Option<Place>, LedgerError> {
+        let before = self.find(id)?;
+        if let Some(before) = before {
+            self.remove(id, before);
+        }
+        if let Some(file) = self.files.get_mut(&place.number) {
+            file.cards.insert(&self.prints, id, place.span);
+        }
+        Ok(before)
+    }
+
+    /// A card stands there. Gives where its file had one of the same payment
+    /// before.
+    pub(crate) fn insert_here(&mut self, id: PaymentId, place: Place) -> Option<Place> {
+        let number = place.number;
+        let file = self.files.get_mut(&number)?;
+        let before = file.cards.insert(&self.prints, id, place.span);
+        before.map(|span| Place { number, span })
+    }
+
+    /// The cards of a full file, each of another payment.
+    pub(crate) fn list(&mut self, number: u32, cards: impl Iterator<Item = (PaymentId, Span)>) {
+        if let Some(file) = self.files.get_mut(&number) {
+            file.cards = Cards::full(&self.prints, cards);
+        }
+    }
+
+    /// Nothing more is written to this file.
+    pub(crate) fn fill(&mut self, number: u32) {
+        if let Some(file) = self.files.get_mut(&number) {
+            file.cards.fill(&self.prints);
+        }
+    }
+
+    /// The newest cards of a file, as far back as `bytes` of them, the newest
+    /// first.
+    pub(crate) fn newest_of(
+        &self,
+        number: u32,
+        mut bytes: usize,
+    ) -> Result<Vec<(PaymentId, Span)>, LedgerError> {
+        let Some(file) = self.files.get(&number) else {
+            return Ok(Vec::new());
+        };
+        let mut spans = file.cards.spans();
+        spans.sort_unstable_by_key(|span| std::cmp::Reverse(span.offset));
+        let wanted = spans.into_iter().take_while(|span| {
+            let wanted = bytes > 0;
+            bytes = bytes.saturating_sub(span.len as usize);
+            wanted
+        });
+        wanted
+            .map(|span| Ok((id_at(&file.file, span)?, span)))
+            .collect::<std::io::Result<_>>()
+            .map_err(LedgerError::io("read", &file.path))
+    }
+
+    /// The cards of a file, with their payments, the newest first.
+    pub(crate) fn cards_of(&self, number: u32) -> Result<Vec<(PaymentId, Span)>, LedgerError> {
+        self.newest_of(number, usize::MAX)
+    }
 }
 
 pub(crate) struct Shared {
@@ -64,53 +156,58 @@ impl VaultReader {
     pub fn get(&self, id: PaymentId) -> Result<Option<SealedCard>, LedgerError> {
         // Held while reading, so that no card is read while it is erased.
         let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(place) = state.places.get(&id) else {
+        let Some(place) = state.find(id)? else {
             return Ok(None);
         };
-        self.0.read(&state, id, *place).map(Some)
+        self.0.read(&state, id, place).map(Some)
     }
 
     /// Whether there is a card of this payment.
-    pub fn holds(&self, id: &PaymentId) -> bool {
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn holds(&self, id: PaymentId) -> Result<bool, LedgerError> {
         let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.places.contains_key(id)
+        state.find(id).map(|place| place.is_some())
     }
 
     /// The payments of the newest cards that are not erased, at most `most`.
-    pub fn newest(&self, most: usize) -> Vec<PaymentId> {
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn newest(&self, most: usize) -> Result<Vec<PaymentId>, LedgerError> {
         let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = state
-            .places
-            .iter()
-            .map(|(id, place)| ((place.number, place.offset), *id))
-            .collect();
-        let older = all.len().saturating_sub(most);
-        if older > 0 {
-            all.select_nth_unstable(older);
+        let mut newest = Vec::new();
+        for number in state.files.keys().rev() {
+            let cards = state.cards_of(*number)?;
+            newest.extend(cards.into_iter().map(|(id, _)| id));
+            if newest.len() >= most {
+                newest.truncate(most);
+                break;
+            }
         }
-        all.split_off(older).into_iter().map(|(_, id)| id).collect()
+        Ok(newest)
     }
 
-    /// The payments whose cards are not erased, in no order. After a start,
-    /// whatever no unsettled payment needs is to be erased.
-    pub fn ids(&self) -> Vec<PaymentId> {
-        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.places.keys().copied().collect()
+    /// The payments whose cards are not erased, in no order.
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> Vec<PaymentId> {
+        self.newest(usize::MAX).unwrap()
     }
 }
 
 impl Shared {
-    fn read(&self, state: &State, id: PaymentId, place: Place) -> Result<SealedCard, LedgerError> {
+    pub(crate) fn read(&self, state: &State, id: PaymentId, place: Place) -> Result<SealedCard, LedgerError> {
         let unreadable = |path: &Path| LedgerError::CardUnreadable {
             path: path.to_path_buf(),
-            offset: u64::from(place.offset),
+            offset: u64::from(place.span.offset),
         };
         let Some(file) = state.files.get(&place.number) else {
             return Err(unreadable(Path::new("")));
         };
-        let mut body = vec![0; place.len as usize];
+        let mut body = vec![0; place.span.len as usize];
         file.file
-            .read_exact_at(&mut body, u64::from(place.offset))
+            .read_exact_at(&mut body, u64::from(place.span.offset))
             .map_err(LedgerError::io("read", &file.path))?;
         self.decrypt(id, &body).ok_or_else(|| unreadable(&file.path))
     }

@@ -4,8 +4,9 @@
 //! if it is missing, damaged, or does not agree with the journal, it is set
 //! aside and built again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use hub_core::state::{CardKey, CardRecord, FoldError, Head, PaymentRecord, Recalled, State};
@@ -15,18 +16,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
 use crate::ledger::{
-    self, Damage, DataLock, INDEX_FORMAT, Index, IndexReader, Journal, JournalOptions, JournalReader,
+    self, Batch, Damage, DataLock, INDEX_FORMAT, Index, IndexReader, Journal, JournalOptions, JournalReader,
     LedgerError, STORE_FORMAT, Space, Stamp, StoredEntry, Vault, read_store_format, write_store_format,
 };
 use crate::run::migration::{self, AtStep};
 use crate::run::storage;
 
 /// Entries folded between two writes to the index while it is rebuilt.
-const REBUILD_BATCH: u64 = 10_000;
+const REBUILD_BATCH: u64 = 4_000;
 
 /// Entries are decoded in groups of so many, and so many groups ahead.
 const DECODED_TOGETHER: usize = 256;
 const DECODED_AHEAD: usize = 8;
+
+/// So many batches wait for the index while it is rebuilt.
+const WRITTEN_AHEAD: usize = 1;
 
 /// The most entries whose cards can still be there although they should not,
 /// and the most cards whose entries never came: more than wait for the
@@ -118,8 +122,18 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         // until there is room.
         space.give_back()?;
     }
-    let (index, state) = open_state(&layout.index, config.keys.hub_id, &reader, full)?;
-    let mut vault = open_vault(config, &reader, &index.reader(), &state)?;
+    let (mut index, mut state) = open_state(&layout.index, config.keys.hub_id, &reader, full)?;
+    let mut vault = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE)?.0;
+    let unneeded = match unneeded_cards(&vault, &reader, &index.reader(), &state) {
+        // Damage that shows only now.
+        Err(OpenError::Index(damage)) => {
+            drop(index);
+            (index, state) = rebuild(&layout.index, config.keys.hub_id, &reader, &damage.to_string())?;
+            unneeded_cards(&vault, &reader, &index.reader(), &state)?
+        }
+        unneeded => unneeded?,
+    };
+    vault.erase(&unneeded)?;
     vault.keep_room(&space);
     Ok(Opened {
         lock,
@@ -143,10 +157,19 @@ fn open_state(
     journal: &JournalReader,
     full: bool,
 ) -> Result<(Index, State), OpenError> {
-    let trouble = match from_index(dir, journal, full) {
-        Ok(found) => return Ok(found),
-        Err(trouble) => trouble,
-    };
+    match from_index(dir, journal, full) {
+        Ok(found) => Ok(found),
+        Err(trouble) => rebuild(dir, hub, journal, &trouble),
+    }
+}
+
+/// Sets the index aside and builds it from the journal.
+fn rebuild(
+    dir: &Path,
+    hub: HubId,
+    journal: &JournalReader,
+    trouble: &str,
+) -> Result<(Index, State), OpenError> {
     if journal.head().sequence > 0 {
         tracing::warn!(hub = %hub.short(), %trouble, "the index is set aside and built again from the journal");
     }
@@ -163,7 +186,9 @@ fn from_index(dir: &Path, journal: &JournalReader, full: bool) -> Result<(Index,
     let mut state = restore(&index, journal)?;
     if full {
         let through = journal.head().sequence;
-        fold(journal, through, &index.reader(), &mut state, &mut |_| Ok(()))
+        let mut known = Known::by(index.reader());
+        fold(journal, through, &mut known, &mut state, &mut |_, _| Ok(()))
+            .and_then(|()| recall_held(&known, &mut state))
     } else {
         fold_tail(journal, &mut index, &mut state)
     }
@@ -183,9 +208,12 @@ pub(super) fn build_index(
     let lookup = index.reader();
     let mut state = State::default();
     if let Some(through) = pause {
-        fold(journal, through, &lookup, &mut state, &mut |state| {
-            write(&mut index, state)
+        let mut known = Known::by(lookup.clone());
+        fold(journal, through, &mut known, &mut state, &mut |state, _| {
+            let (changes, stamp) = changes(state);
+            index.write(changes, stamp).map_err(unusable)
         })?;
+        recall_held(&known, &mut state)?;
         check(&state, &lookup)?;
     }
     fold_tail(journal, &mut index, &mut state)?;
@@ -235,11 +263,66 @@ fn policy_in(journal: &JournalReader, sequence: u64) -> Result<Vec<u8>, String> 
     }
 }
 
-/// Folds what the index does not hold yet, and writes it there.
+/// Folds what the index does not hold yet, and writes it there, on a thread of
+/// its own.
 fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> Result<(), OpenError> {
-    let lookup = index.reader();
+    let mut known = Known::by(index.reader());
     let through = journal.head().sequence;
-    fold(journal, through, &lookup, state, &mut |state| write(index, state))
+    std::thread::scope(|scope| {
+        let (sender, batches) = sync_channel::<(Arc<Batch>, Stamp)>(WRITTEN_AHEAD);
+        let writing = scope.spawn(move || -> Result<(), Damage> {
+            for (changes, stamp) in batches {
+                index.write(changes.to_vec(), stamp)?;
+            }
+            Ok(())
+        });
+        let folded = fold(journal, through, &mut known, state, &mut |state, known| {
+            let (mut changes, stamp) = changes(state);
+            changes.sort();
+            let changes = Arc::new(changes);
+            known.will_hold(stamp.sequence, Arc::clone(&changes));
+            // Nobody takes it: writing has failed and says why.
+            let _ = sender.send((changes, stamp));
+            Ok(())
+        });
+        drop(sender);
+        let written = writing.join();
+        written
+            .unwrap_or(Err(Damage::Panicked("writing".to_owned())))
+            .map_err(unusable)?;
+        folded
+    })?;
+    recall_held(&known, state)
+}
+
+/// What the index answers, and what it is about to be able to.
+struct Known {
+    index: IndexReader,
+    /// On their way into the index, oldest first: the last entry, and the
+    /// changes, sorted.
+    ahead: VecDeque<(u64, Arc<Batch>)>,
+}
+
+impl Known {
+    fn by(index: IndexReader) -> Self {
+        let ahead = VecDeque::new();
+        Self { index, ahead }
+    }
+
+    fn will_hold(&mut self, sequence: u64, changes: Arc<Batch>) {
+        let written = self.index.written();
+        self.ahead.retain(|(sequence, _)| *sequence > written);
+        self.ahead.push_back((sequence, changes));
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, OpenError> {
+        for (_, changes) in self.ahead.iter().rev() {
+            if let Ok(at) = changes.binary_search_by(|(changed, _)| changed.as_slice().cmp(key)) {
+                return Ok(changes.get(at).and_then(|(_, value)| value.clone()));
+            }
+        }
+        self.index.get(key).map_err(unusable)
+    }
 }
 
 /// Folds what the state does not hold yet, up to an entry; `keep` hears of it
@@ -247,9 +330,9 @@ fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> R
 fn fold(
     journal: &JournalReader,
     through: u64,
-    lookup: &IndexReader,
+    known: &mut Known,
     state: &mut State,
-    keep: &mut dyn FnMut(&mut State) -> Result<(), OpenError>,
+    keep: &mut dyn FnMut(&mut State, &mut Known) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let from = state.head().sequence;
     let bar = progress(through.saturating_sub(from));
@@ -257,25 +340,27 @@ fn fold(
     std::thread::scope(|scope| -> Result<(), OpenError> {
         let reading = scope.spawn(move || decode_all(journal, from + 1, through, &sender));
         for (stored, request) in decoded.iter().flatten() {
-            recall(lookup, state, &stored.entry, request.as_ref())?;
+            recall(known, state, &stored.entry, request.as_ref())?;
             state.apply_known(&stored.entry, stored.digest, request.as_ref())?;
             bar.inc(1);
             if state.head().sequence.is_multiple_of(REBUILD_BATCH) {
-                keep(state)?;
+                keep(state, known)?;
             }
         }
         drop(decoded);
         reading.join().unwrap_or(Ok(()))
     })?;
-    keep(state)?;
+    keep(state, known)?;
     bar.finish_and_clear();
-    // What is being asked online, or is kept for later, is always in memory.
-    for (_, id) in lookup
-        .range(State::HELD, State::HELD, usize::MAX)
-        .map_err(unusable)?
-    {
+    Ok(())
+}
+
+/// What is being asked online, or is kept for later, is always in memory.
+fn recall_held(known: &Known, state: &mut State) -> Result<(), OpenError> {
+    let held = known.index.range(State::HELD, State::HELD, usize::MAX);
+    for (_, id) in held.map_err(unusable)? {
         let id = id.try_into().map_err(|_| FoldError::IndexValue)?;
-        recall_payment(lookup, state, PaymentId(id))?;
+        recall_payment(known, state, PaymentId(id))?;
     }
     Ok(())
 }
@@ -309,7 +394,7 @@ fn decode_all(
 
 /// Takes back into memory what an entry speaks of.
 fn recall(
-    index: &IndexReader,
+    known: &Known,
     state: &mut State,
     entry: &Entry,
     request: Option<&PaymentRequest>,
@@ -318,22 +403,22 @@ fn recall(
         (Some(request), _) => {
             let card = CardKey::of_token(&request.card.token);
             if !state.knows_card(&card) {
-                let record = card_in(index, &card)?;
+                let record = card_in(known, &card)?;
                 state.recall_card(card, record);
             }
         }
-        (None, Some(id)) => recall_payment(index, state, id)?,
+        (None, Some(id)) => recall_payment(known, state, id)?,
         (None, None) => {}
     }
     Ok(())
 }
 
-fn recall_payment(index: &IndexReader, state: &mut State, payment_id: PaymentId) -> Result<(), OpenError> {
+fn recall_payment(known: &Known, state: &mut State, payment_id: PaymentId) -> Result<(), OpenError> {
     if state.payment(&payment_id).is_none()
-        && let Some(value) = index.get(&State::payment_key(&payment_id)).map_err(unusable)?
+        && let Some(value) = known.get(&State::payment_key(&payment_id))?
     {
         let record: PaymentRecord = cbor::decode(&value).map_err(|_| FoldError::IndexValue)?;
-        let card = card_in(index, &record.card)?;
+        let card = card_in(known, &record.card)?;
         state.recall(Recalled {
             payment_id,
             record,
@@ -343,8 +428,8 @@ fn recall_payment(index: &IndexReader, state: &mut State, payment_id: PaymentId)
     Ok(())
 }
 
-fn card_in(index: &IndexReader, card: &CardKey) -> Result<CardRecord, OpenError> {
-    let value = index.get(&State::card_key(card)).map_err(unusable)?;
+fn card_in(known: &Known, card: &CardKey) -> Result<CardRecord, OpenError> {
+    let value = known.get(&State::card_key(card))?;
     let record = value
         .map(|value| cbor::decode(&value))
         .transpose()
@@ -352,44 +437,43 @@ fn card_in(index: &IndexReader, card: &CardKey) -> Result<CardRecord, OpenError>
     Ok(record.unwrap_or_default())
 }
 
-fn write(index: &mut Index, state: &mut State) -> Result<(), OpenError> {
+/// What changed since the last time, for the index; it leaves the memory.
+fn changes(state: &mut State) -> (Batch, Stamp) {
     let changes = state.take_dirty();
     let head = state.head();
-    index
-        .write(
-            changes,
-            Stamp {
-                sequence: head.sequence,
-                digest: head.digest,
-                format: INDEX_FORMAT,
-            },
-        )
-        .map_err(unusable)?;
     state.evict_all();
-    Ok(())
+    let stamp = Stamp {
+        sequence: head.sequence,
+        digest: head.digest,
+        format: INDEX_FORMAT,
+    };
+    (changes, stamp)
 }
 
 fn unusable(damage: Damage) -> OpenError {
     OpenError::Index(damage)
 }
 
-/// Cards that no payment needs any more are destroyed: the hub was killed
+/// Cards that no payment needs any more and that are to be destroyed: the hub was killed
 /// between an answer and the destruction, or between card and entry. What can
 /// be behind is bounded by what waits for the committer, so that only the
 /// newest entries and the newest cards are looked at.
-fn open_vault(
-    config: &Config,
+fn unneeded_cards(
+    vault: &Vault,
     journal: &JournalReader,
     index: &IndexReader,
     state: &State,
-) -> Result<Vault, OpenError> {
-    let mut vault = Vault::open(&config.layout.vault, &config.keys.vault, VAULT_FILE)?.0;
+) -> Result<Vec<PaymentId>, OpenError> {
     let reader = vault.reader();
-    let mut suspects: BTreeSet<PaymentId> = reader.newest(MOST_BEHIND).into_iter().collect();
+    let mut suspects: BTreeSet<PaymentId> = reader.newest(MOST_BEHIND)?.into_iter().collect();
     let first = journal.head().sequence.saturating_sub(MOST_BEHIND as u64) + 1;
     for stored in journal.entries_from(first)? {
-        let id = stored?.entry.event.payment_id();
-        suspects.extend(id.filter(|id| reader.holds(id)));
+        if let Some(id) = stored?.entry.event.payment_id()
+            && !suspects.contains(&id)
+            && reader.holds(id)?
+        {
+            suspects.insert(id);
+        }
     }
     let mut unneeded = Vec::new();
     for id in suspects {
@@ -407,8 +491,7 @@ fn open_vault(
             unneeded.push(id);
         }
     }
-    vault.erase(&unneeded)?;
-    Ok(vault)
+    Ok(unneeded)
 }
 
 fn progress(length: u64) -> ProgressBar {

@@ -74,6 +74,26 @@ fn a_card_comes_back_until_it_is_erased_and_survives_reopening() {
 }
 
 #[test]
+fn after_a_crash_the_newer_holds_also_when_the_older_lies_in_a_full_file() {
+    let dir = tempdir().unwrap();
+    let first = dir.path().join("00000001.vlt");
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..60)).unwrap();
+    assert_eq!(contents(dir.path()).len(), 2, "the first file is full");
+    let old = std::fs::read(&first).unwrap();
+    vault.put(&[(id(3), card(200, 250))]).unwrap();
+    drop(vault);
+    std::fs::write(&first, &old).unwrap();
+
+    let (vault, report) = open(dir.path());
+    assert_eq!(report.cards, 60);
+    let reader = vault.reader();
+    assert_eq!(reader.get(id(3)).unwrap(), Some(card(200, 250)));
+    assert_eq!(reader.get(id(4)).unwrap(), Some(card(4, 300)));
+    assert_eq!(ciphertexts(dir.path()).len(), 60, "the older is erased");
+}
+
+#[test]
 fn a_batch_is_one_write_and_one_flush() {
     let dir = tempdir().unwrap();
     let (mut vault, _) = open(dir.path());
