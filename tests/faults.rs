@@ -1,4 +1,4 @@
-//! Power cuts, kill -9 and failing disks: a short run of each. The long ones
+//! Power cuts, kill -9, failing disks, damaged files: a short run of each. The long ones
 //! are `cargo run --release -p hub-tests --bin faults -- power` and so on.
 #![allow(missing_docs)]
 
@@ -75,5 +75,48 @@ fn rule_1_a_flush_or_write_that_fails_once_ends_the_hub_and_nothing_is_lost() ->
     let (report, clean) = faults(&["disk", "--each", "5"])?;
     assert_kept(&report, clean, 20);
     assert_eq!(sum(&report, "ended_itself"), 20, "{report:#}");
+    Ok(())
+}
+
+#[test]
+fn damage_at_random_is_refused_or_mended_and_nothing_outside_it_is_lost() -> Result<()> {
+    let (report, clean) = faults(&["damage", "--each", "1", "--payments", "5000"])?;
+    assert!(clean && report["clean"] == true, "{report:#}");
+    let row = |name: &str| {
+        let rows = report["rows"].as_array().into_iter().flatten();
+        rows.clone()
+            .find(|row| row["damage"] == name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    // A missing segment is refused, named and salvaged; a deleted index built
+    // again; the cards of a removed file are parked.
+    let missing = row("journal: a segment missing");
+    for column in ["refused", "named", "salvaged"] {
+        assert_eq!(missing[column], 1, "{report:#}");
+    }
+    assert_eq!(row("index: deleted")["rebuilt"], 1, "{report:#}");
+    assert!(
+        row("sealed cards: a file removed")["parked"].as_u64() > Some(0),
+        "{report:#}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_long_queue_is_the_same_with_its_index_behind_it_and_without_it() -> Result<()> {
+    let (report, clean) = faults(&[
+        "rebuild",
+        "--payments",
+        "6000",
+        "--devices",
+        "6",
+        "--cards",
+        "2000",
+    ])?;
+    assert!(clean, "{report:#}");
+    let starts = report["starts"].as_array().context("no starts")?;
+    assert_eq!(starts.len(), 5, "{report:#}");
+    assert!(starts.iter().all(|start| start["queued"] == 6000), "{report:#}");
     Ok(())
 }

@@ -18,6 +18,7 @@ use stock::Goods;
 use tally::Tally;
 
 mod customers;
+mod damage;
 mod disk;
 mod power;
 mod progress;
@@ -63,6 +64,18 @@ enum Sort {
         /// How often each kind of failure
         #[arg(long, default_value_t = 50)]
         each: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Damage the files of a stopped hub at random: bits flipped, cut short,
+    /// removed, swapped, zeroed, older
+    Damage {
+        /// How often in each way
+        #[arg(long, default_value_t = 50)]
+        each: usize,
+        /// Payments that the shop has had: about 2,000 make a segment
+        #[arg(long, default_value_t = 6000, value_parser = clap::value_parser!(u64).range(4000..=100_000))]
+        payments: u64,
         #[command(flatten)]
         common: Common,
     },
@@ -146,6 +159,11 @@ fn main() -> ExitCode {
             })
         }),
         Sort::Disk { each, common } => play(&common, async |run| run.disk(each).await),
+        Sort::Damage {
+            each,
+            payments,
+            common,
+        } => hurt(each, payments, &common),
         Sort::Rebuild { keep, goods, report } => reopen(keep, goods.goods(), &report),
         Sort::Stock { dir, goods, report } => lay(&dir, goods.goods(), &report),
     };
@@ -174,6 +192,19 @@ fn play(common: &Common, run: impl AsyncFnOnce(power::Run) -> Result<Tally>) -> 
     Ok(tally.clean())
 }
 
+/// Damages files and prints what came of it. Gives whether nothing is wrong.
+fn hurt(each: usize, payments: u64, common: &Common) -> Result<bool> {
+    let binaries = Binaries::find(common.report.bin_dir.as_deref())?;
+    let table = runtime()?.block_on(damage::run(&binaries, common.seed, each, payments))?;
+    let mut out = std::io::stdout().lock();
+    if common.report.json {
+        writeln!(out, "{}", table.json(common.seed))?;
+    } else {
+        write!(out, "{}", table.text(common.seed))?;
+    }
+    Ok(table.clean())
+}
+
 /// Opens a ledger in every way and prints what it took.
 fn reopen(keep: Option<PathBuf>, goods: Goods, args: &ReportArgs) -> Result<bool> {
     let binaries = Binaries::find(args.bin_dir.as_deref())?;
@@ -189,7 +220,7 @@ fn reopen(keep: Option<PathBuf>, goods: Goods, args: &ReportArgs) -> Result<bool
 
 fn lay(dir: &Path, goods: Goods, args: &ReportArgs) -> Result<bool> {
     let binaries = Binaries::find(args.bin_dir.as_deref())?;
-    runtime()?.block_on(stock::set_up(dir, &binaries, goods.devices))?;
+    runtime()?.block_on(stock::set_up(dir, &binaries, goods.devices, |_| Ok(())))?;
     let laid = stock::lay(dir, goods)?;
     let mut out = std::io::stdout().lock();
     let seconds = laid.took.as_secs_f64();

@@ -4,6 +4,7 @@
 //! between them. Every signature, digest and sealed card is right.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,10 +18,12 @@ use hub_sdk::{DeviceIdentity, PreparedPayment};
 use hubd::config::Config;
 use hubd::ledger::{DataLock, Journal, JournalOptions, VAULT_FILE_BYTES, Vault};
 use sim_devices::binaries::Binaries;
-use sim_devices::fleet;
+use sim_devices::fleet::{self, Fleet};
+use sim_devices::gateway::{Gateway, GatewayOptions};
 use sim_devices::limits::Limits;
 use sim_devices::sale::{self, Gesture};
-use sim_devices::scene::{Scene, SceneOptions};
+use sim_devices::shop::{GatewayAccess, Shop, ShopOptions};
+use sim_devices::witness::Witness;
 
 use crate::progress::Progress;
 
@@ -45,39 +48,59 @@ pub(crate) struct Goods {
 }
 
 /// What was laid.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Laid {
     /// The last entry.
     pub(crate) sequence: u64,
     /// How long it took.
     pub(crate) took: Duration,
+    /// Some of the payments, from the first to the last.
+    pub(crate) sample: Vec<PreparedPayment>,
 }
+
+/// About how many payments the sample has.
+const SAMPLE: u64 = 24;
 
 /// The folder of the hub in a shop's folder.
 pub(crate) fn hub_of(dir: &Path) -> PathBuf {
     dir.join("hub")
 }
 
-/// Sets a shop up in `dir`, enrols its devices, and stops its hub.
-pub(crate) async fn set_up(dir: &Path, binaries: &Binaries, devices: usize) -> Result<()> {
-    let mut scene = Scene::open(
-        &SceneOptions {
-            keep: Some(dir.to_owned()),
-            reopen: false,
-            bin_dir: binaries.hubd.parent().map(Path::to_owned),
-            limits: Limits::load(),
-            devices,
-            discovery: false,
-            seed: 1,
-            deadline: Duration::from_secs(1),
-            probe_interval: Duration::from_secs(1),
-            max_in_flight: 64,
-        },
-        &|_| {},
-    )
+/// Sets a shop up in `dir`, enrols its devices, and stops its hub. `configure`
+/// may change the hub's configuration before its first start.
+pub(crate) async fn set_up(
+    dir: &Path,
+    binaries: &Binaries,
+    devices: usize,
+    configure: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let gateway = Gateway::start(GatewayOptions {
+        control: None,
+        ..GatewayOptions::new(dir.join("gateway"))
+    })
     .await?;
-    scene.fleet.close().await;
-    scene.shop.stop().await
+    let mut shop = Shop::open(ShopOptions {
+        dir: dir.to_owned(),
+        binaries: binaries.clone(),
+        gateway: GatewayAccess {
+            url: gateway.url(),
+            ca_file: gateway.ca_pem_path(),
+            credential: gateway.credential().to_owned(),
+        },
+        limits: Limits::load(),
+        deadline: Duration::from_secs(1),
+        probe_interval: Duration::from_secs(1),
+        max_in_flight: 64,
+        discovery: false,
+    })
+    .await?;
+    configure(&shop.hub_dir())?;
+    shop.start().await?;
+    let witness = Arc::new(Witness::create(&dir.join("witness.jsonl"))?);
+    let fleet = Fleet::open(&shop, devices, false, &witness, Some(&dir.join("devices"))).await?;
+    fleet.close().await;
+    shop.stop().await
 }
 
 /// The devices that [`set_up`] enrolled.
@@ -95,15 +118,16 @@ pub(crate) fn lay(dir: &Path, goods: Goods) -> Result<Laid> {
     let progress = Progress::over("payments laid", goods.payments);
     let mut shelf = Shelf::open(&hub_of(dir))?;
     let (sender, prepared) = sync_channel(AHEAD);
-    std::thread::scope(|scope| -> Result<()> {
+    let sample = std::thread::scope(|scope| {
         scope.spawn(move || prepare(&identities, goods, &sender));
-        shelf.take_all(&prepared, &progress)
+        shelf.take_all(&prepared, goods.payments, &progress)
     })?;
     shelf.close()?;
     progress.finish();
     Ok(Laid {
         sequence: shelf.journal.head().sequence,
         took: began.elapsed(),
+        sample,
     })
 }
 
@@ -203,10 +227,15 @@ impl Shelf {
     fn take_all(
         &mut self,
         prepared: &Receiver<(DeviceId, PreparedPayment)>,
+        payments: u64,
         progress: &Progress,
-    ) -> Result<()> {
+    ) -> Result<Vec<PreparedPayment>> {
         let mut asked = 0;
+        let mut sample = Vec::new();
         for (device, payment) in prepared {
+            if asked % (payments / SAMPLE).max(1) == 0 {
+                sample.push(payment.clone());
+            }
             self.tickets += 1;
             asked += 1;
             self.input(Input::Pay {
@@ -228,7 +257,7 @@ impl Shelf {
             "only {} of {asked} payments were approved offline",
             self.approved
         );
-        Ok(())
+        Ok(sample)
     }
 
     fn close(&mut self) -> Result<()> {

@@ -449,23 +449,22 @@ fn frozen(pid: u32) -> Result<bool> {
 
 /// Journal files of 1 MiB: closing one and beginning the next happens often.
 pub(crate) fn small_segments(hub: &Path) -> Result<()> {
+    configure(hub, "segment_mib", 1)
+}
+
+/// Changes a number in the hub's configuration, which has to be there.
+pub(crate) fn configure(hub: &Path, key: &str, value: u32) -> Result<()> {
     let path = hub.join("hubd.toml");
     let text = fs::read_to_string(&path)?;
-    let lines: Vec<&str> = text
-        .lines()
-        .map(|line| {
-            if line.starts_with("segment_mib") {
-                "segment_mib = 1"
-            } else {
-                line
-            }
-        })
-        .collect();
-    let text = lines.join("\n");
-    if !text.contains("segment_mib = 1\n") {
-        bail!("{} has no segment_mib", path.display());
+    let is_it = |line: &&str| line.split('=').next().is_some_and(|name| name.trim() == key);
+    if !text.lines().any(|line| is_it(&line)) {
+        bail!("{} has no {key}", path.display());
     }
-    Ok(fs::write(path, text)?)
+    let new = format!("{key} = {value}");
+    let lines = text
+        .lines()
+        .map(|line| if is_it(&line) { new.as_str() } else { line });
+    Ok(fs::write(path, lines.collect::<Vec<_>>().join("\n") + "\n")?)
 }
 
 /// The hub's folder moves onto another disk, durably.

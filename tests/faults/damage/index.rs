@@ -1,0 +1,110 @@
+//! Damage to the index: it is derived, so nothing is lost.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use hub_protocol::RefusalCode;
+use hub_sdk::PayError;
+use sim_devices::rng::Rng;
+
+use super::kind::Index;
+use super::table::Row;
+use super::{Ground, below, copy, one_of};
+
+/// What the hub says when it builds the index anew.
+const SET_ASIDE: &str = "the index is set aside and built again";
+
+pub(super) async fn suffer(ground: &mut Ground, kind: Index, rng: &mut Rng, row: &mut Row) -> Result<()> {
+    damage(ground, kind, rng)?;
+    ground.shop.start().await?;
+    let lost = match ground.answers_lost().await {
+        Ok(lost) => lost,
+        // Damage that shows when it is read: it is said, nothing is decided,
+        // and the next start builds the index anew.
+        Err(error) if says_so(&error) => {
+            ground.hang_up().await;
+            if ground.shop.stop().await.is_err() {
+                // It had ended by itself.
+                let _ = ground.shop.kill().await;
+            }
+            ground.shop.start().await?;
+            ground.answers_lost().await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let standing = ground.standing_now().await?;
+    row.lost += lost + u64::from(standing != ground.standing);
+    row.found += 1;
+    let log = ground.log();
+    let rebuilt = u64::from(log.contains(SET_ASIDE));
+    row.rebuilt += rebuilt;
+    row.named += rebuilt;
+    ground.hang_up().await;
+    ground.shop.stop().await
+}
+
+fn says_so(error: &PayError) -> bool {
+    match error {
+        PayError::Refused(refusal) => refusal.code == RefusalCode::LedgerUnavailable,
+        // The hub has ended.
+        _ => error.transient(),
+    }
+}
+
+fn damage(ground: &Ground, kind: Index, rng: &mut Rng) -> Result<()> {
+    let index = ground.hub().join("index");
+    match kind {
+        Index::Deleted => fs::remove_dir_all(&index)?,
+        Index::OlderCopy => {
+            fs::remove_dir_all(&index)?;
+            copy(&ground.path("older-index"), &index)?;
+        }
+        Index::FileInstead => {
+            fs::remove_dir_all(&index)?;
+            fs::write(&index, "no folder")?;
+        }
+        Index::NoPermission => {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&index, fs::Permissions::from_mode(0))?;
+        }
+        Index::FileDeleted => fs::remove_file(any_file(&index, rng)?)?,
+        Index::Truncated => {
+            let path = any_file(&index, rng)?;
+            let len = usize::try_from(path.metadata()?.len())?;
+            fs::OpenOptions::new()
+                .write(true)
+                .open(path)?
+                .set_len(below(rng, len) as u64)?;
+        }
+        Index::FlippedBit => {
+            let path = any_file(&index, rng)?;
+            let mut bytes = fs::read(&path)?;
+            let at = below(rng, bytes.len());
+            *bytes.get_mut(at).context("an empty file")? ^= 1 << rng.below(8);
+            fs::write(path, bytes)?;
+        }
+        Index::ZeroedSector => {
+            let path = any_file(&index, rng)?;
+            let mut bytes = fs::read(&path)?;
+            let at = below(rng, bytes.len() / 512) * 512;
+            let end = (at + 512).min(bytes.len());
+            bytes[at..end].fill(0);
+            fs::write(path, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// sled's own, or a table.
+fn any_file(index: &std::path::Path, rng: &mut Rng) -> Result<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for item in fs::read_dir(index)? {
+        let item = item?;
+        if item.file_type()?.is_file() && item.metadata()?.len() > 0 {
+            files.push(item.path());
+        }
+    }
+    files.sort();
+    Ok(one_of(rng, &files)?.clone())
+}
