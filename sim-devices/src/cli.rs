@@ -12,6 +12,7 @@ use jiff::civil::Date;
 use sim_devices::day::{DayOptions, Window};
 use sim_devices::demo::DemoOptions;
 use sim_devices::device::{self, DeviceOptions, PayOptions};
+use sim_devices::drain::DrainOptions;
 use sim_devices::gateway::{Faults, GatewayOptions};
 use sim_devices::load::LoadOptions;
 
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Day(DayArgs),
     /// Measure durable, signed, offline authorisations a second
     Load(LoadArgs),
+    /// Measure live sales beside a backlog that drains, and how fast it does
+    Drain(DrainArgs),
     /// The core in virtual time against every known fault, seed after seed
     Sim(hub_sim::cli::SimArgs),
     /// Run the simulated gateway alone, until Ctrl-C
@@ -146,6 +149,13 @@ pub(crate) struct LoadArgs {
     /// Measure again with so many payments queued (at most 1,000,000)
     #[arg(long)]
     queue: Option<u64>,
+    /// Measure again with the hub in this folder, which has a long queue
+    /// already (`faults stock` makes one)
+    #[arg(long, value_name = "DIR", conflicts_with = "queue")]
+    stocked: Option<PathBuf>,
+    /// Measure first for so many seconds what the idle hub does
+    #[arg(long, default_value_t = 0)]
+    idle_seconds: u64,
 }
 
 impl LoadArgs {
@@ -155,6 +165,56 @@ impl LoadArgs {
             seconds: self.seconds,
             presigned: self.presigned,
             queue: self.queue,
+            stocked: self.stocked.clone(),
+            idle_seconds: self.idle_seconds,
+            keep: self.run.keep.clone(),
+            bin_dir: self.run.bin_dir.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Devices that sell
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    devices: u16,
+    /// Milliseconds from one sale of a device to its next
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    every_ms: u64,
+    /// Payments that are queued first
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=900_000))]
+    queue: u64,
+    /// Instead, the hub in this folder, which has a long queue already
+    /// (`faults stock` makes one)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["queue", "to_the_end"])]
+    stocked: Option<PathBuf>,
+    /// Milliseconds that the gateway works on a call
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    delay_ms: u64,
+    /// Calls that it works on at a time
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    places: u32,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Let everything drain in the end, and compare the gateway's book
+    #[arg(long)]
+    to_the_end: bool,
+}
+
+impl DrainArgs {
+    pub(crate) fn options(&self) -> DrainOptions {
+        DrainOptions {
+            devices: usize::from(self.devices),
+            every: Duration::from_millis(self.every_ms),
+            queue: self.queue,
+            stocked: self.stocked.clone(),
+            delay: Duration::from_millis(self.delay_ms),
+            places: self.places,
+            seconds: self.seconds,
+            to_the_end: self.to_the_end,
             keep: self.run.keep.clone(),
             bin_dir: self.run.bin_dir.clone(),
         }

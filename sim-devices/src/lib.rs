@@ -12,6 +12,7 @@ pub mod check;
 pub mod day;
 pub mod demo;
 pub mod device;
+pub mod drain;
 pub mod fleet;
 pub mod gateway;
 pub mod generate;

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::scene::{Scene, SceneOptions};
 use crate::wan::WanMode;
 
-mod drive;
+pub(crate) mod drive;
 mod echo;
 mod machine;
 mod report;
@@ -53,6 +53,12 @@ pub struct LoadOptions {
     /// Measure all again with so many payments queued, or as many below that
     /// as leave room in the queue for what is measured.
     pub queue: Option<u64>,
+    /// Measure all again with the hub in this folder, which has a long queue
+    /// already.
+    pub stocked: Option<PathBuf>,
+    /// How long to measure what the hub does while nobody wants anything,
+    /// first without devices, then with all of them connected; 0 for not.
+    pub idle_seconds: u64,
     /// Where everything is kept; `None` for a folder that goes away.
     pub keep: Option<PathBuf>,
     /// Where `hubd` and `hubctl` are; `None` to find or build them.
@@ -94,6 +100,9 @@ pub struct Row {
 pub struct LoadReport {
     /// One a number of devices.
     pub rows: Vec<Row>,
+    /// Processors that the idle hub kept busy: without devices, and with all
+    /// of them connected.
+    pub idle: Option<[f64; 2]>,
     /// What this machine can do at most, measured in the same run.
     pub rates: Rates,
     /// Bare QUIC, measured in the same run.
@@ -111,22 +120,11 @@ pub async fn run(options: &LoadOptions, progress: &Progress) -> Result<LoadRepor
         bail!("at least one device and one second are needed");
     }
     progress.step("hub, gateway and devices");
-    let mut scene = Scene::open(
-        &SceneOptions {
-            keep: options.keep.clone(),
-            reopen: false,
-            bin_dir: options.bin_dir.clone(),
-            limits: Limits::load(),
-            devices: most,
-            discovery: false,
-            seed: 1,
-            deadline: Duration::from_secs(1),
-            probe_interval: Duration::from_secs(1),
-            max_in_flight: 8,
-        },
-        &|_| {},
-    )
-    .await?;
+    let mut scene = Scene::open(&scene_of(options, options.keep.clone(), false), &|_| {}).await?;
+    let idle = match options.idle_seconds {
+        0 => None,
+        seconds => Some(idle(&scene, Duration::from_secs(seconds), progress).await?),
+    };
     scene.cut(WanMode::Refuse);
     scene.shop.wait_wan("offline").await?;
     progress.step("what this machine can do: signatures, flushes");
@@ -144,16 +142,70 @@ pub async fn run(options: &LoadOptions, progress: &Progress) -> Result<LoadRepor
             rows.push(measure(&scene, *count, options).await?);
         }
     }
+    if let Some(dir) = &options.stocked {
+        scene.fleet.close().await;
+        scene.shop.stop().await?;
+        progress.step("the hub with a long queue");
+        scene = Scene::open(&scene_of(options, Some(dir.clone()), true), &|_| {}).await?;
+        for count in &options.devices {
+            progress.step(&format!("{count} device(s), {} s, long queue", options.seconds));
+            rows.push(measure(&scene, *count, options).await?);
+        }
+    }
     let rates = before.or_better(machine::rates(scene.dir())?);
     scene.fleet.close().await;
     scene.shop.stop().await?;
     Ok(LoadReport {
         rows,
+        idle,
         rates,
         echo,
         presigned: options.presigned,
         seconds: options.seconds,
     })
+}
+
+/// What the hub does while nobody wants anything.
+async fn idle(scene: &Scene, time: Duration, progress: &Progress) -> Result<[f64; 2]> {
+    progress.step("no device connected, nobody wants anything");
+    let alone = busy_while_idle(scene, time).await?;
+    for till in &scene.fleet.tills {
+        till.client().hello().await.context("a device is not heard")?;
+    }
+    progress.step("all devices connected, nobody wants anything");
+    let connected = busy_while_idle(scene, time).await?;
+    let status = scene.shop.status().await?;
+    let count = status["devices_connected"].as_u64();
+    if count != Some(scene.fleet.tills.len() as u64) {
+        bail!(
+            "{count:?} devices are connected instead of {}",
+            scene.fleet.tills.len()
+        );
+    }
+    Ok([alone, connected])
+}
+
+async fn busy_while_idle(scene: &Scene, time: Duration) -> Result<f64> {
+    tokio::time::sleep(WARM_UP).await;
+    let pid = scene.shop.pid().context("the hub is not running")?;
+    let before = ProcessTime::of(pid)?;
+    tokio::time::sleep(time).await;
+    Ok(ProcessTime::of(pid)?.busy_since(&before) / time.as_secs_f64())
+}
+
+fn scene_of(options: &LoadOptions, keep: Option<PathBuf>, reopen: bool) -> SceneOptions {
+    SceneOptions {
+        keep,
+        reopen,
+        bin_dir: options.bin_dir.clone(),
+        limits: Limits::load(),
+        devices: options.devices.iter().copied().max().unwrap_or(1),
+        discovery: false,
+        seed: 1,
+        deadline: Duration::from_secs(1),
+        probe_interval: Duration::from_secs(1),
+        max_in_flight: 8,
+    }
 }
 
 /// Queues payments until there are `queue` of them, less what is going to be

@@ -10,7 +10,7 @@ use clap::Parser as _;
 use sim_devices::progress::Progress;
 use sim_devices::report::Report;
 use sim_devices::scene::Scene;
-use sim_devices::{day, demo, gateway, load};
+use sim_devices::{day, demo, drain, gateway, load};
 
 mod cli;
 use cli::{Cli, Command};
@@ -63,6 +63,20 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 report.print(&mut out)?;
             }
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Drain(args) => {
+            let report = drain::run(&args.options(), &progress).await?;
+            let mut out = std::io::stdout().lock();
+            if args.run.json {
+                writeln!(out, "{}", serde_json::to_string(&report)?)?;
+            } else {
+                report.print(&mut out)?;
+            }
+            Ok(if report.clean() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Command::Gateway(args) => {
             gateway::run(args.options()?).await?;

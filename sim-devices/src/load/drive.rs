@@ -137,7 +137,7 @@ fn approved(held: &VerifiedReceipt) -> Result<()> {
 
 /// Fills the hub's queue with so many payments, as fast as it takes them:
 /// several under way a device.
-pub(super) async fn fill(clients: &[DeviceClient], payments: u64) -> Result<()> {
+pub(crate) async fn fill(clients: &[DeviceClient], payments: u64) -> Result<()> {
     /// Half of the streams that a hub allows a device.
     const UNDER_WAY: usize = 32;
     let left = std::sync::Arc::new(AtomicU64::new(payments));
@@ -184,7 +184,7 @@ pub(super) async fn sign(clients: &[DeviceClient], each: u64) -> Result<Vec<Read
 }
 
 /// Every payment with a card of its own, so that no ceiling is near.
-fn prepare(client: &DeviceClient, number: usize) -> PreparedPayment {
+pub(crate) fn prepare(client: &DeviceClient, number: usize) -> PreparedPayment {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let order_id = format!("L{number}x{}", COUNTER.fetch_add(1, Ordering::Relaxed));
     client.next_payment(hub_sdk::Sale {

@@ -45,6 +45,7 @@ impl LoadReport {
         json!({
             "presigned": self.presigned,
             "seconds": self.seconds,
+            "idle_processors": self.idle,
             "rows": rows,
             "machine": self.rates.to_json(),
             "bare_quic_per_second": self.echo.per_second.round(),
@@ -135,6 +136,14 @@ impl LoadReport {
             "a group: payments that share one commit of the ledger; CPUs: processors kept busy by the hub\n\
              and by the devices' process; hub µs and bytes: processor time and bytes to disk a payment.\n"
         )?;
+        if let Some([alone, connected]) = self.idle {
+            writeln!(
+                out,
+                "The idle hub keeps busy {:.2} % of a processor without devices, {:.2} % with all connected.\n",
+                100.0 * alone,
+                100.0 * connected
+            )?;
+        }
         self.rates.print(out, self.best())?;
         writeln!(
             out,
