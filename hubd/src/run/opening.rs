@@ -4,7 +4,7 @@
 //! if it is missing, damaged, or does not agree with the journal, it is set
 //! aside and built again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -269,17 +269,21 @@ fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> R
     let mut known = Known::by(index.reader());
     let through = journal.head().sequence;
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel::<(Arc<Batch>, Stamp)>(WRITTEN_AHEAD);
+        let (sender, batches) = sync_channel::<(Arc<Changes>, Stamp)>(WRITTEN_AHEAD);
         let writing = scope.spawn(move || -> Result<(), Damage> {
             for (changes, stamp) in batches {
-                index.write(changes.to_vec(), stamp)?;
+                let mut changes: Batch = changes
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect();
+                changes.sort_unstable();
+                index.write(changes, stamp)?;
             }
             Ok(())
         });
         let folded = fold(journal, through, &mut known, state, &mut |state, known| {
-            let (mut changes, stamp) = changes(state);
-            changes.sort();
-            let changes = Arc::new(changes);
+            let (changes, stamp) = changes(state);
+            let changes = Arc::new(Changes::from_iter(changes));
             known.will_hold(stamp.sequence, Arc::clone(&changes));
             // Nobody takes it: writing has failed and says why.
             let _ = sender.send((changes, stamp));
@@ -299,9 +303,12 @@ fn fold_tail(journal: &JournalReader, index: &mut Index, state: &mut State) -> R
 struct Known {
     index: IndexReader,
     /// On their way into the index, oldest first: the last entry, and the
-    /// changes, sorted.
-    ahead: VecDeque<(u64, Arc<Batch>)>,
+    /// changes.
+    ahead: VecDeque<(u64, Arc<Changes>)>,
 }
+
+/// New values by their keys; `None` for those to remove.
+type Changes = HashMap<Vec<u8>, Option<Vec<u8>>>;
 
 impl Known {
     fn by(index: IndexReader) -> Self {
@@ -309,7 +316,7 @@ impl Known {
         Self { index, ahead }
     }
 
-    fn will_hold(&mut self, sequence: u64, changes: Arc<Batch>) {
+    fn will_hold(&mut self, sequence: u64, changes: Arc<Changes>) {
         let written = self.index.written();
         self.ahead.retain(|(sequence, _)| *sequence > written);
         self.ahead.push_back((sequence, changes));
@@ -317,8 +324,8 @@ impl Known {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, OpenError> {
         for (_, changes) in self.ahead.iter().rev() {
-            if let Ok(at) = changes.binary_search_by(|(changed, _)| changed.as_slice().cmp(key)) {
-                return Ok(changes.get(at).and_then(|(_, value)| value.clone()));
+            if let Some(value) = changes.get(key) {
+                return Ok(value.clone());
             }
         }
         self.index.get(key).map_err(unusable)
