@@ -28,7 +28,7 @@ use crate::scene::{Scene, SceneOptions};
 use crate::wan::WanMode;
 
 /// How long the number in flight has to find the gateway's measure before
-/// anything is measured.
+/// anything is measured, at most.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// How many devices have made the queue, at least: of each device one payment
@@ -132,7 +132,7 @@ pub async fn run(options: &DrainOptions, progress: &Progress) -> Result<DrainRep
     scene.shop.wait_wan("online").await?;
 
     progress.step("the backlog alone");
-    sleep(SETTLE).await;
+    sleep(SETTLE.min(time)).await;
     let alone_per_second = drained_a_second(&scene, time).await;
     progress.step("the backlog beside live sales");
     let (before, began) = (scene.gateway().charges(), Instant::now());

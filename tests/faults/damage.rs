@@ -7,14 +7,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hub_protocol::Receipt;
 use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, PayError, PreparedPayment};
 use sim_devices::binaries::Binaries;
 use sim_devices::fleet;
-use sim_devices::gateway::{Gateway, GatewayOptions, RunningGateway};
+use sim_devices::gateway::{Faults, Gateway, GatewayOptions, RunningGateway};
 use sim_devices::limits::Limits;
 use sim_devices::rng::Rng;
 use sim_devices::shop::{GatewayAccess, Shop, ShopOptions};
@@ -157,9 +157,21 @@ impl Ground {
 
     /// Replays until so many are left.
     async fn settle_down_to(&mut self, left: u64) -> Result<()> {
-        let _gateway = self.open_gateway().await?;
+        let gateway = self.open_gateway().await?;
         self.shop.start().await?;
+        let payments = self.shop.unsent().await? + gateway.charges();
         while self.shop.unsent().await? > left {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let out_of_order = Faults {
+            unavailable: 1.0,
+            ..Faults::default()
+        };
+        gateway.set_faults(out_of_order).map_err(anyhow::Error::msg)?;
+        // Until the hub has heard of all that was booked.
+        let until = Instant::now() + DRAIN;
+        while gateway.charges() + self.shop.unsent().await? > payments {
+            ensure!(Instant::now() < until, "the hub does not hear what was booked");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.shop.stop().await?;

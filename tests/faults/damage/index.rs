@@ -45,11 +45,8 @@ pub(super) async fn suffer(ground: &mut Ground, kind: Index, rng: &mut Rng, row:
 }
 
 fn says_so(error: &PayError) -> bool {
-    match error {
-        PayError::Refused(refusal) => refusal.code == RefusalCode::LedgerUnavailable,
-        // The hub has ended.
-        _ => error.transient(),
-    }
+    // Or the hub is ending, or has ended.
+    error.refusal_code() == Some(RefusalCode::LedgerUnavailable) || error.transient()
 }
 
 fn damage(ground: &Ground, kind: Index, rng: &mut Rng) -> Result<()> {
@@ -66,7 +63,7 @@ fn damage(ground: &Ground, kind: Index, rng: &mut Rng) -> Result<()> {
         }
         Index::NoPermission => {
             use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(&index, fs::Permissions::from_mode(0))?;
+            fs::set_permissions(&index, fs::Permissions::from_mode(0o000))?;
         }
         Index::FileDeleted => fs::remove_file(any_file(&index, rng)?)?,
         Index::Truncated => {

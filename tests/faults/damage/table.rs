@@ -32,6 +32,8 @@ pub(crate) struct Row {
     pub(crate) lost: u64,
     /// Charged more than once, or another amount.
     pub(crate) wrong: u64,
+    /// What was not found, in words.
+    pub(crate) missed: Vec<String>,
 }
 
 /// The table.
@@ -87,6 +89,12 @@ impl Table {
             true => "Nothing outside the damage is lost.",
             false => "SOMETHING IS LOST, WRONG OR NOT FOUND.",
         };
-        format!("{table}\n\n{tries} tries, seed {seed}. {verdict}\n")
+        let missed: String = self
+            .0
+            .values()
+            .flat_map(|row| &row.missed)
+            .map(|text| format!("{text}\n"))
+            .collect();
+        format!("{table}\n\n{missed}{tries} tries, seed {seed}. {verdict}\n")
     }
 }
