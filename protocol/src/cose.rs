@@ -28,6 +28,10 @@ pub enum ObjectType {
     LedgerCommit,
     /// The closing line of a journal segment.
     SegmentFooter,
+    /// What an archived segment of the hub's ledger holds.
+    ArchiveManifest,
+    /// What the hub knew as of an entry of its ledger.
+    LedgerBase,
     /// A policy, signed by HQ.
     Policy,
     /// A device's request to be enrolled.
@@ -47,6 +51,8 @@ impl ObjectType {
             Self::LedgerEntry => "hub-ledger-entry/1",
             Self::LedgerCommit => "hub-ledger-commit/1",
             Self::SegmentFooter => "hub-segment-footer/1",
+            Self::ArchiveManifest => "hub-archive-manifest/1",
+            Self::LedgerBase => "hub-ledger-base/1",
             Self::Policy => "hub-policy/1",
             Self::Enrolment => "hub-enrolment/1",
             Self::Registration => "hub-registration/1",

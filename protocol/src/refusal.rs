@@ -59,6 +59,9 @@ codes! {
         NothingToVoid = 4004, "nothing-to-void";
         /// The payment has not been answered yet; void it after the answer.
         VoidBeforeAnswer = 4005, "void-before-answer";
+        /// The payment was closed so long ago that it is in the archive. Nothing
+        /// changes it any more; refund it instead.
+        PaymentArchived = 4006, "payment-archived";
         /// The hub has more to do than it can take; try again in a second.
         Busy = 5001, "busy";
         /// The hub is stopping; try again shortly.

@@ -123,6 +123,8 @@ fn objects() -> String {
         ObjectType::LedgerEntry => ("hub", "`entry`; ledger files of format 1 only"),
         ObjectType::LedgerCommit => ("hub", "`ledger-commit`"),
         ObjectType::SegmentFooter => ("hub", "the end of a ledger file"),
+        ObjectType::ArchiveManifest => ("hub", "`archive-manifest`"),
+        ObjectType::LedgerBase => ("hub", "`ledger-base`"),
         ObjectType::Policy => ("head office", "the policy's TOML text as it stands"),
     };
     table(
@@ -318,6 +320,8 @@ fn rule_of(kind: &str) -> &'static str {
         "Registration" => "registration",
         "Receipt" => "receipt",
         "LedgerCommit" => "ledger-commit",
+        "ArchiveManifest" => "archive-manifest",
+        "LedgerBase" => "ledger-base",
         "PaymentStatus" => "payment-status",
         _ => panic!("no rule for {kind}"),
     }

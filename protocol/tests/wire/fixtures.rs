@@ -250,6 +250,56 @@ pub(crate) fn ledger_commit(receipts: Option<ReceiptsRoot>) -> LedgerCommit {
     }
 }
 
+/// The archive of entries 1018 to 2040.
+pub(crate) fn archive_manifest() -> ArchiveManifest {
+    let total = |count, minor| Total { count, minor };
+    let totals = ArchiveTotals {
+        currency: Currency::EUR,
+        approved_online: total(310, 912_345),
+        approved_offline: total(31, 60_210),
+        settled: total(29, 55_010),
+        declined_at_replay: total(2, 5_200),
+        voided: total(1, 1_990),
+    };
+    ArchiveManifest {
+        hub: hub_id(),
+        number: 2,
+        format: 2,
+        first: 1018,
+        last: 2040,
+        before: Digest([0xed; 32]),
+        last_digest: Digest([0xef; 32]),
+        from_ms: time(0).wall_ms,
+        to_ms: time(86_400_000).wall_ms,
+        segment_digest: Digest::of(b"segment"),
+        archive_digest: Digest::of(b"archive"),
+        ids_digest: Digest::of(b"ids"),
+        totals: vec![totals],
+        running: ArchiveTotals::sum(&[totals], &[totals]),
+        previous: Digest::of(b"manifest of archive 1"),
+    }
+}
+
+pub(crate) fn base_policy() -> BasePolicy {
+    BasePolicy {
+        sequence: 2,
+        policy: cose::sign(&policy_key(), cose::ObjectType::Policy, b"format = 1\n"),
+    }
+}
+
+pub(crate) fn ledger_base(policy: Option<BasePolicy>) -> LedgerBase {
+    LedgerBase {
+        hub: hub_id(),
+        archive: 2,
+        sequence: 3011,
+        digest: Digest([0xf0; 32]),
+        file: 3,
+        file_digest: Digest::of(b"records"),
+        records: 1204,
+        policy,
+    }
+}
+
 /// So many receipts of one group, from entry 1014 on; the fourth is the second
 /// of [`receipts`].
 pub(crate) fn group(receipts: u64) -> ReceiptGroup {

@@ -175,6 +175,23 @@ fn objects() -> Vec<Object> {
         ObjectType::LedgerCommit,
         &cbor::encode(&ledger_commit(Some(group(5).root()))),
     ));
+    all.push(object(
+        "manifest of an archive",
+        "ArchiveManifest",
+        "hub",
+        ObjectType::ArchiveManifest,
+        &cbor::encode(&archive_manifest()),
+    ));
+    for policy in [None, Some(base_policy())] {
+        let name = if policy.is_some() { "with" } else { "without" };
+        all.push(object(
+            &format!("base {name} a policy"),
+            "LedgerBase",
+            "hub",
+            ObjectType::LedgerBase,
+            &cbor::encode(&ledger_base(policy)),
+        ));
+    }
     for status in statuses() {
         let name = format!("status: {}", status.state);
         all.push(object(
@@ -232,13 +249,15 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "EnrolmentRequest" => cbor::encode(&cbor::decode::<EnrolmentRequest>(payload)?),
         "Registration" => cbor::encode(&cbor::decode::<Registration>(payload)?),
         "Receipt" => cbor::encode(&cbor::decode::<Receipt>(payload)?),
+        "ArchiveManifest" => cbor::encode(&cbor::decode::<ArchiveManifest>(payload)?),
+        "LedgerBase" => cbor::encode(&cbor::decode::<LedgerBase>(payload)?),
         "LedgerCommit" => cbor::encode(&cbor::decode::<LedgerCommit>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 10] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 12] = [
     ObjectType::PaymentRequest,
     ObjectType::VoidRequest,
     ObjectType::Receipt,
@@ -246,6 +265,8 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 10] = [
     ObjectType::LedgerEntry,
     ObjectType::LedgerCommit,
     ObjectType::SegmentFooter,
+    ObjectType::ArchiveManifest,
+    ObjectType::LedgerBase,
     ObjectType::Policy,
     ObjectType::Enrolment,
     ObjectType::Registration,

@@ -110,6 +110,8 @@ messages! {
     receipt: strategies::receipt();
     committed_receipt: strategies::committed_receipt();
     ledger_commit: strategies::ledger_commit();
+    archive_manifest: strategies::archive_manifest();
+    ledger_base: strategies::ledger_base();
     payment_status: strategies::status();
     registration: strategies::registration();
     enrolment_request: strategies::enrolment_request();

@@ -204,6 +204,62 @@ pub(crate) fn ledger_commit() -> impl Strategy<Value = LedgerCommit> {
     )
 }
 
+fn totals() -> impl Strategy<Value = Vec<ArchiveTotals>> {
+    let total = || (any::<u64>(), any::<u64>()).prop_map(|(count, minor)| Total { count, minor });
+    let one = (currency(), total(), total(), total(), total(), total()).prop_map(
+        |(currency, approved_online, approved_offline, settled, declined_at_replay, voided)| ArchiveTotals {
+            currency,
+            approved_online,
+            approved_offline,
+            settled,
+            declined_at_replay,
+            voided,
+        },
+    );
+    proptest::collection::vec(one, 0..3)
+}
+
+pub(crate) fn archive_manifest() -> impl Strategy<Value = ArchiveManifest> {
+    let place = (hub(), any::<u32>(), any::<u16>(), any::<[u64; 4]>());
+    let digests = (digest(), digest(), digest(), digest(), digest(), digest());
+    (place, digests, totals(), totals()).prop_map(
+        |((hub, number, format, [first, last, from_ms, to_ms]), digests, totals, running)| ArchiveManifest {
+            hub,
+            number,
+            format,
+            first,
+            last,
+            before: digests.0,
+            last_digest: digests.1,
+            from_ms,
+            to_ms,
+            segment_digest: digests.2,
+            archive_digest: digests.3,
+            ids_digest: digests.4,
+            totals,
+            running,
+            previous: digests.5,
+        },
+    )
+}
+
+pub(crate) fn ledger_base() -> impl Strategy<Value = LedgerBase> {
+    let policy = (any::<u64>(), bytes()).prop_map(|(sequence, policy)| BasePolicy { sequence, policy });
+    let numbers = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u64>());
+    (hub(), numbers, digest(), digest(), of(policy)).prop_map(
+        |(hub, (archive, sequence, file, records), digest, file_digest, policy)| LedgerBase {
+            hub,
+            archive,
+            sequence,
+            digest,
+            file,
+            file_digest,
+            records,
+            policy,
+        },
+    )
+}
+
 pub(crate) fn status() -> impl Strategy<Value = PaymentStatus> {
     (
         hub(),

@@ -24,12 +24,13 @@ struct Bad {
 }
 
 /// What only a hub with its state can say; the whole-system tests hold these.
-const HUB_ONLY: [RefusalCode; 13] = [
+const HUB_ONLY: [RefusalCode; 14] = [
     RefusalCode::PaymentIdConflict,
     RefusalCode::PaymentUnknown,
     RefusalCode::PaymentOfOtherDevice,
     RefusalCode::NothingToVoid,
     RefusalCode::VoidBeforeAnswer,
+    RefusalCode::PaymentArchived,
     RefusalCode::Busy,
     RefusalCode::Stopping,
     RefusalCode::LedgerUnavailable,
