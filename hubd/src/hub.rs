@@ -319,6 +319,7 @@ impl<E: Edges> Hub<E> {
                 signed,
                 key,
             },
+            Ask::Archive(change) => Input::Archive { ticket, change },
             Ask::Operator { operator, command } => {
                 if let OperatorCommand::Release(id) = &command {
                     self.recall(Some(id), None)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hub_core::policy::Policy;
 use hub_core::state::Head;
-use hub_core::{AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
+use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
     CommittedGroup, DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode, Registration,
@@ -60,6 +60,8 @@ pub enum Ask {
         /// Who signed it.
         key: KeyId,
     },
+    /// Write down what is done with an archive.
+    Archive(ArchiveChange),
     /// A person asks.
     Operator {
         /// Who.

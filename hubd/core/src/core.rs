@@ -225,6 +225,7 @@ impl Core {
                 signed,
                 key,
             } => self.activate(ticket, &policy, signed, key),
+            Input::Archive { ticket, change } => self.archive(ticket, change),
             Input::Operator {
                 ticket,
                 operator,

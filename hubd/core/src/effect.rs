@@ -6,7 +6,7 @@ use hub_protocol::{
 };
 
 use crate::input::{AttemptId, Ticket};
-use crate::state::Lane;
+use crate::state::{ArchiveMarks, Lane};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,4 +229,6 @@ pub struct Overview {
     pub devices: usize,
     /// How much room the disk has.
     pub storage: StorageLevel,
+    /// How far the ledger is archived.
+    pub archives: ArchiveMarks,
 }

@@ -2,7 +2,7 @@
 
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    DeviceId, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration, SealedCard, VoidRequest,
+    DeviceId, Digest, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration, SealedCard, VoidRequest,
 };
 
 use crate::policy::Policy;
@@ -90,6 +90,13 @@ pub enum Input {
         /// The key that signed it.
         key: KeyId,
     },
+    /// Something was done with an archive of the ledger, or is about to be.
+    Archive {
+        /// Who waits.
+        ticket: Ticket,
+        /// What.
+        change: ArchiveChange,
+    },
     /// A person asks something of the hub.
     Operator {
         /// Who waits.
@@ -155,6 +162,40 @@ pub enum Input {
     Tick,
     /// The hub is told to stop: nothing new is accepted.
     Stop,
+}
+
+/// What the ledger is told of its archives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveChange {
+    /// An archive is durable. The payments in it are changed no more once the
+    /// entry is made.
+    Written {
+        /// Its number: the next one.
+        number: u32,
+        /// The last entry in it.
+        last: u64,
+        /// SHA-256 over the compressed file.
+        digest: Digest,
+    },
+    /// A person copied it away.
+    Exported {
+        /// Its number.
+        number: u32,
+        /// SHA-256 over the copy.
+        digest: Digest,
+        /// Who.
+        operator: String,
+    },
+    /// It is going to be removed from the disk. Only what was copied away, and
+    /// in order.
+    Removed {
+        /// Its number: the next one.
+        number: u32,
+        /// SHA-256 over the compressed file.
+        digest: Digest,
+        /// Who wants it, if it is a person.
+        operator: Option<String>,
+    },
 }
 
 /// What a person can ask.

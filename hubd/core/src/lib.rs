@@ -10,6 +10,7 @@
 //! only the entry changes the state. `Append` goes out; only the later input
 //! [`Input::Appended`] releases the reply that depends on it.
 
+mod archive;
 mod breaker;
 pub mod clock;
 mod contact;
@@ -35,6 +36,6 @@ pub mod wan;
 
 pub use crate::core::{Core, Settings};
 pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply};
-pub use input::{AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
+pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

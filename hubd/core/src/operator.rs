@@ -284,6 +284,7 @@ impl Core {
             clock_suspect: self.clock.suspect(),
             devices: self.state.devices().count(),
             storage: self.storage,
+            archives: self.state.archives(),
         }
     }
 }

@@ -406,6 +406,28 @@ pub struct StoreRecord {
     /// What waits to be sent or for a person.
     #[n(10)]
     pub queue: QueueCounts,
+    /// How far the ledger is archived; `None`: not at all.
+    #[n(11)]
+    pub archives: Option<ArchiveMarks>,
+}
+
+/// How far the ledger is archived. Everything goes oldest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ArchiveMarks {
+    /// The last entry in an archive; 0 for none. Payments that ended up to
+    /// there are changed no more.
+    #[n(1)]
+    pub through: u64,
+    /// The last archive; 0 for none.
+    #[n(2)]
+    pub written: u32,
+    /// The last archive that was copied away, with all before it.
+    #[n(3)]
+    pub exported: u32,
+    /// The last archive that was removed from the disk, with all before it.
+    #[n(4)]
+    pub removed: u32,
 }
 
 /// How many payments wait, by what they wait for.
@@ -456,6 +478,7 @@ impl Default for StoreRecord {
             high_water_ms: 0,
             clock_quality: ClockQuality::Unsynchronised,
             queue: QueueCounts::default(),
+            archives: None,
         }
     }
 }

@@ -19,8 +19,8 @@ use stored::Key;
 
 pub(crate) use crate::record::Place;
 pub use crate::record::{
-    CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord, QueueCounts,
-    RetryRecord, StoreRecord, Subject,
+    ArchiveMarks, CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
+    QueueCounts, RetryRecord, StoreRecord, Subject,
 };
 pub use memory::Recalled;
 pub use stored::Lane;
@@ -157,6 +157,11 @@ impl State {
         &self.store
     }
 
+    /// How far the ledger is archived.
+    pub fn archives(&self) -> ArchiveMarks {
+        self.store.archives.unwrap_or_default()
+    }
+
     /// The policy in force.
     pub fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
@@ -215,10 +220,20 @@ impl State {
             | Event::HubStopped
             | Event::OperatorActed { .. }
             | Event::StorageChanged { .. }
-            | Event::SegmentArchived { .. }
-            | Event::ArchiveExported { .. }
-            | Event::ArchiveRemoved { .. }
             | Event::ClockChanged { .. } => {}
+            Event::SegmentArchived { number, last, .. } => {
+                let marks = self.store.archives.get_or_insert_default();
+                (marks.written, marks.through) = (*number, *last);
+            }
+            Event::ArchiveExported { number, .. } => {
+                let marks = self.store.archives.get_or_insert_default();
+                if *number == marks.exported + 1 {
+                    marks.exported = *number;
+                }
+            }
+            Event::ArchiveRemoved { number, .. } => {
+                self.store.archives.get_or_insert_default().removed = *number;
+            }
             Event::PaymentOpened {
                 payment_id,
                 device,

@@ -17,9 +17,18 @@ impl Core {
         {
             return;
         }
-        let Some(state) = self.state.payment(&id).map(|payment| payment.state) else {
+        let known = self.state.payment(&id);
+        let Some((state, requested)) = known.map(|payment| (payment.state, payment.request_sequence)) else {
             return;
         };
+        if state == PaymentState::Settled && requested <= self.state.archives().through {
+            self.refuse(
+                ticket,
+                RefusalCode::PaymentArchived,
+                "the payment is too old to be voided: it is in the archive; refund it instead",
+            );
+            return;
+        }
         match state {
             PaymentState::Open => {
                 self.cancel_open(id, device);

@@ -34,7 +34,7 @@ impl Key {
             Self::Payment(id) => [State::PAYMENTS, &id.0].concat(),
             Self::Card(key) => [&b"c"[..], &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
-            Self::Store => b"s".to_vec(),
+            Self::Store => State::STORE.to_vec(),
         }
     }
 }
@@ -109,6 +109,9 @@ impl State {
 
     /// What the keys of payments begin with; the id follows.
     pub const PAYMENTS: &'static [u8] = b"p";
+
+    /// The key of the store's record.
+    pub const STORE: &'static [u8] = b"s";
 
     /// What the keys begin with whose values [`restore`](Self::restore)
     /// takes.

@@ -255,7 +255,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
                 refused(RefusalCode::EnrolledAlready)
             }
         }
-        Ask::Activate { .. } | Ask::Operator { .. } => unreachable!("devices do not ask this"),
+        Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) => {
+            unreachable!("devices do not ask this")
+        }
     })
 }
 
