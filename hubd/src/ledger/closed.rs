@@ -6,12 +6,16 @@ use std::path::Path;
 
 use super::error::{Fault, LedgerError};
 use super::scan::Expect;
-use super::segment::{FOOTER_RESERVE, Footer, HEAD_LEN, HEADER_LEN, Header, SEAL_LEN, Word, seal_at};
+use super::segment::{
+    FOOTER_RESERVE, Footer, HEAD_LEN, HEADER_LEN, Header, SEAL_LEN, Word, footer_head, seal_at,
+};
 
 /// Header and footer of a closed segment.
 pub(crate) struct Closed {
     pub(crate) header: Header,
     pub(crate) footer: Footer,
+    /// Where the footer begins.
+    pub(crate) footer_at: u64,
 }
 
 /// Checks a closed segment by header, footer and footer's signature, without
@@ -49,10 +53,17 @@ pub(crate) fn read_closed(file: &File, path: &Path, expect: Expect<'_>) -> Resul
         .get(footer_at + HEAD_LEN..footer_at + HEAD_LEN + body_len)
         .filter(|_| footer_at + HEAD_LEN + body_len + SEAL_LEN == tail_len)
         .ok_or_else(|| fail(Fault::Footer))?;
+    if !tail[footer_at..].starts_with(&footer_head(signed)) {
+        return Err(fail(Fault::Footer));
+    }
     let footer = Footer::verify(signed, expect.key).map_err(fail)?;
     let counted = footer.last.checked_sub(header.first).map(|n| n + 1);
     if footer.first != header.first || counted != Some(footer.count) {
         return Err(fail(Fault::Footer));
     }
-    Ok(Closed { header, footer })
+    Ok(Closed {
+        header,
+        footer,
+        footer_at: len - tail_len as u64 + footer_at as u64,
+    })
 }

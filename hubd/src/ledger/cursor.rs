@@ -25,15 +25,10 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// Before the entry with this sequence, which must be durable.
     pub(crate) fn open(shared: &Shared, sequence: u64) -> Result<Self, LedgerError> {
-        let segment = shared.find(sequence)?;
-        let file = File::open(segment.path()).map_err(LedgerError::io("open", segment.path()))?;
+        let (segment, file) = shared.open(sequence)?;
         let (at, found, end) = segment.nearest(&file, sequence)?;
         let mut cursor = Self {
-            window: Window {
-                file,
-                bytes: Vec::new(),
-                start: 0,
-            },
+            window: Window::new(file),
             segment,
             at,
             end,
@@ -58,6 +53,11 @@ impl Cursor {
                 Word::Entry(_) => return Ok(()),
                 Word::Statement(len) => HEAD_LEN + len,
                 Word::Mark => MARK_LEN,
+                // The end of a closed segment.
+                Word::Footer(_) => {
+                    self.end = self.at;
+                    return Ok(());
+                }
                 _ => return Err(self.broken(Fault::Record)),
             };
             self.at += len as u64;
@@ -127,7 +127,7 @@ fn decode(payload: Vec<u8>, sequence: u64, previous: Option<Digest>) -> Result<S
 
 /// A piece of a file in memory, read ahead.
 #[derive(Debug)]
-struct Window {
+pub(crate) struct Window {
     file: File,
     bytes: Vec<u8>,
     start: u64,
@@ -136,7 +136,15 @@ struct Window {
 impl Window {
     const AHEAD: usize = 64 * 1024;
 
-    fn get(&mut self, at: u64, len: usize) -> std::io::Result<&[u8]> {
+    pub(crate) fn new(file: File) -> Self {
+        Self {
+            file,
+            bytes: Vec::new(),
+            start: 0,
+        }
+    }
+
+    pub(crate) fn get(&mut self, at: u64, len: usize) -> std::io::Result<&[u8]> {
         let inside = |start: u64, have: usize| {
             let from = usize::try_from(at.checked_sub(start)?).ok()?;
             (from.checked_add(len)? <= have).then_some(from)

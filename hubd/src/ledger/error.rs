@@ -78,6 +78,22 @@ pub enum Fault {
     /// The footer does not say what the segment holds.
     #[error("the segment's footer does not match what the segment holds")]
     Footer,
+    /// The manifest of an archive is not there although a later one is.
+    #[error("the manifest of the archive is missing")]
+    MissingManifest,
+    /// The manifest does not follow the one before it, or does not say what
+    /// the archive holds.
+    #[error("the manifest does not match the archive, or the manifest before it")]
+    Manifest,
+    /// The compressed file is not the one that the hub made.
+    #[error("the archive is not the one that its manifest names: its bytes were changed")]
+    Archive,
+    /// The table of payments is not the one that the hub made.
+    #[error("the table of payments is not the one that the manifest names: its bytes were changed")]
+    Payments,
+    /// The base, or its records, are not what the hub made.
+    #[error("the base is not what the hub signed: its bytes were changed")]
+    Base,
     /// The last write is incomplete; it was never acknowledged.
     #[error("the last write is incomplete ({bytes} bytes)")]
     TornTail {
@@ -220,6 +236,41 @@ pub enum LedgerError {
         path: PathBuf,
         /// Where.
         offset: u64,
+    },
+    /// Entries that are in an archive which is elsewhere.
+    #[error("entries {first} to {last} are in an archive that is not here: put {} back", path.display())]
+    ArchiveAway {
+        /// Where it was.
+        path: PathBuf,
+        /// The first entry in it.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// The file's name is not an archive's.
+    #[error("{} is not named like an archive: eight digits and .seg.gz, its manifest beside it", path.display())]
+    NotAnArchive {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What is known of archived payments is gone or damaged.
+    #[error(
+        "{} cannot be read ({damage}). Without it the hub does not know the payments that it has archived and could take one again: copy it back from where the archive was exported to",
+        path.display()
+    )]
+    PaymentsLost {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong.
+        damage: super::index_stamp::Damage,
+    },
+    /// An archive that the hub could not open without.
+    #[error(
+        "archive {number} is still needed: there is no base yet from which the hub opens without it; try again later"
+    )]
+    NoBase {
+        /// Which.
+        number: u32,
     },
     /// The committing thread ended without saying why.
     #[error("the thread that writes the ledger ended unexpectedly; restart hubd")]

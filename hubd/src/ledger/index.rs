@@ -34,15 +34,18 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use hub_protocol::cbor;
 
+use super::archive::Archives;
 use super::error::Head;
 use super::index_stamp::{Contents, Damage, INDEX_FORMAT, InCatalogue, MAX_KEY, MAX_VALUE, Stamp, Stored};
 use super::table::{self, Held, Table};
 use super::tables::{self, Tables};
+
+mod forget;
 
 /// sled holds a few hundred small values.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -51,6 +54,8 @@ const STAMP_KEY: &[u8] = b"\0stamp";
 /// How keys begin whose values are kept in sled: devices and the store, which
 /// change all the time and do not grow in number with the ledger.
 const SMALL: [u8; 2] = *b"ds";
+/// How keys begin whose records move to the tables of archives.
+const ARCHIVED: u8 = b'p';
 /// So many records in memory become a table.
 const SEAL_RECORDS: usize = 32 * 1024;
 /// Somebody read damage: the next opening is to build the index anew.
@@ -97,6 +102,8 @@ struct Shared {
     dir: PathBuf,
     tables: RwLock<Tables>,
     written: AtomicU64,
+    /// Where payments are that this index has forgotten.
+    archives: OnceLock<Archives>,
 }
 
 impl Shared {
@@ -125,13 +132,17 @@ pub struct IndexReader(Arc<Shared>);
 pub type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl IndexReader {
-    /// The value under a key, as of the last write. Not for devices and the
-    /// store.
+    /// The value under a key, as of the last write; of an archived payment, as
+    /// of its end. Not for devices and the store.
     ///
     /// # Errors
     /// Damage; the next opening then builds the index anew.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Damage> {
-        self.0.report(self.0.read().get(key))
+        let held = self.0.report(self.0.read().get(key))?;
+        match self.0.archives.get() {
+            Some(archives) if held.is_none() && key.first() == Some(&ARCHIVED) => archives.record(key),
+            _ => Ok(held),
+        }
     }
 
     /// The first records at or behind `from` whose keys begin with `prefix`,
@@ -149,6 +160,13 @@ impl IndexReader {
             take && found.len() < limit
         });
         self.0.report(result).map(|()| found)
+    }
+
+    /// What the tables take on disk, in bytes; 0 for one that cannot be asked.
+    pub fn table_bytes(&self) -> u64 {
+        let tables = &self.0.read().tables;
+        let sizes = tables.iter().map(|table| fs::metadata(table.path()));
+        sizes.filter_map(|found| Some(found.ok()?.len())).sum()
     }
 
     /// The entry up to which this answers.
@@ -183,6 +201,7 @@ impl Index {
                 dir: dir.to_path_buf(),
                 tables: RwLock::default(),
                 written: AtomicU64::new(0),
+                archives: OnceLock::new(),
             }),
         };
         index.write_catalogue()?;
@@ -252,6 +271,7 @@ impl Index {
                     tables,
                 }),
                 written: AtomicU64::new(stored.sequence),
+                archives: OnceLock::new(),
             }),
         };
         index.remove_unlisted()?;
@@ -266,6 +286,11 @@ impl Index {
     /// Looks records up from any thread.
     pub fn reader(&self) -> IndexReader {
         IndexReader(Arc::clone(&self.shared))
+    }
+
+    /// From now on readers find payments in the archives' tables too. Once.
+    pub fn look_into(&self, archives: &Archives) {
+        let _ = self.shared.archives.set(archives.clone());
     }
 
     /// Hands over devices and store as of the last checkpoint, all that

@@ -14,8 +14,8 @@ pub const MAX_VALUE: usize = 6 * 1024 - 1;
 /// The most bytes that a key may have.
 pub const MAX_KEY: usize = 256;
 
-/// Why the index cannot be used. The remedy is always the same: set it aside
-/// and build it again from the journal.
+/// Why the index cannot be used. The remedy is nearly always the same: set it
+/// aside and build it again from the journal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     /// There is no index.
@@ -46,6 +46,15 @@ pub enum Damage {
     Format {
         /// Its format.
         found: u16,
+    },
+    /// What is known of an archived payment cannot be read. Building the index
+    /// again does not help.
+    #[error(
+        "{file}, which says what became of archived payments, is damaged: copy it back from an export and start the hub again"
+    )]
+    Archived {
+        /// The table.
+        file: String,
     },
     /// A record too large for the store to keep safely: a fault of the
     /// program.

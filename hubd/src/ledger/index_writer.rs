@@ -5,6 +5,7 @@
 //! write takes them all.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,7 +42,45 @@ impl Default for CheckpointSettings {
 
 enum Command {
     Write(Batch, Stamp),
+    Forget(Forget),
     Stop,
+}
+
+/// Which records, by key and value, the index is to keep.
+pub type Keep = Box<dyn Fn(&[u8], &[u8]) -> bool + Send>;
+
+/// Which records the index is to forget, and where what is left goes too.
+struct Forget {
+    keep: Keep,
+    path: PathBuf,
+    number: u32,
+    done: SyncSender<Stamp>,
+}
+
+/// Asks the index thread for work that is not a write, from any thread.
+#[derive(Clone, Debug)]
+pub struct IndexKeeper(SyncSender<Command>);
+
+impl IndexKeeper {
+    /// Has the index forget the records that `keep` does not want, and write
+    /// everything else into a table at `path` with this number. Waits for it,
+    /// and gives the stamp as of which the table holds.
+    ///
+    /// # Errors
+    /// When the thread has ended, most likely because of this.
+    pub fn forget(&self, keep: Keep, path: PathBuf, number: u32) -> Result<Stamp, IndexWriterStopped> {
+        let (done, stamp) = sync_channel(1);
+        let forget = Forget {
+            keep,
+            path,
+            number,
+            done,
+        };
+        self.0
+            .send(Command::Forget(forget))
+            .map_err(|_| IndexWriterStopped)?;
+        stamp.recv().map_err(|_| IndexWriterStopped)
+    }
 }
 
 /// The index thread has ended; the index falls behind until the next start.
@@ -108,6 +147,11 @@ impl IndexWriterHandle {
             .map_err(|_| IndexWriterStopped)
     }
 
+    /// For work that is not a write.
+    pub fn keeper(&self) -> IndexKeeper {
+        IndexKeeper(self.sender.clone())
+    }
+
     /// As [`submit`](Self::submit), but gives the batch back when the queue
     /// is full, for whoever must not wait: add to it and try again later.
     ///
@@ -157,12 +201,17 @@ impl<H: FnMut(Health)> Writer<H> {
             let mut newest = None;
             let mut batches = 0;
             let mut stop = false;
+            let mut forget = None;
             while let Some(command) = next.take() {
                 match command {
                     Command::Write(records, stamp) => {
                         merged.extend(records);
                         newest = Some(stamp);
                         batches += 1;
+                    }
+                    Command::Forget(what) => {
+                        forget = Some(what);
+                        break;
                     }
                     Command::Stop => {
                         stop = true;
@@ -183,6 +232,9 @@ impl<H: FnMut(Health)> Writer<H> {
             if stop {
                 return self.checkpoint();
             }
+            if let Some(what) = forget {
+                self.forget(what)?;
+            }
             if self.undurable >= self.settings.every_batches || (self.undurable > 0 && self.left_ms() == 0) {
                 self.checkpoint()?;
             }
@@ -199,6 +251,15 @@ impl<H: FnMut(Health)> Writer<H> {
     fn left_ms(&self) -> u64 {
         let waited = clock::monotonic_ms().saturating_sub(self.since_ms);
         self.settings.every_ms.saturating_sub(waited)
+    }
+
+    fn forget(&mut self, what: Forget) -> Result<(), Damage> {
+        self.index.forget(&what.keep)?;
+        let stamp = self.index.write_all_to(what.path, what.number)?;
+        self.undurable = 0;
+        // Whoever asked may be gone.
+        let _ = what.done.send(stamp);
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), Damage> {

@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use hub_protocol::{Digest, HubId, LedgerCommit, ReceiptsRoot};
 use sha2::{Digest as _, Sha256};
 
+use super::archive::{self, Archives};
 use super::closed::read_closed;
 use super::disk::{self, DataLock, Disk, DiskCounter, DiskCounts, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
@@ -21,9 +22,11 @@ use super::segment::{
 use super::segments::{Segment, Shared};
 use super::space::Space;
 
+mod archived;
+
 pub(crate) const EXTENSION: &str = "seg";
 /// Offsets are 32 bits wide; nothing needs segments that large.
-const LARGEST_SEGMENT: u64 = 1 << 30;
+pub(crate) const LARGEST_SEGMENT: u64 = 1 << 30;
 const SMALLEST_SEGMENT: u64 = 4096;
 /// More than a statement's record has.
 const STATEMENT_ROOM: usize = 512;
@@ -69,6 +72,7 @@ pub struct Journal {
     key: SigningKey,
     segment_bytes: u64,
     shared: Arc<Shared>,
+    archives: Archives,
     active: Option<Active>,
     next_number: u32,
     disk: Disk,
@@ -118,6 +122,7 @@ impl Journal {
         }
         let lock = DataLock::acquire(dir)?;
         let found = Numbered::list(dir, EXTENSION)?;
+        let archives = Archives::open(&dir.join(archive::FOLDER), hub, &key.verifying_key())?;
         if found.files.is_empty() && !options.create {
             return Err(LedgerError::Missing { path: dir.into() });
         }
@@ -127,6 +132,7 @@ impl Journal {
             key,
             segment_bytes: options.segment_bytes.clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT),
             shared: Arc::default(),
+            archives,
             active: None,
             next_number: 1,
             disk: Disk::default(),
@@ -136,7 +142,8 @@ impl Journal {
         };
         let mut torn_bytes = 0;
         let last = found.files.len();
-        for (n, (number, path)) in found.files.iter().enumerate() {
+        let archived = journal.take_archived(&found)?;
+        for (n, (number, path)) in found.files.iter().enumerate().skip(archived) {
             if *number != journal.next_number {
                 let missing = disk::numbered(dir, journal.next_number, EXTENSION);
                 return Err(LedgerError::Damaged(Broken {
@@ -180,6 +187,7 @@ impl Journal {
         let file = File::open(path).map_err(LedgerError::io("open", path))?;
         let closed = read_closed(&file, path, expect)?;
         let segment = Arc::new(Segment::new(
+            number,
             path.into(),
             closed.header.format,
             closed.header.first,
@@ -220,7 +228,7 @@ impl Journal {
             count,
             ..
         } = scan;
-        let segment = Arc::new(Segment::new(path.into(), header.format, header.first));
+        let segment = Arc::new(Segment::new(number, path.into(), header.format, header.first));
         segment.set_offsets(offsets, count, scan.end as u64);
         self.shared.add_segment(Arc::clone(&segment), scan.head);
         if scan.closed {
@@ -256,6 +264,11 @@ impl Journal {
     /// Reads what is durable, from any thread, while the journal is written.
     pub fn reader(&self) -> JournalReader {
         JournalReader::new(Arc::clone(&self.shared))
+    }
+
+    /// The archived part of the ledger.
+    pub fn archives(&self) -> Archives {
+        self.archives.clone()
     }
 
     /// Writes and flushes since opening.
@@ -453,7 +466,7 @@ impl Journal {
             self.segment_bytes.max(least),
             least,
         )?;
-        let segment = Arc::new(Segment::new(path, header.format, header.first));
+        let segment = Arc::new(Segment::new(header.number, path, header.format, header.first));
         segment.set_offsets(Vec::new(), 0, HEADER_LEN as u64);
         self.shared.add_segment(Arc::clone(&segment), before);
         self.next_number += 1;

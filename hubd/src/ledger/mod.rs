@@ -40,14 +40,19 @@
 //! like a torn write. Devices hold receipts that name sequence and digest;
 //! [`contains`] checks one against a ledger.
 //!
-//! The formats are described in `segment.rs` and `vault_file.rs`.
+//! Older segments are put away in archives; what holds for those is told in
+//! `archive/mod.rs`.
+//!
+//! The formats are described in `segment.rs`, `table.rs` and `vault_file.rs`.
 //!
 //! Bounds: the committer's queue holds 4096 commits, a group 512; the
 //! journal's reader keeps 4 bytes for every 32 entries; opening and verifying
 //! hold one segment in memory; the index keeps up to 32,768
-//! records in memory, and of its tables 12 bits for each record; the vault
-//! keeps 12 bytes for each card.
+//! records in memory, and of its tables and those of archives 16 bits for each
+//! record; the vault keeps 12 bytes for each card; archiving writes one archive
+//! at a time, in pieces of 64 KiB.
 
+mod archive;
 mod closed;
 mod committer;
 mod cursor;
@@ -78,12 +83,19 @@ mod verify;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
+pub use archive::{
+    Archive, ArchiveError, ArchiveFound, ArchiveHub, ArchiveSettings, Archiver, Archives, AtStep, Base,
+    IdsFound, ListedArchive, Next, RestoreError, Round, Step, Written, check_archive, copy_archive,
+    digest_of_file, is_still_wanted, list_archives, restore_base,
+};
 pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, QUEUE as COMMIT_QUEUE};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 pub use index::{Batch, Health, Index, IndexReader, Records, read_older_index, set_aside};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp};
-pub use index_writer::{CheckpointSettings, IndexWriterHandle, IndexWriterStopped, NotTaken};
+pub use index_writer::{
+    CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotTaken,
+};
 pub use journal::{Journal, JournalOptions, OpenReport};
 pub use reader::{Entries, JournalReader, StoredEntry};
 pub use salvage::{Gap, SalvageReport, salvage};
@@ -92,7 +104,7 @@ pub use space::{Space, SpaceSettings};
 pub use store_format::{STORE_FORMAT, read_store_format, sync_folder, write_store_format};
 pub use vault::{Vault, VaultReport};
 pub use vault_reader::VaultReader;
-pub use verify::{Progress, ReceiptCheck, VerifyReport, contains, verify, verify_each};
+pub use verify::{AwayArchive, Progress, ReceiptCheck, VerifyReport, contains, verify, verify_each};
 
 /// How long a vault file is made, in bytes.
 pub const VAULT_FILE_BYTES: usize = 16 << 20;

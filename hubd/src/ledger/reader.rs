@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use hub_protocol::{Digest, Entry};
 
+use super::archive::Packed;
 use super::cursor::Cursor;
 use super::error::{Head, LedgerError};
-use super::segments::Shared;
+use super::segments::{ClosedSegment, Shared};
 
 /// Reads entries from any thread. Clones are cheap. Sees exactly what is
 /// durable.
@@ -65,7 +66,10 @@ impl JournalReader {
         match sequence {
             0 => Ok(Digest::ZERO),
             _ if sequence == head.sequence => Ok(head.digest),
-            _ => Ok(self.entry(sequence)?.digest),
+            _ => match self.shared.archived_digest(sequence) {
+                Some(digest) => Ok(digest),
+                None => Ok(self.entry(sequence)?.digest),
+            },
         }
     }
 
@@ -92,6 +96,30 @@ impl JournalReader {
             previous,
             last,
         })
+    }
+
+    /// The entries after one that the caller knows, up to `last`, which must
+    /// be durable.
+    pub(crate) fn entries_after(&self, before: Head, last: u64) -> Result<Entries, LedgerError> {
+        Ok(Entries {
+            reader: self.clone(),
+            cursor: Some(self.cursor(before.sequence + 1)?),
+            previous: before.digest,
+            last,
+        })
+    }
+
+    /// The first entry that does not have to be read from an archive.
+    pub fn first_plain(&self) -> u64 {
+        self.shared.first_plain()
+    }
+
+    pub(crate) fn closed(&self) -> Vec<ClosedSegment> {
+        self.shared.closed()
+    }
+
+    pub(crate) fn put_away(&self, number: u32, packed: Packed) {
+        self.shared.put_away(number, packed);
     }
 
     fn cursor(&self, sequence: u64) -> Result<Cursor, LedgerError> {

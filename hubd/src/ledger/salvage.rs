@@ -10,6 +10,7 @@ use ed25519_dalek::VerifyingKey;
 use hub_protocol::{Digest, Entry, cbor};
 use serde::Serialize;
 
+use super::archive;
 use super::disk::{self, Numbered};
 use super::error::{Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
@@ -63,8 +64,8 @@ struct Line {
     commit: Option<String>,
 }
 
-/// Reads every entry that can be read from the segment files in `dir`, in
-/// the files' order, and writes each as a line of JSON to `out`: its facts,
+/// Reads every entry that can be read from the archives and segment files in
+/// `dir`, in their order, and writes each as a line of JSON to `out`: its facts,
 /// whether a signature covers it, and the bytes themselves, so that nothing
 /// is lost in translation. Past a damaged place it goes on at the next whole
 /// record. The files are only read.
@@ -83,6 +84,20 @@ pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<Sa
         last: 0,
         uncommitted: Vec::new(),
     };
+    let archives = dir.join(archive::FOLDER);
+    let packed = match archives.is_dir() {
+        true => Numbered::list(&archives, archive::PACKED)?.files,
+        false => Vec::new(),
+    };
+    for (number, path) in &packed {
+        // The segment itself may still be there.
+        if files.iter().all(|(plain, _)| plain != number) {
+            let bytes = archive::unpacked_as_far_as_it_goes(path)?;
+            salvage
+                .file(&file_name(path), &bytes)
+                .map_err(LedgerError::io("write what was salvaged from", path))?;
+        }
+    }
     for (_, path) in &files {
         let file = File::open(path).map_err(LedgerError::io("open", path))?;
         let bytes = disk::read_whole(&file, path)?;

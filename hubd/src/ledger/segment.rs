@@ -191,6 +191,11 @@ impl Footer {
     }
 }
 
+/// What stands before a footer's signed bytes.
+pub(crate) fn footer_head(signed: &[u8]) -> [u8; HEAD_LEN] {
+    head(FOOTER, signed)
+}
+
 fn seal(offset: u32) -> [u8; SEAL_LEN] {
     let mut out = [0; SEAL_LEN];
     out[..4].copy_from_slice(&offset.to_le_bytes());

@@ -83,7 +83,11 @@ impl Table {
     /// Opens a table: its end and tail are read and checked, its blocks when
     /// they are needed.
     pub(crate) fn open(dir: &Path, number: u32) -> Result<Self, Damage> {
-        let path = Self::path_of(dir, number);
+        Self::open_at(Self::path_of(dir, number), number)
+    }
+
+    /// [`open`](Self::open), of a file with a name of its own.
+    pub(crate) fn open_at(path: PathBuf, number: u32) -> Result<Self, Damage> {
         let file = File::open(&path).map_err(io("open a table of"))?;
         let len = file.metadata().map_err(io("examine"))?.len();
         let end_at = len.checked_sub(END_LEN as u64).ok_or(Damage::Contents)?;
@@ -281,7 +285,6 @@ impl Cursor<'_> {
 /// Writes a table, record by record in the order of their keys.
 pub(crate) struct TableWriter {
     path: PathBuf,
-    dir: PathBuf,
     file: File,
     number: u32,
     block: Vec<u8>,
@@ -295,7 +298,11 @@ pub(crate) struct TableWriter {
 impl TableWriter {
     /// Begins a table of at most `most` records.
     pub(crate) fn create(dir: &Path, number: u32, most: u64) -> Result<Self, Damage> {
-        let path = Table::path_of(dir, number);
+        Self::create_at(Table::path_of(dir, number), number, most)
+    }
+
+    /// [`create`](Self::create), with a name of its own.
+    pub(crate) fn create_at(path: PathBuf, number: u32, most: u64) -> Result<Self, Damage> {
         let file = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -306,7 +313,6 @@ impl TableWriter {
         let most = usize::try_from(most).unwrap_or(usize::MAX / BITS_A_KEY);
         Ok(Self {
             path,
-            dir: dir.to_path_buf(),
             file,
             number,
             block: Vec::with_capacity(BLOCK),
@@ -384,11 +390,11 @@ impl TableWriter {
         self.out.append(&mut end);
         self.write_out()?;
         self.file.sync_all().map_err(io("flush"))?;
-        File::open(&self.dir)
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(io("flush the folder of"))?;
-        debug_assert!(self.path.exists());
-        Table::open(&self.dir, self.number)
+        Table::open_at(self.path, self.number)
     }
 }
 

@@ -108,6 +108,17 @@ impl Tables {
 /// One table of several, the newest of which comes first. What was removed is
 /// forgotten if `last` says that nothing older can hold it.
 pub(crate) fn merge(tables: &[Arc<Table>], last: bool, dir: &Path, number: u32) -> Result<Table, Damage> {
+    merge_some(tables, last, dir, number, &|_, _| true)
+}
+
+/// [`merge`], of those records that `keep` wants.
+pub(crate) fn merge_some(
+    tables: &[Arc<Table>],
+    last: bool,
+    dir: &Path,
+    number: u32,
+    keep: &dyn Fn(&[u8], &[u8]) -> bool,
+) -> Result<Table, Damage> {
     let most = tables.iter().map(|table| table.records()).sum();
     let mut writer = TableWriter::create(dir, number, most)?;
     let mut cursors = Vec::with_capacity(tables.len());
@@ -119,7 +130,8 @@ pub(crate) fn merge(tables: &[Arc<Table>], last: bool, dir: &Path, number: u32) 
             break;
         };
         let held = cursors.get(newest).and_then(|c| c.held());
-        if held.is_some() || !last {
+        let wanted = held.map_or(!last, |value| keep(&key, value));
+        if wanted {
             writer.add(&key, held)?;
         }
         pass(&mut cursors, &key)?;

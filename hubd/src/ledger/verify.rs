@@ -15,6 +15,7 @@ use std::path::Path;
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::{Digest, Entry, HubId, cbor};
 
+use super::archive::{self, ListedArchive};
 use super::disk::{self, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
@@ -37,18 +38,35 @@ pub struct Progress {
 pub struct VerifyReport {
     /// The hub that the first segment names.
     pub hub: Option<HubId>,
-    /// Entries verified, from the first on, without a gap.
+    /// Entries verified: from the first on without a gap, but for archives
+    /// that are elsewhere.
     pub entries: u64,
     /// The last entry verified.
     pub head: Head,
-    /// Segments verified.
+    /// Segments verified, archived ones included.
     pub segments: usize,
+    /// Archives verified.
+    pub archives: usize,
+    /// Archives that are elsewhere: their manifests verify, and say where the
+    /// entries after them go on.
+    pub away: Vec<AwayArchive>,
     /// How many entries of each kind, by the event's name.
     pub kinds: BTreeMap<&'static str, u64>,
     /// The first place that does not verify. A torn tail counts: it is what a
     /// power cut leaves, but also what is left of a last commit whose sector
     /// was lost later.
     pub broken: Option<Broken>,
+}
+
+/// An archive that is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AwayArchive {
+    /// Its number.
+    pub number: u32,
+    /// The first entry in it.
+    pub first: u64,
+    /// The last entry in it.
+    pub last: u64,
 }
 
 impl VerifyReport {
@@ -92,43 +110,119 @@ pub fn verify_each(
         entries: 0,
         head: Head::EMPTY,
         segments: 0,
+        archives: 0,
+        away: Vec::new(),
         kinds: BTreeMap::new(),
         broken: None,
     };
-    let Some(last) = files.last().map(|(number, _)| *number) else {
+    let (manifests, bad_manifest) = archive::manifests(&dir.join(archive::FOLDER), key, None)?;
+    let archived = manifests.last().map_or(0, |listed| listed.manifest.number);
+    let Some(last) = files.last().map(|(number, _)| (*number).max(archived + 1)) else {
         return Err(LedgerError::Missing { path: dir.into() });
     };
-    for number in 1..=last {
-        let path = disk::numbered(dir, number, EXTENSION);
-        let name = file_name(&path);
-        let expect = Expect {
-            file: &name,
-            number,
-            hub: report.hub,
-            before: report.head,
-            key,
+    for listed in &manifests {
+        let packed = if disk::numbered(dir, listed.manifest.number, EXTENSION).exists() {
+            // Both are there, because the power failed in between; the
+            // segment comes first, and must be what the manifest says.
+            verify_plain(dir, listed.manifest.number, key, false, &mut report, on_entry)?
+        } else {
+            verify_archive(listed, key, &mut report, on_entry)?
         };
-        let bytes = match File::open(&path) {
-            Ok(file) => disk::read_whole(&file, &path)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let sequence = report.head.sequence + 1;
-                report.broken = Some(expect.broken(0, sequence, Fault::MissingSegment));
-                return Ok(report);
-            }
-            Err(error) => return Err(LedgerError::io("open", &path)(error)),
-        };
-        report.broken = verify_segment(&bytes, expect, number == last, &mut report, on_entry).err();
+        report.broken = packed.or_else(|| {
+            let manifest = &listed.manifest;
+            (report.head != archive::head_of(manifest))
+                .then(|| archive::broken(&listed.path, manifest.first, Fault::Manifest))
+        });
         if report.broken.is_some() {
             return Ok(report);
         }
-        report.segments += 1;
-        on_progress(Progress {
-            segments: report.segments,
-            of_segments: last as usize,
-            entries: report.entries,
-        });
+        on_progress(progress(&report, last));
+    }
+    if bad_manifest.is_some() {
+        report.broken = bad_manifest;
+        return Ok(report);
+    }
+    for number in archived + 1..=last {
+        report.broken = verify_plain(dir, number, key, number == last, &mut report, on_entry)?;
+        if report.broken.is_some() {
+            return Ok(report);
+        }
+        on_progress(progress(&report, last));
     }
     Ok(report)
+}
+
+fn progress(report: &VerifyReport, last: u32) -> Progress {
+    Progress {
+        segments: report.segments + report.away.len(),
+        of_segments: last as usize,
+        entries: report.entries,
+    }
+}
+
+/// An archive, or if it is elsewhere, what its manifest says of it.
+fn verify_archive(
+    listed: &ListedArchive,
+    key: &VerifyingKey,
+    report: &mut VerifyReport,
+    on_entry: &mut dyn FnMut(Head),
+) -> Result<Option<Broken>, LedgerError> {
+    let manifest = &listed.manifest;
+    report.hub = Some(manifest.hub);
+    if !listed.packed.exists() {
+        report.away.push(AwayArchive {
+            number: manifest.number,
+            first: manifest.first,
+            last: manifest.last,
+        });
+        report.head = archive::head_of(manifest);
+        return Ok(None);
+    }
+    let checked = archive::check_bytes(&listed.packed, manifest, key, &mut |entry, head| {
+        *report.kinds.entry(entry.event.name()).or_default() += 1;
+        report.entries += 1;
+        report.head = head;
+        on_entry(head);
+    });
+    match checked {
+        Ok(()) => {
+            report.segments += 1;
+            report.archives += 1;
+            Ok(None)
+        }
+        Err(LedgerError::Damaged(broken)) => Ok(Some(broken)),
+        Err(error) => Err(error),
+    }
+}
+
+fn verify_plain(
+    dir: &Path,
+    number: u32,
+    key: &VerifyingKey,
+    is_last: bool,
+    report: &mut VerifyReport,
+    on_entry: &mut dyn FnMut(Head),
+) -> Result<Option<Broken>, LedgerError> {
+    let path = disk::numbered(dir, number, EXTENSION);
+    let name = file_name(&path);
+    let expect = Expect {
+        file: &name,
+        number,
+        hub: report.hub,
+        before: report.head,
+        key,
+    };
+    let bytes = match File::open(&path) {
+        Ok(file) => disk::read_whole(&file, &path)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let sequence = report.head.sequence + 1;
+            return Ok(Some(expect.broken(0, sequence, Fault::MissingSegment)));
+        }
+        Err(error) => return Err(LedgerError::io("open", &path)(error)),
+    };
+    let broken = verify_segment(&bytes, expect, is_last, report, on_entry).err();
+    report.segments += usize::from(broken.is_none());
+    Ok(broken)
 }
 
 fn verify_segment(
@@ -177,6 +271,8 @@ pub enum ReceiptCheck {
     },
     /// The place cannot be read.
     Unreadable(Broken),
+    /// The place is in an archive that is elsewhere.
+    Away(AwayArchive),
 }
 
 /// Checks a receipt (its `sequence` and `entry_digest`) against the ledger in
@@ -247,5 +343,41 @@ pub fn contains(
             (None, Ok(_)) => ReceiptCheck::CutOff { last },
         });
     }
-    Ok(ReceiptCheck::CutOff { last })
+    contains_archived(dir, key, sequence, digest)
+}
+
+/// [`contains`], for an entry before all segments.
+fn contains_archived(
+    dir: &Path,
+    key: &VerifyingKey,
+    sequence: u64,
+    digest: Digest,
+) -> Result<ReceiptCheck, LedgerError> {
+    let (manifests, _) = archive::manifests(&dir.join(archive::FOLDER), key, None)?;
+    let holds = |listed: &&ListedArchive| (listed.manifest.first..=listed.manifest.last).contains(&sequence);
+    let Some(listed) = manifests.iter().find(holds) else {
+        let last = manifests.last().map_or(0, |listed| listed.manifest.last);
+        return Ok(ReceiptCheck::CutOff { last });
+    };
+    let manifest = &listed.manifest;
+    if !listed.packed.exists() {
+        return Ok(ReceiptCheck::Away(AwayArchive {
+            number: manifest.number,
+            first: manifest.first,
+            last: manifest.last,
+        }));
+    }
+    let mut found = None;
+    let checked = archive::check_bytes(&listed.packed, manifest, key, &mut |_, head| {
+        if head.sequence == sequence {
+            found = Some(head.digest);
+        }
+    });
+    match (checked, found) {
+        (Err(LedgerError::Damaged(broken)), _) => Ok(ReceiptCheck::Unreadable(broken)),
+        (Err(error), _) => Err(error),
+        (Ok(()), Some(found)) if found == digest => Ok(ReceiptCheck::Present),
+        (Ok(()), Some(found)) => Ok(ReceiptCheck::Different { found }),
+        (Ok(()), None) => Ok(ReceiptCheck::CutOff { last: manifest.last }),
+    }
 }

@@ -8,6 +8,7 @@ use hub_protocol::{Entry, Event, HubId};
 
 use super::*;
 
+mod archive;
 mod committer;
 mod format_1;
 mod index;

@@ -1,0 +1,510 @@
+//! Making archives, one at a time, each step durable before the next.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use hub_core::state::{PaymentRecord, State, StoreRecord};
+use hub_protocol::{
+    ArchiveManifest, ArchiveTotals, BasePolicy, Digest, Event, HubId, LedgerBase, PaymentId, cbor,
+};
+
+use super::totals::Totals;
+use super::{Archive, Archives, IDS, MANIFEST, PACKED, base, broken, files};
+use crate::ledger::closed::read_closed;
+use crate::ledger::disk;
+use crate::ledger::error::{Fault, LedgerError};
+use crate::ledger::index::IndexReader;
+use crate::ledger::index_stamp::{Damage, Stamp};
+use crate::ledger::journal::file_name;
+use crate::ledger::reader::JournalReader;
+use crate::ledger::scan::Expect;
+use crate::ledger::segments::ClosedSegment;
+use crate::ledger::table::{Table, TableWriter};
+
+/// What has been done, in order; where tests cut the power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The segment was read through: it is good, and its payments are final.
+    Surveyed,
+    /// The table of its payments is durable.
+    Ids,
+    /// The compressed copy is durable and was read back.
+    Compressed,
+    /// The manifest is durable: from here on the archive counts.
+    Manifest,
+    /// The entry that tells of it is durable.
+    Recorded,
+    /// The segment is removed.
+    Removed,
+    /// The index has forgotten the payments that are in the archive's table,
+    /// and what is left of it stands in a new base.
+    Based,
+    /// The entry that tells of a removal is durable.
+    RemovalRecorded,
+    /// A compressed file is removed.
+    ArchiveRemoved,
+}
+
+/// Hears of every step; an error ends the work there.
+pub type AtStep<'a> = &'a mut dyn FnMut(Step) -> Result<(), ArchiveError>;
+
+/// Why nothing was archived. The segment stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The files.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The index.
+    #[error("what the index holds of the payments cannot be read: {0}")]
+    Index(#[from] Damage),
+    /// A payment that the index should know.
+    #[error(
+        "the index does not know payment {payment} of segment {number}: stop the hub and remove its folder index/, which is then built again"
+    )]
+    Unknown {
+        /// The segment.
+        number: u32,
+        /// The payment.
+        payment: PaymentId,
+    },
+    /// The hub did not write the entry that tells of it.
+    #[error("the hub did not record it: {0}")]
+    NotRecorded(String),
+}
+
+/// An archive that is to be told of in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its number.
+    pub number: u32,
+    /// The last entry in it.
+    pub last: u64,
+    /// SHA-256 of the compressed file.
+    pub digest: Digest,
+}
+
+/// What came of looking for something to archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// No closed segment is old enough.
+    Nothing,
+    /// The oldest one holds a payment that is not final.
+    Waits {
+        /// The segment.
+        number: u32,
+        /// The payment.
+        payment: PaymentId,
+    },
+    /// One was archived. The segment is still there.
+    Written(Written),
+}
+
+/// Makes archives. The index is asked, not written.
+#[derive(Debug)]
+pub struct Archiver {
+    journal: JournalReader,
+    archives: Archives,
+    index: IndexReader,
+    hub: HubId,
+    key: SigningKey,
+    /// What the oldest segment waits for: looked at first, so that it is not
+    /// read through again in vain.
+    waits: Option<(u32, PaymentId)>,
+    /// Whether the first round was, which looks for what a crash left.
+    pub(super) begun: bool,
+}
+
+impl Archiver {
+    /// Over a ledger that is open. The `index` must look into `archives` too.
+    pub fn new(
+        journal: JournalReader,
+        archives: Archives,
+        index: IndexReader,
+        hub: HubId,
+        key: SigningKey,
+    ) -> Self {
+        Self {
+            journal,
+            archives,
+            index,
+            hub,
+            key,
+            waits: None,
+            begun: false,
+        }
+    }
+
+    /// The archives.
+    pub fn archives(&self) -> &Archives {
+        &self.archives
+    }
+
+    /// The segment that would be archived next, if all its entries were made
+    /// before `before_ms`, and how many bytes it has: its archive takes no
+    /// more.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn due(&self, before_ms: u64) -> Result<Option<u64>, LedgerError> {
+        let Some(segment) = self.candidate(before_ms)? else {
+            return Ok(None);
+        };
+        let file = fs::metadata(&segment.path).map_err(LedgerError::io("examine", &segment.path))?;
+        Ok(Some(file.len()))
+    }
+
+    fn candidate(&self, before_ms: u64) -> Result<Option<ClosedSegment>, LedgerError> {
+        let next = self
+            .archives
+            .last()
+            .map_or(1, |archive| archive.manifest.number + 1);
+        let closed = self.journal.closed();
+        let Some(segment) = closed.into_iter().find(|segment| segment.number == next) else {
+            return Ok(None);
+        };
+        // The time of what came after it, which is read from one place.
+        let after = match self.journal.entry(segment.last + 1) {
+            Ok(after) => after.entry.time.wall_ms,
+            Err(LedgerError::NoSuchEntry { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let old = after < before_ms && self.index.written() >= segment.last;
+        Ok(old.then_some(segment))
+    }
+
+    /// Archives the oldest segment, if all its entries were made before
+    /// `before_ms` and all its payments are final.
+    ///
+    /// # Errors
+    /// Nothing counts as archived then, unless the error is that of `at` after
+    /// [`Step::Manifest`].
+    pub fn next(&mut self, before_ms: u64, at: AtStep<'_>) -> Result<Next, ArchiveError> {
+        let Some(segment) = self.candidate(before_ms)? else {
+            return Ok(Next::Nothing);
+        };
+        if let Some((number, payment)) = self.waits
+            && number == segment.number
+            && !self.record(&segment, payment)?.is_final()
+        {
+            return Ok(Next::Waits { number, payment });
+        }
+        let survey = self.survey(&segment)?;
+        at(Step::Surveyed)?;
+        let dir = self.archives.dir().to_path_buf();
+        disk::make_dir(&dir)?;
+        let ids = match self
+            .write_ids(&segment, &survey, &dir)
+            .inspect_err(|_| files::discard(&dir, segment.number))?
+        {
+            Ok(digest) => digest,
+            Err(payment) => {
+                let number = segment.number;
+                self.waits = Some((number, payment));
+                return Ok(Next::Waits { number, payment });
+            }
+        };
+        at(Step::Ids)?;
+        let packed = self
+            .compress(&segment, &dir)
+            .inspect_err(|_| files::discard(&dir, segment.number))?;
+        at(Step::Compressed)?;
+        let manifest = self.manifest(&segment, survey, &packed, ids);
+        let signed = manifest.sign(&self.key);
+        let written = Written {
+            number: manifest.number,
+            last: manifest.last,
+            digest: manifest.archive_digest,
+        };
+        files::write_signed(&disk::numbered(&dir, manifest.number, MANIFEST), &signed)?;
+        self.archives.add(manifest, &signed)?;
+        at(Step::Manifest)?;
+        Ok(Next::Written(written))
+    }
+
+    /// Reads a segment through: checksums, chain, and what happened in it.
+    fn survey(&self, segment: &ClosedSegment) -> Result<Survey, ArchiveError> {
+        let mut survey = Survey::default();
+        let mut totals = Totals::default();
+        let mut unreadable = None;
+        for stored in self.journal.entries_after(self.archives.head(), segment.last)? {
+            let stored = stored?;
+            let entry = &stored.entry;
+            let mut earlier = |payment| match self.record(segment, payment) {
+                Ok(record) => Some((record.amount_minor, record.currency)),
+                Err(error) => {
+                    unreadable = Some(error);
+                    None
+                }
+            };
+            totals
+                .add(entry, &mut earlier)
+                .map_err(|fault| LedgerError::from(broken(&segment.path, entry.sequence, fault)))?;
+            survey.payments.extend(entry.event.payment_id());
+            survey.from_ms = survey.from_ms.or(Some(entry.time.wall_ms));
+            survey.to_ms = entry.time.wall_ms;
+            survey.last_digest = stored.digest;
+        }
+        survey.totals = totals.finish();
+        unreadable.map_or(Ok(survey), Err)
+    }
+
+    fn record(&self, segment: &ClosedSegment, payment: PaymentId) -> Result<PaymentRecord, ArchiveError> {
+        self.held(segment, payment).map(|(_, record)| record)
+    }
+
+    fn held(
+        &self,
+        segment: &ClosedSegment,
+        payment: PaymentId,
+    ) -> Result<(Vec<u8>, PaymentRecord), ArchiveError> {
+        let number = segment.number;
+        let value = self.index.get(&State::payment_key(&payment))?;
+        let value = value.ok_or(ArchiveError::Unknown { number, payment })?;
+        let record = cbor::decode(&value).map_err(|_| Damage::Contents)?;
+        Ok((value, record))
+    }
+
+    /// The table of the payments that end in the segment; or the first
+    /// payment that has not ended.
+    fn write_ids(
+        &self,
+        segment: &ClosedSegment,
+        survey: &Survey,
+        dir: &Path,
+    ) -> Result<Result<Digest, PaymentId>, ArchiveError> {
+        let path = disk::numbered(dir, segment.number, IDS);
+        let new = files::unfinished(&path);
+        let mut table = TableWriter::create_at(new.clone(), segment.number, survey.payments.len() as u64)?;
+        for payment in &survey.payments {
+            let (value, record) = self.held(segment, *payment)?;
+            if !record.is_final() {
+                drop(table);
+                fs::remove_file(&new).map_err(LedgerError::io("remove", &new))?;
+                return Ok(Err(*payment));
+            }
+            // One that goes on in a later segment goes with that one.
+            if record.latest <= segment.last {
+                table.add(&State::payment_key(payment), Some(&value))?;
+            }
+        }
+        table.finish()?;
+        files::rename(&new, &path)?;
+        Ok(Ok(files::digest_of_file(&path)?))
+    }
+
+    /// The compressed copy, read back from the disk before it is believed.
+    fn compress(&self, segment: &ClosedSegment, dir: &Path) -> Result<files::Compressed, LedgerError> {
+        let name = file_name(&segment.path);
+        let file = File::open(&segment.path).map_err(LedgerError::io("open", &segment.path))?;
+        let public = self.key.verifying_key();
+        let expect = Expect {
+            file: &name,
+            number: segment.number,
+            hub: Some(self.hub),
+            before: self.archives.head(),
+            key: &public,
+        };
+        let closed = read_closed(&file, &segment.path, expect)?;
+        let path = disk::numbered(dir, segment.number, PACKED);
+        let new = files::unfinished(&path);
+        let packed = files::compress(&file, &segment.path, closed.footer_at, &new)?;
+        if packed.before_footer != closed.footer.file_digest {
+            return Err(broken(&segment.path, segment.first, Fault::Footer).into());
+        }
+        let (back, archive) = files::unpack(files::fresh(&new)?, &new, segment.first, &mut std::io::sink())?;
+        if (back, archive) != (packed.segment_digest, packed.archive_digest) {
+            return Err(broken(&new, segment.first, Fault::Archive).into());
+        }
+        files::rename(&new, &path)?;
+        Ok(packed)
+    }
+
+    fn manifest(
+        &self,
+        segment: &ClosedSegment,
+        survey: Survey,
+        packed: &files::Compressed,
+        ids_digest: Digest,
+    ) -> ArchiveManifest {
+        let last = self.archives.last();
+        let running = last.as_ref().map_or(&[][..], |archive| &archive.manifest.running);
+        ArchiveManifest {
+            hub: self.hub,
+            number: segment.number,
+            format: segment.format,
+            first: segment.first,
+            last: segment.last,
+            before: self.archives.head().digest,
+            last_digest: survey.last_digest,
+            from_ms: survey.from_ms.unwrap_or(0),
+            to_ms: survey.to_ms,
+            segment_digest: packed.segment_digest,
+            archive_digest: packed.archive_digest,
+            ids_digest,
+            running: ArchiveTotals::sum(running, &survey.totals),
+            totals: survey.totals,
+            previous: last.as_ref().map_or(Digest::ZERO, |archive| archive.digest),
+        }
+    }
+
+    /// Archives that the ledger does not tell of yet, because the power
+    /// failed in between; `recorded` is the last one that it tells of.
+    pub fn unrecorded(&self, recorded: u32) -> Vec<Written> {
+        let list = self.archives.list();
+        let new = list.iter().filter(|archive| archive.manifest.number > recorded);
+        new.map(|archive| Written {
+            number: archive.manifest.number,
+            last: archive.manifest.last,
+            digest: archive.manifest.archive_digest,
+        })
+        .collect()
+    }
+
+    /// Removes the segments whose archives the ledger tells of. Whoever reads
+    /// in one goes on reading.
+    ///
+    /// # Errors
+    /// An archive is not there: its segment stays. Or the system's refusal.
+    pub fn remove_segments(&self, recorded: u32, at: AtStep<'_>) -> Result<(), ArchiveError> {
+        let archives = self.archives.list();
+        for segment in self.journal.closed() {
+            let archive = archives
+                .iter()
+                .find(|archive| archive.manifest.number == segment.number);
+            let Some(archive) = archive.filter(|_| segment.number <= recorded) else {
+                continue;
+            };
+            if archive.bytes().is_none() {
+                return Err(LedgerError::ArchiveAway {
+                    path: archive.path.clone(),
+                    first: segment.first,
+                    last: segment.last,
+                }
+                .into());
+            }
+            self.journal.put_away(segment.number, archive.packed());
+            fs::remove_file(&segment.path).map_err(LedgerError::io("remove", &segment.path))?;
+            disk::sync_dir(segment.path.parent().unwrap_or(Path::new(".")))?;
+            at(Step::Removed)?;
+        }
+        Ok(())
+    }
+
+    /// What a new base and the merge before it take at most, in bytes.
+    pub(super) fn base_bytes(&self) -> u64 {
+        self.index.table_bytes().saturating_mul(2)
+    }
+
+    /// Where the index is to write the records of a new base.
+    pub fn new_base(&self) -> Result<(PathBuf, u32), LedgerError> {
+        let last = self.archives.base()?.map_or(0, |base| base.statement.file);
+        disk::make_dir(self.archives.dir())?;
+        let number = last + 1;
+        let path = disk::numbered(self.archives.dir(), number, base::EXTENSION);
+        Ok((path, number))
+    }
+
+    /// Signs for the records that the index has written, as of `stamp`, to
+    /// [`new_base`](Self::new_base). The older base is removed.
+    ///
+    /// # Errors
+    /// The older base stays.
+    pub fn finish_base(&self, archive: u32, stamp: Stamp, at: AtStep<'_>) -> Result<(), ArchiveError> {
+        let (path, number) = self.new_base()?;
+        let file_digest = files::digest_of_file(&path)?;
+        let table = Table::open_at(path.clone(), number)?;
+        let statement = LedgerBase {
+            hub: self.hub,
+            archive,
+            sequence: stamp.sequence,
+            digest: stamp.digest,
+            file: number,
+            file_digest,
+            records: table.records(),
+            policy: self.policy(&table)?,
+        };
+        let dir = self.archives.dir();
+        files::write_signed(&base::statement_path(dir), &statement.sign(&self.key))?;
+        base::remove_others(dir, number)?;
+        at(Step::Based)?;
+        Ok(())
+    }
+
+    /// The policy that is in force as of the records.
+    fn policy(&self, records: &Table) -> Result<Option<BasePolicy>, ArchiveError> {
+        let Some(Some(value)) = records.get(State::STORE)? else {
+            return Ok(None);
+        };
+        let store: StoreRecord = cbor::decode(&value).map_err(|_| Damage::Contents)?;
+        let Some(sequence) = store.policy_sequence else {
+            return Ok(None);
+        };
+        let known = self.archives.base()?.and_then(|base| base.statement.policy);
+        if let Some(known) = known.filter(|known| known.sequence == sequence) {
+            return Ok(Some(known));
+        }
+        match self.journal.entry(sequence)?.entry.event {
+            Event::PolicyActivated { policy, .. } => Ok(Some(BasePolicy { sequence, policy })),
+            _ => Err(Damage::Contents.into()),
+        }
+    }
+
+    /// An archive that the hub opens without.
+    ///
+    /// # Errors
+    /// There is none of that number, or no base that goes so far.
+    pub(super) fn removable(&self, number: u32) -> Result<Arc<Archive>, ArchiveError> {
+        let based = self.archives.base()?.map_or(0, |base| base.statement.archive);
+        let list = self.archives.list();
+        let found = list.into_iter().find(|archive| archive.manifest.number == number);
+        Ok(found
+            .filter(|_| number <= based)
+            .ok_or(LedgerError::NoBase { number })?)
+    }
+
+    /// Removes a compressed file, if it is there.
+    pub(super) fn remove_archive(&self, number: u32, at: AtStep<'_>) -> Result<(), ArchiveError> {
+        let path = disk::numbered(self.archives.dir(), number, PACKED);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(LedgerError::io("remove", &path)(error).into()),
+        }
+        disk::sync_dir(self.archives.dir())?;
+        at(Step::ArchiveRemoved)
+    }
+}
+
+/// What a segment holds.
+#[derive(Debug)]
+struct Survey {
+    payments: BTreeSet<PaymentId>,
+    totals: Vec<ArchiveTotals>,
+    from_ms: Option<u64>,
+    to_ms: u64,
+    last_digest: Digest,
+}
+
+impl Default for Survey {
+    fn default() -> Self {
+        Self {
+            payments: BTreeSet::new(),
+            totals: Vec::new(),
+            from_ms: None,
+            to_ms: 0,
+            last_digest: Digest::ZERO,
+        }
+    }
+}
+
+/// Whether the index is to keep a record although its payment may have been
+/// archived up to the entry `through`: everything but final payments.
+pub fn is_still_wanted(through: u64, key: &[u8], value: &[u8]) -> bool {
+    let archived = key.starts_with(State::PAYMENTS)
+        && cbor::decode::<PaymentRecord>(value)
+            .is_ok_and(|record| record.is_final() && record.latest <= through);
+    !archived
+}
