@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
-use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use super::protocol::{DeviceReport, EnrolReport, ErrorCode, PolicyReport, QueueReport, StatusReport};
 
@@ -90,6 +90,23 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         operator: Operator,
         payment: PaymentId,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Writes down that an archive was copied away; `digest` is SHA-256 of the
+    /// copy as it was read back.
+    fn archive_exported(
+        &self,
+        operator: Operator,
+        number: u32,
+        digest: Digest,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Removes the compressed files of archives that were copied away, up to
+    /// this one.
+    fn remove_archives(
+        &self,
+        operator: Operator,
+        through: u32,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
     /// Checks a signed policy against the trusted keys, puts it in force and

@@ -51,6 +51,18 @@ pub enum Request {
         /// Its id.
         payment_id: String,
     },
+    /// An archive was copied away.
+    ArchiveExported {
+        /// Its number.
+        number: u32,
+        /// SHA-256 of the copy, 64 hex digits.
+        digest: String,
+    },
+    /// Remove the compressed files of archives that were copied away.
+    ArchiveRemove {
+        /// Up to this one.
+        through: u32,
+    },
     /// Put a policy in force.
     PolicyInstall {
         /// The signed policy, base64 (RFC 4648 §4).
@@ -156,6 +168,21 @@ pub struct StatusReport {
     /// What is kept aside for what was accepted, in bytes.
     #[serde(default)]
     pub storage_reserve_bytes: u64,
+    /// Archives of the ledger, removed ones too.
+    #[serde(default)]
+    pub archives: u32,
+    /// How many of them were copied away, the oldest.
+    #[serde(default)]
+    pub archives_exported: u32,
+    /// How many of them are no longer on the hub's disk, the oldest.
+    #[serde(default)]
+    pub archives_removed: u32,
+    /// What archives take, in bytes.
+    #[serde(default)]
+    pub archive_bytes: u64,
+    /// Why what is old enough is not archived or removed.
+    #[serde(default)]
+    pub archive_trouble: Option<String>,
     /// Enrolled devices.
     pub devices_enrolled: usize,
     /// Devices connected now.

@@ -267,6 +267,11 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         }),
         Request::Drain => backend.drain(operator).await.map(done),
         Request::Release { payment_id } => backend.release(operator, id(&payment_id)?).await.map(done),
+        Request::ArchiveExported { number, digest } => {
+            let digest = id(&digest)?;
+            backend.archive_exported(operator, number, digest).await.map(done)
+        }
+        Request::ArchiveRemove { through } => backend.remove_archives(operator, through).await.map(done),
         Request::PolicyInstall { policy } => {
             let signed = STANDARD.decode(policy).map_err(|error| Refused {
                 code: ErrorCode::Malformed,

@@ -191,6 +191,12 @@ pub struct Ledger {
     pub reserve_bytes: u64,
     /// Below so many free bytes a person is warned, 64 MiB to 1 TiB.
     pub low_space_bytes: u64,
+    /// How old a segment is before it is archived, in milliseconds: 2 days to
+    /// 10 years, and longer than the gateway knows a key.
+    pub retention_ms: u64,
+    /// What archives may take before those that were copied away are removed,
+    /// 64 MiB to 1 TiB.
+    pub archive_bytes: u64,
 }
 
 /// `[admin]`

@@ -55,7 +55,7 @@ pub(super) fn read(document: &Document<'_>, layout: &Layout, faults: &Faults) ->
     let discovery = reader.discovery(root.section("discovery"));
     let gateway = reader.gateway(root.section("gateway"), hub.as_ref());
     let policy = reader.policy(root.section("policy"), hub.as_ref());
-    let ledger = read_ledger(root.section("ledger"));
+    let ledger = read_ledger(root.section("ledger"), gateway.as_ref());
     let admin = reader.admin(root.section("admin"));
     let log = read_log(root.section("log"));
     root.finish();
@@ -96,15 +96,28 @@ fn read_hub(section: Section<'_, '_>) -> Option<Hub> {
     })
 }
 
-fn read_ledger(section: Section<'_, '_>) -> Ledger {
+fn read_ledger(section: Section<'_, '_>, gateway: Option<&Gateway>) -> Ledger {
     let mib = section.optional("segment_mib", "MiB from 1 to 1024", integer(1..=1024));
     let reserve = section.optional("reserve_mib", "MiB from 16 to 4096", integer(16..=4096));
     let low = section.optional("low_space_mib", "MiB from 64 to 1048576", integer(64..=1_048_576));
+    let days = section.optional("retention_days", "days from 2 to 3660", integer(2..=3660));
+    let archive = section.optional("archive_mib", "MiB from 64 to 1048576", integer(64..=1_048_576));
+    let retention_ms = days.as_ref().map_or(90, |at| at.value) * 24 * 60 * 60 * 1000;
+    if let (Some(at), Some(gateway)) = (&days, gateway)
+        && u128::from(retention_ms) <= gateway.idempotency_retention.as_millis()
+    {
+        section.fault(
+            at.line,
+            "ledger.retention_days: longer than gateway.idempotency_retention_h expected",
+        );
+    }
     section.finish();
     Ledger {
         segment_bytes: mib.map_or(16, |at| at.value) * 1024 * 1024,
         reserve_bytes: reserve.map_or(64, |at| at.value) * 1024 * 1024,
         low_space_bytes: low.map_or(1024, |at| at.value) * 1024 * 1024,
+        retention_ms,
+        archive_bytes: archive.map_or(4096, |at| at.value) * 1024 * 1024,
     }
 }
 

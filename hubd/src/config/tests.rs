@@ -85,6 +85,18 @@ fn the_defaults_stated_in_the_sample_are_those_that_hold_without_the_keys() {
 }
 
 #[test]
+fn nothing_is_archived_that_the_gateway_still_knows_by_its_key() {
+    let hub = Hub::new();
+    hub.edit("idempotency_retention_h = 24", "idempotency_retention_h = 744")
+        .edit("retention_days = 90", "retention_days = 31");
+    let faults = hub.faults();
+    let line = hub.line("retention_days");
+    let expected = "ledger.retention_days: longer than gateway.idempotency_retention_h expected";
+    let found = |fault: &String| fault.contains(expected) && fault.contains(&format!(":{line}"));
+    assert!(faults.iter().any(found), "{faults:?}");
+}
+
+#[test]
 fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
     // What is replaced, by what, and what the fault says.
     let cases = [
@@ -187,6 +199,16 @@ fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
             "file = \"policy.cose\"",
             "file = 3",
             "policy.file: the path of a file expected",
+        ),
+        (
+            "retention_days = 90",
+            "retention_days = 1",
+            "ledger.retention_days: days from 2 to 3660",
+        ),
+        (
+            "archive_mib = 4096",
+            "archive_mib = 63",
+            "ledger.archive_mib: MiB from 64 to 1048576",
         ),
         (
             "segment_mib = 16",

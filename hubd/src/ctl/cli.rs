@@ -153,6 +153,49 @@ pub(super) enum LedgerCommand {
         /// A new file
         out: PathBuf,
     },
+    /// List, check, copy away and remove archives of the ledger
+    Archive {
+        #[command(subcommand)]
+        command: Option<ArchiveCommand>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum ArchiveCommand {
+    /// List archives, those too that are elsewhere
+    List {
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
+    },
+    /// Check archives alone, each by the manifest beside it, and that they
+    /// follow one another
+    Verify {
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
+        /// The archives (.seg.gz), oldest first
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Copy archives that were not copied yet into a folder, check the copies,
+    /// and have the hub write that down
+    Export {
+        /// An existing folder, on another disk
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+        /// Copy all that are here, also those that were copied before
+        #[arg(long)]
+        all: bool,
+    },
+    /// Remove archives that were copied away from the hub's disk
+    Remove {
+        /// Up to this one [default: the last that was copied away]
+        #[arg(long, value_name = "NUMBER")]
+        through: Option<u32>,
+    },
 }
 
 impl Cli {

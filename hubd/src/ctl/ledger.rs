@@ -17,15 +17,15 @@ use super::failure::Failure;
 use super::output::Output;
 use super::policy::{public_key, read_at_most};
 use crate::config::Layout;
-use crate::ledger::{self, Fault, Gap, LedgerError, Progress};
+use crate::ledger::{self, Fault, Gap, LedgerError, Progress, VerifyReport};
 
 /// The largest receipt file, in bytes: a frame, in base64.
 const MAX_RECEIPT: u64 = 24 * 1024;
 
 /// Where the journal and the key to check it with are.
-struct Place {
-    ledger: PathBuf,
-    key: VerifyingKey,
+pub(super) struct Place {
+    pub(super) ledger: PathBuf,
+    pub(super) key: VerifyingKey,
 }
 
 /// What a verification found.
@@ -35,7 +35,12 @@ struct Verified {
     ledger: PathBuf,
     hub_id: Option<String>,
     segments: usize,
+    /// How many of them are archives.
+    archives: usize,
+    /// Archives that are elsewhere; the entries in them were not checked.
+    away: Vec<Away>,
     entries: u64,
+    last_entry: u64,
     /// SHA-256 over the last entry; to be compared with what is known from
     /// elsewhere.
     last_digest: String,
@@ -43,6 +48,14 @@ struct Verified {
     kinds: BTreeMap<&'static str, u64>,
     broken: Option<BrokenPlace>,
     receipts: Vec<ReceiptFound>,
+}
+
+/// Entries that are in an archive elsewhere.
+#[derive(Serialize)]
+struct Away {
+    archive: u32,
+    first: u64,
+    last: u64,
 }
 
 /// The first place that does not verify.
@@ -105,10 +118,7 @@ pub(super) fn verify(
     )
     .map_err(unreadable)?;
     bar.finish_and_clear();
-    let receipts: Vec<ReceiptFound> = held
-        .into_iter()
-        .map(|held| held.finding(report.head.sequence))
-        .collect();
+    let receipts: Vec<ReceiptFound> = held.into_iter().map(|held| held.finding(&report)).collect();
     let torn = report
         .broken
         .as_ref()
@@ -118,7 +128,18 @@ pub(super) fn verify(
         ledger: place.ledger,
         hub_id: report.hub.map(|hub| hub.to_string()),
         segments: report.segments,
+        archives: report.archives,
+        away: report
+            .away
+            .iter()
+            .map(|away| Away {
+                archive: away.number,
+                first: away.first,
+                last: away.last,
+            })
+            .collect(),
         entries: report.entries,
+        last_entry: report.head.sequence,
         last_digest: report.head.digest.to_string(),
         kinds: report.kinds,
         broken: report.broken.map(|broken| BrokenPlace {
@@ -145,7 +166,8 @@ pub(super) fn verify(
             }
         ))),
         None => Err(Failure::Unverified(
-            "the ledger does not hold every receipt: its end was cut off, or it was rewritten".to_owned(),
+            "the ledger does not hold every receipt: its end was cut off, it was rewritten, or an archive is elsewhere"
+                .to_owned(),
         )),
     }
 }
@@ -191,7 +213,7 @@ pub(super) fn salvage(output: &Output, dir: &Path, key: Option<&str>, out: &Path
 }
 
 /// `dir` is a hub's folder, or a ledger folder copied from one.
-fn place(dir: &Path, key: Option<&str>) -> Result<Place, Failure> {
+pub(super) fn place(dir: &Path, key: Option<&str>) -> Result<Place, Failure> {
     let layout = Layout::new(dir);
     let key = match key {
         Some(key) => public_key(key)?,
@@ -211,7 +233,7 @@ fn place(dir: &Path, key: Option<&str>) -> Result<Place, Failure> {
     Ok(Place { ledger, key })
 }
 
-fn unreadable(error: LedgerError) -> Failure {
+pub(super) fn unreadable(error: LedgerError) -> Failure {
     match error {
         LedgerError::Damaged(broken) => Failure::Unverified(broken.to_string()),
         error => Failure::Refused(error.to_string()),
@@ -237,8 +259,13 @@ impl Held {
         })
     }
 
-    /// What the verified entries, the last of them `last`, say to it.
-    fn finding(self, last: u64) -> ReceiptFound {
+    /// What the verified entries say to it.
+    fn finding(self, report: &VerifyReport) -> ReceiptFound {
+        let last = report.head.sequence;
+        let away = |sequence: u64| {
+            let mut away = report.away.iter();
+            away.find(|away| (away.first..=away.last).contains(&sequence))
+        };
         let sequence = self.receipt.as_ref().map(|receipt| receipt.sequence);
         let present = self
             .receipt
@@ -246,6 +273,10 @@ impl Held {
             .is_some_and(|receipt| self.found == Some(receipt.entry_digest));
         let finding = match (sequence, self.found) {
             (None, _) => "is not a receipt that this hub signed".to_owned(),
+            (Some(sequence), None) if away(sequence).is_some() => format!(
+                "is entry {sequence}, which is in archive {}: bring it here to check",
+                away(sequence).map_or(0, |away| away.number)
+            ),
             (Some(sequence), None) => {
                 format!(
                     "is entry {sequence}, and what verifies ends at {last}: the end was cut off or is damaged"
@@ -302,7 +333,13 @@ fn described(report: &Verified) -> String {
     if let Some(hub) = &report.hub_id {
         text += &format!(
             "hub {hub}\nlast entry {} {}\n",
-            report.entries, report.last_digest
+            report.last_entry, report.last_digest
+        );
+    }
+    for away in &report.away {
+        text += &format!(
+            "entries {} to {} are in archive {}, which is elsewhere: its manifest is good\n",
+            away.first, away.last, away.archive
         );
     }
     for (kind, count) in &report.kinds {

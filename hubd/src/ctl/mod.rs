@@ -4,6 +4,7 @@
 //! running hub is asked goes through [`client`]; `policy sign`, `policy
 //! check` and `ledger` work on files, without any hub.
 
+mod archive;
 mod cli;
 pub mod client;
 mod devices;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand};
+use cli::{ArchiveCommand, Cli, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand};
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
 
@@ -66,6 +67,19 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 ledger::verify(output, &cli.dir, key.as_deref(), receipt)
             }
             LedgerCommand::Salvage { out, key } => ledger::salvage(output, &cli.dir, key.as_deref(), out),
+            LedgerCommand::Archive { command } => match command {
+                None => archive::list(output, &cli.dir, None),
+                Some(ArchiveCommand::List { key }) => archive::list(output, &cli.dir, key.as_deref()),
+                Some(ArchiveCommand::Verify { key, files }) => {
+                    archive::verify(output, &cli.dir, key.as_deref(), files)
+                }
+                Some(ArchiveCommand::Export { to, all }) => {
+                    archive::export(&cli.connect()?, output, &cli.dir, to, *all)
+                }
+                Some(ArchiveCommand::Remove { through }) => {
+                    archive::remove(&cli.connect()?, output, *through)
+                }
+            },
         },
     }
 }

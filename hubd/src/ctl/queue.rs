@@ -199,6 +199,23 @@ fn next(item: &QueueItem) -> String {
     }
 }
 
+fn archives(report: &StatusReport) -> String {
+    if report.archives == 0 && report.archive_trouble.is_none() {
+        return "none yet".to_owned();
+    }
+    let stand = format!(
+        "{}, {} copied away, {} removed, {} MiB here",
+        report.archives,
+        report.archives_exported,
+        report.archives_removed,
+        report.archive_bytes >> 20
+    );
+    match &report.archive_trouble {
+        Some(trouble) => format!("{stand}; {trouble}"),
+        None => stand,
+    }
+}
+
 fn disk(report: &StatusReport) -> String {
     let free = format!(
         "{} MiB free, {} MiB in reserve",
@@ -256,6 +273,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
             ),
         ),
         ("Ledger", format!("{} entries", report.ledger_entries)),
+        ("Archives", archives(report)),
         ("Disk", disk(report)),
         ("Clock", clock.to_owned()),
         (

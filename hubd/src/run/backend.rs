@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
-use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueReport, StatusReport};
 use crate::admin::{Backend, Operator, Refused};
@@ -16,6 +16,7 @@ use crate::devices::Devices;
 use crate::ledger::Space;
 use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
+use crate::run::archiving::Archiving;
 
 /// Serves the operators of one hub.
 pub(super) struct HubBackend {
@@ -24,6 +25,7 @@ pub(super) struct HubBackend {
     pub(super) port: HubPort,
     pub(super) counts: LedgerCounts,
     pub(super) space: Space,
+    pub(super) archiving: Archiving,
 }
 
 impl HubBackend {
@@ -57,6 +59,7 @@ impl Backend for HubBackend {
         };
         let hub = &self.config.hub;
         let (journal, vault) = (self.counts.journal.counts(), self.counts.vault.counts());
+        let archives = self.archiving.report();
         Ok(StatusReport {
             hub_id: self.config.keys.hub_id.to_string(),
             store: hub.store.clone(),
@@ -89,6 +92,11 @@ impl Backend for HubBackend {
             storage: overview.storage.to_string(),
             storage_free_bytes: self.space.free_bytes(),
             storage_reserve_bytes: self.space.reserve_bytes(),
+            archives: archives.count,
+            archives_exported: overview.archives.exported,
+            archives_removed: overview.archives.removed,
+            archive_bytes: archives.bytes,
+            archive_trouble: archives.trouble,
             devices_enrolled: overview.devices,
             devices_connected: self.devices.connected().len(),
         })
@@ -175,6 +183,16 @@ impl Backend for HubBackend {
 
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.change(operator, OperatorCommand::Release(payment)).await
+    }
+
+    async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {
+        self.archiving
+            .exported(operator.to_string(), number, digest)
+            .await
+    }
+
+    async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
+        self.archiving.remove(operator.to_string(), through).await
     }
 
     async fn install_policy(&self, _operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {

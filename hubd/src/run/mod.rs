@@ -1,5 +1,6 @@
 //! The composition: opens the ledger, starts the edges, runs the hub, stops.
 
+mod archiving;
 mod backend;
 mod edges;
 mod forward;
@@ -23,13 +24,15 @@ use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
 use crate::hub::{Hub, Marks};
 use crate::ledger::{
-    CheckpointSettings, CommitterHandle, DataLock, DiskCounter, IndexWriterHandle, LedgerError, Space,
+    ArchiveSettings, Archiver, CheckpointSettings, CommitterHandle, DataLock, DiskCounter, IndexWriterHandle,
+    LedgerError, Space,
 };
 use crate::port::{Ask, HubPort, Message, Tell};
 use crate::upstream::{self, Gateway, Upstream, iso8583};
+use archiving::Archiving;
 use backend::HubBackend;
 use edges::RealEdges;
-pub use opening::OpenError;
+pub use opening::{OpenError, Opened, open as open_store};
 
 /// Ended because the ledger or a part of the hub failed: systemd starts it
 /// again, and the state is folded from the ledger (sysexits `EX_IOERR`).
@@ -117,6 +120,13 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let journal = opened.journal.reader();
     let vault = opened.vault.reader();
     let recall = opened.index.reader();
+    let archiver = Archiver::new(
+        journal.clone(),
+        opened.journal.archives(),
+        recall.clone(),
+        config.keys.hub_id,
+        config.keys.signing.clone(),
+    );
     let marks = Arc::new(Marks::default());
     let index = IndexWriterHandle::start(
         opened.index,
@@ -152,6 +162,17 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
             move |error| tell_failure(&fail, format!("ledger: {error}"))
         },
     )?;
+
+    let archiving = Archiving::new(
+        archiver,
+        index.keeper(),
+        port.clone(),
+        opened.space.clone(),
+        ArchiveSettings {
+            retention_ms: config.ledger.retention_ms,
+            most_bytes: config.ledger.archive_bytes,
+        },
+    );
 
     let (mut core, mut effects) = Core::start(
         core_settings(&config)?,
@@ -200,7 +221,8 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     ));
     runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
     runtime.spawn(storage::watch(space.clone(), port.clone()));
-    let stop_admin = serve_operators(runtime, &config, &devices, &port, (counts, space))?;
+    runtime.spawn(archiving.clone().keep());
+    let stop_admin = serve_operators(runtime, &config, &devices, &port, (counts, space, archiving))?;
     tracing::info!(
         hub = %config.keys.hub_id.short(), store = %config.hub.store, devices = %devices.local_addr(), "ready"
     );
@@ -266,7 +288,7 @@ fn serve_operators(
     config: &Arc<Config>,
     devices: &Devices,
     port: &HubPort,
-    (counts, space): (LedgerCounts, Space),
+    (counts, space, archiving): (LedgerCounts, Space, Archiving),
 ) -> anyhow::Result<watch::Sender<bool>> {
     let server = AdminServer::bind(&admin::Settings {
         socket: config.admin.socket.clone(),
@@ -277,6 +299,7 @@ fn serve_operators(
         port: port.clone(),
         counts,
         space,
+        archiving,
     });
     let (stop, mut stopped) = watch::channel(false);
     runtime.spawn(server.serve(backend, async move {

@@ -16,8 +16,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::Config;
 use crate::ledger::{
-    self, Batch, Damage, DataLock, INDEX_FORMAT, Index, IndexReader, Journal, JournalOptions, JournalReader,
-    LedgerError, STORE_FORMAT, Space, Stamp, StoredEntry, Vault, read_store_format, write_store_format,
+    self, Archives, Batch, Damage, DataLock, INDEX_FORMAT, Index, IndexReader, Journal, JournalOptions,
+    JournalReader, LedgerError, STORE_FORMAT, Space, Stamp, StoredEntry, Vault, read_store_format,
+    write_store_format,
 };
 use crate::run::migration::{self, AtStep};
 use crate::run::storage;
@@ -40,15 +41,28 @@ const MOST_BEHIND: usize = 16 * 1024;
 /// The size of a vault file, in bytes.
 const VAULT_FILE: usize = 16 << 20;
 
-/// A ledger that is open.
-pub(super) struct Opened {
-    pub(super) lock: DataLock,
-    pub(super) space: Space,
-    pub(super) journal: Journal,
-    pub(super) vault: Vault,
-    pub(super) index: Index,
-    pub(super) state: State,
-    pub(super) torn_bytes: u64,
+/// A store that is open.
+pub struct Opened {
+    /// Keeps other hubs out.
+    pub lock: DataLock,
+    /// The room on the disk.
+    pub space: Space,
+    /// The journal, with its archives.
+    pub journal: Journal,
+    /// Sealed cards.
+    pub vault: Vault,
+    /// The index, up to the journal's end.
+    pub index: Index,
+    /// The state, up to the journal's end.
+    pub state: State,
+    /// Bytes of an unfinished write that were cut off the journal.
+    pub torn_bytes: u64,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({:?})", self.journal)
+    }
 }
 
 /// Why the ledger could not be opened.
@@ -69,8 +83,12 @@ pub enum OpenError {
     Fold(#[from] FoldError),
 }
 
-/// Opens everything in the hub's folder.
-pub(super) fn open(config: &Config) -> Result<Opened, OpenError> {
+/// Opens everything in the hub's folder, as a hub does at its start; for tools
+/// that work on a store, too.
+///
+/// # Errors
+/// [`OpenError`] says what is wrong and what to do.
+pub fn open(config: &Config) -> Result<Opened, OpenError> {
     open_at(config, &mut |_| Ok(()))
 }
 
@@ -122,13 +140,15 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         // until there is room.
         space.give_back()?;
     }
-    let (mut index, mut state) = open_state(&layout.index, config.keys.hub_id, &reader, full)?;
+    let archives = journal.archives();
+    let (mut index, mut state) = open_state(&layout.index, config.keys.hub_id, &reader, &archives, full)?;
     let mut vault = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE)?.0;
     let unneeded = match unneeded_cards(&vault, &reader, &index.reader(), &state) {
         // Damage that shows only now.
         Err(OpenError::Index(damage)) => {
             drop(index);
-            (index, state) = rebuild(&layout.index, config.keys.hub_id, &reader, &damage.to_string())?;
+            let trouble = damage.to_string();
+            (index, state) = rebuild(&layout.index, config.keys.hub_id, &reader, &archives, &trouble)?;
             unneeded_cards(&vault, &reader, &index.reader(), &state)?
         }
         unneeded => unneeded?,
@@ -155,35 +175,87 @@ fn open_state(
     dir: &Path,
     hub: HubId,
     journal: &JournalReader,
+    archives: &Archives,
     full: bool,
 ) -> Result<(Index, State), OpenError> {
-    match from_index(dir, journal, full) {
+    match from_index(dir, journal, archives, full) {
         Ok(found) => Ok(found),
-        Err(trouble) => rebuild(dir, hub, journal, &trouble),
+        Err(trouble) => rebuild(dir, hub, journal, archives, &trouble),
     }
 }
 
-/// Sets the index aside and builds it from the journal.
+/// Sets the index aside and builds it from the base or the journal.
 fn rebuild(
     dir: &Path,
     hub: HubId,
     journal: &JournalReader,
+    archives: &Archives,
     trouble: &str,
 ) -> Result<(Index, State), OpenError> {
     if journal.head().sequence > 0 {
         tracing::warn!(hub = %hub.short(), %trouble, "the index is set aside and built again from the journal");
     }
     ledger::set_aside(dir).map_err(OpenError::Index)?;
+    if let Some(found) = from_base(dir, journal, archives)? {
+        return Ok(found);
+    }
     let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    index.look_into(archives);
     let mut state = State::default();
     fold_tail(journal, &mut index, &mut state)?;
     index.checkpoint().map_err(OpenError::Index)?;
     Ok((index, state))
 }
 
-fn from_index(dir: &Path, journal: &JournalReader, full: bool) -> Result<(Index, State), String> {
+/// A new index, filled from the base and what came after it. `None` if there
+/// is no base that can be believed: the journal from its first entry on, with
+/// the archives, must serve then.
+fn from_base(
+    dir: &Path,
+    journal: &JournalReader,
+    archives: &Archives,
+) -> Result<Option<(Index, State)>, OpenError> {
+    let base = match archives.base() {
+        Ok(None) => return Ok(None),
+        Ok(Some(base)) => base,
+        Err(error) => {
+            tracing::warn!(%error, "the base cannot be used");
+            return Ok(None);
+        }
+    };
+    let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    index.look_into(archives);
+    let restored = ledger::restore_base(&base, &mut index)
+        .map_err(|error| error.to_string())
+        .and_then(|()| restore(&index, journal, archives));
+    match restored {
+        Ok(mut state) => {
+            fold_tail(journal, &mut index, &mut state)?;
+            index.checkpoint().map_err(OpenError::Index)?;
+            tracing::info!(
+                entry = base.statement.sequence,
+                "the index is built from the base"
+            );
+            Ok(Some((index, state)))
+        }
+        Err(error) => {
+            tracing::warn!(error, "the base cannot be used");
+            drop(index);
+            ledger::set_aside(dir).map_err(OpenError::Index)?;
+            Ok(None)
+        }
+    }
+}
+
+fn from_index(
+    dir: &Path,
+    journal: &JournalReader,
+    archives: &Archives,
+    full: bool,
+) -> Result<(Index, State), String> {
     let mut index = Index::open(dir).map_err(|damage| damage.to_string())?;
-    let mut state = restore(&index, journal)?;
+    index.look_into(archives);
+    let mut state = restore(&index, journal, archives)?;
     if full {
         let through = journal.head().sequence;
         let mut known = Known::by(index.reader());
@@ -221,7 +293,7 @@ pub(super) fn build_index(
     Ok(state)
 }
 
-fn restore(index: &Index, journal: &JournalReader) -> Result<State, String> {
+fn restore(index: &Index, journal: &JournalReader, archives: &Archives) -> Result<State, String> {
     let stamp = index.stamp();
     let digest = journal.digest_at(stamp.sequence).map_err(|error| {
         format!("it is ahead of the journal or the journal cannot be read there: {error}")
@@ -240,7 +312,7 @@ fn restore(index: &Index, journal: &JournalReader) -> Result<State, String> {
         .map_err(|damage| damage.to_string())?;
     unreadable.map_err(|error| error.to_string())?;
     let policy = match state.store().policy_sequence {
-        Some(sequence) => Some(policy_in(journal, sequence)?),
+        Some(sequence) => Some(policy_in(journal, archives, sequence)?),
         None => None,
     };
     state.restored(
@@ -253,7 +325,15 @@ fn restore(index: &Index, journal: &JournalReader) -> Result<State, String> {
     Ok(state)
 }
 
-fn policy_in(journal: &JournalReader, sequence: u64) -> Result<Vec<u8>, String> {
+/// A policy in force may be older than what is kept: the base holds it too.
+fn policy_in(journal: &JournalReader, archives: &Archives, sequence: u64) -> Result<Vec<u8>, String> {
+    if sequence < journal.first_plain()
+        && let Ok(Some(base)) = archives.base()
+        && let Some(held) = base.statement.policy
+        && held.sequence == sequence
+    {
+        return Ok(held.policy);
+    }
     match journal.entry(sequence) {
         Ok(StoredEntry { entry, .. }) => match entry.event {
             Event::PolicyActivated { policy, .. } => Ok(policy),
@@ -474,6 +554,8 @@ fn unneeded_cards(
     let reader = vault.reader();
     let mut suspects: BTreeSet<PaymentId> = reader.newest(MOST_BEHIND)?.into_iter().collect();
     let first = journal.head().sequence.saturating_sub(MOST_BEHIND as u64) + 1;
+    // Archived payments ended long ago.
+    let first = first.max(journal.first_plain());
     for stored in journal.entries_from(first)? {
         if let Some(id) = stored?.entry.event.payment_id()
             && !suspects.contains(&id)

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueItem, QueueReport, StatusReport};
 use hubd::admin::{AdminServer, Backend, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
@@ -101,6 +101,12 @@ impl Backend for Cardboard {
     }
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.note(operator, format!("release {payment}"))
+    }
+    async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {
+        self.note(operator, format!("exported {number} {digest}"))
+    }
+    async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
+        self.note(operator, format!("remove archives {through}"))
     }
     async fn install_policy(&self, operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(operator, format!("policy of {} bytes", signed.len()))?;

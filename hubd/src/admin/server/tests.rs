@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use hub_protocol::{DeviceClass, DeviceId, PaymentId};
+use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -54,6 +54,14 @@ impl Backend for Notebook {
     }
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.note(format!("{operator} release {payment}"));
+        Ok(())
+    }
+    async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {
+        self.note(format!("{operator} exported {number} {digest}"));
+        Ok(())
+    }
+    async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
+        self.note(format!("{operator} remove {through}"));
         Ok(())
     }
     async fn install_policy(&self, _: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
