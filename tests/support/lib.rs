@@ -7,3 +7,5 @@ pub mod machine;
 pub mod namespaces;
 pub mod process;
 pub mod served;
+pub mod shop;
+pub mod year;

@@ -1,0 +1,333 @@
+//! Archives of a real store, in virtual time: nothing lost, nothing forgotten,
+//! everything verified, wherever the power fails.
+#![allow(missing_docs)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use hub_core::Reply;
+use hub_protocol::{Decision, PaymentState, Receipt, RefusalCode};
+use hub_tests::shop::{DAY_MS, OPENING_MS, Shop, load, make_store};
+use hubd::config::Config;
+use hubd::ledger::{ArchiveSettings, Archiver, Round, VerifyReport, check_archive, copy_archive, verify};
+use tempfile::TempDir;
+
+mod cut_off;
+mod damage;
+mod programs;
+
+/// More than two segments of 1 MiB hold.
+const PAYMENTS: u64 = 4_000;
+/// So many share a flush.
+const TOGETHER: usize = 8;
+/// One that was voided before it was sent.
+const CANCELLED: u64 = 430;
+
+const SETTINGS: ArchiveSettings = ArchiveSettings {
+    retention_ms: 90 * DAY_MS,
+    most_bytes: u64::MAX,
+};
+
+/// What devices hold of the payments in the store.
+struct Made {
+    dir: TempDir,
+    receipts: Vec<Receipt>,
+}
+
+/// A store with a few days' payments, some of them offline, a hundred days
+/// before one more. Made once; each test has a copy.
+fn make() -> Result<Made> {
+    let dir = tempfile::tempdir()?;
+    let config = make_store(&dir.path().join("hub"), 1)?;
+    let (mut shop, _) = Shop::open(&config, OPENING_MS)?;
+    shop.declines_every = 7;
+    shop.line(true)?;
+    let mut receipts = Vec::new();
+    for first in (0..PAYMENTS).step_by(TOGETHER) {
+        match first {
+            400 | 1_600 => shop.line(false)?,
+            480 | 1_720 => shop.line(true)?,
+            _ => {}
+        }
+        shop.pass(120_000);
+        let sent = (first..first + TOGETHER as u64).map(|number| shop.send(number, 100 + number));
+        let tickets = sent.collect::<Result<Vec<_>>>()?;
+        shop.settle()?;
+        for ticket in tickets {
+            receipts.push(receipt(shop.answer(ticket)?)?);
+        }
+        if first == 440 {
+            // Cancelled before it is sent.
+            shop.void(CANCELLED)?;
+        }
+    }
+    shop.pass(100 * DAY_MS);
+    receipts.push(receipt(shop.pay(PAYMENTS, 1_250)?)?);
+    shop.close()?;
+    Ok(Made { dir, receipts })
+}
+
+/// A copy of the store in `dir`, and the receipts.
+fn store(dir: &Path) -> Result<(Config, &'static [Receipt])> {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = match MADE.get() {
+        Some(made) => made,
+        None => {
+            let made = make()?;
+            MADE.get_or_init(|| made)
+        }
+    };
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(made.dir.path().join("hub"))
+        .arg(dir)
+        .status()?;
+    anyhow::ensure!(copied.success(), "cp");
+    Ok((load(&dir.join("hub"))?, &made.receipts))
+}
+
+fn receipt(reply: Reply) -> Result<Receipt> {
+    match reply {
+        Reply::Receipt(receipt) => Ok(*receipt),
+        other => bail!("a receipt expected, not {other:?}"),
+    }
+}
+
+fn refusal(reply: Reply) -> Result<RefusalCode> {
+    match reply {
+        Reply::Refused(refusal) => Ok(refusal.code),
+        other => bail!("a refusal expected, not {other:?}"),
+    }
+}
+
+fn open(config: &Config) -> Result<(Shop, Archiver)> {
+    Shop::open(config, OPENING_MS + 102 * DAY_MS)
+}
+
+fn archive(shop: &mut Shop, archiver: &mut Archiver) -> Result<Round> {
+    Ok(shop.archive(archiver, SETTINGS, &mut |_| Ok(()))?)
+}
+
+fn verified(config: &Config) -> Result<VerifyReport> {
+    let key = config.keys.signing.verifying_key();
+    Ok(verify(&config.layout.ledger, &key, &mut |_| ())?)
+}
+
+fn archives(config: &Config) -> Result<Vec<PathBuf>> {
+    files(&config.layout.ledger.join("archive"), "gz")
+}
+
+fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for item in fs::read_dir(dir)? {
+        all.push(item?.path());
+    }
+    all.retain(|path| path.extension().is_some_and(|found| found == extension));
+    all.sort();
+    Ok(all)
+}
+
+/// Every receipt is given again for the same bytes, and is a conflict for
+/// others.
+fn assert_known(shop: &mut Shop, receipts: &[Receipt], every: usize) -> Result<()> {
+    for (number, held) in receipts.iter().enumerate().step_by(every) {
+        let number = number as u64;
+        let amount = held.amount_minor;
+        assert_eq!(receipt(shop.pay(number, amount)?)?, *held, "payment {number}");
+        let other = refusal(shop.pay(number, amount + 1)?)?;
+        assert_eq!(other, RefusalCode::PaymentIdConflict, "payment {number}");
+    }
+    Ok(())
+}
+
+/// Copies away what the ledger tells of.
+fn export(shop: &mut Shop, archiver: &Archiver, to: &Path) -> Result<()> {
+    use hubd::ledger::ArchiveHub as _;
+    for archive in archiver.archives().list() {
+        if archive.bytes().is_some() && archive.manifest.number <= shop.state().archives().written {
+            let digest = copy_archive(&archive.path, to)?;
+            let change = hub_core::ArchiveChange::Exported {
+                number: archive.manifest.number,
+                digest,
+                operator: "anna".to_owned(),
+            };
+            shop.record(change)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn rule_3_a_payment_is_known_for_life_after_it_was_archived() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let before = verified(&config)?;
+    let (mut shop, mut archiver) = open(&config)?;
+    let round = archive(&mut shop, &mut archiver)?;
+    assert!(round.written >= 2 && round.trouble.is_none(), "{round:?}");
+    assert_eq!(archive(&mut shop, &mut archiver)?, Round::default(), "once");
+    assert_known(&mut shop, receipts, 1)?;
+    let status = shop.status(0)?;
+    assert!(
+        matches!(&status, Reply::Status { status, .. } if status.state == PaymentState::Settled),
+        "{status:?}"
+    );
+    assert_eq!(refusal(shop.void(0)?)?, RefusalCode::PaymentArchived);
+    assert!(
+        matches!(shop.void(PAYMENTS)?, Reply::Status { .. }),
+        "not archived"
+    );
+    shop.close()?;
+
+    let after = verified(&config)?;
+    assert_eq!(after.broken, None);
+    assert_eq!(after.archives as u32, round.written);
+    assert!(after.entries > before.entries && after.away.is_empty());
+    let (mut shop, _) = open(&config)?;
+    assert_known(&mut shop, receipts, 10)?;
+    Ok(())
+}
+
+#[test]
+fn a_parked_payment_keeps_its_segment() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let config = make_store(&dir.path().join("hub"), 1)?;
+    let (mut shop, mut archiver) = Shop::open(&config, OPENING_MS)?;
+    shop.refuse_replays(true);
+    shop.line(false)?;
+    shop.pay(0, 500)?;
+    shop.line(true)?;
+    for first in (1..1_400).step_by(TOGETHER) {
+        for number in first..first + TOGETHER as u64 {
+            shop.send(number, 100)?;
+        }
+        shop.settle()?;
+    }
+    shop.pass(100 * DAY_MS);
+    shop.pay(PAYMENTS, 100)?;
+    assert!(shop.journal().reader().first_plain() == 1 && verified(&config)?.segments > 1);
+    let round = archive(&mut shop, &mut archiver)?;
+    assert_eq!(round.written, 0);
+    let trouble = round.trouble.context("it says why")?;
+    assert!(trouble.starts_with("segment 1 waits for payment"), "{trouble}");
+    assert_eq!(archive(&mut shop, &mut archiver)?.trouble, Some(trouble));
+    // A person sees to it, and it is sent.
+    shop.refuse_replays(false);
+    shop.release(0)?;
+    let round = archive(&mut shop, &mut archiver)?;
+    assert!(round.written >= 1 && round.trouble.is_none(), "{round:?}");
+    let status = shop.status(0)?;
+    assert!(matches!(&status, Reply::Status { status, .. } if status.state == PaymentState::Settled));
+    Ok(())
+}
+
+#[test]
+fn rule_7_an_archive_verifies_alone_and_by_gunzip() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    let away = dir.path().join("away");
+    fs::create_dir(&away)?;
+    let key = config.keys.signing.verifying_key();
+    let list = archiver.archives().list();
+    let mut before = None;
+    let mut approved = 0;
+    for archive in &list {
+        for extension in ["seg.gz", "manifest"] {
+            copy_archive(&archive.path.with_extension("").with_extension(extension), &away)?;
+        }
+        let copy = away.join(archive.path.file_name().context("a name")?);
+        let earlier = before.as_ref().map(|(manifest, digest)| (manifest, *digest));
+        let found = check_archive(&copy, &key, earlier)?;
+        assert_eq!(found.manifest, archive.manifest);
+        approved += found.kinds["payment-decided"];
+        // What anybody can do without hubd.
+        let sum = Command::new("sh")
+            .arg("-c")
+            .arg(format!("gunzip -c {} | sha256sum", copy.display()))
+            .output()?;
+        let sum = String::from_utf8(sum.stdout)?;
+        assert!(
+            sum.starts_with(&archive.manifest.segment_digest.to_string()),
+            "{sum}"
+        );
+        before = Some((found.manifest, found.digest));
+    }
+    // The running totals are those of the receipts.
+    let last = list.last().context("an archive")?;
+    let totals = last.manifest.running[0];
+    let decided = receipts.iter().filter(|held| held.sequence <= last.manifest.last);
+    let of = |decision: Decision| {
+        let all = decided.clone().filter(|held| held.decision == decision);
+        all.fold((0, 0), |(count, minor), held| {
+            (count + 1, minor + held.amount_minor)
+        })
+    };
+    assert_eq!(approved as usize, decided.clone().count());
+    assert_eq!(
+        of(Decision::ApprovedOnline),
+        (totals.approved_online.count, totals.approved_online.minor)
+    );
+    assert_eq!(
+        of(Decision::ApprovedOffline),
+        (totals.approved_offline.count, totals.approved_offline.minor)
+    );
+    let ended = totals.settled.count + totals.declined_at_replay.count + totals.voided.count;
+    assert_eq!(ended, totals.approved_offline.count);
+    assert!(totals.declined_at_replay.count > 0);
+    assert_eq!(totals.voided.count, 1);
+    Ok(())
+}
+
+#[test]
+fn what_was_not_copied_away_is_never_removed() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let away = dir.path().join("away");
+    fs::create_dir(&away)?;
+    let (mut shop, mut archiver) = open(&config)?;
+    let narrow = ArchiveSettings {
+        most_bytes: 0,
+        ..SETTINGS
+    };
+    let round = shop.archive(&mut archiver, narrow, &mut |_| Ok(()))?;
+    let count = archives(&config)?.len();
+    assert_eq!((round.written as usize, round.removed), (count, 0));
+    assert!(round.trouble.context("it says why")?.contains("archive export"));
+    let refused = archiver
+        .remove(&mut shop, 1, Some("anna"), &mut |_| Ok(()))
+        .unwrap_err();
+    assert!(refused.to_string().contains("was not copied away"), "{refused}");
+    export(&mut shop, &archiver, &away)?;
+    // In their order.
+    let refused = archiver
+        .remove(&mut shop, 2, Some("anna"), &mut |_| Ok(()))
+        .unwrap_err();
+    assert!(refused.to_string().contains("in their order"), "{refused}");
+    archiver.remove(&mut shop, 1, Some("anna"), &mut |_| Ok(()))?;
+    assert_eq!(archives(&config)?.len(), count - 1);
+    let round = shop.archive(&mut archiver, narrow, &mut |_| Ok(()))?;
+    assert_eq!((round.removed as usize, round.trouble), (count - 1, None));
+    assert!(archives(&config)?.is_empty());
+    assert_known(&mut shop, receipts, 11)?;
+    assert_eq!(refusal(shop.void(0)?)?, RefusalCode::PaymentArchived);
+    shop.close()?;
+    let report = verified(&config)?;
+    assert_eq!((report.broken.clone(), report.away.len()), (None, count));
+    for (kind, times) in [
+        ("segment-archived", count),
+        ("archive-exported", count),
+        ("archive-removed", count),
+        ("operator-acted", 1),
+    ] {
+        assert_eq!(report.kinds.get(kind).copied(), Some(times as u64), "{kind}");
+    }
+    let (mut shop, _) = open(&config)?;
+    assert_known(&mut shop, receipts, 11)
+}
