@@ -24,7 +24,13 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
         )
         .try_init();
-    let done = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(cli.command, Command::Load(_)) {
+        // The devices' side is to take as little as it can of the processors
+        // that it shares with the hub.
+        runtime.worker_threads(1);
+    }
+    let done = runtime
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)

@@ -28,6 +28,11 @@ impl Core {
 
     fn next_to_send(&self) -> Option<u64> {
         let now = self.now.monotonic_ms;
+        let offline = self.wan.state() == WanState::Offline;
+        if offline && self.queue.forced.is_empty() {
+            // With nobody to send to, every payment comes by here.
+            return None;
+        }
         let held_back = self.queue.in_flight() >= self.replay_limit()
             || self.queue.paused_until_ms > now
             || self.queue.lacks_a_head()
@@ -38,7 +43,6 @@ impl Core {
             Permit::All => None,
             Permit::One(failed_before) => failed_before,
         };
-        let offline = self.wan.state() == WanState::Offline;
         let may_go = |id: &PaymentId| {
             self.state.payment(id).is_some_and(|payment| {
                 payment.latest <= self.durable && self.pacing.card_free(payment.card, now)
