@@ -102,7 +102,7 @@ pub fn make_store(dir: &Path, segment_mib: u64) -> Result<Config> {
     init(dir, &InitOptions::default()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let file = dir.join("hubd.toml");
     let text = std::fs::read_to_string(&file)?;
-    let text = text.replace("segment_mib = 64", &format!("segment_mib = {segment_mib}"));
+    let text = text.replace("segment_mib = 16", &format!("segment_mib = {segment_mib}"));
     std::fs::write(&file, text.replace("reserve_mib = 64", "reserve_mib = 16"))?;
     load(dir)
 }

@@ -234,7 +234,8 @@ fn a_torn_write_at_any_byte_costs_no_earlier_card_and_can_be_erased() {
         assert!(
             !whole[start..end]
                 .chunks(24)
-                .any(|piece| piece.len() == 24 && holds(&left, piece))
+                .any(|piece| piece.len() == 24 && holds(&left, piece)),
+            "cut {cut}"
         );
         assert_eq!(vault.reader().get(id(11)).unwrap(), Some(card(11, 300)));
     }
