@@ -5,7 +5,7 @@
 //! damaged is set aside and built again from the journal.
 //!
 //! What grows in number with the ledger (payments, cards, places in the queue)
-//! lies in sorted tables ([`table`](super::table)), which are checked at each
+//! lies in sorted tables ([`table`]), which are checked at each
 //! read and need no reading through at opening. sled holds what does not grow:
 //! devices, the store, and the catalogue of the tables with the [`Stamp`].
 //! Why sled does not hold the rest is in docs/adr/0009-tables-in-the-index.md.

@@ -27,7 +27,7 @@
 //! 7. **The card before its entry, the entry before the erasure.** A card is
 //!    durable before the entry that needs it is written. It is erased after
 //!    the entry that ends the need is durable; what a crash leaves in between
-//!    is found by [`VaultReader::ids`] at the next start.
+//!    is found in the vault's own list at the next start.
 //! 8. **The index is never believed unchecked.** Its stamp must name an entry
 //!    of the journal by sequence and digest, and everything read out of it
 //!    carries a checksum; else it is set aside and built again. It is only ever
