@@ -2,7 +2,8 @@
 //!
 //! A payment's way through here: `listener` (address proved, TLS handshake:
 //! is this device enrolled?) → `session` (one stream, one request) →
-//! `request` (frame, signature, ranges) → the hub, by its port → the answer,
+//! `request` (frame,
+//! `signatures`, ranges) → the hub, by its port → the answer,
 //! signed here.
 
 mod codes;
@@ -14,6 +15,7 @@ mod request;
 mod session;
 mod sessions;
 mod shared;
+mod signatures;
 mod tls;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! latest, with the refusal's number as QUIC application error code.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hub_protocol::{Answer, DeviceId, Refusal, RefusalCode, frame};
@@ -30,6 +31,26 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a device may take to make room for an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Whom a connection belongs to.
+pub(super) struct Peer {
+    pub(super) device: DeviceId,
+    pub(super) wire: WireVersion,
+    connection: Connection,
+    sent_bad_signature: AtomicBool,
+}
+
+impl Peer {
+    /// Whether signatures on this connection are checked alone.
+    pub(super) fn is_kept_apart(&self) -> bool {
+        self.sent_bad_signature.load(Ordering::Relaxed)
+    }
+
+    /// From now on they are.
+    pub(super) fn keep_apart(&self) {
+        self.sent_bad_signature.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Serves a connection until it ends.
 pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Connection) {
     let pushes = shared.sessions.open(device, &connection);
@@ -38,11 +59,15 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
     if shared.registry.admitted(&device).is_some() {
         tracing::debug!(device = %device.short(), from = %connection.remote_address(), "device connected");
         let pusher = tokio::spawn(push(Arc::clone(&shared), connection.clone(), pushes));
-        let wire = WireVersion::of(&connection);
+        let peer = Arc::new(Peer {
+            device,
+            wire: WireVersion::of(&connection),
+            connection: connection.clone(),
+            sent_bad_signature: AtomicBool::new(false),
+        });
         while let Ok((send, recv)) = connection.accept_bi().await {
             // As many at once as the transport's limit on streams lets through.
-            let (shared, connection) = (Arc::clone(&shared), connection.clone());
-            tokio::spawn(serve(shared, device, wire, connection, send, recv));
+            tokio::spawn(serve(Arc::clone(&shared), Arc::clone(&peer), send, recv));
         }
         pusher.abort();
         tracing::debug!(device = %device.short(), "device disconnected");
@@ -52,18 +77,11 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
     shared.sessions.ended(&device, connection.stable_id());
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    device: DeviceId,
-    wire: WireVersion,
-    connection: Connection,
-    mut send: SendStream,
-    mut recv: RecvStream,
-) {
+async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {
     let busy = shared.enter();
     let answer = async {
         match request::read_frame(&mut recv).await? {
-            Ok(request) => Some(request::answer(&shared, device, wire, request).await),
+            Ok(request) => Some(request::answer(&shared, &peer, request).await),
             Err(refusal) => Some(Err(refusal)),
         }
     };
@@ -73,7 +91,7 @@ async fn serve(
         _ = send.stopped() => None,
     };
     if let Some(answer) = answer {
-        reply(&connection, &mut send, answer, &device).await;
+        reply(&peer.connection, &mut send, answer, &peer.device).await;
     }
     drop(busy);
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::registry::Registry;
 use super::sessions::{Outgoing, Sessions};
+use super::signatures::Signatures;
 use crate::clock;
 use crate::port::{Answered, Ask, HubPort, Proof};
 
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub(super) signing: Arc<SigningKey>,
     pub(super) registry: Registry,
     pub(super) sessions: Sessions,
+    pub(super) signatures: Arc<Signatures>,
     pub(super) port: HubPort,
     pub(super) facts: Mutex<HubFacts>,
     pub(super) stopping: AtomicBool,
@@ -96,6 +98,7 @@ impl Shared {
             signing,
             registry,
             sessions: Sessions::default(),
+            signatures: Arc::default(),
             port,
             facts: Mutex::new(HubFacts {
                 policy_version: 0,
@@ -109,6 +112,11 @@ impl Shared {
     pub(super) fn enter(&self) -> Busy<'_> {
         self.busy.send_modify(|n| *n += 1);
         Busy(&self.busy)
+    }
+
+    /// Whether there is no other request than the one that asks.
+    pub(super) fn is_alone(&self) -> bool {
+        *self.busy.borrow() <= 1
     }
 
     /// Waits until no request is being answered.

@@ -2,6 +2,8 @@
 //! exactly `{1: -19 (Ed25519), 4: kid}`, unprotected header empty, payload
 //! present, `external_aad` = the object's type string.
 
+mod together;
+
 use coset::iana::{self, EnumI64};
 use coset::{CborSerializable, CoseSign1, CoseSign1Builder, Header, HeaderBuilder, TaggedCborSerializable};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -59,6 +61,8 @@ impl ObjectType {
         }
     }
 }
+
+pub use together::{Claim, MOST_TOGETHER, verify_together};
 
 /// Why a signed object was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
