@@ -54,7 +54,7 @@ struct Forget {
     keep: Keep,
     path: PathBuf,
     number: u32,
-    done: SyncSender<Stamp>,
+    done: SyncSender<Result<Stamp, Damage>>,
 }
 
 /// Asks the index thread for work that is not a write, from any thread.
@@ -67,8 +67,9 @@ impl IndexKeeper {
     /// and gives the stamp as of which the table holds.
     ///
     /// # Errors
-    /// When the thread has ended, most likely because of this.
-    pub fn forget(&self, keep: Keep, path: PathBuf, number: u32) -> Result<Stamp, IndexWriterStopped> {
+    /// The table cannot be written, and the thread goes on; or the index
+    /// cannot be, and the thread ends, or had ended before.
+    pub fn forget(&self, keep: Keep, path: PathBuf, number: u32) -> Result<Stamp, NotForgotten> {
         let (done, stamp) = sync_channel(1);
         let forget = Forget {
             keep,
@@ -79,8 +80,19 @@ impl IndexKeeper {
         self.0
             .send(Command::Forget(forget))
             .map_err(|_| IndexWriterStopped)?;
-        stamp.recv().map_err(|_| IndexWriterStopped)
+        Ok(stamp.recv().map_err(|_| IndexWriterStopped)??)
     }
+}
+
+/// Why the index did not write what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotForgotten {
+    /// The thread has ended.
+    #[error(transparent)]
+    Stopped(#[from] IndexWriterStopped),
+    /// Something cannot be written.
+    #[error(transparent)]
+    Failed(#[from] Damage),
 }
 
 /// The index thread has ended; the index falls behind until the next start.
@@ -253,13 +265,17 @@ impl<H: FnMut(Health)> Writer<H> {
         self.settings.every_ms.saturating_sub(waited)
     }
 
+    /// What cannot be written outside of the index is no reason to end: only
+    /// whoever asked is told.
     fn forget(&mut self, what: Forget) -> Result<(), Damage> {
-        self.index.forget(&what.keep)?;
-        let stamp = self.index.write_all_to(what.path, what.number)?;
-        self.undurable = 0;
+        let forgotten = self.index.forget(&what.keep);
+        let written = forgotten.clone().and_then(|()| {
+            self.undurable = 0;
+            self.index.write_all_to(what.path, what.number)
+        });
         // Whoever asked may be gone.
-        let _ = what.done.send(stamp);
-        Ok(())
+        let _ = what.done.send(written);
+        forgotten
     }
 
     fn checkpoint(&mut self) -> Result<(), Damage> {

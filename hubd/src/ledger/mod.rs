@@ -94,7 +94,7 @@ pub use error::{Broken, Fault, Head, LedgerError};
 pub use index::{Batch, Health, Index, IndexReader, Records, read_older_index, set_aside};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp};
 pub use index_writer::{
-    CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotTaken,
+    CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotForgotten, NotTaken,
 };
 pub use journal::{Journal, JournalOptions, OpenReport};
 pub use reader::{Entries, JournalReader, StoredEntry};

@@ -15,7 +15,8 @@ use tokio::runtime::Handle;
 use crate::admin::Refused;
 use crate::clock;
 use crate::ledger::{
-    ArchiveError, ArchiveHub, ArchiveSettings, Archiver, Archives, IndexKeeper, Keep, Round, Space, Stamp,
+    ArchiveError, ArchiveHub, ArchiveSettings, Archiver, Archives, IndexKeeper, Keep, NotForgotten, Round,
+    Space, Stamp,
 };
 use crate::port::{Ask, HubPort};
 
@@ -201,8 +202,13 @@ impl ArchiveHub for RunningHub<'_> {
     }
 
     fn forget(&mut self, keep: Keep, path: PathBuf, number: u32) -> Result<Stamp, ArchiveError> {
-        let stamp = self.inner.keeper.forget(keep, path, number);
-        stamp.map_err(|ended| ArchiveError::NotRecorded(ended.to_string()))
+        self.inner
+            .keeper
+            .forget(keep, path, number)
+            .map_err(|error| match error {
+                NotForgotten::Failed(damage) => ArchiveError::Index(damage),
+                NotForgotten::Stopped(ended) => ArchiveError::NotRecorded(ended.to_string()),
+            })
     }
 
     /// With little room an archive still makes more than it takes; the index

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::table::TableWriter;
@@ -35,14 +35,21 @@ impl Index {
     /// index, durable on return. Gives the stamp as of which it holds.
     ///
     /// # Errors
-    /// Damage, or the system's refusal.
+    /// Damage, or the system's refusal; of the new table nothing is left.
     pub fn write_all_to(&mut self, path: PathBuf, number: u32) -> Result<Stamp, Damage> {
         self.checkpoint()?;
+        self.write_all(&path, number).inspect_err(|_| {
+            // What stays has a number that nothing names.
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    fn write_all(&self, path: &Path, number: u32) -> Result<Stamp, Damage> {
         let mut small = Vec::new();
         self.for_each_small(&mut |key, value| small.push((key.to_vec(), value.to_vec())))?;
         let tables = self.shared.read().tables.clone();
         let most = small.len() as u64 + tables.iter().map(|table| table.records()).sum::<u64>();
-        let mut writer = TableWriter::create_at(path, number, most)?;
+        let mut writer = TableWriter::create_at(path.to_path_buf(), number, most)?;
         let mut small = small.into_iter().peekable();
         let mut written = Ok(());
         let all = Tables {

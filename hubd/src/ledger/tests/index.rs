@@ -404,3 +404,29 @@ fn a_record_too_large_ends_the_index_thread_with_a_word() {
     assert!(matches!(damage, Damage::TooLarge { value: 9000, .. }));
     assert!(matches!(handle.flush_and_stop(), Err(Damage::TooLarge { .. })));
 }
+
+#[test]
+fn a_base_that_cannot_be_written_does_not_end_the_index_thread() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    let index = Index::create(&path).unwrap();
+    let handle = IndexWriterHandle::start(
+        index,
+        CheckpointSettings::default(),
+        |_| {},
+        |damage| panic!("{damage}"),
+    )
+    .unwrap();
+    handle.submit(batch(1), stamp(1)).unwrap();
+    let keeper = handle.keeper();
+    let nowhere = dir.path().join("nowhere/00000001.base");
+    let refused = keeper.forget(Box::new(|_, _| true), nowhere, 1);
+    assert!(matches!(refused, Err(NotForgotten::Failed(_))), "{refused:?}");
+    handle.submit(batch(2), stamp(2)).unwrap();
+    let base = dir.path().join("00000001.base");
+    let written = keeper.forget(Box::new(|_, _| true), base.clone(), 1);
+    assert_eq!(written, Ok(stamp(2)));
+    assert!(base.exists());
+    handle.flush_and_stop().unwrap();
+    assert_eq!(records(&Index::open(&path).unwrap()).unwrap(), expected(2));
+}
