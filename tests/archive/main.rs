@@ -15,6 +15,7 @@ use hubd::config::Config;
 use hubd::ledger::{ArchiveSettings, Archiver, Round, VerifyReport, check_archive, copy_archive, verify};
 use tempfile::TempDir;
 
+mod base;
 mod cut_off;
 mod damage;
 mod programs;

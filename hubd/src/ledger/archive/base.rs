@@ -70,6 +70,12 @@ impl Base {
         }
     }
 
+    /// Whether every byte of its records is as the hub signed it. Reads them
+    /// through.
+    pub fn is_whole(&self) -> bool {
+        self.table().is_ok()
+    }
+
     /// The records, if every byte of their file is as the hub signed it.
     fn table(&self) -> Result<Table, LedgerError> {
         let fail = || LedgerError::Damaged(broken(&self.records, self.statement.sequence, Fault::Base));

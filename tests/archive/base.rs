@@ -1,0 +1,108 @@
+//! The base: what a lost index is filled from, and what the hub opens by.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::*;
+
+#[test]
+fn rule_5_without_the_policys_entry_the_index_stays_and_nothing_is_approved_offline() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    assert!(shop.state().policy().is_some());
+    shop.close()?;
+    let folder = config.layout.ledger.join("archive");
+    // The policy is in the first archive, and in the base.
+    let kept = fs::read(folder.join("00000001.seg.gz"))?;
+    fs::remove_file(folder.join("00000001.seg.gz"))?;
+    let base = fs::read(folder.join("base"))?;
+    fs::write(folder.join("base"), b"not a base")?;
+    for _ in 0..3 {
+        let (mut shop, _) = open(&config)?;
+        assert_eq!(shop.state().policy(), None);
+        assert_known(&mut shop, receipts, 211)?;
+        shop.line(false)?;
+        let decided = receipt(shop.pay(PAYMENTS + 1, 100)?)?;
+        assert_ne!(decided.decision, Decision::ApprovedOffline);
+        shop.close()?;
+        assert_eq!(set_aside(&config)?, 0);
+    }
+    fs::write(folder.join("00000001.seg.gz"), kept)?;
+    let (shop, _) = open(&config)?;
+    assert!(shop.state().policy().is_some());
+    drop(shop);
+    fs::remove_file(folder.join("00000001.seg.gz"))?;
+    fs::write(folder.join("base"), base)?;
+    assert!(open(&config)?.0.state().policy().is_some());
+    Ok(())
+}
+
+#[test]
+fn an_older_index_waits_untouched_for_an_archive_that_is_away() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    shop.close()?;
+    // One that holds nothing yet.
+    fs::remove_dir_all(&config.layout.index)?;
+    drop(hubd::ledger::Index::create(&config.layout.index)?);
+    let folder = config.layout.ledger.join("archive");
+    let base = fs::read(folder.join("base"))?;
+    let kept = fs::read(folder.join("00000001.seg.gz"))?;
+    fs::remove_file(folder.join("base"))?;
+    fs::remove_file(folder.join("00000001.seg.gz"))?;
+    for _ in 0..3 {
+        let said = format!("{:#}", open(&config).err().context("it opened")?);
+        assert!(said.contains("00000001.seg.gz back"), "{said}");
+        assert_eq!(set_aside(&config)?, 0);
+        assert!(config.layout.index.exists());
+    }
+    fs::write(folder.join("00000001.seg.gz"), kept)?;
+    let (mut shop, _) = open(&config)?;
+    assert_known(&mut shop, receipts, 211)?;
+    drop(shop);
+    // With the base nothing has to be put back.
+    fs::remove_dir_all(&config.layout.index)?;
+    drop(hubd::ledger::Index::create(&config.layout.index)?);
+    fs::write(folder.join("base"), base)?;
+    fs::remove_file(folder.join("00000001.seg.gz"))?;
+    let (mut shop, _) = open(&config)?;
+    assert_known(&mut shop, receipts, 211)?;
+    assert_eq!(set_aside(&config)?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_rebuild_that_fails_pushes_out_no_index_that_was_set_aside() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    shop.close()?;
+    let folder = config.layout.ledger.join("archive");
+    let hidden = dir.path().join("hidden");
+    fs::rename(folder.join("00000001.seg.gz"), &hidden)?;
+    fs::write(folder.join("base"), b"not a base")?;
+    fs::write(config.layout.index.join("damaged"), b"")?;
+    for _ in 0..4 {
+        assert!(open(&config).is_err());
+        assert_eq!(set_aside(&config)?, 1);
+    }
+    fs::rename(&hidden, folder.join("00000001.seg.gz"))?;
+    let (mut shop, _) = open(&config)?;
+    assert_known(&mut shop, receipts, 211)
+}
+
+/// How many indexes lie beside the one in use.
+fn set_aside(config: &Config) -> Result<usize> {
+    let beside = config.layout.index.parent().context("a folder")?;
+    let mut count = 0;
+    for item in fs::read_dir(beside)? {
+        count += usize::from(item?.file_name().to_string_lossy().contains(".damaged-"));
+    }
+    Ok(count)
+}
