@@ -7,6 +7,70 @@ use anyhow::{Context, Result};
 use crate::*;
 
 #[test]
+fn a_base_that_does_not_read_whole_is_made_anew_and_serves() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let away = dir.path().join("away");
+    fs::create_dir(&away)?;
+    let folder = config.layout.ledger.join("archive");
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    export(&mut shop, &archiver, &away)?;
+    drop((shop, archiver));
+    let flip = |path: &Path| -> Result<()> {
+        let mut bytes = fs::read(path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(fs::write(path, bytes)?)
+    };
+    let records = || -> Result<PathBuf> {
+        let all = files(&folder, "base")?;
+        all.into_iter()
+            .find(|path| !path.ends_with("base"))
+            .context("records")
+    };
+    for spoil in [
+        "statement changed",
+        "records changed",
+        "records gone",
+        "both gone",
+    ] {
+        match spoil {
+            "statement changed" => flip(&folder.join("base"))?,
+            "records changed" => flip(&records()?)?,
+            "records gone" => fs::remove_file(records()?)?,
+            _ => {
+                fs::remove_file(folder.join("base"))?;
+                fs::remove_file(records()?)?;
+            }
+        }
+        let (mut shop, mut archiver) = open(&config)?;
+        let refused = archiver.remove(&mut shop, 1, None, &mut |_| Ok(()));
+        let said = refused.err().context(spoil)?.to_string();
+        assert!(said.contains("there is no base yet"), "{spoil}: {said}");
+        assert_eq!(archive(&mut shop, &mut archiver)?.trouble, None, "{spoil}");
+        drop((shop, archiver));
+        // It serves: without index and archives.
+        let kept = dir.path().join("kept");
+        fs::create_dir(&kept)?;
+        for archive in archives(&config)? {
+            fs::rename(&archive, kept.join(archive.file_name().context("a name")?))?;
+        }
+        fs::remove_dir_all(&config.layout.index)?;
+        let (mut shop, _) = open(&config).context(spoil)?;
+        assert_known(&mut shop, receipts, 211)?;
+        drop(shop);
+        for archive in files(&kept, "gz")? {
+            fs::rename(&archive, folder.join(archive.file_name().context("a name")?))?;
+        }
+        fs::remove_dir(&kept)?;
+    }
+    let (mut shop, mut archiver) = open(&config)?;
+    archiver.remove(&mut shop, 1, None, &mut |_| Ok(()))?;
+    Ok(())
+}
+
+#[test]
 fn rule_5_without_the_policys_entry_the_index_stays_and_nothing_is_approved_offline() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (config, receipts) = store(dir.path())?;

@@ -42,10 +42,12 @@ fn a_damaged_base_or_table_of_payments_is_found_named_and_refused() -> Result<()
         }
     }
     drop(open(&config)?);
-    // A table's end is read at the start, its blocks when they are needed.
+    // A table is held against its manifest at the start, and each block again
+    // when it is needed.
     let ids = folder.join("00000001.ids");
     let len = fs::metadata(&ids)?.len() as usize;
-    for at in (len - 24)..len {
+    fs::remove_file(folder.join("00000001.ids.copy"))?;
+    for at in (0..len).step_by(4_999).chain(len - 24..len) {
         let good = flip(&ids, at)?;
         let Err(refused) = open(&config) else {
             bail!("byte {at} passed");
@@ -57,8 +59,8 @@ fn a_damaged_base_or_table_of_payments_is_found_named_and_refused() -> Result<()
             "{said}"
         );
     }
-    let good = flip(&ids, 100)?;
     let (mut shop, _) = open(&config)?;
+    let good = flip(&ids, 100)?;
     let asked: Vec<bool> = (0..PAYMENTS)
         .map(|number| shop.pay(number, 100 + number).is_err())
         .collect();
@@ -128,4 +130,60 @@ fn verifying_goes_through_archives_and_names_those_that_are_elsewhere() -> Resul
     );
     assert!(report.head.sequence > whole.head.sequence);
     Ok(())
+}
+
+#[test]
+fn rule_3_another_hubs_table_of_payments_is_not_taken_for_this_ones() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    drop((shop, archiver));
+    // Whole, of the same number, and without these payments.
+    let other = make_store(&dir.path().join("other"), 1)?;
+    let (mut shop, mut archiver) = Shop::open(&other, OPENING_MS)?;
+    shop.line(true)?;
+    for first in (10_000..12_000).step_by(TOGETHER) {
+        for number in first..first + TOGETHER as u64 {
+            shop.send(number, 100)?;
+        }
+        shop.settle()?;
+    }
+    shop.pass(100 * DAY_MS);
+    shop.pay(9_999, 100)?;
+    assert!(archive(&mut shop, &mut archiver)?.written >= 1);
+    drop((shop, archiver));
+    let folder = config.layout.ledger.join("archive");
+    let ids = folder.join("00000001.ids");
+    let good = fs::read(&ids)?;
+    let copy = folder.join("00000001.ids.copy");
+    assert_eq!(fs::read(&copy)?, good, "there twice until it was copied away");
+    fs::copy(other.layout.ledger.join("archive/00000001.ids"), &ids)?;
+    // The second copy takes its place, and is made again.
+    let (mut shop, mut archiver) = open(&config)?;
+    assert_eq!(fs::read(&ids)?, good);
+    assert_known(&mut shop, receipts, 19)?;
+    archive(&mut shop, &mut archiver)?;
+    assert_eq!(fs::read(&copy)?, good);
+    drop((shop, archiver));
+    fs::remove_file(&copy)?;
+    fs::copy(other.layout.ledger.join("archive/00000001.ids"), &ids)?;
+    let Err(refused) = open(&config) else {
+        bail!("another hub's table passed");
+    };
+    let said = format!("{refused:#}");
+    assert!(
+        said.contains("00000001.ids") && said.contains("copy it back"),
+        "{said}"
+    );
+    fs::write(&ids, good)?;
+    let (mut shop, mut archiver) = open(&config)?;
+    // Copied away, it is there once.
+    archive(&mut shop, &mut archiver)?;
+    let away = dir.path().join("away");
+    fs::create_dir(&away)?;
+    export(&mut shop, &archiver, &away)?;
+    archive(&mut shop, &mut archiver)?;
+    assert_eq!(files(&folder, "copy")?, Vec::<PathBuf>::new());
+    assert_known(&mut shop, receipts, 19)
 }

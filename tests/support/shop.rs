@@ -22,7 +22,7 @@ use hubd::config::Config;
 use hubd::init::{InitOptions, init};
 use hubd::ledger::{
     ArchiveError, ArchiveHub, ArchiveSettings, Archiver, AtStep, INDEX_FORMAT, Index, Journal, Keep, Round,
-    Stamp, Vault,
+    Stamp, Standing, Vault,
 };
 use hubd::run::open_store;
 
@@ -81,6 +81,8 @@ pub struct Shop {
     /// Every so many replayed payments one is declined; 0: none.
     pub declines_every: u64,
     replayed: u64,
+    /// By how much the gateway's clock is behind this one.
+    pub gateway_behind_ms: u64,
     _store: (hubd::ledger::DataLock, hubd::ledger::Space),
 }
 
@@ -182,7 +184,8 @@ impl Shop {
             wall_ms,
             monotonic_ms: 1_000,
         };
-        let settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
+        let mut settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
+        settings.archives_through = archiver.archives().head().sequence;
         let (core, effects) = Core::start(settings, opened.state, opened.torn_bytes, "year", now);
         let mut shop = Self {
             core,
@@ -199,6 +202,7 @@ impl Shop {
             refuses: false,
             declines_every: 0,
             replayed: 0,
+            gateway_behind_ms: 0,
             _store: (opened.lock, opened.space),
         };
         shop.take(effects);
@@ -248,6 +252,12 @@ impl Shop {
         self.input(Input::Tick);
     }
 
+    /// Sets the wall clock, and nothing else.
+    pub fn set_clock(&mut self, wall_ms: u64) {
+        self.now.wall_ms = wall_ms;
+        self.input(Input::Tick);
+    }
+
     /// The time, milliseconds since 1970 UTC.
     pub fn now_ms(&self) -> u64 {
         self.now.wall_ms
@@ -263,7 +273,7 @@ impl Shop {
             self.input(Input::Probe(Probe {
                 ok: up,
                 latency_ms: 20,
-                gateway_time_ms: Some(self.now.wall_ms),
+                gateway_time_ms: Some(self.now.wall_ms - self.gateway_behind_ms),
             }));
         }
         self.settle()
@@ -421,8 +431,7 @@ impl Shop {
         settings: ArchiveSettings,
         at: AtStep<'_>,
     ) -> Result<Round, ArchiveError> {
-        let now_ms = self.now.wall_ms;
-        archiver.round(self, settings, now_ms, at)
+        archiver.round(self, settings, at)
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -594,8 +603,23 @@ impl Shop {
 }
 
 impl ArchiveHub for Shop {
-    fn marks(&mut self) -> Result<ArchiveMarks, ArchiveError> {
-        Ok(self.core.state().archives())
+    fn standing(&mut self) -> Result<Standing, ArchiveError> {
+        let ticket = self.ticket();
+        self.input(Input::Operator {
+            ticket,
+            operator: "archive".to_owned(),
+            command: hub_core::OperatorCommand::Overview,
+        });
+        self.settle()
+            .map_err(|error| ArchiveError::NotRecorded(error.to_string()))?;
+        match self.replies.remove(&ticket) {
+            Some(Reply::Operator(hub_core::OperatorReply::Overview(overview))) => Ok(Standing {
+                marks: overview.archives,
+                now_ms: (!overview.clock_suspect).then_some(overview.time_ms),
+                sequence: overview.sequence,
+            }),
+            other => Err(ArchiveError::NotRecorded(format!("{other:?}"))),
+        }
     }
 
     fn record(&mut self, change: ArchiveChange) -> Result<(), ArchiveError> {

@@ -43,7 +43,7 @@ pub struct Row {
     pub written: u64,
     /// Segments.
     pub journal: u64,
-    /// Compressed archives.
+    /// Compressed archives, and what is kept twice until they are copied away.
     pub archives: u64,
     /// What is kept of every archive: table of payments, manifest.
     pub ids: u64,
@@ -129,7 +129,8 @@ fn export(shop: &mut Shop, archiver: &Archiver, away: &Path) -> Result<()> {
     for archive in archiver.archives().list() {
         let number = archive.manifest.number;
         if number > exported {
-            let digest = copy_archive(&archive.path, away)?;
+            let digest = archive.manifest.archive_digest;
+            copy_archive(&archive.path, away, digest)?;
             shop.record(ArchiveChange::Exported {
                 number,
                 digest,
@@ -167,7 +168,7 @@ fn measure(
         let of = |extension: &'static str| {
             move |path: &PathBuf| path.extension().is_some_and(|found| found == extension)
         };
-        row.archives = sum(folder, &mut of("gz"))?;
+        row.archives = sum(folder, &mut of("gz"))? + sum(folder, &mut of("copy"))?;
         row.ids = sum(folder, &mut of("ids"))? + sum(folder, &mut of("manifest"))?;
         row.base = sum(folder, &mut of("base"))? + sum(folder, &mut |path| path.ends_with("base"))?;
     }

@@ -18,6 +18,16 @@ impl Core {
             return;
         }
         let event = match change {
+            ArchiveChange::Begun { last } => {
+                self.archiving = last;
+                self.archive_noted(ticket);
+                return;
+            }
+            ArchiveChange::GivenUp => {
+                self.archiving = 0;
+                self.archive_noted(ticket);
+                return;
+            }
             ArchiveChange::Written { number, last, digest } => {
                 Event::SegmentArchived { number, last, digest }
             }
@@ -46,18 +56,33 @@ impl Core {
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
     }
 
+    fn archive_noted(&mut self, ticket: Ticket) {
+        let sequence = self.state.head().sequence;
+        self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+
     fn archive_in_turn(&self, change: &ArchiveChange) -> Result<(), String> {
         let marks = self.state.archives();
         match *change {
+            ArchiveChange::Begun { last } if last <= marks.through || last > self.durable => {
+                Err(format!("entry {last} is archived already, or not on disk yet"))
+            }
+            ArchiveChange::Begun { .. } | ArchiveChange::GivenUp => Ok(()),
             ArchiveChange::Written { number, last, .. } => {
                 let right =
                     number == marks.written.saturating_add(1) && last > marks.through && last <= self.durable;
-                right.then_some(()).ok_or_else(|| {
-                    format!(
+                if !right {
+                    Err(format!(
                         "archive {number} does not follow archive {}, the last in the ledger",
                         marks.written
-                    )
-                })
+                    ))
+                } else if last > self.archiving {
+                    Err(format!(
+                        "archive {number} was not begun: a payment in it may have been voided since"
+                    ))
+                } else {
+                    Ok(())
+                }
             }
             ArchiveChange::Exported { number, .. } if number == 0 || number > marks.written => {
                 Err(format!("there is no archive {number}"))

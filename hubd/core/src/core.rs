@@ -65,6 +65,10 @@ pub struct Settings {
     /// How long after a start the hub waits for a device to ask again for a
     /// payment that was being asked online when the hub stopped.
     pub abandoned_after_ms: u64,
+    /// The last entry in an archive on disk when the hub starts, whether the
+    /// ledger tells of it yet or not; 0 for none. What is archived is final, so
+    /// no payment requested up to there is voided.
+    pub archives_through: u64,
     /// When connectivity changes.
     pub wan: WanSettings,
     /// This boot, for the ledger's times.
@@ -94,6 +98,7 @@ impl Settings {
             default_validity_ms: 24 * 60 * 60 * 1000,
             validity_ms: Vec::new(),
             abandoned_after_ms: 60_000,
+            archives_through: 0,
             wan: WanSettings::default(),
             boot: [0; 16],
             seed: 1,
@@ -126,6 +131,8 @@ pub struct Core {
     pub(crate) retries: Retries,
     /// How much room the disk has.
     pub(crate) storage: StorageLevel,
+    /// The last entry of what is being archived; 0 when nothing is.
+    pub(crate) archiving: u64,
     /// Payments in memory that are not about to be sent, oldest first, for
     /// eviction.
     pub(crate) remembered: std::collections::VecDeque<PaymentId>,
@@ -155,6 +162,7 @@ impl Core {
             retries: Retries::restored(&state),
             online: OnlineFlights::default(),
             storage: StorageLevel::Enough,
+            archiving: settings.archives_through,
             random: Random::new(settings.seed),
             held: BTreeMap::new(),
             remembered: std::collections::VecDeque::new(),

@@ -225,6 +225,8 @@ pub struct Overview {
     pub oldest_unsent_seconds: Option<u64>,
     /// Whether the clock is in doubt.
     pub clock_suspect: bool,
+    /// The time that the ledger goes by, milliseconds since 1970 UTC.
+    pub time_ms: u64,
     /// Enrolled devices.
     pub devices: usize,
     /// How much room the disk has.

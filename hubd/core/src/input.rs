@@ -167,8 +167,17 @@ pub enum Input {
 /// What the ledger is told of its archives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArchiveChange {
-    /// An archive is durable. The payments in it are changed no more once the
-    /// entry is made.
+    /// Entries are about to be archived. No payment requested in them is voided
+    /// from now on, so that what is archived of it stays true. Answered when
+    /// all entries so far are on disk; makes none itself.
+    Begun {
+        /// The last of them.
+        last: u64,
+    },
+    /// They are not archived after all. Makes no entry.
+    GivenUp,
+    /// An archive is durable: one that was begun, or that was there when the
+    /// hub started. The payments in it are changed no more.
     Written {
         /// Its number: the next one.
         number: u32,

@@ -282,6 +282,7 @@ impl Core {
             consecutive: store.subject.consecutive,
             oldest_unsent_seconds: oldest.map(|at| self.clock.effective_ms().saturating_sub(at) / 1000),
             clock_suspect: self.clock.suspect(),
+            time_ms: self.clock.effective_ms(),
             devices: self.state.devices().count(),
             storage: self.storage,
             archives: self.state.archives(),

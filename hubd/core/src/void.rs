@@ -29,6 +29,14 @@ impl Core {
             );
             return;
         }
+        if state == PaymentState::Settled && requested <= self.archiving {
+            self.refuse(
+                ticket,
+                RefusalCode::Busy,
+                "the payment is about to be archived; try again shortly",
+            );
+            return;
+        }
         match state {
             PaymentState::Open => {
                 self.cancel_open(id, device);

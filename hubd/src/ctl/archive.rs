@@ -208,8 +208,9 @@ fn described(found: &ArchiveFound, file: &Path, language: Language) -> String {
     text
 }
 
-/// Copies each archive with its manifest and table, reads the copy back and
-/// verifies it, and only then has the hub write it down.
+/// Copies each archive with its manifest and table, each believed only when it
+/// was read back and is what the hub signed for; verifies the archive; and only
+/// then has the hub write it down.
 pub(super) fn export(
     client: &Client,
     output: &Output,
@@ -221,17 +222,23 @@ pub(super) fn export(
         return Err(Failure::Usage(format!("{} is not a folder", to.display())));
     }
     let place = place(dir, None)?;
-    let exported = status(client)?.archives_exported;
+    let hub = status(client)?;
     let listed = ledger::list_archives(&place.ledger, &place.key).map_err(unreadable)?;
     let mut done = Vec::new();
     let mut before: Option<(ArchiveManifest, Digest)> = None;
     for archive in &listed {
-        let number = archive.manifest.number;
-        if archive.bytes().is_none() || (number <= exported && !all) {
+        let manifest = &archive.manifest;
+        let number = manifest.number;
+        if archive.bytes().is_none() || (number <= hub.archives_exported && !all) {
             continue;
         }
-        for file in [&archive.packed, &archive.path, &archive.ids] {
-            ledger::copy_archive(file, to).map_err(unreadable)?;
+        let to = ledger::folder_for_copies(&[dir, &place.ledger], to, manifest.hub).map_err(unreadable)?;
+        for (file, digest) in [
+            (&archive.packed, manifest.archive_digest),
+            (&archive.path, archive.digest),
+            (&archive.ids, manifest.ids_digest),
+        ] {
+            ledger::copy_archive(file, &to, digest).map_err(unreadable)?;
         }
         let copy = to.join(archive.packed.file_name().unwrap_or_default());
         let earlier = before.as_ref().map(|(manifest, digest)| (manifest, *digest));

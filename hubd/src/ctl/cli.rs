@@ -183,7 +183,7 @@ pub(super) enum ArchiveCommand {
     /// Copy archives that were not copied yet into a folder, check the copies,
     /// and have the hub write that down
     Export {
-        /// An existing folder, on another disk
+        /// An existing folder, on another disk; each hub has its own in it
         #[arg(long, value_name = "FOLDER")]
         to: PathBuf,
         /// Copy all that are here, also those that were copied before

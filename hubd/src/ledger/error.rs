@@ -255,7 +255,7 @@ pub enum LedgerError {
     },
     /// What is known of archived payments is gone or damaged.
     #[error(
-        "{} cannot be read ({damage}). Without it the hub does not know the payments that it has archived and could take one again: copy it back from where the archive was exported to",
+        "{} cannot be used ({damage}). Without it the hub does not know the payments that it has archived and could take one again: copy it back from where the archive was exported to, or from a copy of this folder",
         path.display()
     )]
     PaymentsLost {
@@ -263,6 +263,26 @@ pub enum LedgerError {
         path: PathBuf,
         /// What is wrong.
         damage: super::index_stamp::Damage,
+    },
+    /// A file of the same name is where a copy is to be.
+    #[error("{} is there already and is another file: copy into an empty folder, or look which of the two is damaged (`hubctl ledger archive verify`). It was left as it is", path.display())]
+    OtherFile {
+        /// That file.
+        path: PathBuf,
+    },
+    /// Copies were to be made where the originals are.
+    #[error("{} is in the hub's own folder: what is there is no copy, and goes with the archives when they are removed. Copy to another disk", path.display())]
+    OwnFolder {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A copy that was read back is not what the hub signed for.
+    #[error("the copy of {} in {} is not what the hub signed for: the original or the medium is damaged. Nothing was replaced; run `hubctl ledger verify`, and copy to another medium", from.display(), to.display())]
+    BadCopy {
+        /// What was copied.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
     },
     /// An archive that the hub could not open without.
     #[error(

@@ -50,12 +50,16 @@ pub enum Damage {
     /// What is known of an archived payment cannot be read. Building the index
     /// again does not help.
     #[error(
-        "{file}, which says what became of archived payments, is damaged: copy it back from an export and start the hub again"
+        "{file}, which says what became of archived payments, is damaged: start the hub again, which looks for its second copy, and says what to do if there is none"
     )]
     Archived {
         /// The table.
         file: String,
     },
+    /// A table outside of the index is not the one that was made: its bytes
+    /// were changed, or it is another archive's or another hub's.
+    #[error("its bytes are not those that the hub signed for")]
+    NotAsSigned,
     /// A record too large for the store to keep safely: a fault of the
     /// program.
     #[error("a record of {key} and {value} bytes is more than the index takes ({MAX_KEY} and {MAX_VALUE})")]

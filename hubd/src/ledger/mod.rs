@@ -84,9 +84,9 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 pub use archive::{
-    Archive, ArchiveError, ArchiveFound, ArchiveHub, ArchiveSettings, Archiver, Archives, AtStep, Base,
-    IdsFound, ListedArchive, Next, RestoreError, Round, Step, Written, check_archive, copy_archive,
-    digest_of_file, is_still_wanted, list_archives, restore_base,
+    Archive, ArchiveError, ArchiveFound, ArchiveHub, ArchiveSettings, Archiver, Archives, AtStep, Base, Due,
+    IdsFound, ListedArchive, Next, RestoreError, Round, Standing, Step, Written, check_archive, copy_archive,
+    digest_of_file, folder_for_copies, is_still_wanted, list_archives, restore_base,
 };
 pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, QUEUE as COMMIT_QUEUE};
 pub use disk::{DataLock, DiskCounter, DiskCounts};

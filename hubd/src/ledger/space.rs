@@ -139,6 +139,15 @@ impl Space {
         self.0.free.load(Ordering::Acquire)
     }
 
+    /// How many bytes may be used before the disk is called full, as last
+    /// looked at.
+    pub fn spare_bytes(&self) -> u64 {
+        match self.level() {
+            StorageLevel::Full => 0,
+            _ => self.free_bytes().saturating_sub(self.0.settings.full_bytes),
+        }
+    }
+
     /// Looks again, and fills the reserve up if there is room for it. To be
     /// called about once a second.
     ///

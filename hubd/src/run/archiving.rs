@@ -6,17 +6,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hub_core::state::ArchiveMarks;
 use hub_core::{ArchiveChange, OperatorCommand, OperatorReply, Reply};
 use hub_protocol::Digest;
 use hub_protocol::entry::StorageLevel;
 use tokio::runtime::Handle;
 
 use crate::admin::Refused;
-use crate::clock;
 use crate::ledger::{
     ArchiveError, ArchiveHub, ArchiveSettings, Archiver, Archives, IndexKeeper, Keep, NotForgotten, Round,
-    Space, Stamp,
+    Space, Stamp, Standing,
 };
 use crate::port::{Ask, HubPort};
 
@@ -73,7 +71,7 @@ impl Archiving {
             ticks.tick().await;
             let settings = self.0.settings;
             let done = self
-                .work(move |archiver, hub| archiver.round(hub, settings, clock::wall_ms(), &mut |_| Ok(())))
+                .work(move |archiver, hub| archiver.round(hub, settings, &mut |_| Ok(())))
                 .await;
             self.note(done);
         }
@@ -153,8 +151,8 @@ impl Archiving {
     /// Removes the compressed files up to an archive.
     pub(super) async fn remove(&self, operator: String, through: u32) -> Result<(), Refused> {
         let removed = self.work(move |archiver, hub| {
-            let marks = hub.marks()?;
-            for number in marks.removed + 1..=through {
+            let removed = hub.standing()?.marks.removed;
+            for number in removed + 1..=through {
                 archiver.remove(hub, number, Some(&operator), &mut |_| Ok(()))?;
             }
             Ok(())
@@ -186,13 +184,17 @@ impl RunningHub<'_> {
 }
 
 impl ArchiveHub for RunningHub<'_> {
-    fn marks(&mut self) -> Result<ArchiveMarks, ArchiveError> {
+    fn standing(&mut self) -> Result<Standing, ArchiveError> {
         let ask = Ask::Operator {
             operator: "archive".to_owned(),
             command: OperatorCommand::Overview,
         };
         match self.ask(ask)? {
-            OperatorReply::Overview(overview) => Ok(overview.archives),
+            OperatorReply::Overview(overview) => Ok(Standing {
+                marks: overview.archives,
+                now_ms: (!overview.clock_suspect).then_some(overview.time_ms),
+                sequence: overview.sequence,
+            }),
             _ => Err(ArchiveError::NotRecorded("the hub gave no overview".to_owned())),
         }
     }
@@ -215,6 +217,6 @@ impl ArchiveHub for RunningHub<'_> {
     /// waits, because it could be written no more if its merge failed.
     fn room(&self) -> (u64, bool) {
         let space = &self.inner.space;
-        (space.free_bytes(), space.level() == StorageLevel::Enough)
+        (space.spare_bytes(), space.level() == StorageLevel::Enough)
     }
 }

@@ -120,9 +120,11 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let journal = opened.journal.reader();
     let vault = opened.vault.reader();
     let recall = opened.index.reader();
+    let archives = opened.journal.archives();
+    let archives_through = archives.head().sequence;
     let archiver = Archiver::new(
         journal.clone(),
-        opened.journal.archives(),
+        archives,
         recall.clone(),
         config.keys.hub_id,
         config.keys.signing.clone(),
@@ -174,8 +176,12 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         },
     );
 
+    let settings = hub_core::Settings {
+        archives_through,
+        ..core_settings(&config)?
+    };
     let (mut core, mut effects) = Core::start(
-        core_settings(&config)?,
+        settings,
         opened.state,
         opened.torn_bytes,
         env!("CARGO_PKG_VERSION"),

@@ -76,8 +76,12 @@ impl Base {
         self.table().is_ok()
     }
 
+    pub(super) fn records(&self) -> &Path {
+        &self.records
+    }
+
     /// The records, if every byte of their file is as the hub signed it.
-    fn table(&self) -> Result<Table, LedgerError> {
+    pub(super) fn table(&self) -> Result<Table, LedgerError> {
         let fail = || LedgerError::Damaged(broken(&self.records, self.statement.sequence, Fault::Base));
         if files::digest_of_file(&self.records)? != self.statement.file_digest {
             return Err(fail());

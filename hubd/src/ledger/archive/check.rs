@@ -145,6 +145,8 @@ pub(crate) fn check_bytes(
 pub struct ListedArchive {
     /// What the hub signed about it.
     pub manifest: ArchiveManifest,
+    /// SHA-256 of the signed manifest.
+    pub digest: Digest,
     /// The signed manifest.
     pub path: PathBuf,
     /// The compressed file.
@@ -197,6 +199,7 @@ pub(crate) fn manifests(
                 hub = Some(manifest.hub);
                 digest = Digest::of(&signed);
                 all.push(ListedArchive {
+                    digest,
                     manifest,
                     packed: disk::numbered(dir, number, PACKED),
                     ids: disk::numbered(dir, number, IDS),

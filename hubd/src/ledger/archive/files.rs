@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
-use hub_protocol::Digest;
+use hub_protocol::{Digest, HubId};
 use sha2::{Digest as _, Sha256};
 
-use super::broken;
+use super::{broken, ids};
 use crate::ledger::disk;
 use crate::ledger::error::{Fault, Head, LedgerError};
 use crate::ledger::journal::LARGEST_SEGMENT;
@@ -217,7 +217,7 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
 
 /// Gives the room of an archive back that could not be finished.
 pub(super) fn discard(dir: &Path, number: u32) {
-    for extension in [super::PACKED, super::IDS] {
+    for extension in [super::PACKED, super::IDS, ids::COPY] {
         // What stays is overwritten by the next try, or removed at the next
         // start.
         let _ = fs::remove_file(unfinished(&disk::numbered(dir, number, extension)));
@@ -238,11 +238,7 @@ pub(super) fn read_signed(path: &Path) -> Result<Vec<u8>, LedgerError> {
 /// # Errors
 /// The system's refusal.
 pub fn digest_of_file(path: &Path) -> Result<Digest, LedgerError> {
-    let file = fresh(path)?;
-    let mut hashing = Hashing::new(file);
-    let mut piece = vec![0; PIECE];
-    while hashing.read(&mut piece).map_err(LedgerError::io("read", path))? > 0 {}
-    Ok(hashing.digest())
+    digest_of(fresh(path)?, path)
 }
 
 /// Opens a file for reading what is on the disk, not what was kept of it in
@@ -255,20 +251,88 @@ pub(super) fn fresh(path: &Path) -> Result<File, LedgerError> {
     Ok(file)
 }
 
-/// Copies a file into another folder under the same name, durable on return,
-/// and gives SHA-256 of the copy as it was read back.
+/// [`digest_of_file`], and what the system keeps of it in memory serves too:
+/// for what is read on from the same file afterwards.
+pub(super) fn digest_of_kept(path: &Path) -> Result<Digest, LedgerError> {
+    digest_of(File::open(path).map_err(LedgerError::io("open", path))?, path)
+}
+
+fn digest_of(file: File, path: &Path) -> Result<Digest, LedgerError> {
+    let mut hashing = Hashing::new(file);
+    let mut piece = vec![0; PIECE];
+    while hashing.read(&mut piece).map_err(LedgerError::io("read", path))? > 0 {}
+    Ok(hashing.digest())
+}
+
+/// Makes the folder for copies of a hub's archives: one of its own in `to`, so
+/// that several hubs can share a medium. `hubs` are the folders that the hub
+/// works in.
 ///
 /// # Errors
-/// The system's refusal.
-pub fn copy_archive(from: &Path, to: &Path) -> Result<Digest, LedgerError> {
+/// [`LedgerError::OwnFolder`] when that would be in one of those: it is no
+/// copy, and removing the archives would remove it. Or the system's refusal.
+pub fn folder_for_copies(hubs: &[&Path], to: &Path, hub: HubId) -> Result<PathBuf, LedgerError> {
+    let real = |path: &Path| path.canonicalize().map_err(LedgerError::io("look into", path));
+    let refuse_own = |path: &Path| -> Result<(), LedgerError> {
+        let path = real(path)?;
+        for own in hubs {
+            if path.starts_with(real(own)?) {
+                return Err(LedgerError::OwnFolder { path });
+            }
+        }
+        Ok(())
+    };
+    refuse_own(to)?;
+    let folder = to.join(hub.to_string());
+    disk::make_dir(&folder)?;
+    refuse_own(&folder)?;
+    Ok(folder)
+}
+
+/// Copies a file into another folder under the same name, durable on return.
+/// `digest` is its SHA-256 by what the hub signed: the copy gets its name only
+/// when it was read back and is just that.
+///
+/// A file that is there already stays. If it has the same bytes, it is the
+/// copy.
+///
+/// # Errors
+/// [`LedgerError::OtherFile`] and [`LedgerError::BadCopy`] leave what was
+/// there; or the system's refusal.
+pub fn copy_archive(from: &Path, to: &Path, digest: Digest) -> Result<(), LedgerError> {
     let path = to.join(from.file_name().unwrap_or_default());
-    let new = unfinished(&path);
+    match digest_of_file(&path) {
+        Ok(found) if found == digest => return Ok(()),
+        Ok(_) => return Err(LedgerError::OtherFile { path }),
+        Err(LedgerError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    copy_signed_for(from, &path, digest)
+}
+
+/// Copies a file in the place of another; the old one stays unless the copy,
+/// read back, is what was signed for.
+pub(super) fn copy_signed_for(from: &Path, to: &Path, digest: Digest) -> Result<(), LedgerError> {
+    let new = unfinished(to);
+    let copied = copy_to(from, &new).and_then(|()| digest_of_file(&new));
+    match copied {
+        Ok(found) if found == digest => rename(&new, to),
+        other => {
+            // What stays of it is overwritten by the next try.
+            let _ = fs::remove_file(&new);
+            Err(other.err().unwrap_or_else(|| LedgerError::BadCopy {
+                from: from.into(),
+                to: to.into(),
+            }))
+        }
+    }
+}
+
+fn copy_to(from: &Path, to: &Path) -> Result<(), LedgerError> {
     let mut source = File::open(from).map_err(LedgerError::io("open", from))?;
-    let mut file = create(&new)?;
-    std::io::copy(&mut source, &mut file).map_err(LedgerError::io_or_no_room("write to", &new))?;
-    file.sync_all().map_err(LedgerError::io("flush", &new))?;
-    rename(&new, &path)?;
-    digest_of_file(&path)
+    let mut file = create(to)?;
+    std::io::copy(&mut source, &mut file).map_err(LedgerError::io_or_no_room("write to", to))?;
+    file.sync_all().map_err(LedgerError::io("flush", to))
 }
 
 /// Takes SHA-256 of what passes.

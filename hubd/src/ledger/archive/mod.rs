@@ -9,8 +9,10 @@
 //! NNNNNNNN.manifest   COSE_Sign1 by the hub over ArchiveManifest. Kept
 //! NNNNNNNN.ids        a table (`table.rs`) of the payments that ended in the
 //!                     segment, as the index held them. Kept
+//! NNNNNNNN.ids.copy   the same, until the archive was copied away
 //! base                COSE_Sign1 by the hub over LedgerBase
 //! NNNNNNNN.base       a table of everything the index held as of the base
+//! NNNNNNNN.removing   a mark: the archive is going to be removed
 //! ```
 //!
 //! What always holds:
@@ -21,16 +23,21 @@
 //!    archive counts from its manifest on; what a crash left before that is
 //!    written again.
 //! 2. **Archived is final.** Only segments all of whose payments are final are
-//!    archived, and the core changes none of them afterwards.
+//!    archived, and the core changes none of them from before they are looked
+//!    at: no void comes in between, not even over a power cut.
 //! 3. **An id is known for life.** The index may forget a payment only when
 //!    its record is in an archive's table. These are truth, like the journal:
-//!    without one the hub does not open.
+//!    without one, or with one that the manifest does not name by SHA-256, the
+//!    hub does not open.
 //! 4. **In order.** Archives, exports and removals go oldest first, so that
 //!    three numbers say how it stands.
 
 mod base;
 mod check;
 mod files;
+mod ids;
+mod rebase;
+mod removal;
 mod round;
 mod totals;
 mod writer;
@@ -51,9 +58,9 @@ pub use base::{Base, RestoreError, restore_base};
 pub use check::{ArchiveFound, IdsFound, ListedArchive, check_archive, list_archives};
 pub(crate) use check::{check_bytes, manifests};
 pub(crate) use files::{Packed, unpacked_as_far_as_it_goes};
-pub use files::{copy_archive, digest_of_file};
-pub use round::{ArchiveHub, ArchiveSettings, Round};
-pub use writer::{ArchiveError, Archiver, AtStep, Next, Step, Written, is_still_wanted};
+pub use files::{copy_archive, digest_of_file, folder_for_copies};
+pub use round::{ArchiveHub, ArchiveSettings, Round, Standing};
+pub use writer::{ArchiveError, Archiver, AtStep, Due, Next, Step, Written, is_still_wanted};
 
 /// The folder in the ledger's.
 pub(crate) const FOLDER: &str = "archive";
@@ -116,7 +123,7 @@ struct Inner {
 }
 
 impl Archives {
-    /// Reads and checks every manifest, and the ends of the tables.
+    /// Reads and checks every manifest, and every table against its manifest.
     pub(crate) fn open(dir: &Path, hub: HubId, key: &VerifyingKey) -> Result<Self, LedgerError> {
         let archives = Self(Arc::new(Inner {
             dir: dir.into(),
@@ -127,7 +134,7 @@ impl Archives {
         if !dir.is_dir() {
             return Ok(archives);
         }
-        for extension in [PACKED, MANIFEST, IDS, base::EXTENSION, "seg"] {
+        for extension in [PACKED, MANIFEST, IDS, ids::COPY, base::EXTENSION, "seg"] {
             Numbered::list(dir, extension)?.remove_unfinished()?;
         }
         for (number, path) in Numbered::list(dir, MANIFEST)?.files {
@@ -153,9 +160,7 @@ impl Archives {
 
     /// Takes an archive in whose files are durable.
     pub(crate) fn add(&self, manifest: ArchiveManifest, signed: &[u8]) -> Result<(), LedgerError> {
-        let ids = disk::numbered(&self.0.dir, manifest.number, IDS);
-        let table = Table::open_at(ids.clone(), manifest.number)
-            .map_err(|damage| LedgerError::PaymentsLost { path: ids, damage })?;
+        let table = ids::open(&self.0.dir, &manifest)?;
         let archive = Archive {
             digest: Digest::of(signed),
             path: disk::numbered(&self.0.dir, manifest.number, PACKED),

@@ -2,34 +2,31 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use ed25519_dalek::SigningKey;
-use hub_core::state::{PaymentRecord, State, StoreRecord};
-use hub_protocol::{
-    ArchiveManifest, ArchiveTotals, BasePolicy, Digest, Event, HubId, LedgerBase, PaymentId, cbor,
-};
+use hub_core::state::{PaymentRecord, State};
+use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId, LedgerBase, PaymentId, cbor};
 
 use super::totals::Totals;
-use super::{Archive, Archives, IDS, MANIFEST, PACKED, base, broken, files};
+use super::{Archives, IDS, MANIFEST, PACKED, broken, files, ids};
 use crate::ledger::closed::read_closed;
 use crate::ledger::disk;
 use crate::ledger::error::{Fault, LedgerError};
 use crate::ledger::index::IndexReader;
-use crate::ledger::index_stamp::{Damage, Stamp};
+use crate::ledger::index_stamp::Damage;
 use crate::ledger::journal::file_name;
 use crate::ledger::reader::JournalReader;
 use crate::ledger::scan::Expect;
 use crate::ledger::segments::ClosedSegment;
-use crate::ledger::table::{Table, TableWriter};
+use crate::ledger::table::TableWriter;
 
 /// What has been done, in order; where tests cut the power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The segment was read through: it is good, and its payments are final.
     Surveyed,
-    /// The table of its payments is durable.
+    /// The table of its payments is durable, twice.
     Ids,
     /// The compressed copy is durable and was read back.
     Compressed,
@@ -86,6 +83,17 @@ pub struct Written {
     pub digest: Digest,
 }
 
+/// The segment to be archived next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Its number.
+    pub number: u32,
+    /// The last entry in it.
+    pub last: u64,
+    /// Its length. Its archive and the table of its payments take no more.
+    pub bytes: u64,
+}
+
 /// What came of looking for something to archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -98,6 +106,8 @@ pub enum Next {
         /// The payment.
         payment: PaymentId,
     },
+    /// The index does not hold yet what the ledger holds.
+    Behind,
     /// One was archived. The segment is still there.
     Written(Written),
 }
@@ -105,16 +115,16 @@ pub enum Next {
 /// Makes archives. The index is asked, not written.
 #[derive(Debug)]
 pub struct Archiver {
-    journal: JournalReader,
+    pub(super) journal: JournalReader,
     archives: Archives,
-    index: IndexReader,
-    hub: HubId,
-    key: SigningKey,
+    pub(super) index: IndexReader,
+    pub(super) hub: HubId,
+    pub(super) key: SigningKey,
     /// What the oldest segment waits for: looked at first, so that it is not
     /// read through again in vain.
     waits: Option<(u32, PaymentId)>,
-    /// Whether the first round was, which looks for what a crash left.
-    pub(super) begun: bool,
+    /// The base that was read whole, and the length of its records.
+    pub(super) whole: Option<(LedgerBase, u64)>,
 }
 
 impl Archiver {
@@ -133,7 +143,7 @@ impl Archiver {
             hub,
             key,
             waits: None,
-            begun: false,
+            whole: None,
         }
     }
 
@@ -142,21 +152,54 @@ impl Archiver {
         &self.archives
     }
 
-    /// The segment that would be archived next, if all its entries were made
-    /// before `before_ms`, and how many bytes it has: its archive takes no
-    /// more.
+    /// The segment that would be archived next, if what came after it was made
+    /// before `before_ms`.
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn due(&self, before_ms: u64) -> Result<Option<u64>, LedgerError> {
+    pub fn due(&self, before_ms: u64) -> Result<Option<Due>, LedgerError> {
         let Some(segment) = self.candidate(before_ms)? else {
             return Ok(None);
         };
         let file = fs::metadata(&segment.path).map_err(LedgerError::io("examine", &segment.path))?;
-        Ok(Some(file.len()))
+        Ok(Some(Due {
+            number: segment.number,
+            last: segment.last,
+            bytes: file.len(),
+        }))
+    }
+
+    /// The oldest segment, if what came after it was made later than it is
+    /// now: by a clock that was ahead for a while.
+    pub(super) fn ahead_of(&self, now_ms: u64) -> Result<Option<u32>, LedgerError> {
+        let oldest = self.oldest()?.filter(|(_, after_ms)| *after_ms > now_ms);
+        Ok(oldest.map(|(segment, _)| segment.number))
+    }
+
+    /// The payment that the segment waits for, if it was found before and is
+    /// still not final.
+    pub(super) fn still_waits(&self, number: u32) -> Result<Option<PaymentId>, ArchiveError> {
+        let Some((_, payment)) = self.waits.filter(|(waiting, _)| *waiting == number) else {
+            return Ok(None);
+        };
+        Ok((!self.record(number, payment)?.is_final()).then_some(payment))
+    }
+
+    /// Whether an archive counts, on the disk.
+    pub(super) fn has_manifest(&self, number: u32) -> bool {
+        disk::numbered(self.archives.dir(), number, MANIFEST).exists()
     }
 
     fn candidate(&self, before_ms: u64) -> Result<Option<ClosedSegment>, LedgerError> {
+        let oldest = self.oldest()?;
+        let old = oldest
+            .filter(|(segment, after_ms)| *after_ms < before_ms && self.index.written() >= segment.last);
+        Ok(old.map(|(segment, _)| segment))
+    }
+
+    /// The segment after the last archive, if it is closed, and the time of
+    /// the first entry after it: nothing in it is later.
+    fn oldest(&self) -> Result<Option<(ClosedSegment, u64)>, LedgerError> {
         let next = self
             .archives
             .last()
@@ -165,18 +208,16 @@ impl Archiver {
         let Some(segment) = closed.into_iter().find(|segment| segment.number == next) else {
             return Ok(None);
         };
-        // The time of what came after it, which is read from one place.
-        let after = match self.journal.entry(segment.last + 1) {
-            Ok(after) => after.entry.time.wall_ms,
-            Err(LedgerError::NoSuchEntry { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let old = after < before_ms && self.index.written() >= segment.last;
-        Ok(old.then_some(segment))
+        match self.journal.entry(segment.last + 1) {
+            Ok(after) => Ok(Some((segment, after.entry.time.wall_ms))),
+            Err(LedgerError::NoSuchEntry { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Archives the oldest segment, if all its entries were made before
-    /// `before_ms` and all its payments are final.
+    /// `before_ms` and all its payments are final. The hub must see to it that
+    /// they stay so, and the index hold everything that was written before.
     ///
     /// # Errors
     /// Nothing counts as archived then, unless the error is that of `at` after
@@ -185,10 +226,8 @@ impl Archiver {
         let Some(segment) = self.candidate(before_ms)? else {
             return Ok(Next::Nothing);
         };
-        if let Some((number, payment)) = self.waits
-            && number == segment.number
-            && !self.record(&segment, payment)?.is_final()
-        {
+        let number = segment.number;
+        if let Some(payment) = self.still_waits(number)? {
             return Ok(Next::Waits { number, payment });
         }
         let survey = self.survey(&segment)?;
@@ -201,7 +240,6 @@ impl Archiver {
         {
             Ok(digest) => digest,
             Err(payment) => {
-                let number = segment.number;
                 self.waits = Some((number, payment));
                 return Ok(Next::Waits { number, payment });
             }
@@ -232,7 +270,7 @@ impl Archiver {
         for stored in self.journal.entries_after(self.archives.head(), segment.last)? {
             let stored = stored?;
             let entry = &stored.entry;
-            let mut earlier = |payment| match self.record(segment, payment) {
+            let mut earlier = |payment| match self.record(segment.number, payment) {
                 Ok(record) => Some((record.amount_minor, record.currency)),
                 Err(error) => {
                     unreadable = Some(error);
@@ -251,16 +289,11 @@ impl Archiver {
         unreadable.map_or(Ok(survey), Err)
     }
 
-    fn record(&self, segment: &ClosedSegment, payment: PaymentId) -> Result<PaymentRecord, ArchiveError> {
-        self.held(segment, payment).map(|(_, record)| record)
+    fn record(&self, number: u32, payment: PaymentId) -> Result<PaymentRecord, ArchiveError> {
+        self.held(number, payment).map(|(_, record)| record)
     }
 
-    fn held(
-        &self,
-        segment: &ClosedSegment,
-        payment: PaymentId,
-    ) -> Result<(Vec<u8>, PaymentRecord), ArchiveError> {
-        let number = segment.number;
+    fn held(&self, number: u32, payment: PaymentId) -> Result<(Vec<u8>, PaymentRecord), ArchiveError> {
         let value = self.index.get(&State::payment_key(&payment))?;
         let value = value.ok_or(ArchiveError::Unknown { number, payment })?;
         let record = cbor::decode(&value).map_err(|_| Damage::Contents)?;
@@ -279,7 +312,7 @@ impl Archiver {
         let new = files::unfinished(&path);
         let mut table = TableWriter::create_at(new.clone(), segment.number, survey.payments.len() as u64)?;
         for payment in &survey.payments {
-            let (value, record) = self.held(segment, *payment)?;
+            let (value, record) = self.held(segment.number, *payment)?;
             if !record.is_final() {
                 drop(table);
                 fs::remove_file(&new).map_err(LedgerError::io("remove", &new))?;
@@ -292,7 +325,9 @@ impl Archiver {
         }
         table.finish()?;
         files::rename(&new, &path)?;
-        Ok(Ok(files::digest_of_file(&path)?))
+        let digest = files::digest_of_file(&path)?;
+        ids::write_copy(dir, segment.number, digest)?;
+        Ok(Ok(digest))
     }
 
     /// The compressed copy, read back from the disk before it is believed.
@@ -391,90 +426,6 @@ impl Archiver {
             at(Step::Removed)?;
         }
         Ok(())
-    }
-
-    /// What a new base and the merge before it take at most, in bytes.
-    pub(super) fn base_bytes(&self) -> u64 {
-        self.index.table_bytes().saturating_mul(2)
-    }
-
-    /// Where the index is to write the records of a new base.
-    pub fn new_base(&self) -> Result<(PathBuf, u32), LedgerError> {
-        let last = self.archives.base()?.map_or(0, |base| base.statement.file);
-        disk::make_dir(self.archives.dir())?;
-        let number = last + 1;
-        let path = disk::numbered(self.archives.dir(), number, base::EXTENSION);
-        Ok((path, number))
-    }
-
-    /// Signs for the records that the index has written, as of `stamp`, to
-    /// [`new_base`](Self::new_base). The older base is removed.
-    ///
-    /// # Errors
-    /// The older base stays.
-    pub fn finish_base(&self, archive: u32, stamp: Stamp, at: AtStep<'_>) -> Result<(), ArchiveError> {
-        let (path, number) = self.new_base()?;
-        let file_digest = files::digest_of_file(&path)?;
-        let table = Table::open_at(path.clone(), number)?;
-        let statement = LedgerBase {
-            hub: self.hub,
-            archive,
-            sequence: stamp.sequence,
-            digest: stamp.digest,
-            file: number,
-            file_digest,
-            records: table.records(),
-            policy: self.policy(&table)?,
-        };
-        let dir = self.archives.dir();
-        files::write_signed(&base::statement_path(dir), &statement.sign(&self.key))?;
-        base::remove_others(dir, number)?;
-        at(Step::Based)?;
-        Ok(())
-    }
-
-    /// The policy that is in force as of the records.
-    fn policy(&self, records: &Table) -> Result<Option<BasePolicy>, ArchiveError> {
-        let Some(Some(value)) = records.get(State::STORE)? else {
-            return Ok(None);
-        };
-        let store: StoreRecord = cbor::decode(&value).map_err(|_| Damage::Contents)?;
-        let Some(sequence) = store.policy_sequence else {
-            return Ok(None);
-        };
-        let known = self.archives.base()?.and_then(|base| base.statement.policy);
-        if let Some(known) = known.filter(|known| known.sequence == sequence) {
-            return Ok(Some(known));
-        }
-        match self.journal.entry(sequence)?.entry.event {
-            Event::PolicyActivated { policy, .. } => Ok(Some(BasePolicy { sequence, policy })),
-            _ => Err(Damage::Contents.into()),
-        }
-    }
-
-    /// An archive that the hub opens without.
-    ///
-    /// # Errors
-    /// There is none of that number, or no base that goes so far.
-    pub(super) fn removable(&self, number: u32) -> Result<Arc<Archive>, ArchiveError> {
-        let based = self.archives.base()?.map_or(0, |base| base.statement.archive);
-        let list = self.archives.list();
-        let found = list.into_iter().find(|archive| archive.manifest.number == number);
-        Ok(found
-            .filter(|_| number <= based)
-            .ok_or(LedgerError::NoBase { number })?)
-    }
-
-    /// Removes a compressed file, if it is there.
-    pub(super) fn remove_archive(&self, number: u32, at: AtStep<'_>) -> Result<(), ArchiveError> {
-        let path = disk::numbered(self.archives.dir(), number, PACKED);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(LedgerError::io("remove", &path)(error).into()),
-        }
-        disk::sync_dir(self.archives.dir())?;
-        at(Step::ArchiveRemoved)
     }
 }
 

@@ -75,7 +75,7 @@ fn entries_are_read_through_archives_as_before() {
     assert_eq!(reader.first_plain(), 1 + kept.archiver.archives().head().sequence);
     // Nothing but the archives' own files is left behind.
     let names = contents(&kept.ledger().join("archive"));
-    assert_eq!(names.len(), 3 * 3, "{names:?}");
+    assert_eq!(names.len(), 3 * 4, "{names:?}");
 
     drop(kept.archiver);
     drop(kept.journal);
@@ -227,4 +227,54 @@ fn what_is_left_of_a_damaged_archive_is_salvaged() {
     let report = salvage(&kept.ledger(), &public(), &mut Vec::new()).unwrap();
     assert!(report.entries < all && report.entries >= all / 2, "{report:?}");
     assert!(!report.gaps.is_empty());
+}
+
+#[test]
+fn a_copy_has_its_name_only_if_it_is_what_the_hub_signed_for() {
+    let mut kept = Kept::new();
+    kept.archive(2);
+    let away = tempdir().unwrap();
+    let list = kept.archiver.archives().list();
+    let digest = list[0].manifest.archive_digest;
+    let copy = away.path().join("00000001.seg.gz");
+    // The original is another's, or damaged.
+    let good = std::fs::read(kept.file("00000001.seg.gz")).unwrap();
+    std::fs::write(kept.file("00000001.seg.gz"), &good[1..]).unwrap();
+    let refused = copy_archive(&list[0].path, away.path(), digest).unwrap_err();
+    assert!(matches!(refused, LedgerError::BadCopy { .. }), "{refused}");
+    assert!(contents(away.path()).is_empty());
+    std::fs::write(kept.file("00000001.seg.gz"), &good).unwrap();
+    copy_archive(&list[0].path, away.path(), digest).unwrap();
+    assert_eq!(std::fs::read(&copy).unwrap(), good);
+    // Again is no harm, and another file of that name is not written over.
+    copy_archive(&list[0].path, away.path(), digest).unwrap();
+    std::fs::write(&copy, b"of another hub").unwrap();
+    let refused = copy_archive(&list[0].path, away.path(), digest).unwrap_err();
+    assert!(matches!(refused, LedgerError::OtherFile { .. }), "{refused}");
+    assert_eq!(contents(away.path()), [(copy, b"of another hub".to_vec())]);
+}
+
+#[test]
+fn copies_are_never_in_the_hubs_own_folder_and_each_hubs_apart() {
+    let kept = Kept::new();
+    let own = kept.ledger();
+    let inside = own.join("archive");
+    std::fs::create_dir_all(&inside).unwrap();
+    let away = tempdir().unwrap();
+    let link = away.path().join("link");
+    std::os::unix::fs::symlink(&inside, &link).unwrap();
+    for to in [&own, &inside, &own.join("../ledger"), &link] {
+        let refused = folder_for_copies(&[&own], to, HUB).unwrap_err();
+        assert!(
+            matches!(refused, LedgerError::OwnFolder { .. }),
+            "{}: {refused}",
+            to.display()
+        );
+    }
+    assert!(contents(&inside).is_empty());
+    let first = folder_for_copies(&[&own], away.path(), HUB).unwrap();
+    let second = folder_for_copies(&[&own], away.path(), HubId([8; 32])).unwrap();
+    assert!(first.is_dir() && second.is_dir() && first != second);
+    // The folder above is not the hub's.
+    folder_for_copies(&[&own], kept.dir.path(), HUB).unwrap();
 }

@@ -117,3 +117,25 @@ fn a_part_that_was_being_given_away_at_a_crash_is_not_taken_for_empty() {
         assert!(bytes.iter().all(|byte| *byte == 0), "{}", path.display());
     }
 }
+
+#[test]
+fn what_may_be_used_ends_where_the_disk_is_called_full() {
+    let dir = tempdir().unwrap();
+    let of = |full_bytes| {
+        let settings = SpaceSettings {
+            reserve_bytes: PARTS as u64 * PART,
+            low_bytes: 2,
+            full_bytes,
+        };
+        Space::open(&dir.path().join("reserve"), settings).unwrap()
+    };
+    let roomy = of(1);
+    assert_eq!(roomy.spare_bytes(), roomy.free_bytes() - 1);
+    let full = of(u64::MAX / 8);
+    assert_eq!(
+        (full.level(), full.spare_bytes()),
+        (StorageLevel::Full, 0),
+        "{} bytes are free",
+        full.free_bytes()
+    );
+}
