@@ -29,6 +29,12 @@ pub struct Clock {
     correction_ms: i64,
 }
 
+/// Whether a change set the effective time back, so far that times written
+/// before it can not be compared with those after it.
+pub(crate) fn is_set_back(quality: ClockQuality, jump_ms: i64) -> bool {
+    quality == ClockQuality::Synchronised && jump_ms < 0 && jump_ms.unsigned_abs() > LARGEST_JUMP_BACK_MS
+}
+
 /// A change of trust, to be written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockChange {
@@ -79,7 +85,8 @@ impl Clock {
         None
     }
 
-    /// Takes the gateway's time. Returns a change of trust if there is one.
+    /// Takes the gateway's time. Returns a change of trust if there is one, or
+    /// that time was set back.
     pub fn synchronise(&mut self, gateway_ms: u64, now: Now) -> Option<ClockChange> {
         let wall = now.wall_ms.saturating_add_signed(self.correction_ms);
         let off = difference(gateway_ms, self.effective_ms);
@@ -88,7 +95,7 @@ impl Clock {
             self.effective_ms = gateway_ms;
             self.monotonic_ms = now.monotonic_ms;
         }
-        if self.quality == ClockQuality::Synchronised {
+        if self.quality == ClockQuality::Synchronised && !is_set_back(self.quality, off) {
             return None;
         }
         self.quality = ClockQuality::Synchronised;
@@ -185,6 +192,23 @@ mod tests {
             "the correction holds"
         );
         assert!(clock.effective_ms() >= START + 4000);
+    }
+
+    #[test]
+    fn time_that_the_gateway_sets_back_is_written_down_although_trust_stays() {
+        let mut clock = clock();
+        clock.synchronise(START, at(START, 0));
+        // Ten hours forward are not suspect.
+        assert_eq!(clock.observe(at(START + 10 * HOUR, 1000)), None);
+        let change = clock
+            .synchronise(START + 1000, at(START + 10 * HOUR, 1000))
+            .unwrap();
+        assert!(is_set_back(change.quality, change.jump_ms));
+        assert_eq!(clock.effective_ms(), START + 1000);
+        assert_eq!(
+            clock.synchronise(START + 2000, at(START + 10 * HOUR + 1000, 2000)),
+            None
+        );
     }
 
     #[test]

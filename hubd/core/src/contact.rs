@@ -75,6 +75,13 @@ impl Contacts {
         );
     }
 
+    /// The effective time was set back: what was sent is as old as it was.
+    pub(crate) fn clock_set_back(&mut self, by_ms: u64) {
+        for contact in self.by_payment.values_mut() {
+            contact.first_sent_ms = contact.first_sent_ms.saturating_sub(by_ms);
+        }
+    }
+
     /// Nothing more is to be sent for the payment, or something new is.
     pub(crate) fn forget(&mut self, id: &PaymentId) {
         self.by_payment.remove(id);

@@ -8,7 +8,7 @@ use hub_protocol::{
     CardScheme, Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor,
 };
 
-use crate::clock::{Clock, ClockChange};
+use crate::clock::{Clock, ClockChange, is_set_back};
 use crate::contact::Contacts;
 use crate::effect::{Effect, Reply};
 use crate::input::{AttemptId, Input, Now, Probe, Ticket};
@@ -374,6 +374,9 @@ impl Core {
 
     fn clock_changed(&mut self, change: Option<ClockChange>) {
         if let Some(ClockChange { quality, jump_ms }) = change {
+            if is_set_back(quality, jump_ms) {
+                self.contacts.clock_set_back(jump_ms.unsigned_abs());
+            }
             self.append(Event::ClockChanged { quality, jump_ms }, None, None);
         }
     }

@@ -177,10 +177,9 @@ impl Core {
                 .saturating_add(self.settings.online_deadline_ms),
             resumed,
         };
-        let received_ms = self
-            .state
-            .payment(&request.payment_id)
-            .map_or(0, |payment| payment.received_ms);
+        let received_ms = self.state.payment(&request.payment_id).map_or(0, |payment| {
+            self.comparable_ms(request_sequence, payment.received_ms)
+        });
         // Asked by a hub that was interrupted, and too long ago to be asked
         // again without looking.
         let look_up = resumed && (self.clock.suspect() || self.past_retention(received_ms));

@@ -409,6 +409,10 @@ pub struct StoreRecord {
     /// How far the ledger is archived; `None`: not at all.
     #[n(11)]
     pub archives: Option<ArchiveMarks>,
+    /// The entry at which the effective time was set back last. Times in
+    /// entries before it may lie in what is now the future.
+    #[n(12)]
+    pub set_back_at: Option<u64>,
 }
 
 /// How far the ledger is archived. Everything goes oldest first.
@@ -479,6 +483,7 @@ impl Default for StoreRecord {
             clock_quality: ClockQuality::Unsynchronised,
             queue: QueueCounts::default(),
             archives: None,
+            set_back_at: None,
         }
     }
 }

@@ -189,10 +189,18 @@ impl Core {
             return effective_ms;
         }
         self.contacts.first_sent_ms(id).unwrap_or_else(|| {
-            self.state
-                .payment(id)
-                .map_or(0, |payment| payment.maybe_sent_since_ms())
+            let payment = self.state.payment(id);
+            payment.map_or(0, |payment| {
+                self.comparable_ms(payment.request_sequence, payment.maybe_sent_since_ms())
+            })
         })
+    }
+
+    /// A time in an entry, at or after the one of that sequence, or 0 if the
+    /// clock was set back since, so that nobody can tell how long ago it is.
+    pub(crate) fn comparable_ms(&self, sequence: u64, time_ms: u64) -> u64 {
+        let set_back = self.state.store().set_back_at.is_some_and(|at| sequence < at);
+        if set_back { 0 } else { time_ms }
     }
 
     /// Whether a payment may have reached the gateway.

@@ -10,6 +10,7 @@ use hub_protocol::cose::Unverified;
 use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
 use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
 
+use crate::clock::is_set_back;
 use crate::policy::Policy;
 mod memory;
 mod stored;
@@ -219,8 +220,14 @@ impl State {
             Event::HubStarted { .. }
             | Event::HubStopped
             | Event::OperatorActed { .. }
-            | Event::StorageChanged { .. }
-            | Event::ClockChanged { .. } => {}
+            | Event::StorageChanged { .. } => {}
+            Event::ClockChanged { quality, jump_ms } => {
+                if is_set_back(*quality, *jump_ms) {
+                    self.store.set_back_at = Some(sequence);
+                    // Or the next start would have the wrong time again.
+                    self.store.high_water_ms = 0;
+                }
+            }
             Event::SegmentArchived { number, last, .. } => {
                 let marks = self.store.archives.get_or_insert_default();
                 (marks.written, marks.through) = (*number, *last);
