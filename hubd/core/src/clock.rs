@@ -30,7 +30,7 @@ pub struct Clock {
 }
 
 /// Whether a change set the effective time back, so far that times written
-/// before it can not be compared with those after it.
+/// before it cannot be compared with those after it.
 pub(crate) fn is_set_back(quality: ClockQuality, jump_ms: i64) -> bool {
     quality == ClockQuality::Synchronised && jump_ms < 0 && jump_ms.unsigned_abs() > LARGEST_JUMP_BACK_MS
 }

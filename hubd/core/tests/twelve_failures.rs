@@ -6,7 +6,7 @@
 mod support;
 
 use hub_core::state::State;
-use hub_core::{GatewayAnswer, Input, MOST_FAILURES_ALONE, Operation, OperatorCommand, OperatorReply};
+use hub_core::{GatewayAnswer, Input, MOST_FAILURES_ALONE, Operation, OperatorCommand, OperatorReply, Probe};
 use hub_protocol::{Decision, DeviceClass, DeviceId, PaymentState, Reason, Submission};
 use support::{MPOS, POLICY, SOFTPOS, STRANGER, Shop, approved, no_answer, payment_id, request};
 
@@ -128,6 +128,43 @@ fn failure_2_a_clock_in_doubt_proves_no_age() {
     shop.gateway(no_answer());
     shop.pass(60_000);
     assert_eq!(shop.gateway(approved()).operation, Operation::LookUp);
+}
+
+/// A wall clock that ran ahead, by less than makes it suspect, until the
+/// gateway told the time: what was written meanwhile seems to be younger.
+#[test]
+fn failure_2_a_clock_that_was_set_back_makes_no_payment_younger() {
+    for restart in [false, true] {
+        let mut shop = Shop::online();
+        let gateway_time = |shop: &mut Shop, ahead_ms: u64| {
+            shop.input(Input::Probe(Probe {
+                ok: true,
+                latency_ms: 20,
+                gateway_time_ms: Some(shop.now.wall_ms - ahead_ms),
+            }));
+        };
+        gateway_time(&mut shop, 0);
+        shop.now.wall_ms += 10 * HOUR_MS;
+        shop.send(MPOS, &request(1, 2_000, "card"));
+        shop.gateway(no_answer());
+        gateway_time(&mut shop, 10 * HOUR_MS);
+        shop.go_offline();
+        while !shop.forwards.is_empty() {
+            shop.gateway(no_answer());
+        }
+        if restart {
+            // Somebody has set the wall clock meanwhile.
+            shop.now.wall_ms -= 10 * HOUR_MS;
+            shop.crash();
+        }
+        shop.pass(23 * HOUR_MS);
+        shop.come_back();
+        assert_eq!(
+            shop.gateway(approved()).operation,
+            Operation::LookUp,
+            "restart {restart}"
+        );
+    }
 }
 
 #[test]
