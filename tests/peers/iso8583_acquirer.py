@@ -21,6 +21,7 @@ sign-on); shut (hangs up before the sign-on).
 
 import argparse
 import base64
+import contextlib
 import copy
 import json
 import pathlib
@@ -277,7 +278,9 @@ class Acquirer:
                 self.code = request.get("code", self.code)
             if request["do"] == "cut" or self.mode == "shut":
                 for connection in self.hubs:
-                    connection.shutdown(socket.SHUT_RDWR)
+                    # One that has hung up by itself stands here for a moment.
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
             return {
                 "book": list(self.book.values()),
                 "faults": self.faults,
