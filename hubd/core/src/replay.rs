@@ -102,18 +102,21 @@ impl Core {
     }
 
     /// The gateway does not know the payment: it goes at once, while that is
-    /// true, unless customers need the room meanwhile.
+    /// true, unless customers need the room meanwhile or it is not its turn any
+    /// more.
     pub(crate) fn send_after_look_up(&mut self, id: &PaymentId) {
         let now = self.now.monotonic_ms;
         let since_ms = self.maybe_sent_since_ms(id);
         self.contacts.not_found(*id, since_ms, now);
         self.queue.try_again(id, now, 0, None);
-        let place = self.state.payment(id).and_then(|payment| {
-            let goes = payment.state == PaymentState::Queued && payment.latest <= self.durable;
-            payment.queue_sequence.filter(|_| goes)
-        });
+        let goes = self
+            .state
+            .payment(id)
+            .is_some_and(|payment| payment.state == PaymentState::Queued && payment.latest <= self.durable);
+        // One that was released meanwhile can stand before it again.
+        let turn = self.queue.next(now, false, |other| goes && other == id);
         let room = self.queue.in_flight() < self.replay_limit() && self.queue.paused_until_ms <= now;
-        if let Some(sequence) = place.filter(|_| room && !self.stopping) {
+        if let Some(sequence) = turn.filter(|_| room && !self.stopping) {
             self.send(sequence);
         }
     }

@@ -142,6 +142,33 @@ fn what_cannot_be_sent_is_parked_and_can_be_put_back() {
 }
 
 /// One attempt at the oldest item of the queue, however long it backs off.
+#[test]
+fn rule_10_after_its_look_up_a_payment_waits_for_one_that_was_released_before_it() {
+    let mut shop = Shop::offline();
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.pay(MPOS, &request(2, 2_000, "card"));
+    shop.go_online();
+    let refused = GatewayAnswer::RefusesMessage {
+        detail: "no".to_owned(),
+    };
+    assert_eq!(shop.gateway(refused).payment_id, payment_id(1));
+    assert_eq!(shop.state_of(1), PaymentState::Parked);
+    assert_eq!(shop.gateway(no_answer()).payment_id, payment_id(2));
+    // Longer than the gateway remembers.
+    shop.go_offline();
+    shop.pass(24 * 60 * 60 * 1000);
+    shop.come_back();
+    let look_up = shop.forwards.remove(0);
+    assert_eq!(
+        (look_up.operation, look_up.payment_id),
+        (Operation::LookUp, payment_id(2))
+    );
+    shop.operate(OperatorCommand::Release(payment_id(1)));
+    shop.answer(look_up.attempt, GatewayAnswer::NotFound);
+    assert_eq!(shop.gateway(approved()).payment_id, payment_id(1));
+    assert_eq!(shop.gateway(approved()).payment_id, payment_id(2));
+}
+
 fn attempt(shop: &mut Shop, answer: GatewayAnswer) {
     shop.pass(60_000);
     shop.gateway(answer);
