@@ -165,6 +165,8 @@ fn rule_10_after_its_look_up_a_payment_waits_for_one_that_was_released_before_it
     );
     shop.operate(OperatorCommand::Release(payment_id(1)));
     shop.answer(look_up.attempt, GatewayAnswer::NotFound);
+    let under_way: Vec<_> = shop.forwards.iter().map(|forward| forward.payment_id).collect();
+    assert_eq!(under_way, [payment_id(1)]);
     assert_eq!(shop.gateway(approved()).payment_id, payment_id(1));
     assert_eq!(shop.gateway(approved()).payment_id, payment_id(2));
 }
