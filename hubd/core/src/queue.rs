@@ -45,6 +45,10 @@ pub(crate) const MOST_PARKED: usize = 1_000;
 /// One hour. Approvals that expire within the same one are sent by amount.
 const EXPIRY_STEP_MS: u64 = 60 * 60 * 1000;
 
+/// The most payments outside of the window whose waiting is kept in mind. One
+/// beyond may be asked for again too early, under the same id.
+const MOST_WAIT_ELSEWHERE: usize = 1_000;
+
 /// One payment or reversal that waits.
 #[derive(Debug)]
 pub(crate) struct Item {
@@ -91,6 +95,9 @@ pub(crate) struct Queue {
     /// Attempts under way, made for customers, whose payments wait outside of
     /// the window.
     elsewhere: BTreeMap<AttemptId, PaymentId>,
+    /// Payments outside of the window that the gateway asked to wait, and
+    /// until when on the monotonic clock.
+    wait_elsewhere: BTreeMap<PaymentId, u64>,
     pub(crate) paused_until_ms: u64,
     /// Final answers of the gateway since the start.
     finals: u64,
@@ -252,6 +259,10 @@ impl Queue {
             item.in_flight = Some(attempt);
             item.attempts = item.attempts.saturating_add(1);
         }
+        if let Some(until_ms) = self.wait_elsewhere.remove(&item.payment_id) {
+            item.not_before_ms = item.not_before_ms.max(until_ms);
+            item.asked_to_wait_until_ms = until_ms;
+        }
         self.unspill(item.device, sequence);
         self.by_payment.insert(item.payment_id, sequence);
         if sequence <= self.forced_through && item.attempts == 0 {
@@ -379,6 +390,21 @@ impl Queue {
             && self.take_off(sequence, attempt, false).is_none()
         {
             self.elsewhere.insert(attempt, id);
+        }
+    }
+
+    /// The payment that adopted an attempt, if it is not in the window.
+    pub(crate) fn elsewhere(&self, attempt: AttemptId) -> Option<PaymentId> {
+        self.elsewhere.get(&attempt).copied()
+    }
+
+    /// The gateway asked that a payment wait which is not in the window.
+    pub(crate) fn wait_elsewhere(&mut self, id: PaymentId, until_ms: u64, now_ms: u64) {
+        if self.wait_elsewhere.len() >= MOST_WAIT_ELSEWHERE {
+            self.wait_elsewhere.retain(|_, until_ms| *until_ms > now_ms);
+        }
+        if self.wait_elsewhere.len() < MOST_WAIT_ELSEWHERE {
+            self.wait_elsewhere.insert(id, until_ms);
         }
     }
 

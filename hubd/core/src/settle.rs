@@ -50,11 +50,28 @@ impl Core {
         if self.online_answered(attempt, &answer, looked_up) {
             return;
         }
+        // Of a payment that is in the index only.
+        let elsewhere = self.queue.elsewhere(attempt);
         if let Some(id) = self.queue.landed(attempt) {
             self.learn_breaker(attempt, id, &answer);
             self.replay_answered(id, answer, looked_up);
         } else {
             self.pacing.breaker.not_sent(attempt, self.now.monotonic_ms);
+            if let Some(id) = elsewhere {
+                self.heed(&answer);
+                self.heed_elsewhere(id, &answer);
+            }
+        }
+    }
+
+    /// What an answer asks of the whole queue, whichever payment it is for.
+    fn heed(&mut self, answer: &GatewayAnswer) {
+        match answer {
+            GatewayAnswer::Throttled { retry_after_ms } => self.pause(*retry_after_ms),
+            GatewayAnswer::Broken { retry_after_ms, .. } if retry_after_ms.is_some() => {
+                self.pause(*retry_after_ms);
+            }
+            _ => {}
         }
     }
 
@@ -108,6 +125,7 @@ impl Core {
             self.queue.try_again(&id, now, 0, None);
             return;
         }
+        self.heed(&answer);
         match answer {
             GatewayAnswer::Final(result) => self.finally(id, result, asks_reversal),
             GatewayAnswer::NotFound if looked_up => self.send_after_look_up(&id),
@@ -129,7 +147,6 @@ impl Core {
                 );
             }
             GatewayAnswer::Throttled { retry_after_ms } => {
-                self.pause(retry_after_ms);
                 self.back_off(id, retry_after_ms, "the gateway asks to slow down".to_owned());
             }
             GatewayAnswer::Conflict { detail } => self.park(id, ParkReason::GatewayConflict, &detail),
@@ -151,15 +168,20 @@ impl Core {
                 retry_after_ms,
                 detail,
             } => {
-                if retry_after_ms.is_some() {
-                    self.pause(retry_after_ms);
-                }
                 let error = format!("the gateway is out of order: {detail}");
                 self.failed(id, retry_after_ms, &detail, error);
             }
             GatewayAnswer::NoAnswer { detail } => {
                 self.failed(id, None, &detail, format!("no answer: {detail}"));
             }
+        }
+    }
+
+    fn heed_elsewhere(&mut self, id: PaymentId, answer: &GatewayAnswer) {
+        if let GatewayAnswer::Pending { retry_after_ms } = answer {
+            let now = self.now.monotonic_ms;
+            let until = now.saturating_add(self.delay_ms(1, *retry_after_ms));
+            self.queue.wait_elsewhere(id, until, now);
         }
     }
 

@@ -5,8 +5,8 @@ mod support;
 
 use hub_core::{GatewayAnswer, MOST_FAILURES_ALONE, Operation, OperatorCommand, OperatorReply};
 use hub_protocol::entry::WanState;
-use hub_protocol::{DeviceClass, PaymentState, Reason};
-use support::{MPOS, SOFTPOS, STRANGER, Shop, approved, declined, no_answer, payment_id, request};
+use hub_protocol::{Decision, DeviceClass, PaymentState, Reason};
+use support::{MPOS, POLICY, SOFTPOS, STRANGER, Shop, approved, declined, no_answer, payment_id, request};
 
 #[test]
 fn a_resumed_payment_that_ends_in_no_is_reversed_whatever_the_second_attempt_says() {
@@ -233,6 +233,30 @@ fn retry_after_is_obeyed() {
     assert!(shop.forwards.is_empty());
     shop.pass(2_000);
     assert_eq!(shop.forwards.len(), 2);
+}
+
+#[test]
+fn retry_after_is_obeyed_too_when_it_comes_for_a_payment_outside_of_the_window() {
+    let mut shop = Shop::offline_with(POLICY, |settings| settings.queue_window = 1);
+    for number in 1..=3 {
+        shop.pay(MPOS, &request(number, 1_000, &format!("card {number}")));
+    }
+    shop.go_online();
+    shop.gateway(no_answer());
+    let ticket = shop.send(MPOS, &request(4, 1_000, "card 4"));
+    let asked = shop.forwards.pop().unwrap();
+    assert_eq!(asked.operation, Operation::AuthoriseOnline);
+    shop.pass(3_000);
+    assert_eq!(shop.receipt(ticket).decision, Decision::ApprovedOffline);
+    shop.forwards.clear();
+    shop.answer(
+        asked.attempt,
+        GatewayAnswer::Throttled {
+            retry_after_ms: Some(60_000),
+        },
+    );
+    shop.pass(59_000);
+    assert!(shop.forwards.is_empty(), "{:?}", shop.forwards);
 }
 
 #[test]

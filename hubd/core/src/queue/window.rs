@@ -76,6 +76,7 @@ impl Queue {
             unclear: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
+            wait_elsewhere: BTreeMap::new(),
             paused_until_ms: 0,
             finals: 0,
             forced: BTreeSet::new(),
