@@ -201,7 +201,9 @@ fn a_torn_write_at_any_byte_costs_no_earlier_card_and_can_be_erased() {
     let path = dir.path().join("00000001.vlt");
     let (mut vault, _) = open(dir.path());
     vault.put(&cards(0..2)).unwrap();
-    let start = written(&std::fs::read(&path).unwrap());
+    // Where the record begins: a tag before it may end in zeros, and a piece
+    // from there on would be the same for the next card at this place.
+    let start = vault_file::walk(&std::fs::read(&path).unwrap(), 1).1;
     vault.put(&cards(2..4)).unwrap();
     drop(vault);
     let whole = std::fs::read(&path).unwrap();
