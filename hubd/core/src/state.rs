@@ -226,6 +226,11 @@ impl State {
                     self.store.set_back_at = Some(sequence);
                     // Or the next start would have the wrong time again.
                     self.store.high_water_ms = 0;
+                    // Or the time without the gateway would begin in the
+                    // future, and be allowed twice.
+                    if let Some(since) = &mut self.store.offline_since_ms {
+                        *since = since.saturating_sub(jump_ms.unsigned_abs());
+                    }
                 }
             }
             Event::SegmentArchived { number, last, .. } => {

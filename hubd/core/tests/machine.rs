@@ -4,7 +4,7 @@
 
 mod support;
 
-use hub_core::{GatewayAnswer, Input, Operation, OperatorCommand, OperatorReply};
+use hub_core::{GatewayAnswer, Input, Operation, OperatorCommand, OperatorReply, Probe};
 use hub_protocol::entry::WanState;
 use hub_protocol::{Cryptogram, Decision, DeviceClass, PaymentState, Reason, RefusalCode, Submission};
 use support::{MPOS, SOFTPOS, STRANGER, Shop, approved, declined, no_answer, payment_id, request};
@@ -309,6 +309,38 @@ fn rule_4_longest_offline_time_runs_while_probes_answer_and_payments_do_not() {
             shop.probe(true);
         }
         shop.pass(61 * 60_000);
+    }
+}
+
+/// A wall clock that ran ahead when the WAN went, and was put right by a
+/// probe that answered while payments did not.
+#[test]
+fn rule_5_a_clock_that_was_set_back_gives_no_second_longest_offline_time() {
+    for restart in [false, true] {
+        let mut shop = Shop::online();
+        let gateway_time = |shop: &mut Shop, ahead_ms: u64| {
+            shop.input(Input::Probe(Probe {
+                ok: true,
+                latency_ms: 20,
+                gateway_time_ms: Some(shop.now.wall_ms - ahead_ms),
+            }));
+        };
+        gateway_time(&mut shop, 0);
+        shop.now.wall_ms += 10 * 3_600_000;
+        shop.go_offline();
+        assert!(shop.pay(MPOS, &request(1, 100, "a")).decision.approved());
+        gateway_time(&mut shop, 10 * 3_600_000);
+        shop.go_offline();
+        if restart {
+            shop.now.wall_ms -= 10 * 3_600_000;
+            shop.crash();
+        }
+        shop.pass(239 * 60_000);
+        let soon = shop.pay(MPOS, &request(2, 100, "b")).decision;
+        assert!(soon.approved(), "restart {restart}");
+        shop.pass(61_000);
+        let late = shop.pay(MPOS, &request(3, 100, "c")).reason;
+        assert_eq!(late, Reason::OfflineTooLong, "restart {restart}");
     }
 }
 

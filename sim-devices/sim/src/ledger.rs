@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use hub_protocol::entry::{DecisionRecord, EntryTime, Event, VoidEffect, WanState};
+use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Event, VoidEffect, WanState};
 use hub_protocol::{
     Cryptogram, Decision, DeviceClass, DeviceId, Digest, Entry, PaymentId, PaymentRequest, PaymentState,
     Reason,
@@ -260,6 +260,15 @@ impl Ledger {
                         self.alone_since_ms.get_or_insert(time.wall_ms);
                     }
                     WanState::Online | WanState::Degraded => {}
+                }
+            }
+            // The gateway's word that hours passed which never were.
+            Event::ClockChanged {
+                quality: ClockQuality::Synchronised,
+                jump_ms,
+            } if *jump_ms < -120_000 => {
+                if let Some(since) = self.alone_since_ms {
+                    self.alone_since_ms = Some(since.saturating_add_signed(*jump_ms));
                 }
             }
             // No policy here has rules for declined payments.
