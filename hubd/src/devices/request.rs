@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::{CoseError, ObjectType};
+use hub_protocol::cose::ObjectType;
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{Answer, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor};
 use quinn::{ReadToEndError, RecvStream};
 
 use super::session::Peer;
 use super::shared::Shared;
-use super::signatures::{Signatures, Signed};
+use super::signatures::Signed;
 use crate::port::Ask;
 
 /// How long a device may take to send one frame.
@@ -98,14 +98,8 @@ async fn verified(
         object_type,
         key,
     };
-    let (bytes, payload) = if shared.is_alone() || peer.is_kept_apart() {
-        Signatures::check_alone(signed)
-    } else {
-        shared.signatures.check(signed).await.ok_or_else(stopping)?
-    };
-    if payload == Err(CoseError::BadSignature) {
-        peer.keep_apart();
-    }
+    let checked = shared.signatures.check(&peer.conduct, shared.is_alone(), signed);
+    let (bytes, payload) = checked.await.ok_or_else(stopping)?;
     Ok((bytes, payload?))
 }
 

@@ -11,7 +11,6 @@
 //! latest, with the refusal's number as QUIC application error code.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hub_protocol::{Answer, DeviceId, Refusal, RefusalCode, frame};
@@ -21,6 +20,7 @@ use tokio::sync::mpsc;
 use super::request;
 use super::sessions::{Outgoing, close_for};
 use super::shared::{Shared, WireVersion};
+use super::signatures::Conduct;
 
 /// How long a device may take to read its last answer and close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,20 +35,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Peer {
     pub(super) device: DeviceId,
     pub(super) wire: WireVersion,
+    pub(super) conduct: Conduct,
     connection: Connection,
-    sent_bad_signature: AtomicBool,
-}
-
-impl Peer {
-    /// Whether signatures on this connection are checked alone.
-    pub(super) fn is_kept_apart(&self) -> bool {
-        self.sent_bad_signature.load(Ordering::Relaxed)
-    }
-
-    /// From now on they are.
-    pub(super) fn keep_apart(&self) {
-        self.sent_bad_signature.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Serves a connection until it ends.
@@ -62,8 +50,8 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
         let peer = Arc::new(Peer {
             device,
             wire: WireVersion::of(&connection),
+            conduct: Conduct::default(),
             connection: connection.clone(),
-            sent_bad_signature: AtomicBool::new(false),
         });
         while let Ok((send, recv)) = connection.accept_bi().await {
             // As many at once as the transport's limit on streams lets through.

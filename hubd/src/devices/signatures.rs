@@ -6,6 +6,7 @@
 //! signature makes the check of all in its company dear. So a device that
 //! sent one is checked alone for as long as its connection lasts.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ed25519_dalek::VerifyingKey;
@@ -24,6 +25,13 @@ pub(super) struct Signed {
 /// A request, and its payload or what is wrong with it.
 pub(super) type Checked = (Vec<u8>, Result<Vec<u8>, CoseError>);
 
+/// What came on one connection: while all its signatures were good, they are
+/// checked in company.
+#[derive(Default)]
+pub(super) struct Conduct {
+    sent_bad_signature: AtomicBool,
+}
+
 struct Waiting {
     signed: Signed,
     checked: oneshot::Sender<Checked>,
@@ -37,15 +45,32 @@ pub(super) struct Signatures {
 }
 
 impl Signatures {
-    /// Checks a request that came alone, or is to be kept apart.
-    pub(super) fn check_alone(signed: Signed) -> Checked {
+    /// Checks a request: by itself if no other is being answered (`alone`) or
+    /// its connection sent a bad signature before, or with what else there
+    /// is. `None` if the hub is stopping.
+    pub(super) async fn check(
+        self: &Arc<Self>,
+        conduct: &Conduct,
+        alone: bool,
+        signed: Signed,
+    ) -> Option<Checked> {
+        let (bytes, found) = if alone || conduct.sent_bad_signature.load(Ordering::Relaxed) {
+            Self::check_alone(signed)
+        } else {
+            self.check_together(signed).await?
+        };
+        if found == Err(CoseError::BadSignature) {
+            conduct.sent_bad_signature.store(true, Ordering::Relaxed);
+        }
+        Some((bytes, found))
+    }
+
+    fn check_alone(signed: Signed) -> Checked {
         let found = found(std::slice::from_ref(&signed)).pop();
         (signed.bytes, found.unwrap_or(Err(CoseError::Malformed)))
     }
 
-    /// Checks a request with what else there is. `None` if the hub is
-    /// stopping.
-    pub(super) async fn check(self: &Arc<Self>, signed: Signed) -> Option<Checked> {
+    async fn check_together(self: &Arc<Self>, signed: Signed) -> Option<Checked> {
         let (checked, answer) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +143,7 @@ mod tests {
         let signatures = Arc::new(Signatures::default());
         let asked = all.into_iter().map(|one| {
             let signatures = Arc::clone(&signatures);
-            tokio::spawn(async move { signatures.check(one).await })
+            tokio::spawn(async move { signatures.check_together(one).await })
         });
         let asked: Vec<_> = asked.collect();
         let mut found = Vec::new();
@@ -148,12 +173,12 @@ mod tests {
         let signatures = Arc::new(Signatures::default());
         let first = {
             let signatures = Arc::clone(&signatures);
-            tokio::spawn(async move { signatures.check(signed(1)).await })
+            tokio::spawn(async move { signatures.check_together(signed(1)).await })
         };
         while signatures.waiting.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
-        let mut second = Box::pin(signatures.check(signed(2)));
+        let mut second = Box::pin(signatures.check_together(signed(2)));
         std::future::poll_fn(|context| {
             assert!(second.as_mut().poll(context).is_pending());
             std::task::Poll::Ready(())
@@ -164,11 +189,40 @@ mod tests {
         assert_eq!(second.await.unwrap().1, Ok(vec![2; 20]));
     }
 
-    #[test]
-    fn one_that_is_kept_apart_is_held_to_the_same() {
-        assert_eq!(Signatures::check_alone(signed(5)).1, Ok(vec![5; 20]));
-        let mut bad = signed(6);
+    fn bad(n: u8) -> Signed {
+        let mut bad = signed(n);
         *bad.bytes.last_mut().unwrap() ^= 1;
-        assert_eq!(Signatures::check_alone(bad).1, Err(CoseError::BadSignature));
+        bad
+    }
+
+    /// Checks one, and says whether it waited for the others' turn.
+    async fn waits(signatures: &Arc<Signatures>, conduct: &Conduct, signed: Signed) -> (bool, Checked) {
+        let mut check = Box::pin(signatures.check(conduct, false, signed));
+        let first = std::future::poll_fn(|context| std::task::Poll::Ready(check.as_mut().poll(context)));
+        match first.await {
+            std::task::Poll::Ready(checked) => (false, checked.unwrap()),
+            std::task::Poll::Pending => (true, check.await.unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_sent_a_bad_signature_is_checked_alone_from_then_on() {
+        let signatures = Arc::new(Signatures::default());
+        let [conduct, other] = [Conduct::default(), Conduct::default()];
+        let (waited, checked) = waits(&signatures, &conduct, signed(1)).await;
+        assert!(waited);
+        assert_eq!(checked.1, Ok(vec![1; 20]));
+        let (waited, checked) = waits(&signatures, &conduct, bad(2)).await;
+        assert!(waited);
+        assert_eq!(checked.1, Err(CoseError::BadSignature));
+        for n in 3..5 {
+            let (waited, checked) = waits(&signatures, &conduct, signed(n)).await;
+            assert!(!waited, "request {n}");
+            assert_eq!(checked.1, Ok(vec![n; 20]));
+        }
+        let (waited, checked) = waits(&signatures, &conduct, bad(5)).await;
+        assert!(!waited, "held to the same");
+        assert_eq!(checked.1, Err(CoseError::BadSignature));
+        assert!(waits(&signatures, &other, signed(6)).await.0, "others are not");
     }
 }
