@@ -167,6 +167,8 @@ impl Shop {
             .arg("run")
             .arg("--dir")
             .arg(self.hub_dir())
+            // As in systemd/hubd.service.
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot write the hub's log")?)
             .stderr(log)

@@ -91,9 +91,9 @@ impl Settings {
             spread_ms: 0,
             max_queue: 1_000_000,
             max_devices: 1_000,
-            max_remembered: 10_000,
-            max_cards: 20_000,
-            queue_window: 8_192,
+            max_remembered: 5_000,
+            max_cards: 10_000,
+            queue_window: 4_096,
             // The shortest of the limits that providers publish is a day.
             default_validity_ms: 24 * 60 * 60 * 1000,
             validity_ms: Vec::new(),

@@ -57,7 +57,7 @@ const SMALL: [u8; 2] = *b"ds";
 /// How keys begin whose records move to the tables of archives.
 const ARCHIVED: u8 = b'p';
 /// So many records in memory become a table.
-const SEAL_RECORDS: usize = 32 * 1024;
+const SEAL_RECORDS: usize = 8 * 1024;
 /// Somebody read damage: the next opening is to build the index anew.
 const DAMAGED: &str = "damaged";
 /// How many damaged indexes are kept.

@@ -41,7 +41,7 @@ const BITS_A_KEY: usize = 10;
 const PROBES: u64 = 6;
 /// The file is flushed as it grows, so that no flush is long: the journal
 /// waits for the same disk.
-const FLUSH_EVERY: usize = 4 << 20;
+const FLUSH_EVERY: usize = 1 << 20;
 
 /// What a table holds under a key: a value, or that it was removed.
 pub(crate) type Held = Option<Vec<u8>>;

@@ -90,7 +90,7 @@ impl State {
     pub(super) fn insert(&mut self, id: PaymentId, record: PaymentRecord) {
         let card = self.card_mut(record.card);
         card.held_by = card.held_by.saturating_add(1);
-        self.payments.insert(id, record);
+        self.payments.insert(id, Box::new(record));
     }
 
     /// Takes a card back in that was left to the index. What is in memory

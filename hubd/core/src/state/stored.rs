@@ -87,7 +87,10 @@ impl State {
         let mut changes: Vec<_> = places.collect();
         changes.extend(core::mem::take(&mut self.dirty).into_iter().map(|key| {
             let value = match key {
-                Key::Payment(id) => self.payments.get(&id).map(cbor::encode),
+                Key::Payment(id) => self
+                    .payments
+                    .get(&id)
+                    .map(|payment| cbor::encode(payment.as_ref())),
                 Key::Card(card) => self.cards.get(&card).and_then(Card::value),
                 Key::Device(id) => self.devices.get(&id).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
