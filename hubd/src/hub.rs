@@ -82,6 +82,8 @@ pub trait Edges: Send {
     /// # Errors
     /// As [`recall`](Self::recall).
     fn recall_range(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Records, String>;
+    /// What the index says makes no sense: the next start is to build it anew.
+    fn distrust_index(&self);
     /// The newest entry whose changes the index answers for.
     fn indexed(&self) -> u64;
 }
@@ -401,6 +403,7 @@ impl<E: Edges> Hub<E> {
             Ok((found, end)) => self.handle(Input::QueueLoaded { lane, found, end }),
             Err(error) => {
                 tracing::error!(error, "the queue cannot be read from the index");
+                self.edges.distrust_index();
                 false
             }
         }

@@ -58,6 +58,8 @@ const SMALL: [u8; 2] = *b"ds";
 const ARCHIVED: u8 = b'p';
 /// So many records in memory become a table.
 const SEAL_RECORDS: usize = 8 * 1024;
+/// After a merge that failed, so many checkpoints without one.
+const MERGE_PAUSE: u32 = 8;
 /// Somebody read damage: the next opening is to build the index anew.
 const DAMAGED: &str = "damaged";
 /// How many damaged indexes are kept.
@@ -87,6 +89,8 @@ pub struct Index {
     /// For sled, at the next checkpoint.
     small: BTreeMap<Vec<u8>, Held>,
     next_table: u32,
+    /// Checkpoints until tables are merged again.
+    merge_after: u32,
     shared: Arc<Shared>,
 }
 
@@ -117,8 +121,10 @@ impl Shared {
 
     /// Leaves word for the next opening.
     fn report<T>(&self, result: Result<T, Damage>) -> Result<T, Damage> {
-        if result.is_err() {
-            let _ = File::create(self.dir.join(DAMAGED));
+        if result.is_err()
+            && let Err(error) = File::create(self.dir.join(DAMAGED))
+        {
+            tracing::error!(%error, "the index is damaged, and no mark can be left: remove its folder before the next start");
         }
         result
     }
@@ -162,6 +168,12 @@ impl IndexReader {
         self.0.report(result).map(|()| found)
     }
 
+    /// Leaves word that what was read makes no sense: the next opening builds
+    /// the index anew.
+    pub fn distrust(&self) {
+        let _: Result<(), Damage> = self.0.report(Err(Damage::Contents));
+    }
+
     /// What the tables take on disk, in bytes; 0 for one that cannot be asked.
     pub fn table_bytes(&self) -> u64 {
         let tables = &self.0.read().tables;
@@ -197,6 +209,7 @@ impl Index {
             contents: Contents::default(),
             small: BTreeMap::new(),
             next_table: 1,
+            merge_after: 0,
             shared: Arc::new(Shared {
                 dir: dir.to_path_buf(),
                 tables: RwLock::default(),
@@ -264,6 +277,7 @@ impl Index {
             contents: stored.contents,
             small: BTreeMap::new(),
             next_table: stored.next_table.unwrap_or(1),
+            merge_after: 0,
             shared: Arc::new(Shared {
                 dir: dir.to_path_buf(),
                 tables: RwLock::new(Tables {
@@ -375,6 +389,10 @@ impl Index {
 
     /// Keeps the number of tables small.
     fn merge(&mut self) -> Result<(), Damage> {
+        if self.merge_after > 0 {
+            self.merge_after -= 1;
+            return Ok(());
+        }
         loop {
             let (range, old, last) = {
                 let tables = self.shared.read();
@@ -385,13 +403,32 @@ impl Index {
                 let last = range.end == tables.tables.len();
                 (range, old, last)
             };
-            let merged = tables::merge(&old, last, &self.dir, self.next_table)?;
+            let number = self.next_table;
             self.next_table += 1;
+            let merged = match tables::merge(&old, last, &self.dir, number) {
+                Ok(merged) => merged,
+                Err(error) => return self.merge_later(number, error),
+            };
             self.shared.write().tables.splice(range, [Arc::new(merged)]);
             self.write_catalogue()?;
             for table in old {
                 fs::remove_file(table.path()).map_err(io("remove a table of"))?;
             }
+        }
+    }
+
+    /// A merge that cannot be written, for want of room most of all, changes
+    /// nothing but the speed of looking things up. It is tried again after so
+    /// many checkpoints.
+    fn merge_later(&mut self, number: u32, error: Damage) -> Result<(), Damage> {
+        if !matches!(error, Damage::Io { .. }) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "the index's tables are not merged now; it is tried again");
+        self.merge_after = MERGE_PAUSE;
+        match fs::remove_file(Table::path_of(&self.dir, number)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove a table of")(error)),
+            _ => Ok(()),
         }
     }
 

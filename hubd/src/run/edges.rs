@@ -131,6 +131,10 @@ impl Edges for RealEdges {
             .map_err(|damage| damage.to_string())
     }
 
+    fn distrust_index(&self) {
+        self.recall.distrust();
+    }
+
     fn indexed(&self) -> u64 {
         self.recall.written()
     }

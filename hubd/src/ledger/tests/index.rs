@@ -185,6 +185,35 @@ fn many_tables_become_few_and_the_newest_record_of_a_key_counts() {
 }
 
 #[test]
+fn a_merge_that_finds_no_room_changes_nothing_and_is_tried_again() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path().join("index");
+    let mut index = Index::create(&dir).unwrap();
+    let mut n = 0;
+    let mut checkpoint = |index: &mut Index| {
+        n += 1;
+        index.write(batch(n), stamp(n)).unwrap();
+        index.checkpoint().unwrap();
+        n
+    };
+    for _ in 0..7 {
+        checkpoint(&mut index);
+    }
+    // The eighth table is number 8; the one that eight become has no room.
+    let merged = dir.join("00000009.tbl");
+    std::os::unix::fs::symlink("/dev/full", &merged).unwrap();
+    let last = checkpoint(&mut index);
+    assert_eq!(tables(&dir).len(), 8, "as before");
+    assert!(!merged.exists());
+    assert_eq!(records(&index).unwrap(), expected(last));
+    for _ in 0..9 {
+        checkpoint(&mut index);
+    }
+    assert!(tables(&dir).len() < 8, "{:?}", tables(&dir));
+    assert_eq!(records(&index).unwrap(), expected(17));
+}
+
+#[test]
 fn a_lost_sector_of_a_table_is_an_error_when_read_and_never_a_missing_record() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
