@@ -102,6 +102,9 @@ codes! {
         SealedCardMissing = 4, "sealed-card-missing";
         /// The gateway refuses the hub's credentials.
         GatewayRefusesHub = 5, "gateway-refuses-hub";
+        /// The hub cannot make a message of it; the detail says what a person
+        /// can do.
+        CannotBeSent = 6, "cannot-be-sent";
     }
 }
 

@@ -110,6 +110,11 @@ impl Clock {
         self.effective_ms
     }
 
+    /// Whether the gateway has given the time since the start.
+    pub fn synchronised(&self) -> bool {
+        self.quality == ClockQuality::Synchronised
+    }
+
     /// Whether limits are to be reduced.
     pub fn suspect(&self) -> bool {
         self.quality == ClockQuality::Suspect

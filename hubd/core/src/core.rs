@@ -40,6 +40,9 @@ pub struct Settings {
     /// payment that may have been sent nine tenths of that ago is looked up
     /// before it is sent again.
     pub idempotency_retention_ms: u64,
+    /// Whether the gateway tells the time. Before it has, since the start, no
+    /// age of what an earlier process may have sent is believed.
+    pub gateway_tells_time: bool,
     /// The window over which first contact after an outage is spread, in
     /// milliseconds. The policy or the gateway may give a longer one.
     pub spread_ms: u64,
@@ -88,6 +91,7 @@ impl Settings {
             replay_deadline_ms: 30_000,
             max_in_flight: 64,
             idempotency_retention_ms: 24 * 60 * 60 * 1000,
+            gateway_tells_time: true,
             spread_ms: 0,
             max_queue: 1_000_000,
             max_devices: 1_000,

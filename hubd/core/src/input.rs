@@ -272,6 +272,13 @@ pub enum GatewayAnswer {
     },
     /// The sealed card could not be read from the vault; nothing was sent.
     CardMissing,
+    /// The hub cannot make a message of it, now or ever: the protocol has none
+    /// or the stored request cannot be read. Nothing was sent, and the gateway
+    /// knows nothing of it.
+    Unsendable {
+        /// Why, and what a person can do.
+        detail: String,
+    },
     /// To a look-up: the gateway has no payment under this merchant
     /// reference. Only if it said so in so many words; anything else that
     /// looks like it is [`NoAnswer`](Self::NoAnswer).

@@ -182,7 +182,7 @@ impl Core {
         });
         // Asked by a hub that was interrupted, and too long ago to be asked
         // again without looking.
-        let look_up = resumed && (self.clock.suspect() || self.past_retention(received_ms));
+        let look_up = resumed && (!self.can_tell_age(false) || self.past_retention(received_ms));
         self.fly(flight, request_sequence, look_up);
     }
 
@@ -251,7 +251,11 @@ impl Core {
             },
             // The same bytes would be refused at replay too: an offline
             // approval could never be collected.
-            GatewayAnswer::Conflict { .. } | GatewayAnswer::RefusesMessage { .. } if !looked_up => {
+            GatewayAnswer::Conflict { .. }
+            | GatewayAnswer::RefusesMessage { .. }
+            | GatewayAnswer::Unsendable { .. }
+                if !looked_up =>
+            {
                 let result = GatewayResult {
                     approved: false,
                     response_code: "30".to_owned(),
@@ -353,6 +357,10 @@ impl Core {
         let Some(asking) = self.state.device(&device) else {
             return refuse(Reason::DeviceBlocked);
         };
+        if asking.blocked {
+            // Since it asked.
+            return refuse(Reason::DeviceBlocked);
+        }
         let now_ms = self.clock.effective_ms();
         let store = self.state.store();
         decide_offline(

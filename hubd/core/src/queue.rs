@@ -166,7 +166,7 @@ impl Queue {
         let decided_here = decided_at.is_some_and(|at| at > self.started_at);
         decided_here
             && payment.queue_sequence == decided_at
-            && payment.parked.is_none()
+            && payment.parked_at.is_none()
             && self.get(id).is_none_or(|item| item.attempts == 0)
     }
 

@@ -211,6 +211,10 @@ pub struct PaymentRecord {
     /// Its declines, if it was presented again after one or is going to be.
     #[n(17)]
     pub retry: Option<Box<RetryRecord>>,
+    /// The newest entry that parked it, released since or not: it has been
+    /// sent, or may have been.
+    #[n(18)]
+    pub parked_at: Option<u64>,
 }
 
 /// A payment that the issuer declined and that is presented again.
@@ -253,6 +257,7 @@ impl PaymentRecord {
             parked: None,
             received_ms: 0,
             retry: None,
+            parked_at: None,
         }
     }
 

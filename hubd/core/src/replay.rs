@@ -173,7 +173,16 @@ impl Core {
         if !self.may_have_been_sent(id) || self.contacts.absent(id, self.now.monotonic_ms) {
             return false;
         }
-        self.clock.suspect() || self.past_retention(self.maybe_sent_since_ms(id))
+        let sent_here = self.contacts.first_sent_ms(id).is_some();
+        !self.can_tell_age(sent_here) || self.past_retention(self.maybe_sent_since_ms(id))
+    }
+
+    /// Whether the clock can tell how long ago something was sent: by this
+    /// process (`sent_here`) or by an earlier one. A clock may have stood
+    /// still while the box was without power.
+    pub(crate) fn can_tell_age(&self, sent_here: bool) -> bool {
+        let told = self.clock.synchronised() || !self.settings.gateway_tells_time;
+        !self.clock.suspect() && (sent_here || told)
     }
 
     /// Whether a key that was sent first at `since_ms` may be forgotten. A

@@ -40,7 +40,8 @@ impl Core {
             GatewayAnswer::NoAnswer { .. } | GatewayAnswer::Broken { .. } => {
                 self.observe_wan(Evidence::BacklogFailed);
             }
-            GatewayAnswer::CardMissing | GatewayAnswer::NotSent { .. } => {}
+            GatewayAnswer::CardMissing | GatewayAnswer::Unsendable { .. } | GatewayAnswer::NotSent { .. } => {
+            }
             _ => self.observe_wan(Evidence::PaymentAnswered { latency_ms }),
         }
         if matches!(answer, GatewayAnswer::Final(_)) {
@@ -85,7 +86,9 @@ impl Core {
             | GatewayAnswer::Throttled { .. } => {
                 self.pacing.pace.failed(attempt);
             }
-            GatewayAnswer::CardMissing | GatewayAnswer::NotSent { .. } => self.pacing.pace.forget(attempt),
+            GatewayAnswer::CardMissing | GatewayAnswer::Unsendable { .. } | GatewayAnswer::NotSent { .. } => {
+                self.pacing.pace.forget(attempt)
+            }
             _ => self.pacing.pace.answered(attempt, latency_ms, now),
         }
         let proves_that_payments_are_taken = !matches!(
@@ -94,6 +97,7 @@ impl Core {
                 | GatewayAnswer::Broken { .. }
                 | GatewayAnswer::RefusesHub { .. }
                 | GatewayAnswer::CardMissing
+                | GatewayAnswer::Unsendable { .. }
                 | GatewayAnswer::NotSent { .. }
         );
         if proves_that_payments_are_taken && self.pacing.breaker.answered() {
@@ -154,6 +158,7 @@ impl Core {
                 self.park(id, ParkReason::GatewayRefusesMessage, &detail)
             }
             GatewayAnswer::CardMissing => self.park(id, ParkReason::SealedCardMissing, ""),
+            GatewayAnswer::Unsendable { detail } => self.park(id, ParkReason::CannotBeSent, &detail),
             GatewayAnswer::NotSent { detail } => self.back_off(id, None, format!("not sent: {detail}")),
             GatewayAnswer::RefusesHub { detail } => {
                 // The hub's credentials are wrong, not this payment: all wait

@@ -334,6 +334,7 @@ impl State {
             } => {
                 let payment = self.touch(*payment_id, sequence)?;
                 let newly = payment.parked.replace(*reason).is_none() && payment.exposed;
+                payment.parked_at = Some(sequence);
                 payment.state = match payment.state {
                     PaymentState::ReversalQueued => PaymentState::ReversalParked,
                     _ => PaymentState::Parked,

@@ -5,10 +5,10 @@
 
 mod support;
 
-use hub_core::{GatewayAnswer, Operation};
+use hub_core::{GatewayAnswer, Operation, OperatorCommand};
 use hub_protocol::entry::WanState;
 use hub_protocol::{Decision, PaymentState, Reason, RefusalCode};
-use support::{MPOS, Shop, approved, declined, no_answer, payment_id, request};
+use support::{MPOS, POLICY, Shop, approved, declined, no_answer, payment_id, request};
 
 #[test]
 fn no_answer_online_then_approved_offline_is_one_charge_whatever_the_gateway_had_done() {
@@ -282,4 +282,68 @@ fn a_hub_restored_from_a_backup_asks_under_the_same_id_and_charges_once() {
         assert_eq!(shop.state_of(1), PaymentState::Settled);
         assert_eq!(shop.core.state().store().wan, WanState::Online);
     }
+}
+
+/// More are parked than the hub keeps in memory: what it knows of each is in
+/// the ledger.
+#[test]
+fn rule_3_a_parked_payment_was_sent_however_many_are_parked() {
+    const PARKED: u64 = 1_005;
+    let policy = POLICY
+        .replace("consecutive_limit = 300", "consecutive_limit = 10000")
+        .replace("consecutive_limit = 60", "consecutive_limit = 10000");
+    let refuses = || GatewayAnswer::RefusesMessage {
+        detail: "400".to_owned(),
+    };
+    let mut shop = Shop::offline_under(&policy);
+    for number in 1..=PARKED {
+        let paid = shop.pay(MPOS, &request(number, 1, &format!("card {number}")));
+        assert!(paid.decision.approved(), "{number}: {}", paid.reason);
+    }
+    shop.go_online();
+    while !shop.forwards.is_empty() {
+        shop.gateway(refuses());
+    }
+    assert_eq!(shop.core.state().store().queue.parked, PARKED);
+    shop.go_offline();
+    for number in [1, PARKED] {
+        let id = payment_id(number);
+        shop.operate(OperatorCommand::Release(id));
+        shop.void(MPOS, id);
+        assert_eq!(shop.state_of(number), PaymentState::ReversalQueued, "{number}");
+    }
+}
+
+/// The hub itself cannot make a message of it: a person must look, and the
+/// gateway has answered nothing.
+#[test]
+fn what_cannot_be_sent_is_parked_at_once_and_is_no_answer() {
+    let mut shop = Shop::offline();
+    for number in 1..=2 {
+        shop.pay(MPOS, &request(number, 2_000, &format!("card {number}")));
+    }
+    shop.go_online();
+    let detail = "no message for it".to_owned();
+    shop.gateway(GatewayAnswer::Unsendable { detail });
+    assert_eq!(shop.state_of(1), PaymentState::Parked);
+    // The next is not held up, and is the first that the gateway answers.
+    shop.gateway(approved());
+    assert_eq!(shop.state_of(2), PaymentState::Settled);
+    let mut shop = Shop::online();
+    for number in 1..=3 {
+        shop.send(MPOS, &request(number, 2_000, &format!("card {number}")));
+        let detail = "no message for it".to_owned();
+        shop.gateway(if number == 2 {
+            GatewayAnswer::Unsendable { detail }
+        } else {
+            no_answer()
+        });
+    }
+    shop.send(MPOS, &request(4, 2_000, "card 4"));
+    shop.gateway(no_answer());
+    assert_eq!(
+        shop.core.state().store().wan,
+        WanState::Offline,
+        "three failures in a row, whatever was not asked between them"
+    );
 }

@@ -345,6 +345,21 @@ fn rule_5_a_clock_that_was_set_back_gives_no_second_longest_offline_time() {
 }
 
 #[test]
+fn rule_5_a_device_blocked_while_its_customer_waits_approves_nothing_offline() {
+    let mut shop = Shop::online();
+    let ticket = shop.send(MPOS, &request(1, 100, "card"));
+    shop.operate(OperatorCommand::Block(MPOS));
+    shop.pass(3_000);
+    let receipt = shop.receipt(ticket);
+    assert_eq!(
+        (receipt.decision, receipt.reason),
+        (Decision::Declined, Reason::DeviceBlocked)
+    );
+    shop.gateway(approved());
+    assert_eq!(shop.state_of(1), PaymentState::ReversalQueued);
+}
+
+#[test]
 fn payments_that_are_not_answered_in_time_send_the_hub_offline() {
     let mut shop = Shop::online();
     for number in 1..=3 {

@@ -167,6 +167,48 @@ fn failure_2_a_clock_that_was_set_back_makes_no_payment_younger() {
     }
 }
 
+/// The box was without power for days, and its clock with it.
+#[test]
+fn failure_2_a_clock_that_stood_still_proves_no_age() {
+    for at_the_counter in [false, true] {
+        let mut shop = Shop::empty_with(|settings| settings.gateway_tells_time = true);
+        shop.enrol(MPOS, DeviceClass::Mpos);
+        shop.install(support::POLICY).unwrap();
+        shop.go_online();
+        shop.send(MPOS, &request(1, 2_000, "card"));
+        if !at_the_counter {
+            shop.gateway(no_answer());
+            shop.forwards.clear();
+        }
+        shop.crash();
+        if at_the_counter {
+            shop.go_online();
+            shop.send(MPOS, &request(1, 2_000, "card"));
+        } else {
+            shop.come_back();
+        }
+        let asked = shop.forwards.remove(0);
+        assert_eq!(asked.operation, Operation::LookUp, "counter {at_the_counter}");
+    }
+    // Once the gateway has told the time, the age is known.
+    let mut shop = Shop::empty_with(|settings| settings.gateway_tells_time = true);
+    shop.enrol(MPOS, DeviceClass::Mpos);
+    shop.install(support::POLICY).unwrap();
+    shop.go_online();
+    shop.send(MPOS, &request(1, 2_000, "card"));
+    shop.gateway(no_answer());
+    shop.go_offline();
+    shop.forwards.clear();
+    shop.crash();
+    shop.input(Input::Probe(Probe {
+        ok: true,
+        latency_ms: 20,
+        gateway_time_ms: Some(shop.now.wall_ms),
+    }));
+    shop.come_back();
+    assert_eq!(shop.forwards.remove(0).operation, Operation::AuthoriseDeferred);
+}
+
 #[test]
 fn failure_2_a_payment_resumed_at_the_counter_after_a_long_stop_is_looked_up_first() {
     let mut shop = Shop::online();

@@ -388,6 +388,8 @@ fn core_settings(config: &Config) -> anyhow::Result<Settings> {
     settings.online_deadline_ms = millis(config.gateway.deadline);
     settings.max_in_flight = config.gateway.max_in_flight;
     settings.idempotency_retention_ms = millis(config.gateway.idempotency_retention);
+    // ISO 8583 has no field for it that all acquirers fill.
+    settings.gateway_tells_time = matches!(config.gateway.peer, Peer::Https { .. });
     settings.spread_ms = millis(config.gateway.spread);
     let mut seed = [0; 8];
     random(&mut seed)?;

@@ -121,7 +121,7 @@ impl Gateway {
         let deadline = Duration::from_millis(forward.deadline_ms).min(MAX_DEADLINE);
         let answer = match message::build(&self.store_id, forward, signed_request, sealed_card) {
             Err(Unsendable::Card) => GatewayAnswer::CardMissing,
-            Err(Unsendable::Request(detail)) => GatewayAnswer::RefusesMessage {
+            Err(Unsendable::Request(detail)) => GatewayAnswer::Unsendable {
                 detail: clean(&detail, MAX_DETAIL),
             },
             Ok(call) => timeout(deadline, self.call(forward, call))

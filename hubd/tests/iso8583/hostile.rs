@@ -383,7 +383,7 @@ async fn an_acquirer_that_is_not_there_is_no_answer_at_once() {
 async fn a_look_up_is_refused_with_the_references_that_a_person_asks_for() {
     let set = with("ascii", Deed::Approve).await;
     let told = Sale::new(41).ask(&set.client, Operation::LookUp, 1).await;
-    let GatewayAnswer::RefusesMessage { detail } = told else {
+    let GatewayAnswer::Unsendable { detail } = told else {
         panic!("{told:?}");
     };
     assert!(

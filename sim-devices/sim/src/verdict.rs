@@ -93,6 +93,8 @@ impl Ledger {
         if let Some(reason) = objection_always(request) {
             return Some(reason);
         }
+        let blocked = self.devices.get(&device).is_some_and(|(_, blocked)| *blocked);
+        against(blocked, Reason::DeviceBlocked);
         against(self.queue().len() >= max_queue, Reason::QueueFull);
         let Some(limits) = &self.policy else {
             against(true, Reason::NoPolicy);

@@ -148,6 +148,8 @@ impl Shop {
 
     pub fn empty_with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::new(HubId([7; 32]), "shop-001", Currency::EUR);
+        // What `probe` answers has no time in it.
+        settings.gateway_tells_time = false;
         change(&mut settings);
         let now = Now {
             wall_ms: NOON_MS,

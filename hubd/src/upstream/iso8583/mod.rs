@@ -116,14 +116,14 @@ impl Acquirer {
                  (field 37), trace number {} (field 11), before anything else is done with it",
                 trace.rrn, trace.stan
             );
-            return (GatewayAnswer::RefusesMessage { detail }, 0);
+            return (GatewayAnswer::Unsendable { detail }, 0);
         }
         let deadline = Duration::from_millis(forward.deadline_ms).min(MAX_DEADLINE);
         let mapping = &self.line.mapping;
         let question = mapping.question(forward, stored, clock::wall_ms());
         let answer = match question {
             Err(Unsendable::Card) => GatewayAnswer::CardMissing,
-            Err(Unsendable::Request(detail)) => GatewayAnswer::RefusesMessage {
+            Err(Unsendable::Request(detail)) => GatewayAnswer::Unsendable {
                 detail: clean(&detail, MAX_DETAIL),
             },
             Ok(question) => timeout(deadline, self.ask(forward.operation, &question))
