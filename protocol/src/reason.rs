@@ -43,15 +43,23 @@ codes! {
         /// The hub cannot tell how long the shop has been offline, because
         /// its clock is in doubt, and the limits for that case are reached.
         ClockInDoubt = 216, "clock-in-doubt";
+        /// The card is on the policy's exception list.
+        CardOnExceptionList = 305, "card-on-exception-list";
         /// The card's scheme is not accepted offline.
         SchemeNotAllowed = 310, "scheme-not-allowed";
         /// The card's funding is not accepted offline.
         FundingNotAllowed = 311, "funding-not-allowed";
+        /// Cards issued in this country, or in one that is not known, are not
+        /// accepted offline.
+        CountryNotAllowed = 312, "country-not-allowed";
+        /// The card's BIN, or one that is not known, is not accepted offline.
+        BinNotAllowed = 313, "bin-not-allowed";
         /// This way of reading the card is not accepted offline.
         EntryModeNotAllowed = 320, "entry-mode-not-allowed";
         /// The PIN would have to be checked by the issuer.
         OnlinePinNotPossible = 321, "online-pin-not-possible";
-        /// Above the limit for contactless without verification.
+        /// Above the limit for payments verified like this; with the PIN it
+        /// would not be.
         VerificationRequired = 330, "verification-required";
         /// The amount is above the ceiling for one payment.
         TransactionCeiling = 410, "transaction-ceiling";
@@ -67,6 +75,13 @@ codes! {
         DeviceConsecutiveLimit = 521, "device-consecutive-limit";
         /// Too many consecutive offline payments in the store.
         StoreConsecutiveLimit = 522, "store-consecutive-limit";
+        /// The card's lower consecutive limit is reached: with the PIN it goes
+        /// on.
+        CardConsecutiveLowerLimit = 620, "card-consecutive-lower-limit";
+        /// The same for the device.
+        DeviceConsecutiveLowerLimit = 621, "device-consecutive-lower-limit";
+        /// The same for the store.
+        StoreConsecutiveLowerLimit = 622, "store-consecutive-lower-limit";
     }
 }
 
@@ -82,6 +97,21 @@ pub enum Retry {
 }
 
 impl Reason {
+    /// As receipts of the wire versions up to 2 say it: devices of these
+    /// refuse a number that they do not know. What stands here for another
+    /// asks the cashier for the same; the ledger has the reason itself.
+    pub const fn in_receipts(self) -> Self {
+        match self {
+            Self::CardOnExceptionList | Self::CountryNotAllowed | Self::BinNotAllowed => {
+                Self::FundingNotAllowed
+            }
+            Self::CardConsecutiveLowerLimit
+            | Self::DeviceConsecutiveLowerLimit
+            | Self::StoreConsecutiveLowerLimit => Self::VerificationRequired,
+            other => other,
+        }
+    }
+
     /// Whether asking again (under a new payment id) can help.
     pub const fn retry(self) -> Retry {
         match self {
@@ -90,9 +120,12 @@ impl Reason {
             | Self::DeviceBlocked
             | Self::CurrencyNotAccepted
             | Self::GatewayDeclined => Retry::Final,
-            Self::EntryModeNotAllowed | Self::OnlinePinNotPossible | Self::VerificationRequired => {
-                Retry::Otherwise
-            }
+            Self::EntryModeNotAllowed
+            | Self::OnlinePinNotPossible
+            | Self::VerificationRequired
+            | Self::CardConsecutiveLowerLimit
+            | Self::DeviceConsecutiveLowerLimit
+            | Self::StoreConsecutiveLowerLimit => Retry::Otherwise,
             _ => Retry::WhenOnline,
         }
     }
@@ -134,6 +167,12 @@ impl Reason {
             Self::ClockInDoubt => {
                 "L’horloge du boîtier est douteuse et la limite prudente est atteinte. Demandez un autre moyen de paiement."
             }
+            Self::CardOnExceptionList => {
+                "Pas de réseau : cette carte n’est pas acceptée hors ligne. Demandez un autre moyen de paiement."
+            }
+            Self::CountryNotAllowed | Self::BinNotAllowed => {
+                "Pas de réseau : cette carte n’est pas acceptée hors ligne. Demandez une autre carte."
+            }
             Self::SchemeNotAllowed => {
                 "Pas de réseau : cette marque de carte n’est pas acceptée hors ligne. Demandez une autre carte."
             }
@@ -167,6 +206,11 @@ impl Reason {
             }
             Self::StoreConsecutiveLimit => {
                 "Pas de réseau : trop de paiements hors ligne de suite. Demandez un autre moyen de paiement."
+            }
+            Self::CardConsecutiveLowerLimit
+            | Self::DeviceConsecutiveLowerLimit
+            | Self::StoreConsecutiveLowerLimit => {
+                "Pas de réseau : un code est demandé pour ce paiement. Insérez la carte et composez le code."
             }
         }
     }
@@ -206,6 +250,12 @@ impl Reason {
             Self::ClockInDoubt => {
                 "The hub's clock is in doubt and the cautious limit is reached. Ask for another means of payment."
             }
+            Self::CardOnExceptionList => {
+                "No network: this card is not taken offline. Ask for another means of payment."
+            }
+            Self::CountryNotAllowed | Self::BinNotAllowed => {
+                "No network: this card is not taken offline. Ask for another card."
+            }
             Self::SchemeNotAllowed => {
                 "No network: this brand of card is not taken offline. Ask for another card."
             }
@@ -235,6 +285,11 @@ impl Reason {
             }
             Self::StoreConsecutiveLimit => {
                 "No network: too many offline payments in a row. Ask for another means of payment."
+            }
+            Self::CardConsecutiveLowerLimit
+            | Self::DeviceConsecutiveLowerLimit
+            | Self::StoreConsecutiveLowerLimit => {
+                "No network: a PIN is asked for this payment. Insert the card and enter the PIN."
             }
         }
     }

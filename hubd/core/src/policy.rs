@@ -10,7 +10,15 @@ use std::collections::BTreeMap;
 use hub_protocol::{CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR};
 use jiff::Timestamp;
 
-use crate::toml_reader::{Document, Fault, Section, boolean, integer, list, text};
+use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
+
+pub mod cards;
+pub mod ceilings;
+pub mod moving;
+
+use cards::CardRules;
+use ceilings::Ceiling;
+use moving::MovingLimits;
 
 /// The longest policy, in bytes.
 pub const MAX_POLICY: usize = 64 * 1024;
@@ -40,8 +48,14 @@ pub struct Policy {
     pub store: SubjectLimits,
     /// Ceilings for one card.
     pub card: SubjectLimits,
+    /// Which cards.
+    pub cards: CardRules,
     /// Ceilings by class of device; a class not named is not allowed offline.
     pub classes: BTreeMap<DeviceClass, ClassLimits>,
+    /// Ceilings for kinds of payments, before those of the classes.
+    pub ceilings: Vec<Ceiling>,
+    /// What makes ceilings smaller.
+    pub moving: MovingLimits,
     /// How the backlog is sent.
     pub replay: ReplayRules,
 }
@@ -101,6 +115,9 @@ pub struct SubjectLimits {
     /// Most consecutive offline approvals until the subject's payments have
     /// been settled online.
     pub consecutive_limit: u32,
+    /// From so many on, the holder must be verified by PIN or on the
+    /// holder's own device. Never above `consecutive_limit`.
+    pub consecutive_lower_limit: Option<u32>,
 }
 
 /// Limits of a class of devices.
@@ -162,8 +179,12 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let currency = root.required("currency", "three capital letters (ISO 4217)", text::<Currency>);
     let offline = read_offline(root.section("offline"));
     let store = read_subject(root.section("store"));
-    let card = read_subject(root.section("card"));
+    let card = root.section("card");
+    let cards = cards::read(&card);
+    let card = read_subject(card);
     let classes = read_classes(root.section("class"));
+    let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
+    let moving = moving::read(root.section("moving"));
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -181,7 +202,10 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         offline: offline?,
         store: store?,
         card: card?,
+        cards,
         classes: classes?,
+        ceilings,
+        moving,
         replay: replay?,
     })
 }
@@ -223,10 +247,13 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
 fn read_subject(section: Section<'_, '_>) -> Option<SubjectLimits> {
     let exposure = section.required("exposure_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
     let consecutive = section.required("consecutive_limit", COUNT, count);
+    let lower = section.optional("consecutive_lower_limit", COUNT, count);
+    not_above(&section, lower.as_ref(), consecutive.as_ref());
     section.finish();
     Some(SubjectLimits {
         exposure_ceiling: exposure?.value,
         consecutive_limit: consecutive?.value,
+        consecutive_lower_limit: lower.map(|at| at.value),
     })
 }
 
@@ -253,14 +280,26 @@ fn read_class(section: Section<'_, '_>) -> Option<ClassLimits> {
     let transaction = section.required("transaction_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
     let exposure = section.required("device_exposure_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
     let consecutive = section.required("device_consecutive_limit", COUNT, count);
+    let lower = section.optional("device_consecutive_lower_limit", COUNT, count);
+    not_above(&section, lower.as_ref(), consecutive.as_ref());
     section.finish();
     Some(ClassLimits {
         transaction_ceiling: transaction?.value,
         device: SubjectLimits {
             exposure_ceiling: exposure?.value,
             consecutive_limit: consecutive?.value,
+            consecutive_lower_limit: lower.map(|at| at.value),
         },
     })
+}
+
+/// A lower limit beyond the upper one would never be reached.
+fn not_above(section: &Section<'_, '_>, lower: Option<&At<u32>>, upper: Option<&At<u32>>) {
+    if let (Some(lower), Some(upper)) = (lower, upper)
+        && lower.value > upper.value
+    {
+        section.fault(lower.line, "a lower limit that is not above the limit expected");
+    }
 }
 
 /// All of it may be missing: then nothing is spread or paced, and every
@@ -379,6 +418,77 @@ mod tests {
                 "{fault}"
             );
         }
+    }
+
+    const EVERYTHING: &str = include_str!("../../../config/policies/everything.toml");
+
+    /// The faults of the sample with everything after one change.
+    fn faults_after(from: &str, to: &str) -> Vec<String> {
+        assert!(EVERYTHING.contains(from), "{from}");
+        let faults = Policy::parse(EVERYTHING.replacen(from, to, 1).as_bytes()).unwrap_err();
+        faults.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn two_ceilings_that_say_equally_much_and_meet_are_a_fault() {
+        let tie =
+            "[[ceiling]]\nentry_mode = \"contactless\"\nclass = \"mpos\"\namount = 1\n[[moving.outage]]";
+        let faults = faults_after("[[moving.outage]]", tie);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains("both say equally much"), "{faults:?}");
+        // Of two classes, they never meet; one that says more goes before.
+        for apart in [
+            "class = \"softpos\"\nverification = \"offline-pin\"",
+            "class = \"mpos\"",
+        ] {
+            let more = format!("[[ceiling]]\n{apart}\namount = 1\n[[moving.outage]]");
+            assert!(Policy::parse(EVERYTHING.replacen("[[moving.outage]]", &more, 1).as_bytes()).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_would_never_hold_or_says_nothing_is_a_fault() {
+        for (from, to, expected) in [
+            ("domestic = [\"FR\"]", "", "ceiling.issuer needs card.domestic"),
+            (
+                "from_minutes = 180",
+                "from_minutes = 60",
+                "larger than in the step before",
+            ),
+            ("percent = 50", "percent = 76", "larger than in the step before"),
+            (
+                "consecutive_lower_limit = 2\n",
+                "consecutive_lower_limit = 6\n",
+                "not above the limit",
+            ),
+            (
+                "countries = [\"FR\", \"BE\", \"LU\", \"DE\", \"ES\", \"IT\"]",
+                "",
+                "only beside card.countries",
+            ),
+            ("\"FR\", \"BE\"", "\"fr\", \"BE\"", "two capital letters"),
+            ("\"497010\"", "\"4970\"", "6 or 8 digits"),
+            ("49701234-49701236", "49701236-49701234", "6 or 8 digits"),
+            ("49701234-49701236", "497012-49701236", "6 or 8 digits"),
+            ("tok-11d2e8b7", "tok-7f3a90c1", "listed twice"),
+            (
+                "\"asks-online\" ",
+                "\"refused\" ",
+                "one of card-approved, asks-online",
+            ),
+            ("percent = 75", "percent = 101", "percent from 0 to 100"),
+        ] {
+            let faults = faults_after(from, to);
+            assert!(faults[0].contains(expected), "{to}: {faults:?}");
+        }
+        let one_table = EVERYTHING.replace("[[moving.store_used]]", "[moving.store_used]");
+        let faults = Policy::parse(one_table.as_bytes()).unwrap_err();
+        assert!(
+            faults[0]
+                .message
+                .contains("tables, each under [[moving.store_used]]"),
+            "{faults:?}"
+        );
     }
 
     #[test]

@@ -294,7 +294,7 @@ impl PaymentRecord {
             amount_minor: self.amount_minor,
             currency: self.currency,
             decision: decided.record.decision,
-            reason: decided.record.reason,
+            reason: decided.record.reason.in_receipts(),
             fallback: decided.record.fallback,
             submission: decided.record.submission,
             gateway: decided.record.gateway.clone(),

@@ -152,6 +152,33 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
+    /// The tables of a list of tables inside this one; none if it is missing.
+    pub fn sections(&self, key: &'static str) -> Vec<Section<'d, 't>> {
+        let Some((value, line)) = self.find(key) else {
+            return Vec::new();
+        };
+        let items = value.get_ref().as_array().map(|items| items.iter());
+        let tables = items.map(|items| items.map(|item| (item.span().start, item.get_ref().as_table())));
+        let tables: Option<Vec<_>> = tables.map(Iterator::collect);
+        let Some(tables) = tables.filter(|found| found.iter().all(|(_, table)| table.is_some())) else {
+            self.fault(
+                line,
+                format!("{}: tables, each under [[{0}]], expected", self.name(key)),
+            );
+            return Vec::new();
+        };
+        tables
+            .into_iter()
+            .map(|(at, table)| Section {
+                document: self.document,
+                path: self.name(key),
+                line: line_of(self.document.text, at),
+                table,
+                read: RefCell::default(),
+            })
+            .collect()
+    }
+
     /// The value at `key` as `convert` has it; `None` if it is missing or, as
     /// a fault that names what was `expected`, of another kind.
     pub fn optional<T>(

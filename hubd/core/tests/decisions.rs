@@ -7,6 +7,8 @@ mod support;
 
 use hub_core::decide::{Situation, decide_offline};
 use hub_core::policy::Policy;
+use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
+use hub_core::policy::moving::Step;
 use hub_core::state::Subject;
 use hub_protocol::{
     CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
@@ -62,6 +64,78 @@ fn reason(change: impl FnOnce(&mut Case<'_>)) -> Reason {
 
 type Change = fn(&mut Case<'_>);
 
+fn signed_for(c: &mut Case<'_>) {
+    c.request.verification = Verification::Signature;
+}
+
+fn countries(c: &mut Case<'_>, accepted: &[&str]) {
+    c.policy.cards.countries = accepted.iter().map(|country| country.parse().unwrap()).collect();
+}
+
+fn bins(c: &mut Case<'_>, bin: &str, allowed: &[&str], denied: &[&str]) {
+    c.request.card.bin = Some(bin.to_owned());
+    c.policy.cards.bins_allowed = allowed.iter().map(|range| range.parse().unwrap()).collect();
+    c.policy.cards.bins_denied = denied.iter().map(|range| range.parse().unwrap()).collect();
+}
+
+/// mPOS: 200,00 with the PIN; foreign cards: 30,00 unless the PIN says more;
+/// foreign debit cards whose chip approved: 10,00.
+fn ceilings(c: &mut Case<'_>) {
+    c.policy.cards.domestic = vec!["FR".parse().unwrap()];
+    c.request.card.issuer_country = Some("FR".to_owned());
+    let of = |fits, amount_minor| Ceiling { fits, amount_minor };
+    c.policy.ceilings = vec![
+        of(
+            Fits {
+                class: Some(DeviceClass::Mpos),
+                verification: Some(Verification::OfflinePin),
+                ..Fits::default()
+            },
+            20_000,
+        ),
+        of(
+            Fits {
+                issuer: Some(Issuer::Foreign),
+                ..Fits::default()
+            },
+            3_000,
+        ),
+        of(
+            Fits {
+                issuer: Some(Issuer::Foreign),
+                funding: Some(Funding::Debit),
+                cryptogram: Some(Cryptogram::CardApproved),
+                entry_mode: Some(EntryMode::Contactless),
+                ..Fits::default()
+            },
+            1_000,
+        ),
+    ];
+}
+
+fn foreign_debit(c: &mut Case<'_>) {
+    c.request.card.issuer_country = Some("US".to_owned());
+    c.request.card.funding = Funding::Debit;
+    c.request.cryptogram = Cryptogram::CardApproved;
+    c.request.entry_mode = EntryMode::Contactless;
+}
+
+/// 75 % from an hour on, 50 % from three; 40 % from 70 % of the store's on.
+fn moving(c: &mut Case<'_>) {
+    let step = |from, percent| Step { from, percent };
+    c.policy.moving.outage = vec![step(3_600_000, 75), step(3 * 3_600_000, 50)];
+    c.policy.moving.store_used = vec![step(70, 40)];
+}
+
+/// From the 3rd, 41st and 201st in a row on: with the PIN.
+fn lower(c: &mut Case<'_>) {
+    c.policy.card.consecutive_lower_limit = Some(2);
+    c.policy.store.consecutive_lower_limit = Some(200);
+    if let Some(class) = c.policy.classes.get_mut(&DeviceClass::Mpos) {
+        class.device.consecutive_lower_limit = Some(40);
+    }
+}
+
 #[rustfmt::skip]
 const TABLE: &[(&str, Change, Reason)] = &[
     ("the usual payment",                       |_| {},                                                            Reason::None),
@@ -82,6 +156,25 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
     ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),
     ("funding unknown",                         |c| c.request.card.funding = Funding::Unknown,                     Reason::FundingNotAllowed),
+    ("a card on the exception list",            |c| { c.policy.cards.exceptions.insert("card".into(), None); },       Reason::CardOnExceptionList),
+    ("listed until a millisecond from now",     |c| { c.policy.cards.exceptions.insert("card".into(), Some(support::NOON_MS + 1)); }, Reason::CardOnExceptionList),
+    ("listed until now",                        |c| { c.policy.cards.exceptions.insert("card".into(), Some(support::NOON_MS)); }, Reason::None),
+    ("another card on the exception list",      |c| { c.policy.cards.exceptions.insert("card 2".into(), None); },     Reason::None),
+    ("of an accepted country",                  |c| { countries(c, &["FR", "BE"]); c.request.card.issuer_country = Some("BE".into()); }, Reason::None),
+    ("of another country",                      |c| { countries(c, &["FR", "BE"]); c.request.card.issuer_country = Some("NL".into()); }, Reason::CountryNotAllowed),
+    ("of a country not known",                  |c| { countries(c, &["FR"]); c.request.card.issuer_country = None; }, Reason::CountryNotAllowed),
+    ("not known, and that may pass",            |c| { countries(c, &["FR"]); c.policy.cards.unknown_country = true; c.request.card.issuer_country = None; }, Reason::None),
+    ("BIN in an accepted range",                |c| bins(c, "497019", &["497010-497019"], &[]),                       Reason::None),
+    ("BIN behind an accepted range",            |c| bins(c, "497020", &["497010-497019"], &[]),                       Reason::BinNotAllowed),
+    ("BIN in a denied range",                   |c| bins(c, "497010", &[], &["497010"]),                              Reason::BinNotAllowed),
+    ("BIN beside a denied range",               |c| bins(c, "497011", &[], &["497010"]),                              Reason::None),
+    ("8 digits denied in 6 accepted",           |c| bins(c, "49701234", &["497012"], &["49701234"]),                  Reason::BinNotAllowed),
+    ("8 digits accepted in 6 denied",           |c| bins(c, "49701234", &["49701234"], &["497012"]),                  Reason::None),
+    ("accepted and denied in 8 digits",         |c| bins(c, "49701234", &["49701234"], &["49701234"]),                Reason::BinNotAllowed),
+    ("6 digits that may be a denied 8",         |c| bins(c, "497012", &["497012"], &["49701234"]),                    Reason::BinNotAllowed),
+    ("6 digits that cannot be a denied 8",      |c| bins(c, "497013", &["497013"], &["49701234"]),                    Reason::None),
+    ("6 digits that may be an accepted 8",      |c| bins(c, "497012", &["49701234"], &[]),                            Reason::BinNotAllowed),
+    ("a BIN that is not known",                 |c| { bins(c, "497012", &[], &["510000"]); c.request.card.bin = None; }, Reason::BinNotAllowed),
     ("magnetic stripe",                         |c| c.request.entry_mode = EntryMode::MagneticStripe,              Reason::EntryModeNotAllowed),
     ("a PIN that only the issuer can check",    |c| c.request.verification = Verification::OnlinePin,              Reason::OnlinePinNotPossible),
     ("unverified tap of 50,00",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_000.into(); }, Reason::None),
@@ -92,6 +185,18 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("SoftPOS: 50,00",                          |c| { c.situation.class = DeviceClass::Softpos; c.request.amount = 5_000.into(); },  Reason::None),
     ("SoftPOS: 50,01",                          |c| { c.situation.class = DeviceClass::Softpos; c.request.amount = 5_001.into(); },  Reason::TransactionCeiling),
     ("terminal: 150,00",                        |c| { c.situation.class = DeviceClass::Terminal; c.request.amount = 15_000.into(); }, Reason::None),
+    ("a millisecond before the first step",     |c| { moving(c); c.situation.offline_ms = 3_600_000 - 1; c.request.amount = 10_000.into(); }, Reason::None),
+    ("at the first step: 75,00",                |c| { moving(c); c.situation.offline_ms = 3_600_000; c.request.amount = 7_500.into(); }, Reason::None),
+    ("at the first step: 75,01",                |c| { moving(c); c.situation.offline_ms = 3_600_000; c.request.amount = 7_501.into(); }, Reason::TransactionCeiling),
+    ("at the second step: 50,01",               |c| { moving(c); c.situation.offline_ms = 3 * 3_600_000; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
+    ("the card's ceiling moves too",            |c| { moving(c); c.situation.offline_ms = 3_600_000; c.situation.card = at_risk(9_250, 1); }, Reason::None),
+    ("and a cent more",                         |c| { moving(c); c.situation.offline_ms = 3_600_000; c.situation.card = at_risk(9_251, 1); }, Reason::CardCeiling),
+    ("the device's ceiling moves too",          |c| { moving(c); c.situation.offline_ms = 3_600_000; c.situation.device = at_risk(73_001, 1); }, Reason::DeviceCeiling),
+    ("the store's ceiling stays",               |c| { moving(c); c.situation.offline_ms = 3_600_000; c.situation.store = at_risk(298_000, 1); c.request.amount = 2_000.into(); }, Reason::None),
+    ("store used by 70 % less a cent: 100,00",  |c| { moving(c); c.situation.store = at_risk(209_999, 1); c.request.amount = 10_000.into(); }, Reason::None),
+    ("store used by 70 %: 40,00",               |c| { moving(c); c.situation.store = at_risk(210_000, 1); c.request.amount = 4_000.into(); }, Reason::None),
+    ("store used by 70 %: 40,01",               |c| { moving(c); c.situation.store = at_risk(210_000, 1); c.request.amount = 4_001.into(); }, Reason::TransactionCeiling),
+    ("both: the smallest counts",               |c| { moving(c); c.situation.offline_ms = 3_600_000; c.situation.store = at_risk(210_000, 1); c.request.amount = 4_001.into(); }, Reason::TransactionCeiling),
     ("card at 130,00, 20,00 more",              |c| c.situation.card = at_risk(13_000, 2),                         Reason::None),
     ("card at 130,01, 20,00 more",              |c| c.situation.card = at_risk(13_001, 2),                         Reason::CardCeiling),
     ("device at 980,00, 20,00 more",            |c| c.situation.device = at_risk(98_000, 9),                       Reason::None),
@@ -105,15 +210,40 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("device's 61st in a row",                  |c| c.situation.device = at_risk(0, 60),                           Reason::DeviceConsecutiveLimit),
     ("store's 300th in a row",                  |c| c.situation.store = at_risk(0, 299),                           Reason::None),
     ("store's 301st in a row",                  |c| c.situation.store = at_risk(0, 300),                           Reason::StoreConsecutiveLimit),
+    ("card's 2nd in a row, signed for",            |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 1); },          Reason::None),
+    ("card's 3rd in a row, signed for",            |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); },          Reason::CardConsecutiveLowerLimit),
+    ("card's 3rd in a row, with the PIN",       |c| { lower(c); c.request.verification = Verification::OfflinePin; c.situation.card = at_risk(0, 2); }, Reason::None),
+    ("card's 3rd in a row, verified on the phone", |c| { lower(c); c.request.verification = Verification::Cdcvm; c.situation.card = at_risk(0, 2); }, Reason::None),
+    ("card's 6th in a row, with the PIN",       |c| { lower(c); c.request.verification = Verification::OfflinePin; c.situation.card = at_risk(0, 5); }, Reason::CardConsecutiveLimit),
+    ("device's 41st in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.device = at_risk(0, 40); },       Reason::DeviceConsecutiveLowerLimit),
+    ("device's 40th in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.device = at_risk(0, 39); },       Reason::None),
+    ("store's 201st in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.store = at_risk(0, 200); },       Reason::StoreConsecutiveLowerLimit),
+    ("store's 200th in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.store = at_risk(0, 199); },       Reason::None),
     ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
     ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
     ("clock in doubt, card's 3rd in a row",     |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(0, 2); }, Reason::ClockInDoubt),
     ("clock in doubt, above the full ceiling",  |c| { c.situation.clock_suspect = true; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
 ];
 
+/// Ceilings for kinds of payments. What a PIN would change depends on all of
+/// the payment, so these are no pairs below.
+#[rustfmt::skip]
+const KINDS: &[(&str, Change, Reason)] = &[
+    ("PIN at an mPOS: 200,00",                  |c| { ceilings(c); c.request.verification = Verification::OfflinePin; c.request.amount = 20_000.into(); c.policy.card.exposure_ceiling = 50_000; }, Reason::None),
+    ("PIN at an mPOS: 200,01",                  |c| { ceilings(c); c.request.verification = Verification::OfflinePin; c.request.amount = 20_001.into(); c.policy.card.exposure_ceiling = 50_000; }, Reason::TransactionCeiling),
+    ("signed for at an mPOS: 100,01 needs a PIN", |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); }, Reason::VerificationRequired),
+    ("the same without a chip reader",          |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); }, Reason::TransactionCeiling),
+    ("200,01 helps no PIN",                     |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 20_001.into(); }, Reason::TransactionCeiling),
+    ("foreign: 30,00",                          |c| { ceilings(c); c.request.card.issuer_country = Some("US".into()); c.request.amount = 3_000.into(); }, Reason::None),
+    ("foreign: 30,01",                          |c| { ceilings(c); c.request.card.issuer_country = Some("US".into()); c.request.amount = 3_001.into(); }, Reason::VerificationRequired),
+    ("not known where from: 30,01",             |c| { ceilings(c); c.request.card.issuer_country = None; c.request.amount = 3_001.into(); }, Reason::VerificationRequired),
+    ("foreign debit, the chip's word: 10,00",   |c| { ceilings(c); foreign_debit(c); c.request.amount = 1_000.into(); }, Reason::None),
+    ("foreign debit, the chip's word: 10,01",   |c| { ceilings(c); foreign_debit(c); c.request.amount = 1_001.into(); }, Reason::VerificationRequired),
+];
+
 #[test]
 fn offline_decisions_are_as_the_table_says() {
-    for (what, change, expected) in TABLE {
+    for (what, change, expected) in TABLE.iter().chain(KINDS) {
         assert_eq!(reason(change), *expected, "{what}");
     }
 }

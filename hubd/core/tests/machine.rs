@@ -254,6 +254,39 @@ fn policy_versions_only_grow_and_the_last_good_one_stays() {
 }
 
 #[test]
+fn a_receipt_says_what_devices_know_and_the_ledger_what_it_was() {
+    let policy = support::POLICY
+        .replace(
+            "[class.mpos]",
+            "[[card.exception]]\ntoken = \"stolen\"\n[class.mpos]",
+        )
+        .replace("[card]\n", "[card]\nconsecutive_lower_limit = 1\n");
+    let mut shop = Shop::offline_under(&policy);
+    let signed_for = |number| {
+        let mut request = request(number, 100, "b");
+        request.verification = hub_protocol::Verification::Signature;
+        request
+    };
+    for (asked, told, written) in [
+        (
+            request(1, 100, "stolen"),
+            Reason::FundingNotAllowed,
+            Reason::CardOnExceptionList,
+        ),
+        (signed_for(2), Reason::None, Reason::None),
+        (
+            signed_for(3),
+            Reason::VerificationRequired,
+            Reason::CardConsecutiveLowerLimit,
+        ),
+    ] {
+        assert_eq!(shop.pay(MPOS, &asked).reason, told);
+        let payment = shop.core.state().payment(&asked.payment_id).unwrap();
+        assert_eq!(payment.decided.as_ref().unwrap().record.reason, written);
+    }
+}
+
+#[test]
 fn longest_offline_time_runs_on_through_a_restart() {
     let mut shop = Shop::offline();
     shop.pass(239 * 60_000);

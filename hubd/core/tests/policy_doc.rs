@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-const SAMPLE: &str = include_str!("../../../config/policies/france-cautious.toml");
+const SAMPLE: &str = include_str!("../../../config/policies/everything.toml");
 const DOC: &str = include_str!("../../../docs/policy.md");
 
 fn keys(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
@@ -15,6 +15,11 @@ fn keys(table: &toml::Table, prefix: &str, found: &mut BTreeSet<String>) {
         };
         match value {
             toml::Value::Table(inner) => keys(inner, &path, found),
+            toml::Value::Array(items) if items.iter().all(toml::Value::is_table) => {
+                for item in items.iter().filter_map(toml::Value::as_table) {
+                    keys(item, &path, found);
+                }
+            }
             _ => {
                 found.insert(path);
             }
@@ -56,11 +61,20 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[offline]\n", "[offline]\nx = 1\n")
         .replace("[store]\n", "[store]\nx = 1\n")
         .replace("[class.mpos]", "[class.x]\n[class.mpos]\nx = 1 #")
+        .replace("[card]\n", "[card]\nx = 1\n")
+        .replacen("[[card.exception]]", "[[card.exception]]\nx = 1 #", 1)
+        .replacen("[[ceiling]]\n", "[[ceiling]]\nx = 1\n", 1)
+        .replacen(
+            "[[moving.outage]]\n",
+            "[moving]\nx = 1\n[[moving.outage]]\nx = 1\n",
+            1,
+        )
+        .replacen("[[moving.store_used]]\n", "[[moving.store_used]]\nx = 1\n", 1)
         .replace("[replay]", "[replay]\nx = 1 #")
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 7, "{faults:?}");
+    assert_eq!(faults.len(), 13, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {
@@ -79,4 +93,17 @@ fn every_documented_key_is_read_by_the_parser() {
             );
         }
     }
+}
+
+#[test]
+fn every_sample_policy_is_good() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/policies");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let found = hub_core::policy::Policy::parse(&std::fs::read(&path).unwrap());
+        assert!(found.is_ok(), "{}: {found:?}", path.display());
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
 }
