@@ -166,7 +166,7 @@ pub(super) fn verify(
             }
         ))),
         None => Err(Failure::Unverified(
-            "the ledger does not hold every receipt: its end was cut off, it was rewritten, or an archive is elsewhere"
+            "the ledger does not hold every receipt: a file is no receipt of this hub, the ledger's end was cut off, it was rewritten, or an archive is elsewhere"
                 .to_owned(),
         )),
     }
@@ -272,7 +272,8 @@ impl Held {
             .as_ref()
             .is_some_and(|receipt| self.found == Some(receipt.entry_digest));
         let finding = match (sequence, self.found) {
-            (None, _) => "is not a receipt that this hub signed".to_owned(),
+            (None, _) => "is not a receipt that this hub signed: give what `pay` prints as `receipt`, in base64 or as bytes"
+                .to_owned(),
             (Some(sequence), None) if away(sequence).is_some() => format!(
                 "is entry {sequence}, which is in archive {}: bring it here to check",
                 away(sequence).map_or(0, |away| away.number)

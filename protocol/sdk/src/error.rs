@@ -45,7 +45,9 @@ pub enum SdkError {
     #[error("the enrolment code names no address; take another with `hubctl enrol`")]
     NoAddress,
     /// The hub was not reached.
-    #[error("the hub was not reached; is this device on the shop's network, and the code still good?")]
+    #[error(
+        "the hub was not reached; is this device on the shop's network, and the code still good? (a code works once; `hubctl enrol` makes a new one)"
+    )]
     NotReached(#[source] LinkError),
     /// The hub refused.
     #[error("the hub refused: {0}")]
