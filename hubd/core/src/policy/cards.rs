@@ -172,11 +172,11 @@ fn country(card: &CardFacts) -> Option<Country> {
 pub(super) fn read(section: &Section<'_, '_>) -> CardRules {
     const COUNTRIES: &str = "a list of countries by two capital letters (ISO 3166-1)";
     const BINS: &str = "a list of BINs of 6 or 8 digits or ranges of them, such as \"497010-497019\",";
-    let countries = section.optional("countries", COUNTRIES, list);
+    let countries = section.optional("countries", COUNTRIES, some);
     let unknown = section.optional("unknown_country", "true or false", boolean);
-    let domestic = section.optional("domestic", COUNTRIES, list);
-    let allowed = section.optional("bins_allowed", BINS, list);
-    let denied = section.optional("bins_denied", BINS, list);
+    let domestic = section.optional("domestic", COUNTRIES, some);
+    let allowed = section.optional("bins_allowed", BINS, some);
+    let denied = section.optional("bins_denied", BINS, some);
     if let (Some(unknown), None) = (&unknown, &countries) {
         section.fault(
             unknown.line,
@@ -191,6 +191,11 @@ pub(super) fn read(section: &Section<'_, '_>) -> CardRules {
         bins_denied: denied.map(|at| at.value).unwrap_or_default(),
         exceptions: read_exceptions(section),
     }
+}
+
+/// A list that says something: an empty one could be read as all or as none.
+fn some<T: FromStr>(value: &toml::de::DeValue<'_>) -> Option<Vec<T>> {
+    list(value).filter(|items| !items.is_empty())
 }
 
 fn read_exceptions(section: &Section<'_, '_>) -> BTreeMap<String, Option<u64>> {
