@@ -3,7 +3,8 @@
 //! Effective time = max(wall clock, high-water mark + elapsed monotonic time).
 //! Trust rises only with time from the gateway. A jump back of more than
 //! 2 minutes, or forward of more than 24 hours without the gateway's word,
-//! makes the clock suspect: limits are reduced, nothing stops hard.
+//! makes the clock suspect: limits are reduced, nothing stops hard. A person
+//! who confirms the time takes that suspicion away, and moves nothing.
 
 use hub_protocol::entry::{ClockQuality, EntryTime};
 
@@ -103,6 +104,29 @@ impl Clock {
             quality: self.quality,
             jump_ms: off,
         })
+    }
+
+    /// A person says what time it is. If the effective time agrees, a clock in
+    /// doubt is trusted as one that nobody has set is, and the change is
+    /// returned. The time is not moved: else whoever may speak for the hub
+    /// could bring an expired policy back.
+    ///
+    /// # Errors
+    ///
+    /// By how much the effective time is ahead, in milliseconds (negative:
+    /// behind), if that is more than 2 minutes.
+    pub fn confirm(&mut self, told_ms: u64) -> Result<Option<ClockChange>, i64> {
+        let off = difference(self.effective_ms, told_ms);
+        if off.unsigned_abs() > LARGEST_JUMP_BACK_MS {
+            return Err(off);
+        }
+        Ok(self.suspect().then(|| {
+            self.quality = ClockQuality::Unsynchronised;
+            ClockChange {
+                quality: self.quality,
+                jump_ms: 0,
+            }
+        }))
     }
 
     /// The effective time, milliseconds since 1970 UTC.
@@ -213,6 +237,33 @@ mod tests {
         assert_eq!(
             clock.synchronise(START + 2000, at(START + 10 * HOUR + 1000, 2000)),
             None
+        );
+    }
+
+    #[test]
+    fn a_person_who_confirms_the_time_takes_the_suspicion_away_and_moves_nothing() {
+        let mut clock = clock();
+        // Switched off from Saturday to Tuesday.
+        let tuesday = START + 60 * HOUR;
+        clock.observe(at(tuesday, 1000)).unwrap();
+        for off in [LARGEST_JUMP_BACK_MS + 1, 48 * HOUR] {
+            let ahead = i64::try_from(off).unwrap();
+            assert_eq!(clock.confirm(tuesday - off), Err(ahead));
+            assert_eq!(clock.confirm(tuesday + off), Err(-ahead));
+        }
+        assert!(clock.suspect());
+        let change = clock.confirm(tuesday - LARGEST_JUMP_BACK_MS).unwrap().unwrap();
+        assert_eq!(
+            (change.quality, change.jump_ms),
+            (ClockQuality::Unsynchronised, 0)
+        );
+        assert!(!clock.suspect() && !clock.synchronised());
+        assert_eq!(clock.effective_ms(), tuesday);
+        assert_eq!(clock.confirm(tuesday), Ok(None), "there is no doubt any more");
+        assert_eq!(clock.observe(at(tuesday + 1000, 2000)), None);
+        assert!(
+            clock.observe(at(tuesday + 30 * HOUR, 3000)).is_some(),
+            "doubted anew"
         );
     }
 

@@ -376,7 +376,7 @@ impl Core {
         self.clock_changed(change);
     }
 
-    fn clock_changed(&mut self, change: Option<ClockChange>) {
+    pub(crate) fn clock_changed(&mut self, change: Option<ClockChange>) {
         if let Some(ClockChange { quality, jump_ms }) = change {
             if is_set_back(quality, jump_ms) {
                 self.contacts.clock_set_back(jump_ms.unsigned_abs());

@@ -218,6 +218,11 @@ pub enum OperatorCommand {
     Drain,
     /// Put a parked payment back into the queue.
     Release(PaymentId),
+    /// Say what time it is, so that a clock in doubt is trusted again.
+    ConfirmClock {
+        /// By the person's own watch, milliseconds since 1970 UTC.
+        told_ms: u64,
+    },
     /// List what waits to be sent, at most this many.
     Queue {
         /// The most items to list.

@@ -150,6 +150,7 @@ impl Core {
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
             OperatorCommand::Release(id) => self.release(ticket, operator, id),
+            OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
             OperatorCommand::Queue { limit } => {
                 let items = self.queue_items(limit);
                 let total = self.queue.len() + self.retries.len();
@@ -193,6 +194,41 @@ impl Core {
             },
         );
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+
+    fn confirm_clock(&mut self, ticket: Ticket, operator: String, told_ms: u64) {
+        match self.clock.confirm(told_ms) {
+            Err(off_ms) => {
+                let minutes = off_ms.unsigned_abs().div_ceil(60_000);
+                let text = if off_ms < 0 {
+                    format!(
+                        "the hub's time is {minutes} min behind that; set the machine's clock, then confirm it"
+                    )
+                } else {
+                    format!(
+                        "the hub's time is {minutes} min ahead of that, because entries of that time are in \
+                         the ledger already; it does not go back by hand, only by the gateway's time. If the \
+                         time given is right, wait until it has caught up, and confirm it then"
+                    )
+                };
+                self.operator_reply(ticket, OperatorReply::Refused(text));
+            }
+            Ok(None) => self.reply_after(
+                self.state.head().sequence,
+                ticket,
+                Reply::Operator(OperatorReply::Done),
+            ),
+            Ok(change) => {
+                let event = Event::OperatorActed {
+                    operator,
+                    action: "clock confirm".to_owned(),
+                };
+                self.append(event, None, None);
+                self.clock_changed(change);
+                let sequence = self.state.head().sequence;
+                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+            }
+        }
     }
 
     fn release(&mut self, ticket: Ticket, operator: String, id: PaymentId) {

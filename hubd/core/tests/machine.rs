@@ -377,6 +377,31 @@ fn rule_5_a_clock_that_was_set_back_gives_no_second_longest_offline_time() {
     }
 }
 
+/// With a gateway that tells no time nothing else would ever end the doubt.
+#[test]
+fn rule_5_a_clock_in_doubt_is_trusted_again_only_by_a_time_that_agrees() {
+    let mut shop = Shop::online();
+    // Closed from Saturday to Tuesday.
+    shop.now.wall_ms += 60 * 3_600_000;
+    shop.go_offline();
+    let doubted = shop.pay(MPOS, &request(1, 6_000, "a"));
+    assert_eq!(doubted.reason, Reason::ClockInDoubt);
+    let confirm = |shop: &mut Shop, told_ms| shop.operate(OperatorCommand::ConfirmClock { told_ms });
+    let now_ms = shop.now.wall_ms;
+    for told_ms in [now_ms - 3_600_000, now_ms + 3_600_000] {
+        let reply = confirm(&mut shop, told_ms);
+        assert!(matches!(reply, OperatorReply::Refused(_)), "{reply:?}");
+    }
+    let doubted = shop.pay(MPOS, &request(2, 6_000, "b"));
+    assert_eq!(doubted.reason, Reason::ClockInDoubt);
+    assert_eq!(confirm(&mut shop, now_ms + 60_000), OperatorReply::Done);
+    shop.crash();
+    assert_ne!(
+        shop.pay(MPOS, &request(3, 6_000, "c")).reason,
+        Reason::ClockInDoubt
+    );
+}
+
 #[test]
 fn rule_5_a_device_blocked_while_its_customer_waits_approves_nothing_offline() {
     let mut shop = Shop::online();

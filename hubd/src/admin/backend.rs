@@ -92,6 +92,14 @@ pub trait Backend: Send + Sync + 'static {
         payment: PaymentId,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
+    /// Trusts a clock in doubt again, if its time agrees with what a person
+    /// says (milliseconds since 1970 UTC).
+    fn confirm_clock(
+        &self,
+        operator: Operator,
+        told_ms: u64,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
     /// Writes down that an archive was copied away; `digest` is SHA-256 of the
     /// copy as it was read back.
     fn archive_exported(

@@ -51,6 +51,11 @@ pub enum Request {
         /// Its id.
         payment_id: String,
     },
+    /// Say what time it is, so that a clock in doubt is trusted again.
+    ClockConfirm {
+        /// Milliseconds since 1970 UTC.
+        told_ms: u64,
+    },
     /// An archive was copied away.
     ArchiveExported {
         /// Its number.
@@ -158,6 +163,9 @@ pub struct StatusReport {
     pub currency: String,
     /// Whether the clock is in doubt.
     pub clock_suspect: bool,
+    /// The time that the hub goes by, milliseconds since 1970 UTC.
+    #[serde(default)]
+    pub time_ms: u64,
     /// The room on the disk: enough, low, or full (nothing is approved
     /// offline).
     #[serde(default)]

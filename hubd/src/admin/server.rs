@@ -267,6 +267,7 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         }),
         Request::Drain => backend.drain(operator).await.map(done),
         Request::Release { payment_id } => backend.release(operator, id(&payment_id)?).await.map(done),
+        Request::ClockConfirm { told_ms } => backend.confirm_clock(operator, told_ms).await.map(done),
         Request::ArchiveExported { number, digest } => {
             let digest = id(&digest)?;
             backend.archive_exported(operator, number, digest).await.map(done)

@@ -52,6 +52,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<QueueCommand>,
     },
+    /// The hub's clock: show it, and confirm one in doubt
+    Clock {
+        #[command(subcommand)]
+        command: Option<ClockCommand>,
+    },
     /// Sign, check and install policies
     Policy {
         #[command(subcommand)]
@@ -98,6 +103,18 @@ pub(super) enum QueueCommand {
     Release {
         /// Its id, or as many first digits as tell it from the others
         id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum ClockCommand {
+    /// Say what time it is by a watch you trust; if the hub's time agrees
+    /// within 2 minutes, a clock in doubt is trusted again
+    Confirm {
+        /// Such as 2026-11-26T10:15, in this machine's time zone, or with an
+        /// offset: 2026-11-26T10:15+01:00
+        #[arg(value_name = "TIME", value_parser = super::clock::told)]
+        time: u64,
     },
 }
 

@@ -97,7 +97,7 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
     if devices.is_empty() {
         return "No device is enrolled and none was seen. `hubctl enrol` makes a code for one.".to_owned();
     }
-    let mut table = table(["Id", "Name", "Class", "State", "Seen", "Addresses"]);
+    let mut table = table(["Id", "Name", "Class", "State", "Seen by mDNS", "Addresses"]);
     for device in devices {
         let state = match (device.enrolled, device.blocked, device.connected) {
             (false, ..) => "not enrolled",

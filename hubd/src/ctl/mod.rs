@@ -7,6 +7,7 @@
 mod archive;
 mod cli;
 pub mod client;
+mod clock;
 mod devices;
 mod failure;
 mod ledger;
@@ -19,7 +20,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{ArchiveCommand, Cli, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand};
+use cli::{
+    ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand,
+};
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
 
@@ -55,6 +58,13 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(QueueCommand::List { limit }) => queue::list(client, output, *limit),
                 Some(QueueCommand::Drain { timeout }) => queue::drain(client, output, *timeout),
                 Some(QueueCommand::Release { id }) => queue::release(client, output, id),
+            }
+        }
+        Command::Clock { command } => {
+            let client = &cli.connect()?;
+            match command {
+                None => clock::show(client, output),
+                Some(ClockCommand::Confirm { time }) => clock::confirm(client, output, *time),
             }
         }
         Command::Policy { command } => match command {

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::client::Client;
+use super::clock::trust;
 use super::failure::Failure;
 use super::output::{Output, table};
 use super::show::{Language, ago, amount, instant, short, span};
@@ -190,6 +191,7 @@ fn listed(queue: &QueueReport, now: u64, language: Language) -> String {
 fn next(item: &QueueItem) -> String {
     let when = match (&item.parked, item.next_try_ms) {
         (Some(reason), _) => format!("parked: {reason}"),
+        (None, Some(0)) => "in its turn".to_owned(),
         (None, Some(ms)) => format!("in {}", span(ms.div_ceil(1000))),
         (None, None) => "under way".to_owned(),
     };
@@ -242,11 +244,6 @@ fn standing(report: &StatusReport, language: Language) -> String {
     let oldest = report
         .oldest_unsent_seconds
         .map_or_else(String::new, |age| format!(", the oldest for {}", span(age)));
-    let clock = if report.clock_suspect {
-        "in doubt: limits are reduced"
-    } else {
-        "good"
-    };
     let rows = [
         ("Shop", format!("{} ({})", report.store, report.store_id)),
         (
@@ -275,7 +272,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
         ("Ledger", format!("{} entries", report.ledger_entries)),
         ("Archives", archives(report)),
         ("Disk", disk(report)),
-        ("Clock", clock.to_owned()),
+        ("Clock", trust(report).to_owned()),
         (
             "Devices",
             format!(

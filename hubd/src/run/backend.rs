@@ -89,6 +89,7 @@ impl Backend for HubBackend {
             consecutive: overview.consecutive,
             currency: hub.currency.to_string(),
             clock_suspect: overview.clock_suspect,
+            time_ms: overview.time_ms,
             storage: overview.storage.to_string(),
             storage_free_bytes: self.space.free_bytes(),
             storage_reserve_bytes: self.space.reserve_bytes(),
@@ -183,6 +184,11 @@ impl Backend for HubBackend {
 
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.change(operator, OperatorCommand::Release(payment)).await
+    }
+
+    async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::ConfirmClock { told_ms })
+            .await
     }
 
     async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {

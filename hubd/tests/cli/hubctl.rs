@@ -102,6 +102,9 @@ impl Backend for Cardboard {
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.note(operator, format!("release {payment}"))
     }
+    async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
+        self.note(operator, format!("clock {told_ms}"))
+    }
     async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {
         self.note(operator, format!("exported {number} {digest}"))
     }
@@ -233,6 +236,17 @@ fn a_parked_payment_is_released_by_its_first_digits() {
     let served = Served::start(0);
     served.ok(&["queue", "release", "0197"]);
     assert_eq!(served.done(), [format!("release {PAYMENT}")]);
+}
+
+#[test]
+fn a_clock_is_shown_and_confirmed_by_the_time_that_somebody_reads() {
+    let served = Served::start(1);
+    let report = served.ok(&["clock", "--json"]).json();
+    assert_eq!(report["suspect"], false, "{report}");
+    served.ok(&["clock", "confirm", "2026-11-26T10:15+01:00"]);
+    assert_eq!(served.done(), ["clock 1795684500000"]);
+    let said = served.hub.hubctl(&["clock", "confirm", "ten"]);
+    assert_eq!(said.code, 2, "{said:?}");
 }
 
 #[test]

@@ -56,6 +56,10 @@ impl Backend for Notebook {
         self.note(format!("{operator} release {payment}"));
         Ok(())
     }
+    async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
+        self.note(format!("{operator} clock {told_ms}"));
+        Ok(())
+    }
     async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {
         self.note(format!("{operator} exported {number} {digest}"));
         Ok(())
