@@ -153,8 +153,12 @@ pub async fn void(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> 
 
 fn client(options: &DeviceOptions) -> Result<DeviceClient> {
     let dir = &options.identity;
-    let identity = DeviceIdentity::load(dir)?;
-    let enrolled = Enrolled::load(dir).context("enrol this device first: sim-devices device enrol CODE")?;
+    let first = || {
+        let dir = dir.display();
+        format!("enrol this device first: sim-devices device --identity {dir} enrol CODE")
+    };
+    let identity = DeviceIdentity::load(dir).with_context(first)?;
+    let enrolled = Enrolled::load(dir).with_context(first)?;
     let next_sequence = match std::fs::read_to_string(dir.join(SEQUENCE)) {
         Ok(text) => text
             .trim()

@@ -87,7 +87,11 @@ pub fn main(args: &SimArgs) -> std::io::Result<bool> {
         None => many(args, &options),
     };
     let _ = std::panic::take_hook();
-    held
+    match held {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(true),
+        held => held,
+    }
 }
 
 fn one(seed: u64, options: &Options, as_json: bool) -> std::io::Result<bool> {

@@ -282,7 +282,7 @@ pub async fn run(options: GatewayOptions) -> anyhow::Result<()> {
     let settlement = gateway.write_settlement()?;
     writeln!(
         out,
-        "{} charges, {} minor units in all: {}",
+        "payments charged: {}, minor units in all: {}, each in {}",
         settlement.charges,
         settlement.total_minor,
         settlement.path.display()
