@@ -629,7 +629,7 @@ fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
 }
 
 /// Runs something of the store's; error and panic are damage.
-fn guarded<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, Damage> {
+pub(super) fn guarded<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, Damage> {
     // What a panic leaves half done is inside the store, which is then set
     // aside whole.
     match catch_unwind(AssertUnwindSafe(act)) {

@@ -332,6 +332,16 @@ fn a_truncated_or_overwritten_index_is_damage_and_never_a_panic() {
     assert!(damaged > 0);
 }
 
+/// None of the damage above makes sled panic; stores that lost writes to a
+/// power cut did.
+#[test]
+fn a_store_that_panics_is_damage_like_any_other() {
+    let panics = crate::ledger::index::guarded::<()>(|| panic!("slot {} is not there", 7));
+    assert_eq!(panics, Err(Damage::Panicked("slot 7 is not there".into())));
+    let panics = crate::ledger::index::guarded::<()>(|| panic!("short"));
+    assert_eq!(panics, Err(Damage::Panicked("short".into())));
+}
+
 #[test]
 fn a_damaged_index_is_set_aside_and_at_most_two_are_kept() {
     let dir = tempdir().unwrap();
