@@ -172,6 +172,10 @@ pub struct DecisionRecord {
     /// the answer was no: a reversal is then queued.
     #[n(6)]
     pub reversal_queued: bool,
+    /// The share of the signed ceilings that held, 0 to 99, if moving limits
+    /// had made them smaller.
+    #[n(7)]
+    pub percent: Option<u8>,
 }
 
 /// What happened. Numbers are never reused.

@@ -43,6 +43,9 @@ codes! {
         /// The hub cannot tell how long the shop has been offline, because
         /// its clock is in doubt, and the limits for that case are reached.
         ClockInDoubt = 216, "clock-in-doubt";
+        /// A payment has been waiting to be sent for longer than the policy
+        /// allows.
+        UnsentTooLong = 217, "unsent-too-long";
         /// The card is on the policy's exception list.
         CardOnExceptionList = 305, "card-on-exception-list";
         /// The card's scheme is not accepted offline.
@@ -61,6 +64,9 @@ codes! {
         /// Above the limit for payments verified like this; with the PIN it
         /// would not be.
         VerificationRequired = 330, "verification-required";
+        /// The card has been tapped without verification for as much, or as
+        /// often, as the policy allows; with the PIN it goes on.
+        CardContactlessLimit = 331, "card-contactless-limit";
         /// The amount is above the ceiling for one payment.
         TransactionCeiling = 410, "transaction-ceiling";
         /// The card's exposure would pass its ceiling.
@@ -75,6 +81,11 @@ codes! {
         DeviceConsecutiveLimit = 521, "device-consecutive-limit";
         /// Too many consecutive offline payments in the store.
         StoreConsecutiveLimit = 522, "store-consecutive-limit";
+        /// As many offline payments with this card lately as the policy allows.
+        CardWindow = 530, "card-window";
+        /// As many offline payments at this device lately as the policy
+        /// allows.
+        DeviceWindow = 531, "device-window";
         /// The card's lower consecutive limit is reached: with the PIN it goes
         /// on.
         CardConsecutiveLowerLimit = 620, "card-consecutive-lower-limit";
@@ -105,9 +116,13 @@ impl Reason {
             Self::CardOnExceptionList | Self::CountryNotAllowed | Self::BinNotAllowed => {
                 Self::FundingNotAllowed
             }
-            Self::CardConsecutiveLowerLimit
+            Self::CardContactlessLimit
+            | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit => Self::VerificationRequired,
+            Self::UnsentTooLong => Self::OfflineTooLong,
+            Self::CardWindow => Self::CardConsecutiveLimit,
+            Self::DeviceWindow => Self::DeviceConsecutiveLimit,
             other => other,
         }
     }
@@ -123,6 +138,7 @@ impl Reason {
             Self::EntryModeNotAllowed
             | Self::OnlinePinNotPossible
             | Self::VerificationRequired
+            | Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit => Retry::Otherwise,
@@ -207,7 +223,17 @@ impl Reason {
             Self::StoreConsecutiveLimit => {
                 "Pas de réseau : trop de paiements hors ligne de suite. Demandez un autre moyen de paiement."
             }
-            Self::CardConsecutiveLowerLimit
+            Self::UnsentTooLong => {
+                "Des paiements attendent depuis trop longtemps d’être envoyés. Demandez un autre moyen de paiement et prévenez le responsable."
+            }
+            Self::CardWindow => {
+                "Pas de réseau : trop de paiements en peu de temps avec cette carte. Demandez une autre carte."
+            }
+            Self::DeviceWindow => {
+                "Pas de réseau : trop de paiements en peu de temps sur cet appareil. Utilisez un autre appareil."
+            }
+            Self::CardContactlessLimit
+            | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit => {
                 "Pas de réseau : un code est demandé pour ce paiement. Insérez la carte et composez le code."
@@ -286,7 +312,17 @@ impl Reason {
             Self::StoreConsecutiveLimit => {
                 "No network: too many offline payments in a row. Ask for another means of payment."
             }
-            Self::CardConsecutiveLowerLimit
+            Self::UnsentTooLong => {
+                "Payments have been waiting to be sent for too long. Ask for another means of payment and tell the manager."
+            }
+            Self::CardWindow => {
+                "No network: too many payments with this card in a short time. Ask for another card."
+            }
+            Self::DeviceWindow => {
+                "No network: too many payments on this device in a short time. Use another device."
+            }
+            Self::CardContactlessLimit
+            | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit => {
                 "No network: a PIN is asked for this payment. Insert the card and enter the PIN."

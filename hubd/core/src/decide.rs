@@ -8,9 +8,10 @@ use hub_protocol::{
     Submission, Verification,
 };
 
-use crate::policy::ceilings::{Fits, most_specific};
-use crate::policy::{Policy, SubjectLimits};
-use crate::state::Subject;
+use crate::limits::Limits;
+use crate::policy::Policy;
+use crate::risk::{Held, Holder, Recent};
+use crate::state::{Subject, Velocity};
 
 /// What is known when a payment is decided offline.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,16 @@ pub struct Situation<'a> {
     pub device: Subject,
     /// What the store has at risk.
     pub store: Subject,
+    /// What else is remembered of the card.
+    pub card_velocity: Option<&'a Velocity>,
+    /// The device's payments lately.
+    pub device_recent: Option<&'a Recent>,
+    /// The share of the ceilings that held last.
+    pub held: Option<Held>,
+    /// The share of declines at replay, 0 to 100.
+    pub declined_percent: u64,
+    /// How long the oldest payment has waited to be sent, milliseconds.
+    pub oldest_unsent_ms: u64,
     /// Effective time, milliseconds since 1970 UTC.
     pub now_ms: u64,
     /// How long the hub has been offline, in milliseconds.
@@ -67,17 +78,18 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let limits = situation
         .policy
         .and_then(|policy| Limits::now(request, policy, situation));
-    let record = match objection(request, situation, limits.as_ref()) {
+    let mut record = match objection(request, situation, limits.as_ref()) {
         None => DecisionRecord {
             decision: Decision::ApprovedOffline,
-            reason: Reason::None,
-            fallback: None,
             submission: Some(submission(request.cryptogram)),
-            gateway: None,
-            reversal_queued: false,
+            ..refuse(Reason::None)
         },
         Some(reason) => refuse(reason),
     };
+    record.percent = limits
+        .as_ref()
+        .and_then(|limits| u8::try_from(limits.percent).ok())
+        .filter(|percent| *percent < 100);
     Assessment {
         record,
         effective_ceiling_minor: limits.map(|limits| limits.transaction),
@@ -94,6 +106,7 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         Reason::EntryModeNotAllowed => Some(FallbackAction::InsertCard),
         Reason::OnlinePinNotPossible
         | Reason::VerificationRequired
+        | Reason::CardContactlessLimit
         | Reason::CardConsecutiveLowerLimit
         | Reason::DeviceConsecutiveLowerLimit
         | Reason::StoreConsecutiveLowerLimit => Some(FallbackAction::InsertCardEnterPin),
@@ -111,6 +124,7 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         submission: None,
         gateway: None,
         reversal_queued: false,
+        percent: None,
     }
 }
 
@@ -153,6 +167,7 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
     objection_to_offline(policy, s)
         .or_else(|| objection_to_card(request, policy, s.now_ms))
         .or_else(|| objection_to_reading(request, policy, limits?))
+        .or_else(|| objection_to_tap(request, policy, s))
         .or_else(|| objection_to_amount(request, s, limits?))
 }
 
@@ -168,6 +183,12 @@ fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
         Some(Reason::ClassNotAllowed)
     } else if s.offline_ms > policy.offline.longest_ms {
         Some(Reason::OfflineTooLong)
+    } else if policy
+        .offline
+        .oldest_unsent_ms
+        .is_some_and(|most| s.oldest_unsent_ms > most)
+    {
+        Some(Reason::UnsentTooLong)
     } else {
         None
     }
@@ -210,6 +231,25 @@ fn objection_to_reading(request: &PaymentRequest, policy: &Policy, limits: &Limi
     }
 }
 
+/// May this card be tapped once more without the holder being verified?
+fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
+    if Holder::of(request) != Holder::Tap {
+        return None;
+    }
+    let taps = s.card_velocity.map(|velocity| velocity.taps).unwrap_or_default();
+    let sum = taps.sum_minor.saturating_add(request.amount_minor());
+    let half = |limit: u64| if s.clock_suspect { limit / 2 } else { limit };
+    let too_much = policy
+        .taps
+        .cumulative_ceiling
+        .is_some_and(|most| sum > half(most));
+    let too_often = policy
+        .taps
+        .consecutive_limit
+        .is_some_and(|most| u64::from(taps.count) >= half(u64::from(most)));
+    (too_much || too_often).then_some(Reason::CardContactlessLimit)
+}
+
 /// Is there room under the ceilings and counts?
 fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Limits) -> Option<Reason> {
     let amount = request.amount_minor();
@@ -235,118 +275,4 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
     } else {
         limits.first_lower_reached(s)
     }
-}
-
-/// The ceilings and counts for one payment, now.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    transaction: u64,
-    /// The same if the card were inserted and the PIN entered.
-    transaction_by_pin: u64,
-    ceiling: Option<usize>,
-    percent: u64,
-    card: SubjectLimits,
-    device: SubjectLimits,
-    store: SubjectLimits,
-}
-
-impl Limits {
-    /// `None` for a class that the policy does not name.
-    fn now(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<Self> {
-        let class = policy.classes.get(&s.class)?;
-        let percent = policy.moving.percent(
-            s.offline_ms,
-            s.store.exposure_minor,
-            policy.store.exposure_ceiling,
-        );
-        let moved = |amount: u64| share(amount, percent);
-        let moved_subject = |limits: SubjectLimits| SubjectLimits {
-            exposure_ceiling: moved(limits.exposure_ceiling),
-            ..limits
-        };
-        let as_read = Fits::of(request, s.class, &policy.cards);
-        let by_pin = Fits {
-            entry_mode: Some(EntryMode::Chip),
-            verification: Some(Verification::OfflinePin),
-            ..as_read
-        };
-        let most = |kind: &Fits| {
-            let found = most_specific(&policy.ceilings, kind);
-            let amount = found.map_or(class.transaction_ceiling, |(_, ceiling)| ceiling.amount_minor);
-            (found.map(|(number, _)| number), moved(amount))
-        };
-        let (ceiling, transaction) = most(&as_read);
-        let chip = policy.offline.entry_modes.contains(&EntryMode::Chip);
-        Some(Self {
-            transaction,
-            transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
-            ceiling,
-            percent,
-            card: moved_subject(policy.card),
-            device: moved_subject(class.device),
-            store: policy.store,
-        })
-    }
-
-    fn halved(&self) -> Self {
-        let half = |limits: SubjectLimits| SubjectLimits {
-            exposure_ceiling: limits.exposure_ceiling / 2,
-            consecutive_limit: limits.consecutive_limit / 2,
-            consecutive_lower_limit: limits.consecutive_lower_limit.map(|limit| limit / 2),
-        };
-        Self {
-            transaction: self.transaction / 2,
-            card: half(self.card),
-            device: half(self.device),
-            store: half(self.store),
-            ..*self
-        }
-    }
-
-    fn first_passed(&self, amount: u64, s: &Situation<'_>) -> Option<Reason> {
-        let over = |subject: &Subject, limits: &SubjectLimits| {
-            subject
-                .exposure_minor
-                .checked_add(amount)
-                .is_none_or(|sum| sum > limits.exposure_ceiling)
-        };
-        let too_many =
-            |subject: &Subject, limits: &SubjectLimits| subject.consecutive >= limits.consecutive_limit;
-        first(&[
-            (amount > self.transaction, Reason::TransactionCeiling),
-            (over(&s.card, &self.card), Reason::CardCeiling),
-            (over(&s.device, &self.device), Reason::DeviceCeiling),
-            (over(&s.store, &self.store), Reason::StoreCeiling),
-            (too_many(&s.card, &self.card), Reason::CardConsecutiveLimit),
-            (too_many(&s.device, &self.device), Reason::DeviceConsecutiveLimit),
-            (too_many(&s.store, &self.store), Reason::StoreConsecutiveLimit),
-        ])
-    }
-
-    /// The first lower limit that a payment without verification has reached.
-    fn first_lower_reached(&self, s: &Situation<'_>) -> Option<Reason> {
-        let reached = |subject: &Subject, limits: &SubjectLimits| {
-            limits
-                .consecutive_lower_limit
-                .is_some_and(|limit| subject.consecutive >= limit)
-        };
-        first(&[
-            (reached(&s.card, &self.card), Reason::CardConsecutiveLowerLimit),
-            (
-                reached(&s.device, &self.device),
-                Reason::DeviceConsecutiveLowerLimit,
-            ),
-            (reached(&s.store, &self.store), Reason::StoreConsecutiveLowerLimit),
-        ])
-    }
-}
-
-fn first(rules: &[(bool, Reason)]) -> Option<Reason> {
-    let against = rules.iter().find(|(stands_against, _)| *stands_against);
-    against.map(|(_, reason)| *reason)
-}
-
-/// So many percent of an amount, rounded down.
-fn share(amount: u64, percent: u64) -> u64 {
-    u64::try_from(u128::from(amount) * u128::from(percent.min(100)) / 100).unwrap_or(amount)
 }

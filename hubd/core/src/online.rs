@@ -363,24 +363,43 @@ impl Core {
         }
         let now_ms = self.clock.effective_ms();
         let store = self.state.store();
+        let card = CardKey::of_token(&request.card.token);
+        let offline_ms = store
+            .offline_since_ms
+            .map_or(0, |since| now_ms.saturating_sub(since));
         decide_offline(
             request,
             &Situation {
                 policy: self.state.policy(),
                 currency: self.settings.currency,
                 class: asking.registration.class,
-                card: self.state.card(&CardKey::of_token(&request.card.token)),
+                card: self.state.card(&card),
                 device: asking.subject,
                 store: store.subject,
+                card_velocity: self.state.card_velocity(&card),
+                device_recent: asking.recent.as_ref(),
+                held: store.held,
+                declined_percent: self.state.percent_declined(request.card.scheme, asking),
+                oldest_unsent_ms: self.oldest_unsent_ms(offline_ms),
                 now_ms,
-                offline_ms: store
-                    .offline_since_ms
-                    .map_or(0, |since| now_ms.saturating_sub(since)),
+                offline_ms,
                 clock_suspect: self.clock.suspect(),
                 queue_has_room: self.queue.len() + self.retries.len() < self.settings.max_queue,
                 storage_full: self.storage == StorageLevel::Full,
             },
         )
+    }
+
+    /// How long the oldest payment has waited to be sent that is not parked.
+    /// While the queue is not in memory yet: as long as the shop has been
+    /// offline.
+    fn oldest_unsent_ms(&self, offline_ms: u64) -> u64 {
+        let oldest = self.queue.oldest().and_then(|id| self.state.payment(id));
+        match oldest.and_then(|payment| payment.decided.as_ref()) {
+            Some(decided) => self.clock.effective_ms().saturating_sub(decided.time.wall_ms),
+            None if self.state.store().queue.queued > 0 => offline_ms,
+            None => 0,
+        }
     }
 
     /// Writes down a decision on a request that no entry holds yet.

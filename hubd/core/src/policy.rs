@@ -15,10 +15,12 @@ use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, t
 pub mod cards;
 pub mod ceilings;
 pub mod moving;
+pub mod velocity;
 
 use cards::CardRules;
 use ceilings::Ceiling;
 use moving::MovingLimits;
+use velocity::{TapLimits, Window};
 
 /// The longest policy, in bytes.
 pub const MAX_POLICY: usize = 64 * 1024;
@@ -48,6 +50,10 @@ pub struct Policy {
     pub store: SubjectLimits,
     /// Ceilings for one card.
     pub card: SubjectLimits,
+    /// What one card may pay by tap without verification.
+    pub taps: TapLimits,
+    /// How often one card.
+    pub card_window: Option<Window>,
     /// Which cards.
     pub cards: CardRules,
     /// Ceilings by class of device; a class not named is not allowed offline.
@@ -96,6 +102,9 @@ pub struct OfflineRules {
     pub enabled: bool,
     /// The longest time offline, in milliseconds.
     pub longest_ms: u64,
+    /// The highest age of a payment that waits to be sent, in milliseconds;
+    /// `None`: no such limit.
+    pub oldest_unsent_ms: Option<u64>,
     /// Accepted schemes.
     pub schemes: Vec<CardScheme>,
     /// Accepted funding types.
@@ -127,6 +136,8 @@ pub struct ClassLimits {
     pub transaction_ceiling: u64,
     /// Limits of each device of the class.
     pub device: SubjectLimits,
+    /// How often one device.
+    pub window: Option<Window>,
 }
 
 impl Policy {
@@ -181,6 +192,8 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let store = read_subject(root.section("store"));
     let card = root.section("card");
     let cards = cards::read(&card);
+    let taps = velocity::read_taps(&card);
+    let card_window = velocity::read_window(&card, "window_count", "window_minutes");
     let card = read_subject(card);
     let classes = read_classes(root.section("class"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
@@ -202,6 +215,8 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         offline: offline?,
         store: store?,
         card: card?,
+        taps,
+        card_window,
         cards,
         classes: classes?,
         ceilings,
@@ -221,6 +236,11 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         "minutes from 1 to 43200 (30 days)",
         integer(1..=43_200),
     );
+    let oldest = section.optional(
+        "oldest_unsent_minutes",
+        "minutes from 1 to 43200 (30 days)",
+        integer(1..=43_200),
+    );
     let schemes = section.required("schemes", &names(CardScheme::ALL.iter().map(|s| s.name())), list);
     let funding = section.required("funding", &names(Funding::ALL.iter().map(|f| f.name())), list);
     let entry_modes = section.required(
@@ -237,6 +257,7 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
     Some(OfflineRules {
         enabled: enabled?.value,
         longest_ms: longest?.value * 60_000,
+        oldest_unsent_ms: oldest.map(|at| at.value * 60_000),
         schemes: schemes?.value,
         funding: funding?.value,
         entry_modes: entry_modes?.value,
@@ -282,8 +303,10 @@ fn read_class(section: Section<'_, '_>) -> Option<ClassLimits> {
     let consecutive = section.required("device_consecutive_limit", COUNT, count);
     let lower = section.optional("device_consecutive_lower_limit", COUNT, count);
     not_above(&section, lower.as_ref(), consecutive.as_ref());
+    let window = velocity::read_window(&section, "device_window_count", "device_window_minutes");
     section.finish();
     Some(ClassLimits {
+        window,
         transaction_ceiling: transaction?.value,
         device: SubjectLimits {
             exposure_ceiling: exposure?.value,

@@ -154,6 +154,11 @@ impl Queue {
         waiting.chain(self.parked.values().map(|item| (item, true)))
     }
 
+    /// The oldest in memory that is not parked.
+    pub(crate) fn oldest(&self) -> Option<&PaymentId> {
+        self.items.values().next().map(|item| &item.payment_id)
+    }
+
     pub(crate) fn get(&self, id: &PaymentId) -> Option<&Item> {
         let sequence = self.by_payment.get(id)?;
         self.items.get(sequence).or_else(|| self.parked.get(sequence))

@@ -8,6 +8,8 @@ use hub_protocol::{
 };
 use minicbor::{Decode, Encode};
 
+use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
+
 /// Stands for a card in limits: the first 16 bytes of SHA-256 of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
@@ -87,6 +89,21 @@ pub struct CardRecord {
     /// How many more wait, all of them behind those.
     #[n(3)]
     pub beyond: u32,
+    /// What limits remember of it, if anything. In a box: few cards have it.
+    #[n(4)]
+    pub velocity: Option<Box<Velocity>>,
+}
+
+/// What limits remember of a card beside what it has at risk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Velocity {
+    /// Its taps without verification.
+    #[n(1)]
+    pub taps: Taps,
+    /// Its payments lately.
+    #[n(2)]
+    pub recent: Recent,
 }
 
 /// How many places a card's record names. A policy allows a card a handful of
@@ -215,6 +232,9 @@ pub struct PaymentRecord {
     /// sent, or may have been.
     #[n(18)]
     pub parked_at: Option<u64>,
+    /// How the holder stood to it.
+    #[n(19)]
+    pub holder: Option<Holder>,
 }
 
 /// A payment that the issuer declined and that is presented again.
@@ -258,6 +278,7 @@ impl PaymentRecord {
             received_ms: 0,
             retry: None,
             parked_at: None,
+            holder: Some(Holder::of(request)).filter(|holder| *holder != Holder::Other),
         }
     }
 
@@ -360,6 +381,12 @@ pub struct DeviceRecord {
     /// How many of its payments wait to be sent and are not parked.
     #[n(4)]
     pub waiting: u32,
+    /// Its payments lately, if its policy counts them.
+    #[n(5)]
+    pub recent: Option<Recent>,
+    /// How its offline approvals ended.
+    #[n(6)]
+    pub outcomes: Option<Outcomes>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.
@@ -418,6 +445,56 @@ pub struct StoreRecord {
     /// entries before it may lie in what is now the future.
     #[n(12)]
     pub set_back_at: Option<u64>,
+    /// How offline approvals ended, of all and of each scheme.
+    #[n(13)]
+    pub outcomes: Option<StoreOutcomes>,
+    /// The share of the signed ceilings that held last, if it was reduced.
+    #[n(14)]
+    pub held: Option<Held>,
+}
+
+/// How offline approvals ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StoreOutcomes {
+    /// All of them.
+    #[n(1)]
+    pub all: Outcomes,
+    /// By scheme; those without any are not there.
+    #[n(2)]
+    pub schemes: Vec<SchemeOutcomes>,
+}
+
+/// How offline approvals of a scheme ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SchemeOutcomes {
+    /// The scheme.
+    #[n(1)]
+    pub scheme: CardScheme,
+    /// How they ended.
+    #[n(2)]
+    pub outcomes: Outcomes,
+}
+
+impl StoreOutcomes {
+    pub(crate) fn ended(&mut self, scheme: CardScheme, approved: bool) {
+        self.all.ended(approved);
+        let found = self.schemes.iter_mut().find(|known| known.scheme == scheme);
+        match found {
+            Some(known) => known.outcomes.ended(approved),
+            None => {
+                let mut outcomes = Outcomes::default();
+                outcomes.ended(approved);
+                self.schemes.push(SchemeOutcomes { scheme, outcomes });
+            }
+        }
+    }
+
+    pub(crate) fn of(&self, scheme: CardScheme) -> Outcomes {
+        let found = self.schemes.iter().find(|known| known.scheme == scheme);
+        found.map_or_else(Outcomes::default, |known| known.outcomes)
+    }
 }
 
 /// How far the ledger is archived. Everything goes oldest first.
@@ -489,6 +566,8 @@ impl Default for StoreRecord {
             queue: QueueCounts::default(),
             archives: None,
             set_back_at: None,
+            outcomes: None,
+            held: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, Paymen
 
 use crate::clock::is_set_back;
 use crate::policy::Policy;
+mod limits;
 mod memory;
 mod stored;
 
@@ -21,7 +22,7 @@ use stored::Key;
 pub(crate) use crate::record::Place;
 pub use crate::record::{
     ArchiveMarks, CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
-    QueueCounts, RetryRecord, StoreRecord, Subject,
+    QueueCounts, RetryRecord, SchemeOutcomes, StoreOutcomes, StoreRecord, Subject, Velocity,
 };
 pub use memory::Recalled;
 pub use stored::Lane;
@@ -293,6 +294,7 @@ impl State {
             Event::PaymentSettled { payment_id, gateway } => {
                 self.gateway_spoke(entry);
                 self.unpark(*payment_id);
+                self.outcome(payment_id, gateway.approved);
                 let payment = self.release(*payment_id, sequence)?;
                 payment.state = if gateway.approved {
                     PaymentState::Settled
@@ -302,7 +304,7 @@ impl State {
                 payment.gateway = Some(gateway.clone());
                 payment.queue_sequence = None;
                 if gateway.approved {
-                    self.each_subject(*payment_id, Subject::approved_by_gateway);
+                    self.approved_by_gateway(*payment_id, entry.time.wall_ms);
                 }
             }
             Event::PaymentVoided {
@@ -358,6 +360,7 @@ impl State {
                 ..
             } => {
                 self.gateway_spoke(entry);
+                self.outcome(payment_id, false);
                 let payment = self.touch(*payment_id, sequence)?;
                 payment.queue_sequence = None;
                 let retry = payment.retry.get_or_insert_default();
@@ -383,6 +386,8 @@ impl State {
                     blocked: false,
                     subject: known.map_or_else(Subject::default, |d| d.subject),
                     waiting: known.map_or(0, |d| d.waiting),
+                    recent: known.and_then(|d| d.recent.clone()),
+                    outcomes: known.and_then(|d| d.outcomes),
                 };
                 self.dirty.insert(Key::Device(registration.device));
                 self.devices.insert(registration.device, record);
@@ -464,13 +469,19 @@ impl State {
         payment.exposed = decision == Decision::ApprovedOffline;
         payment.queue_sequence =
             matches!(payment.state, PaymentState::Queued | PaymentState::ReversalQueued).then_some(sequence);
+        let (at_ms, percent) = (decided.time.wall_ms, decided.record.percent);
         payment.decided = Some(decided);
         let amount = payment.amount_minor;
+        self.share_held(decision, percent, at_ms);
         match decision {
             Decision::ApprovedOffline => {
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));
+                self.approved_offline(payment_id, at_ms);
             }
-            Decision::ApprovedOnline => self.each_subject(payment_id, Subject::approved_by_gateway),
+            Decision::ApprovedOnline => {
+                self.approved_by_gateway(payment_id, at_ms);
+                self.holder_verified(payment_id);
+            }
             Decision::Declined | Decision::Fallback => {}
         }
         Ok(())

@@ -5,11 +5,15 @@
 
 mod support;
 
+use std::sync::LazyLock;
+
 use hub_core::decide::{Situation, decide_offline};
 use hub_core::policy::Policy;
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
-use hub_core::policy::moving::Step;
-use hub_core::state::Subject;
+use hub_core::policy::moving::{Loosening, Step};
+use hub_core::policy::velocity::{TapLimits, Window};
+use hub_core::risk::{Held, Recent, Taps};
+use hub_core::state::{Subject, Velocity};
 use hub_protocol::{
     CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
     PaymentRequest, Reason, Submission, Verification,
@@ -33,6 +37,11 @@ fn usual() -> Case<'static> {
             card: Subject::default(),
             device: Subject::default(),
             store: Subject::default(),
+            card_velocity: None,
+            device_recent: None,
+            held: None,
+            declined_percent: 0,
+            oldest_unsent_ms: 0,
             now_ms: support::NOON_MS,
             offline_ms: 60_000,
             clock_suspect: false,
@@ -136,6 +145,89 @@ fn lower(c: &mut Case<'_>) {
     }
 }
 
+/// 75 % once a payment has waited 2 hours, 80 % of a policy 30 days old, 60 %
+/// from 5 % of declines on; 10 points more each 15 minutes.
+fn moving_more(c: &mut Case<'_>) {
+    let step = |from, percent| vec![Step { from, percent }];
+    c.policy.not_before_ms = c.situation.now_ms - 1;
+    c.policy.moving.oldest_unsent = step(2 * 3_600_000, 75);
+    c.policy.moving.policy_age = step(30 * 86_400_000, 80);
+    c.policy.moving.declined = step(5, 60);
+    c.policy.moving.loosening = Some(Loosening {
+        percent: 10,
+        every_ms: 15 * 60_000,
+    });
+}
+
+/// 20 % began to hold so long ago.
+fn held(c: &mut Case<'_>, ago_ms: u64) {
+    c.situation.held = Some(Held {
+        percent: 20,
+        since_ms: c.situation.now_ms - ago_ms,
+    });
+}
+
+const fn taps(sum_minor: u64, count: u32) -> Velocity {
+    Velocity {
+        taps: Taps { sum_minor, count },
+        recent: Recent {
+            approved_ms: Vec::new(),
+        },
+    }
+}
+
+static TAPPED: [Velocity; 6] = [
+    taps(13_000, 1),
+    taps(13_001, 1),
+    taps(1_000, 4),
+    taps(1_000, 5),
+    taps(5_500, 1),
+    taps(5_501, 1),
+];
+
+/// A tap without verification: 150,00 and 5 in a row.
+fn tapped<'a>(c: &mut Case<'a>, before: &'a Velocity) {
+    c.policy.taps = TapLimits {
+        cumulative_ceiling: Some(15_000),
+        consecutive_limit: Some(5),
+    };
+    c.request.verification = Verification::None;
+    c.situation.card_velocity = Some(before);
+}
+
+/// So many minutes before noon.
+fn lately(minutes: &[u64]) -> Velocity {
+    let approved_ms = minutes
+        .iter()
+        .map(|ago| support::NOON_MS - ago * 60_000)
+        .collect();
+    Velocity {
+        recent: Recent { approved_ms },
+        ..Velocity::default()
+    }
+}
+
+static LATELY: LazyLock<[Velocity; 4]> = LazyLock::new(|| {
+    [
+        lately(&[59, 2]),
+        lately(&[59, 2, 1]),
+        lately(&[60, 2, 1]),
+        lately(&[1]),
+    ]
+});
+
+/// 3 in an hour, of a card and of an mPOS.
+fn windows(c: &mut Case<'_>) {
+    let window = Some(Window {
+        most: 3,
+        within_ms: 3_600_000,
+    });
+    c.policy.card_window = window;
+    if let Some(class) = c.policy.classes.get_mut(&DeviceClass::Mpos) {
+        class.window = window;
+    }
+}
+
 #[rustfmt::skip]
 const TABLE: &[(&str, Change, Reason)] = &[
     ("the usual payment",                       |_| {},                                                            Reason::None),
@@ -153,6 +245,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("a class that the policy does not name",   |c| { c.policy.classes.remove(&DeviceClass::Mpos); },              Reason::ClassNotAllowed),
     ("offline for 240 minutes",                 |c| c.situation.offline_ms = 240 * 60_000,                         Reason::None),
     ("offline for a millisecond more",          |c| c.situation.offline_ms = 240 * 60_000 + 1,                     Reason::OfflineTooLong),
+    ("unsent for 60 minutes",                   |c| { c.policy.offline.oldest_unsent_ms = Some(60 * 60_000); c.situation.oldest_unsent_ms = 60 * 60_000; }, Reason::None),
+    ("unsent for a millisecond more",           |c| { c.policy.offline.oldest_unsent_ms = Some(60 * 60_000); c.situation.oldest_unsent_ms = 60 * 60_000 + 1; }, Reason::UnsentTooLong),
     ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
     ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),
     ("funding unknown",                         |c| c.request.card.funding = Funding::Unknown,                     Reason::FundingNotAllowed),
@@ -197,6 +291,20 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("store used by 70 %: 40,00",               |c| { moving(c); c.situation.store = at_risk(210_000, 1); c.request.amount = 4_000.into(); }, Reason::None),
     ("store used by 70 %: 40,01",               |c| { moving(c); c.situation.store = at_risk(210_000, 1); c.request.amount = 4_001.into(); }, Reason::TransactionCeiling),
     ("both: the smallest counts",               |c| { moving(c); c.situation.offline_ms = 3_600_000; c.situation.store = at_risk(210_000, 1); c.request.amount = 4_001.into(); }, Reason::TransactionCeiling),
+    ("waiting for 2 hours: 75,00",              |c| { moving_more(c); c.situation.oldest_unsent_ms = 2 * 3_600_000; c.request.amount = 7_500.into(); }, Reason::None),
+    ("waiting for 2 hours: 75,01",              |c| { moving_more(c); c.situation.oldest_unsent_ms = 2 * 3_600_000; c.request.amount = 7_501.into(); }, Reason::TransactionCeiling),
+    ("a millisecond less",                      |c| { moving_more(c); c.situation.oldest_unsent_ms = 2 * 3_600_000 - 1; c.request.amount = 7_501.into(); }, Reason::None),
+    ("a policy 30 days old: 80,00",             |c| { moving_more(c); c.policy.not_before_ms = c.situation.now_ms - 30 * 86_400_000; c.request.amount = 8_000.into(); }, Reason::None),
+    ("a policy 30 days old: 80,01",             |c| { moving_more(c); c.policy.not_before_ms = c.situation.now_ms - 30 * 86_400_000; c.request.amount = 8_001.into(); }, Reason::TransactionCeiling),
+    ("a millisecond younger",                   |c| { moving_more(c); c.policy.not_before_ms = c.situation.now_ms - 30 * 86_400_000 + 1; c.request.amount = 8_001.into(); }, Reason::None),
+    ("5 % declined: 60,00",                     |c| { moving_more(c); c.situation.declined_percent = 5; c.request.amount = 6_000.into(); }, Reason::None),
+    ("5 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined_percent = 5; c.request.amount = 6_001.into(); }, Reason::TransactionCeiling),
+    ("4 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined_percent = 4; c.request.amount = 6_001.into(); }, Reason::None),
+    ("20 % held until now: 20,00",              |c| { moving_more(c); held(c, 15 * 60_000 - 1); },                 Reason::None),
+    ("20 % held until now: 20,01",              |c| { moving_more(c); held(c, 15 * 60_000 - 1); c.request.amount = 2_001.into(); }, Reason::TransactionCeiling),
+    ("for 15 minutes: 30,00",                   |c| { moving_more(c); held(c, 15 * 60_000); c.request.amount = 3_000.into(); }, Reason::None),
+    ("for 15 minutes: 30,01",                   |c| { moving_more(c); held(c, 15 * 60_000); c.request.amount = 3_001.into(); }, Reason::TransactionCeiling),
+    ("for 2 hours: 100,00, never more",         |c| { moving_more(c); held(c, 2 * 3_600_000); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
     ("card at 130,00, 20,00 more",              |c| c.situation.card = at_risk(13_000, 2),                         Reason::None),
     ("card at 130,01, 20,00 more",              |c| c.situation.card = at_risk(13_001, 2),                         Reason::CardCeiling),
     ("device at 980,00, 20,00 more",            |c| c.situation.device = at_risk(98_000, 9),                       Reason::None),
@@ -219,6 +327,13 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("device's 40th in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.device = at_risk(0, 39); },       Reason::None),
     ("store's 201st in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.store = at_risk(0, 200); },       Reason::StoreConsecutiveLowerLimit),
     ("store's 200th in a row, signed for",         |c| { lower(c); signed_for(c); c.situation.store = at_risk(0, 199); },       Reason::None),
+    ("card's 3rd in an hour",                   |c| { windows(c); c.situation.card_velocity = Some(&LATELY[0]); },  Reason::None),
+    ("card's 4th in an hour",                   |c| { windows(c); c.situation.card_velocity = Some(&LATELY[1]); },  Reason::CardWindow),
+    ("the first of them an hour ago",           |c| { windows(c); c.situation.card_velocity = Some(&LATELY[2]); },  Reason::None),
+    ("device's 3rd in an hour",                 |c| { windows(c); c.situation.device_recent = Some(&LATELY[0].recent); }, Reason::None),
+    ("device's 4th in an hour",                 |c| { windows(c); c.situation.device_recent = Some(&LATELY[1].recent); }, Reason::DeviceWindow),
+    ("device's first of them an hour ago",      |c| { windows(c); c.situation.device_recent = Some(&LATELY[2].recent); }, Reason::None),
+    ("clock in doubt, card's 2nd in an hour",   |c| { windows(c); c.situation.clock_suspect = true; c.situation.card_velocity = Some(&LATELY[3]); }, Reason::ClockInDoubt),
     ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
     ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
     ("clock in doubt, card's 3rd in a row",     |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(0, 2); }, Reason::ClockInDoubt),
@@ -239,6 +354,16 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("not known where from: 30,01",             |c| { ceilings(c); c.request.card.issuer_country = None; c.request.amount = 3_001.into(); }, Reason::VerificationRequired),
     ("foreign debit, the chip's word: 10,00",   |c| { ceilings(c); foreign_debit(c); c.request.amount = 1_000.into(); }, Reason::None),
     ("foreign debit, the chip's word: 10,01",   |c| { ceilings(c); foreign_debit(c); c.request.amount = 1_001.into(); }, Reason::VerificationRequired),
+    ("taps of 130,00, 20,00 more",              |c| { tapped(c, &TAPPED[0]); },                                    Reason::None),
+    ("taps of 130,01, 20,00 more",              |c| { tapped(c, &TAPPED[1]); },                                    Reason::CardContactlessLimit),
+    ("the same with the phone's own check",     |c| { tapped(c, &TAPPED[1]); c.request.verification = Verification::Cdcvm; }, Reason::None),
+    ("the same inserted and signed for",        |c| { tapped(c, &TAPPED[1]); c.request.entry_mode = EntryMode::Chip; signed_for(c); }, Reason::None),
+    ("the 5th tap in a row",                    |c| { tapped(c, &TAPPED[2]); },                                    Reason::None),
+    ("the 6th tap in a row",                    |c| { tapped(c, &TAPPED[3]); },                                    Reason::CardContactlessLimit),
+    ("clock in doubt, taps of 55,00, 20,00 more", |c| { tapped(c, &TAPPED[4]); c.situation.clock_suspect = true; }, Reason::None),
+    ("clock in doubt, taps of 55,01, 20,00 more", |c| { tapped(c, &TAPPED[5]); c.situation.clock_suspect = true; }, Reason::CardContactlessLimit),
+    ("beside it, a tap of 50,01",               |c| { tapped(c, &TAPPED[1]); c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
+    ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::CardContactlessLimit),
 ];
 
 #[test]

@@ -64,11 +64,8 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[card]\n", "[card]\nx = 1\n")
         .replacen("[[card.exception]]", "[[card.exception]]\nx = 1 #", 1)
         .replacen("[[ceiling]]\n", "[[ceiling]]\nx = 1\n", 1)
-        .replacen(
-            "[[moving.outage]]\n",
-            "[moving]\nx = 1\n[[moving.outage]]\nx = 1\n",
-            1,
-        )
+        .replace("[moving]\n", "[moving]\nx = 1\n")
+        .replacen("[[moving.outage]]\n", "[[moving.outage]]\nx = 1\n", 1)
         .replacen("[[moving.store_used]]\n", "[[moving.store_used]]\nx = 1\n", 1)
         .replace("[replay]", "[replay]\nx = 1 #")
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")

@@ -163,6 +163,7 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         submission: None,
         gateway: None,
         reversal_queued: false,
+        percent: None,
     }
 }
 
@@ -188,6 +189,7 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
             "approved-offline-advice",
             DecisionRecord {
                 submission: Some(Submission::Advice),
+                percent: Some(75),
                 ..record(Decision::ApprovedOffline, Reason::None)
             },
         ),

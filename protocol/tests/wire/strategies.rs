@@ -145,15 +145,17 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         of(one_of(Submission::ALL)),
         of(gateway()),
         any::<bool>(),
+        of(0..100_u8),
     );
     record.prop_map(
-        |(decision, reason, fallback, submission, gateway, reversal_queued)| DecisionRecord {
+        |(decision, reason, fallback, submission, gateway, reversal_queued, percent)| DecisionRecord {
             decision,
             reason,
             fallback,
             submission,
             gateway,
             reversal_queued,
+            percent,
         },
     )
 }

@@ -1,11 +1,16 @@
-//! Limits that move: the longer the outage, and the more of the store's
-//! ceiling is used, the smaller the other ceilings. Never above what is
-//! signed.
+//! Limits that move: the longer the outage and what waits, the older the
+//! policy, the more of the store's ceiling is used and the more is declined at
+//! replay, the smaller the other ceilings. Never above what is signed.
 
+use crate::risk::Held;
 use crate::toml_reader::{Section, integer};
 
 /// The most steps of one kind.
 pub const MAX_STEPS: usize = 16;
+
+/// The outcomes that must be known before declines count, unless the policy
+/// says otherwise.
+pub const DECLINES_LEAST: u32 = 10;
 
 /// From a value on, ceilings are this share of the signed ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +27,84 @@ pub struct Step {
 pub struct MovingLimits {
     /// By the time offline, milliseconds.
     pub outage: Vec<Step>,
+    /// By the age of the oldest payment that waits to be sent, milliseconds.
+    pub oldest_unsent: Vec<Step>,
+    /// By the age of the policy since `not_before`, milliseconds.
+    pub policy_age: Vec<Step>,
     /// By the share of the store's exposure ceiling that is used, percent.
     pub store_used: Vec<Step>,
+    /// By the share of declines at replay, percent.
+    pub declined: Vec<Step>,
+    /// Outcomes that must be known before declines count; `None`:
+    /// [`DECLINES_LEAST`].
+    pub declined_least: Option<u32>,
+    /// How a share that was reduced grows again; `None`: at once.
+    pub loosening: Option<Loosening>,
+}
+
+/// How a share that was reduced grows again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loosening {
+    /// By so many points, 1 to 100,
+    pub percent: u64,
+    /// each time that this many milliseconds have passed.
+    pub every_ms: u64,
+}
+
+/// What moving limits go by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The time, milliseconds since 1970 UTC.
+    pub now_ms: u64,
+    /// How long the shop has been offline, milliseconds.
+    pub offline_ms: u64,
+    /// How long the oldest payment has waited to be sent, milliseconds.
+    pub oldest_unsent_ms: u64,
+    /// How long the policy has been valid, milliseconds.
+    pub policy_age_ms: u64,
+    /// The store's exposure, minor units.
+    pub store_exposure_minor: u64,
+    /// Its ceiling, minor units.
+    pub store_ceiling_minor: u64,
+    /// The share of declines at replay, 0 to 100.
+    pub declined_percent: u64,
+    /// The share that held at the last decision.
+    pub held: Option<Held>,
 }
 
 impl MovingLimits {
+    /// Outcomes that must be known before declines count.
+    pub fn declined_least(&self) -> u32 {
+        self.declined_least.unwrap_or(DECLINES_LEAST)
+    }
+
     /// The share of the signed ceilings that holds now, 0 to 100.
-    pub fn percent(&self, offline_ms: u64, store_exposure_minor: u64, store_ceiling_minor: u64) -> u64 {
-        let used = |step: &&Step| {
-            u128::from(store_exposure_minor) * 100 >= u128::from(store_ceiling_minor) * u128::from(step.from)
+    pub fn percent(&self, now: &Moment) -> u64 {
+        let wanted = self.wanted(now);
+        let (Some(loosening), Some(held)) = (self.loosening, now.held) else {
+            return wanted;
         };
-        let by_outage = self.outage.iter().filter(|step| offline_ms >= step.from);
+        let passed = now.now_ms.saturating_sub(held.since_ms) / loosening.every_ms.max(1);
+        let grown = u64::from(held.percent).saturating_add(passed.saturating_mul(loosening.percent));
+        wanted.min(grown)
+    }
+
+    /// The share that would hold if nothing had been reduced before.
+    fn wanted(&self, now: &Moment) -> u64 {
+        let used = |step: &&Step| {
+            u128::from(now.store_exposure_minor) * 100
+                >= u128::from(now.store_ceiling_minor) * u128::from(step.from)
+        };
+        let at_least = |value: u64| move |step: &&Step| value >= step.from;
+        let by_outage = self.outage.iter().filter(at_least(now.offline_ms));
+        let by_waiting = self.oldest_unsent.iter().filter(at_least(now.oldest_unsent_ms));
+        let by_age = self.policy_age.iter().filter(at_least(now.policy_age_ms));
+        let by_declines = self.declined.iter().filter(at_least(now.declined_percent));
         let by_use = self.store_used.iter().filter(used);
         by_outage
+            .chain(by_waiting)
+            .chain(by_age)
+            .chain(by_declines)
             .chain(by_use)
             .map(|step| step.percent)
             .min()
@@ -45,17 +115,78 @@ impl MovingLimits {
 /// Reads `[moving]`. All of it may be missing.
 pub(super) fn read(section: Section<'_, '_>) -> MovingLimits {
     const MINUTES: &str = "minutes from 0 to 43200 (30 days)";
-    const SHARE: &str = "percent of the store's ceiling from 1 to 100";
-    let outage = steps(
-        section.sections("outage"),
-        "from_minutes",
-        MINUTES,
-        0..=43_200,
-        60_000,
+    const MINUTE: u64 = 60_000;
+    let of = |name, key, expected, range, unit| steps(section.sections(name), key, expected, range, unit);
+    let outage = of("outage", "from_minutes", MINUTES, 0..=43_200, MINUTE);
+    let oldest_unsent = of("oldest_unsent", "from_minutes", MINUTES, 1..=43_200, MINUTE);
+    let policy_age = of(
+        "policy_age",
+        "from_days",
+        "days from 1 to 3650",
+        1..=3_650,
+        24 * 60 * MINUTE,
     );
-    let store_used = steps(section.sections("store_used"), "from_percent", SHARE, 1..=100, 1);
+    let store_used = of(
+        "store_used",
+        "from_percent",
+        "percent of the store's ceiling from 1 to 100",
+        1..=100,
+        1,
+    );
+    let declined = of(
+        "declined",
+        "from_percent",
+        "percent of the outcomes at replay from 1 to 100",
+        1..=100,
+        1,
+    );
+    let least = section.optional(
+        "declined_least",
+        "a whole number from 1 to 1000",
+        integer(1..=1_000),
+    );
+    let loosening = read_loosening(&section);
     section.finish();
-    MovingLimits { outage, store_used }
+    MovingLimits {
+        outage,
+        oldest_unsent,
+        policy_age,
+        store_used,
+        declined,
+        declined_least: least.and_then(|at| u32::try_from(at.value).ok()),
+        loosening,
+    }
+}
+
+/// Both of its keys or none.
+fn read_loosening(section: &Section<'_, '_>) -> Option<Loosening> {
+    let percent = section.optional("loosen_percent", "percent from 1 to 100", integer(1..=100));
+    let minutes = section.optional(
+        "loosen_minutes",
+        "minutes from 1 to 43200 (30 days)",
+        integer(1..=43_200),
+    );
+    match (percent, minutes) {
+        (Some(percent), Some(minutes)) => Some(Loosening {
+            percent: percent.value,
+            every_ms: minutes.value.saturating_mul(60_000),
+        }),
+        (None, None) => None,
+        (Some(one), None) => {
+            section.fault(
+                one.line,
+                "moving.loosen_percent says something only beside moving.loosen_minutes",
+            );
+            None
+        }
+        (None, Some(one)) => {
+            section.fault(
+                one.line,
+                "moving.loosen_minutes says something only beside moving.loosen_percent",
+            );
+            None
+        }
+    }
 }
 
 fn steps(

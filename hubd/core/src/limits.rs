@@ -1,0 +1,157 @@
+//! The ceilings and counts that hold for one payment at this moment: the
+//! policy's, made smaller by what moves them.
+
+use hub_protocol::{EntryMode, PaymentRequest, Reason, Verification};
+
+use crate::decide::Situation;
+use crate::policy::ceilings::{Fits, most_specific};
+use crate::policy::moving::Moment;
+use crate::policy::velocity::Window;
+use crate::policy::{Policy, SubjectLimits};
+use crate::risk::Recent;
+use crate::state::Subject;
+
+/// The ceilings and counts for one payment, now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The highest amount of this payment.
+    pub(crate) transaction: u64,
+    /// The same if the card were inserted and the PIN entered.
+    pub(crate) transaction_by_pin: u64,
+    /// Which of the policy's ceilings that is.
+    pub(crate) ceiling: Option<usize>,
+    /// The share of the signed ceilings that holds.
+    pub(crate) percent: u64,
+    card: SubjectLimits,
+    device: SubjectLimits,
+    store: SubjectLimits,
+    card_window: Option<Window>,
+    device_window: Option<Window>,
+}
+
+impl Limits {
+    /// `None` for a class that the policy does not name.
+    pub(crate) fn now(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<Self> {
+        let class = policy.classes.get(&s.class)?;
+        let percent = policy.moving.percent(&Moment {
+            now_ms: s.now_ms,
+            offline_ms: s.offline_ms,
+            oldest_unsent_ms: s.oldest_unsent_ms,
+            policy_age_ms: s.now_ms.saturating_sub(policy.not_before_ms),
+            store_exposure_minor: s.store.exposure_minor,
+            store_ceiling_minor: policy.store.exposure_ceiling,
+            declined_percent: s.declined_percent,
+            held: s.held,
+        });
+        let moved = |amount: u64| share(amount, percent);
+        let moved_subject = |limits: SubjectLimits| SubjectLimits {
+            exposure_ceiling: moved(limits.exposure_ceiling),
+            ..limits
+        };
+        let as_read = Fits::of(request, s.class, &policy.cards);
+        let by_pin = Fits {
+            entry_mode: Some(EntryMode::Chip),
+            verification: Some(Verification::OfflinePin),
+            ..as_read
+        };
+        let most = |kind: &Fits| {
+            let found = most_specific(&policy.ceilings, kind);
+            let amount = found.map_or(class.transaction_ceiling, |(_, ceiling)| ceiling.amount_minor);
+            (found.map(|(number, _)| number), moved(amount))
+        };
+        let (ceiling, transaction) = most(&as_read);
+        let chip = policy.offline.entry_modes.contains(&EntryMode::Chip);
+        Some(Self {
+            transaction,
+            transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
+            ceiling,
+            percent,
+            card: moved_subject(policy.card),
+            device: moved_subject(class.device),
+            store: policy.store,
+            card_window: policy.card_window,
+            device_window: class.window,
+        })
+    }
+
+    /// For a clock in doubt.
+    pub(crate) fn halved(&self) -> Self {
+        let half = |limits: SubjectLimits| SubjectLimits {
+            exposure_ceiling: limits.exposure_ceiling / 2,
+            consecutive_limit: limits.consecutive_limit / 2,
+            consecutive_lower_limit: limits.consecutive_lower_limit.map(|limit| limit / 2),
+        };
+        let half_window = |window: Option<Window>| {
+            window.map(|window| Window {
+                most: window.most / 2,
+                ..window
+            })
+        };
+        Self {
+            transaction: self.transaction / 2,
+            card: half(self.card),
+            device: half(self.device),
+            store: half(self.store),
+            card_window: half_window(self.card_window),
+            device_window: half_window(self.device_window),
+            ..*self
+        }
+    }
+
+    /// The first ceiling, count or window in the way.
+    pub(crate) fn first_passed(&self, amount: u64, s: &Situation<'_>) -> Option<Reason> {
+        let over = |subject: &Subject, limits: &SubjectLimits| {
+            subject
+                .exposure_minor
+                .checked_add(amount)
+                .is_none_or(|sum| sum > limits.exposure_ceiling)
+        };
+        let too_many =
+            |subject: &Subject, limits: &SubjectLimits| subject.consecutive >= limits.consecutive_limit;
+        let full = |window: Option<Window>, recent: Option<&Recent>| {
+            window.is_some_and(|window| {
+                let counted = recent.map_or(0, |recent| recent.count(s.now_ms, window));
+                counted >= u64::from(window.most)
+            })
+        };
+        let card_recent = s.card_velocity.map(|velocity| &velocity.recent);
+        first(&[
+            (amount > self.transaction, Reason::TransactionCeiling),
+            (over(&s.card, &self.card), Reason::CardCeiling),
+            (over(&s.device, &self.device), Reason::DeviceCeiling),
+            (over(&s.store, &self.store), Reason::StoreCeiling),
+            (too_many(&s.card, &self.card), Reason::CardConsecutiveLimit),
+            (too_many(&s.device, &self.device), Reason::DeviceConsecutiveLimit),
+            (too_many(&s.store, &self.store), Reason::StoreConsecutiveLimit),
+            (full(self.card_window, card_recent), Reason::CardWindow),
+            (full(self.device_window, s.device_recent), Reason::DeviceWindow),
+        ])
+    }
+
+    /// The first lower limit that a payment without verification has reached.
+    pub(crate) fn first_lower_reached(&self, s: &Situation<'_>) -> Option<Reason> {
+        let reached = |subject: &Subject, limits: &SubjectLimits| {
+            limits
+                .consecutive_lower_limit
+                .is_some_and(|limit| subject.consecutive >= limit)
+        };
+        first(&[
+            (reached(&s.card, &self.card), Reason::CardConsecutiveLowerLimit),
+            (
+                reached(&s.device, &self.device),
+                Reason::DeviceConsecutiveLowerLimit,
+            ),
+            (reached(&s.store, &self.store), Reason::StoreConsecutiveLowerLimit),
+        ])
+    }
+}
+
+fn first(rules: &[(bool, Reason)]) -> Option<Reason> {
+    let against = rules.iter().find(|(stands_against, _)| *stands_against);
+    against.map(|(_, reason)| *reason)
+}
+
+/// So many percent of an amount, rounded down.
+fn share(amount: u64, percent: u64) -> u64 {
+    u64::try_from(u128::from(amount) * u128::from(percent.min(100)) / 100).unwrap_or(amount)
+}

@@ -1,0 +1,201 @@
+//! What limits remember beside exposure and counts: payments lately, taps
+//! without verification, outcomes at replay, and the share that holds.
+
+use hub_protocol::{EntryMode, PaymentRequest, Verification};
+use minicbor::{Decode, Encode};
+
+use crate::policy::velocity::Window;
+
+/// Offline approvals of a card or device lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Recent {
+    /// When each was approved, oldest first, milliseconds since 1970 UTC. No
+    /// more than the policy's window asks for.
+    #[n(1)]
+    pub approved_ms: Vec<u64>,
+}
+
+impl Recent {
+    /// One more, at this time. What the window does not need is dropped.
+    pub(crate) fn approved(&mut self, at_ms: u64, window: Window) {
+        self.approved_ms.push(at_ms);
+        let most = usize::try_from(window.most).unwrap_or(usize::MAX);
+        let beyond = self.approved_ms.len().saturating_sub(most);
+        self.approved_ms.drain(..beyond);
+    }
+
+    /// How many of them count at this time. One that a clock set back has put
+    /// into the future counts until the clock has caught up with it.
+    pub(crate) fn count(&self, now_ms: u64, window: Window) -> u64 {
+        let counts = |at: &&u64| now_ms.saturating_sub(**at) < window.within_ms;
+        self.approved_ms.iter().filter(counts).count() as u64
+    }
+}
+
+/// Contactless payments of a card without verification, approved offline since
+/// the holder was last verified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Taps {
+    /// Their sum, minor units.
+    #[n(1)]
+    pub sum_minor: u64,
+    /// How many.
+    #[n(2)]
+    pub count: u32,
+}
+
+impl Taps {
+    pub(crate) fn approved(&mut self, amount: u64) {
+        self.sum_minor = self.sum_minor.saturating_add(amount);
+        self.count = self.count.saturating_add(1);
+    }
+}
+
+/// How the holder stood to a payment, as far as limits ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Holder {
+    /// Neither of the others, such as by signature.
+    #[default]
+    #[n(0)]
+    Other,
+    /// Verified by a PIN, or on the holder's own device: strong
+    /// authentication in the sense of the RTS 2018/389.
+    #[n(1)]
+    Verified,
+    /// Contactless, and not verified at all.
+    #[n(2)]
+    Tap,
+}
+
+impl Holder {
+    pub(crate) fn of(request: &PaymentRequest) -> Self {
+        match (request.entry_mode, request.verification) {
+            (_, Verification::OfflinePin | Verification::OnlinePin | Verification::Cdcvm) => Self::Verified,
+            (EntryMode::Contactless, Verification::None) => Self::Tap,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Of each outcome this share of what was before is forgotten: 1/32.
+const FORGOTTEN: u32 = 5;
+
+/// What an outcome weighs at first.
+const UNIT: u32 = 1024;
+
+/// How offline approvals ended at replay: recent outcomes weigh more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Outcomes {
+    /// Outcomes so far.
+    #[n(1)]
+    pub count: u32,
+    /// What they weigh, the last one 1024.
+    #[n(2)]
+    pub weight: u32,
+    /// What the declines among them weigh.
+    #[n(3)]
+    pub declined: u32,
+}
+
+impl Outcomes {
+    pub(crate) fn ended(&mut self, approved: bool) {
+        self.count = self.count.saturating_add(1);
+        self.weight = self.weight - (self.weight >> FORGOTTEN) + UNIT;
+        self.declined = self.declined - (self.declined >> FORGOTTEN) + if approved { 0 } else { UNIT };
+    }
+
+    /// The share of declines, 0 to 100, rounded down; 0 as long as fewer
+    /// outcomes are known.
+    pub(crate) fn percent_declined(&self, least: u32) -> u64 {
+        if self.count < least.max(1) {
+            return 0;
+        }
+        u64::from(self.declined) * 100 / u64::from(self.weight.max(1))
+    }
+}
+
+/// The share of the signed ceilings that held last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Held {
+    /// 0 to 100.
+    #[n(1)]
+    pub percent: u8,
+    /// Since when, milliseconds since 1970 UTC.
+    #[n(2)]
+    pub since_ms: u64,
+}
+
+impl Held {
+    /// A payment was decided under this share.
+    pub(crate) fn after(before: Option<Self>, percent: u8, at_ms: u64) -> Option<Self> {
+        match before {
+            Some(held) if held.percent == percent => Some(held),
+            // Nothing is reduced: nothing to loosen.
+            _ if percent >= 100 => None,
+            _ => Some(Self {
+                percent,
+                since_ms: at_ms,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_keeps_no_more_than_it_counts() {
+        let window = Window {
+            most: 3,
+            within_ms: 1_000,
+        };
+        let mut recent = Recent::default();
+        for at in [0, 100, 200, 900, 1_000] {
+            recent.approved(at, window);
+        }
+        assert_eq!(recent.approved_ms, [200, 900, 1_000]);
+        assert_eq!(recent.count(1_199, window), 3);
+        assert_eq!(recent.count(1_200, window), 2, "the oldest is a whole window old");
+        assert_eq!(recent.count(100, window), 3, "the clock was set back");
+    }
+
+    #[test]
+    fn recent_outcomes_weigh_more_than_old_ones() {
+        let mut outcomes = Outcomes::default();
+        for _ in 0..1_000 {
+            outcomes.ended(true);
+        }
+        assert_eq!(outcomes.percent_declined(10), 0);
+        for _ in 0..16 {
+            outcomes.ended(false);
+        }
+        let bad = outcomes.percent_declined(10);
+        assert!((35..=45).contains(&bad), "{bad}");
+        for _ in 0..64 {
+            outcomes.ended(true);
+        }
+        let better = outcomes.percent_declined(10);
+        assert!(better < 10, "{better}");
+    }
+
+    #[test]
+    fn few_outcomes_say_nothing_and_all_declined_is_all() {
+        let mut outcomes = Outcomes::default();
+        for _ in 0..9 {
+            outcomes.ended(false);
+        }
+        assert_eq!(outcomes.percent_declined(10), 0);
+        outcomes.ended(false);
+        assert_eq!(outcomes.percent_declined(10), 100);
+        for _ in 0..100_000 {
+            outcomes.ended(false);
+        }
+        assert_eq!(outcomes.percent_declined(10), 100);
+    }
+}

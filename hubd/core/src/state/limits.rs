@@ -1,0 +1,156 @@
+//! What limits remember beside exposure and counts, folded.
+
+use hub_protocol::{CardScheme, Decision, DeviceId, PaymentId};
+
+use super::State;
+use super::stored::Key;
+use crate::policy::velocity::Window;
+use crate::record::{CardKey, CardRecord, DeviceRecord, Subject, Velocity};
+use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
+
+impl State {
+    /// The share of the ceilings under which a payment was decided.
+    pub(super) fn share_held(&mut self, decision: Decision, percent: Option<u8>, at_ms: u64) {
+        match (percent, decision) {
+            (Some(percent), _) => self.store.held = Held::after(self.store.held, percent, at_ms),
+            (None, Decision::ApprovedOffline) => self.store.held = None,
+            // Says nothing of ceilings.
+            (None, _) => {}
+        }
+    }
+
+    /// A payment was approved offline.
+    pub(super) fn approved_offline(&mut self, payment_id: PaymentId, at_ms: u64) {
+        let Some(payment) = self.payments.get(&payment_id) else {
+            return;
+        };
+        let (card, device, amount, holder) =
+            (payment.card, payment.device, payment.amount_minor, payment.holder);
+        let by_card = self.policy.as_ref().and_then(|policy| policy.card_window);
+        let by_device = self.window_of(device);
+        if holder.is_some() || by_card.is_some() {
+            self.change_card(card, |record| {
+                let velocity = record.velocity.get_or_insert_default();
+                match holder {
+                    Some(Holder::Tap) => velocity.taps.approved(amount),
+                    Some(Holder::Verified) => velocity.taps = Taps::default(),
+                    Some(Holder::Other) | None => {}
+                }
+                if let Some(window) = by_card {
+                    velocity.recent.approved(at_ms, window);
+                }
+                record.drop_blank_velocity();
+            });
+        }
+        if let (Some(window), Some(record)) = (by_device, self.devices.get_mut(&device)) {
+            record.recent.get_or_insert_default().approved(at_ms, window);
+            self.dirty.insert(Key::Device(device));
+        }
+    }
+
+    /// The gateway approved a payment: runs may end with it, and what a window
+    /// has no use for is dropped.
+    pub(super) fn approved_by_gateway(&mut self, payment_id: PaymentId, at_ms: u64) {
+        self.each_subject(payment_id, Subject::approved_by_gateway);
+        let by_card = self.policy.as_ref().and_then(|policy| policy.card_window);
+        let Some(card) = self.payments.get(&payment_id).map(|payment| payment.card) else {
+            return;
+        };
+        if self
+            .cards
+            .get(&card)
+            .is_none_or(|card| card.record.velocity.is_none())
+        {
+            return;
+        }
+        self.change_card(card, |record| {
+            let run_ended = record.subject.consecutive == 0;
+            if let Some(velocity) = &mut record.velocity {
+                if run_ended {
+                    velocity.taps = Taps::default();
+                }
+                let used = by_card.is_some_and(|window| velocity.recent.count(at_ms, window) > 0);
+                if !used {
+                    velocity.recent = Recent::default();
+                }
+            }
+            record.drop_blank_velocity();
+        });
+    }
+
+    /// A payment that the gateway approved online: if the holder was verified,
+    /// taps are counted anew.
+    pub(super) fn holder_verified(&mut self, payment_id: PaymentId) {
+        let Some(payment) = self.payments.get(&payment_id) else {
+            return;
+        };
+        let card = payment.card;
+        let tapped = self
+            .cards
+            .get(&card)
+            .is_some_and(|card| card.record.velocity.is_some());
+        if payment.holder == Some(Holder::Verified) && tapped {
+            self.change_card(card, |record| {
+                if let Some(velocity) = &mut record.velocity {
+                    velocity.taps = Taps::default();
+                }
+                record.drop_blank_velocity();
+            });
+        }
+    }
+
+    /// An offline approval ended, or its first presentation did.
+    pub(super) fn outcome(&mut self, payment_id: &PaymentId, approved: bool) {
+        let Some(payment) = self.payments.get(payment_id) else {
+            return;
+        };
+        let again = payment.retry.is_some();
+        if !payment.exposed || again {
+            return;
+        }
+        let (scheme, device) = (payment.scheme, payment.device);
+        self.store
+            .outcomes
+            .get_or_insert_default()
+            .ended(scheme, approved);
+        if let Some(record) = self.devices.get_mut(&device) {
+            record.outcomes.get_or_insert_default().ended(approved);
+            self.dirty.insert(Key::Device(device));
+        }
+    }
+
+    /// What is remembered of a card beside what it has at risk.
+    pub fn card_velocity(&self, key: &CardKey) -> Option<&Velocity> {
+        self.cards.get(key)?.record.velocity.as_deref()
+    }
+
+    /// The share of declines at replay: the highest of the store's, the
+    /// scheme's and the device's, of those that enough is known of.
+    pub fn percent_declined(&self, scheme: CardScheme, device: &DeviceRecord) -> u64 {
+        let Some(policy) = &self.policy else {
+            return 0;
+        };
+        let least = policy.moving.declined_least();
+        let store = self.store.outcomes.as_ref();
+        let known = [
+            store.map(|outcomes| outcomes.all),
+            store.map(|outcomes| outcomes.of(scheme)),
+            device.outcomes,
+        ];
+        let percent = |outcomes: Outcomes| outcomes.percent_declined(least);
+        known.into_iter().flatten().map(percent).max().unwrap_or(0)
+    }
+
+    fn window_of(&self, device: DeviceId) -> Option<Window> {
+        let class = self.devices.get(&device)?.registration.class;
+        self.policy.as_ref()?.classes.get(&class)?.window
+    }
+}
+
+impl CardRecord {
+    fn drop_blank_velocity(&mut self) {
+        if self.velocity.as_deref() == Some(&Velocity::default()) {
+            self.velocity = None;
+        }
+    }
+}
