@@ -10,7 +10,8 @@ use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, 
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
-    CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, SealedCard, cbor,
+    CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, Restriction,
+    RestrictionCause, SealedCard, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -66,6 +67,13 @@ pub trait Edges: Send {
     fn device_changed(&mut self, registration: &Registration, blocked: bool);
     /// The connectivity changed.
     fn wan_changed(&mut self, state: WanState, reason: WanReason);
+    /// Offline approvals became restricted, or free again.
+    fn restriction_changed(
+        &mut self,
+        device: Option<DeviceId>,
+        restriction: Restriction,
+        cause: RestrictionCause,
+    );
     /// Write changes to the index. Gives them back if it has too much to do.
     fn index(&mut self, batch: IndexBatch) -> Option<IndexBatch>;
     /// Finish what was handed over, with `last` for the index, and end. False
@@ -470,6 +478,11 @@ impl<E: Edges> Hub<E> {
                 } => self.edges.device_changed(&registration, blocked),
                 Effect::EraseCard { payment_id } => self.edges.erase_card(payment_id),
                 Effect::WanChanged { state, reason } => self.edges.wan_changed(state, reason),
+                Effect::RestrictionChanged {
+                    device,
+                    restriction,
+                    cause,
+                } => self.edges.restriction_changed(device, restriction, cause),
             }
         }
         true

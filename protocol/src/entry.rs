@@ -8,6 +8,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::anomaly::{AnomalyKind, Restriction, RestrictionCause};
 use crate::cbor;
 use crate::codes::codes;
 use crate::enrolment::Registration;
@@ -172,8 +173,8 @@ pub struct DecisionRecord {
     /// the answer was no: a reversal is then queued.
     #[n(6)]
     pub reversal_queued: bool,
-    /// The share of the signed ceilings that held, 0 to 99, if moving limits
-    /// had made them smaller.
+    /// The share of the signed ceilings that held in the whole store, 0 to
+    /// 99, if moving limits had made them smaller.
     #[n(7)]
     pub percent: Option<u8>,
 }
@@ -402,6 +403,40 @@ pub enum Event {
         #[n(2)]
         free_bytes: u64,
     },
+    /// Something is odd about a payment that a device asked for.
+    #[n(80)]
+    #[cbor(map)]
+    AnomalyFound {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// The payment that showed it. It is decided by a later entry.
+        #[n(2)]
+        shown_by: PaymentId,
+        /// What.
+        #[n(3)]
+        kind: AnomalyKind,
+        /// What the policy counts for it.
+        #[n(4)]
+        points: u16,
+    },
+    /// Offline approvals became restricted, or free again.
+    #[n(81)]
+    #[cbor(map)]
+    RestrictionChanged {
+        /// At which device; `None`: in the whole store.
+        #[n(1)]
+        device: Option<DeviceId>,
+        /// From now on.
+        #[n(2)]
+        restriction: Restriction,
+        /// Why.
+        #[n(3)]
+        cause: RestrictionCause,
+        /// Who, if it was a person.
+        #[n(4)]
+        operator: Option<String>,
+    },
     /// A closed segment of the journal was written to an archive.
     #[n(71)]
     #[cbor(map)]
@@ -465,6 +500,8 @@ impl Event {
             Self::ClockChanged { .. } => 50,
             Self::OperatorActed { .. } => 60,
             Self::StorageChanged { .. } => 70,
+            Self::AnomalyFound { .. } => 80,
+            Self::RestrictionChanged { .. } => 81,
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
@@ -492,6 +529,8 @@ impl Event {
             Self::ClockChanged { .. } => "clock-changed",
             Self::OperatorActed { .. } => "operator-acted",
             Self::StorageChanged { .. } => "storage-changed",
+            Self::AnomalyFound { .. } => "anomaly-found",
+            Self::RestrictionChanged { .. } => "restriction-changed",
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",

@@ -9,7 +9,8 @@
 //! (RFC 9052) with the fully specified algorithm Ed25519 (RFC 9864),
 //! currencies by ISO 4217, countries by ISO 3166-1, amounts in minor units.
 
-pub mod archive;
+pub mod anomaly;
+mod archive;
 pub mod card_number;
 pub mod cbor;
 mod codes;
@@ -27,6 +28,7 @@ pub mod reason;
 pub mod receipt;
 pub mod refusal;
 
+pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};

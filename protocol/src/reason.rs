@@ -46,6 +46,10 @@ codes! {
         /// A payment has been waiting to be sent for longer than the policy
         /// allows.
         UnsentTooLong = 217, "unsent-too-long";
+        /// Anomalies have ended offline approvals in the whole store.
+        StoreSuspended = 218, "store-suspended";
+        /// Anomalies have ended offline approvals at this device.
+        DeviceSuspended = 219, "device-suspended";
         /// The card is on the policy's exception list.
         CardOnExceptionList = 305, "card-on-exception-list";
         /// The card's scheme is not accepted offline.
@@ -121,6 +125,8 @@ impl Reason {
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit => Self::VerificationRequired,
             Self::UnsentTooLong => Self::OfflineTooLong,
+            Self::StoreSuspended => Self::OfflineDisabled,
+            Self::DeviceSuspended => Self::ClassNotAllowed,
             Self::CardWindow => Self::CardConsecutiveLimit,
             Self::DeviceWindow => Self::DeviceConsecutiveLimit,
             other => other,
@@ -226,6 +232,12 @@ impl Reason {
             Self::UnsentTooLong => {
                 "Des paiements attendent depuis trop longtemps d’être envoyés. Demandez un autre moyen de paiement et prévenez le responsable."
             }
+            Self::StoreSuspended => {
+                "Le mode hors ligne est suspendu dans ce magasin. Demandez un autre moyen de paiement et prévenez le responsable."
+            }
+            Self::DeviceSuspended => {
+                "Le mode hors ligne est suspendu sur cet appareil. Utilisez un autre appareil et prévenez le responsable."
+            }
             Self::CardWindow => {
                 "Pas de réseau : trop de paiements en peu de temps avec cette carte. Demandez une autre carte."
             }
@@ -314,6 +326,12 @@ impl Reason {
             }
             Self::UnsentTooLong => {
                 "Payments have been waiting to be sent for too long. Ask for another means of payment and tell the manager."
+            }
+            Self::StoreSuspended => {
+                "Offline payments are suspended in this shop. Ask for another means of payment and tell the manager."
+            }
+            Self::DeviceSuspended => {
+                "Offline payments are suspended on this device. Use another device and tell the manager."
             }
             Self::CardWindow => {
                 "No network: too many payments with this card in a short time. Ask for another card."

@@ -503,7 +503,8 @@ impl Shop {
                 Effect::Push { .. }
                 | Effect::PushPolicy { .. }
                 | Effect::DeviceChanged { .. }
-                | Effect::WanChanged { .. } => {}
+                | Effect::WanChanged { .. }
+                | Effect::RestrictionChanged { .. } => {}
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::online::OnlineFlights;
 use crate::pacing::Pacing;
 use crate::queue::{Load, Queue};
 use crate::random::Random;
+use crate::restrict::Recovery;
 use crate::retry::Retries;
 use crate::state::{CardKey, Lane, Place, Recalled, State};
 use crate::wan::{Evidence, Wan, WanChange, WanSettings};
@@ -133,6 +134,8 @@ pub struct Core {
     pub(crate) pacing: Pacing,
     pub(crate) contacts: Contacts,
     pub(crate) retries: Retries,
+    /// When restrictions end.
+    pub(crate) recovery: Recovery,
     /// How much room the disk has.
     pub(crate) storage: StorageLevel,
     /// The last entry of what is being archived; 0 when nothing is.
@@ -165,6 +168,7 @@ impl Core {
             contacts: Contacts::default(),
             retries: Retries::restored(&state),
             online: OnlineFlights::default(),
+            recovery: Recovery::default(),
             storage: StorageLevel::Enough,
             archiving: settings.archives_through,
             random: Random::new(settings.seed),
@@ -266,6 +270,7 @@ impl Core {
         }
         self.expire_online();
         self.decide_interrupted();
+        self.recover();
         self.load_queue();
         self.replay();
         self.stop_when_answered();

@@ -5,12 +5,12 @@
 use hub_protocol::entry::DecisionRecord;
 use hub_protocol::{
     Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, PaymentRequest, Reason,
-    Submission, Verification,
+    Restriction, Submission, Verification,
 };
 
 use crate::limits::Limits;
 use crate::policy::Policy;
-use crate::risk::{Held, Holder, Recent};
+use crate::risk::{Declined, Held, Holder, Recent};
 use crate::state::{Subject, Velocity};
 
 /// What is known when a payment is decided offline.
@@ -34,8 +34,12 @@ pub struct Situation<'a> {
     pub device_recent: Option<&'a Recent>,
     /// The share of the ceilings that held last.
     pub held: Option<Held>,
-    /// The share of declines at replay, 0 to 100.
-    pub declined_percent: u64,
+    /// The shares of declines at replay.
+    pub declined: Declined,
+    /// What anomalies have led to in the store.
+    pub store_restriction: Restriction,
+    /// What they have led to at the device.
+    pub device_restriction: Restriction,
     /// How long the oldest payment has waited to be sent, milliseconds.
     pub oldest_unsent_ms: u64,
     /// Effective time, milliseconds since 1970 UTC.
@@ -88,7 +92,7 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     };
     record.percent = limits
         .as_ref()
-        .and_then(|limits| u8::try_from(limits.percent).ok())
+        .and_then(|limits| u8::try_from(limits.store_percent).ok())
         .filter(|percent| *percent < 100);
     Assessment {
         record,
@@ -189,6 +193,10 @@ fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
         .is_some_and(|most| s.oldest_unsent_ms > most)
     {
         Some(Reason::UnsentTooLong)
+    } else if s.store_restriction == Restriction::Stopped {
+        Some(Reason::StoreSuspended)
+    } else if s.device_restriction == Restriction::Stopped {
+        Some(Reason::DeviceSuspended)
     } else {
         None
     }

@@ -2,7 +2,8 @@
 
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    Currency, DeviceId, PaymentId, PaymentState, PaymentStatus, Receipt, Refusal, Registration, SealedCard,
+    Currency, DeviceId, PaymentId, PaymentState, PaymentStatus, Receipt, Refusal, Registration, Restriction,
+    RestrictionCause, SealedCard,
 };
 
 use crate::input::{AttemptId, Ticket};
@@ -78,6 +79,26 @@ pub enum Effect {
         /// Why.
         reason: WanReason,
     },
+    /// Offline approvals became restricted, or free again.
+    RestrictionChanged {
+        /// At which device; `None`: in the whole store.
+        device: Option<DeviceId>,
+        /// From now on.
+        restriction: Restriction,
+        /// Why.
+        cause: RestrictionCause,
+    },
+}
+
+/// What anomalies have led to, at a device or in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restricted {
+    /// Which device; `None`: the store.
+    pub device: Option<DeviceId>,
+    /// How far.
+    pub restriction: Restriction,
+    /// Points now.
+    pub points: u64,
 }
 
 /// What is asked of the gateway.
@@ -233,4 +254,7 @@ pub struct Overview {
     pub storage: StorageLevel,
     /// How far the ledger is archived.
     pub archives: ArchiveMarks,
+    /// Where offline approvals are restricted, or points have come together;
+    /// the store first.
+    pub restricted: Vec<Restricted>,
 }

@@ -218,6 +218,8 @@ pub enum OperatorCommand {
     Drain,
     /// Put a parked payment back into the queue.
     Release(PaymentId),
+    /// End what anomalies have led to, at a device or (`None`) in the store.
+    Lift(Option<DeviceId>),
     /// Say what time it is, so that a clock in doubt is trusted again.
     ConfirmClock {
         /// By the person's own watch, milliseconds since 1970 UTC.

@@ -10,6 +10,7 @@
 //! only the entry changes the state. `Append` goes out; only the later input
 //! [`Input::Appended`] releases the reply that depends on it.
 
+mod anomaly;
 mod archive;
 mod breaker;
 pub mod clock;
@@ -28,6 +29,7 @@ mod queue;
 mod random;
 mod record;
 mod replay;
+mod restrict;
 pub mod retry;
 pub mod risk;
 mod settle;
@@ -35,9 +37,10 @@ pub mod state;
 pub mod toml_reader;
 mod void;
 pub mod wan;
+pub mod watch;
 
 pub use crate::core::{Core, Settings};
-pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply};
+pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted};
 pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

@@ -1,7 +1,7 @@
 //! The ceilings and counts that hold for one payment at this moment: the
 //! policy's, made smaller by what moves them.
 
-use hub_protocol::{EntryMode, PaymentRequest, Reason, Verification};
+use hub_protocol::{EntryMode, PaymentRequest, Reason, Restriction, Verification};
 
 use crate::decide::Situation;
 use crate::policy::ceilings::{Fits, most_specific};
@@ -20,8 +20,10 @@ pub(crate) struct Limits {
     pub(crate) transaction_by_pin: u64,
     /// Which of the policy's ceilings that is.
     pub(crate) ceiling: Option<usize>,
-    /// The share of the signed ceilings that holds.
+    /// The share of the signed ceilings that holds for this payment.
     pub(crate) percent: u64,
+    /// The same in the whole store.
+    pub(crate) store_percent: u64,
     card: SubjectLimits,
     device: SubjectLimits,
     store: SubjectLimits,
@@ -33,16 +35,19 @@ impl Limits {
     /// `None` for a class that the policy does not name.
     pub(crate) fn now(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<Self> {
         let class = policy.classes.get(&s.class)?;
-        let percent = policy.moving.percent(&Moment {
+        let shares = policy.moving.shares(&Moment {
             now_ms: s.now_ms,
             offline_ms: s.offline_ms,
             oldest_unsent_ms: s.oldest_unsent_ms,
             policy_age_ms: s.now_ms.saturating_sub(policy.not_before_ms),
             store_exposure_minor: s.store.exposure_minor,
             store_ceiling_minor: policy.store.exposure_ceiling,
-            declined_percent: s.declined_percent,
+            declined: s.declined,
             held: s.held,
         });
+        let tightened = s.store_restriction.max(s.device_restriction) >= Restriction::Tightened;
+        let tighten = policy.anomaly.as_ref().filter(|_| tightened);
+        let percent = tighten.map_or(shares.own, |rules| shares.own.min(rules.tighten_percent));
         let moved = |amount: u64| share(amount, percent);
         let moved_subject = |limits: SubjectLimits| SubjectLimits {
             exposure_ceiling: moved(limits.exposure_ceiling),
@@ -66,6 +71,7 @@ impl Limits {
             transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
             ceiling,
             percent,
+            store_percent: shares.store,
             card: moved_subject(policy.card),
             device: moved_subject(class.device),
             store: policy.store,

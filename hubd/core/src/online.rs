@@ -10,10 +10,10 @@ use hub_protocol::{
 };
 
 use crate::core::Core;
-use crate::decide::{Situation, decide_offline, objection_always, refuse};
+use crate::decide::{Assessment, Situation, assess_offline, objection_always, refuse};
 use crate::effect::{Effect, Forward, Operation, Reply};
 use crate::input::{AttemptId, GatewayAnswer, Ticket};
-use crate::state::{CardKey, PaymentRecord};
+use crate::state::{CardKey, DeviceRecord, PaymentRecord};
 use crate::wan::Evidence;
 
 /// One payment that waits for the gateway.
@@ -95,7 +95,23 @@ impl Core {
                 RefusalCode::LedgerUnavailable,
                 "what the card has at risk cannot be read; try again",
             );
-        } else if let Some(reason) = objection_always(request, self.settings.currency) {
+        } else {
+            self.watch(device, request);
+            self.pay_first(ticket, device, request, signed, sealed_card);
+        }
+    }
+
+    /// A payment that no entry holds yet.
+    fn pay_first(
+        &mut self,
+        ticket: Ticket,
+        device: DeviceId,
+        request: &PaymentRequest,
+        signed: Vec<u8>,
+        sealed_card: SealedCard,
+    ) {
+        let id = request.payment_id;
+        if let Some(reason) = objection_always(request, self.settings.currency) {
             let record = refuse(reason);
             self.decide_now(ticket, device, request, signed, None, record);
         } else if self.should_ask_online(request) {
@@ -361,13 +377,18 @@ impl Core {
             // Since it asked.
             return refuse(Reason::DeviceBlocked);
         }
+        self.assess(asking, request).record
+    }
+
+    /// What an offline decision would be now, and by which limits.
+    pub(crate) fn assess(&self, asking: &DeviceRecord, request: &PaymentRequest) -> Assessment {
         let now_ms = self.clock.effective_ms();
         let store = self.state.store();
         let card = CardKey::of_token(&request.card.token);
         let offline_ms = store
             .offline_since_ms
             .map_or(0, |since| now_ms.saturating_sub(since));
-        decide_offline(
+        assess_offline(
             request,
             &Situation {
                 policy: self.state.policy(),
@@ -379,7 +400,9 @@ impl Core {
                 card_velocity: self.state.card_velocity(&card),
                 device_recent: asking.recent.as_ref(),
                 held: store.held,
-                declined_percent: self.state.percent_declined(request.card.scheme, asking),
+                declined: self.state.percent_declined(request.card.scheme, asking),
+                store_restriction: self.state.alert().restriction,
+                device_restriction: asking.alert().restriction,
                 oldest_unsent_ms: self.oldest_unsent_ms(offline_ms),
                 now_ms,
                 offline_ms,

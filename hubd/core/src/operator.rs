@@ -1,7 +1,7 @@
 //! What people ask of the hub: enrolment, policy, blocking, the queue.
 
 use hub_protocol::entry::Event;
-use hub_protocol::{KeyId, PaymentId, PaymentState, RefusalCode, Registration};
+use hub_protocol::{KeyId, PaymentId, PaymentState, RefusalCode, Registration, RestrictionCause};
 
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
@@ -88,6 +88,7 @@ impl Core {
                     None,
                 );
                 self.after(sequence, Effect::PushPolicy { version });
+                self.lift_all(RestrictionCause::Policy);
                 self.policy_reply(ticket, version, sequence);
             }
         }
@@ -150,6 +151,7 @@ impl Core {
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
             OperatorCommand::Release(id) => self.release(ticket, operator, id),
+            OperatorCommand::Lift(device) => self.lift(ticket, operator, device),
             OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
             OperatorCommand::Queue { limit } => {
                 let items = self.queue_items(limit);
@@ -164,7 +166,7 @@ impl Core {
         }
     }
 
-    fn operator_reply(&mut self, ticket: Ticket, reply: OperatorReply) {
+    pub(crate) fn operator_reply(&mut self, ticket: Ticket, reply: OperatorReply) {
         self.out.push(Effect::Reply {
             ticket,
             reply: Reply::Operator(reply),
@@ -322,6 +324,7 @@ impl Core {
             devices: self.state.devices().count(),
             storage: self.storage,
             archives: self.state.archives(),
+            restricted: self.all_restricted(),
         }
     }
 }

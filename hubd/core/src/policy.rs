@@ -12,11 +12,13 @@ use jiff::Timestamp;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
 
+pub mod anomaly;
 pub mod cards;
 pub mod ceilings;
 pub mod moving;
 pub mod velocity;
 
+use anomaly::AnomalyRules;
 use cards::CardRules;
 use ceilings::Ceiling;
 use moving::MovingLimits;
@@ -62,6 +64,8 @@ pub struct Policy {
     pub ceilings: Vec<Ceiling>,
     /// What makes ceilings smaller.
     pub moving: MovingLimits,
+    /// What is looked for and what it leads to; `None`: nothing.
+    pub anomaly: Option<AnomalyRules>,
     /// How the backlog is sent.
     pub replay: ReplayRules,
 }
@@ -198,6 +202,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let classes = read_classes(root.section("class"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
+    let anomaly = anomaly::read(root.section("anomaly"));
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -221,6 +226,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         classes: classes?,
         ceilings,
         moving,
+        anomaly,
         replay: replay?,
     })
 }

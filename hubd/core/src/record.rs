@@ -9,6 +9,7 @@ use hub_protocol::{
 use minicbor::{Decode, Encode};
 
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
+use crate::watch::{Alert, Seen, Watch};
 
 /// Stands for a card in limits: the first 16 bytes of SHA-256 of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -104,6 +105,9 @@ pub struct Velocity {
     /// Its payments lately.
     #[n(2)]
     pub recent: Recent,
+    /// The same as detectors see it, if the policy looks at cards.
+    #[n(3)]
+    pub seen: Vec<Seen>,
 }
 
 /// How many places a card's record names. A policy allows a card a handful of
@@ -387,6 +391,10 @@ pub struct DeviceRecord {
     /// How its offline approvals ended.
     #[n(6)]
     pub outcomes: Option<Outcomes>,
+    /// What detectors remember of it, if the policy looks for something. In a
+    /// box: it is large.
+    #[n(7)]
+    pub watch: Option<Box<Watch>>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.
@@ -451,6 +459,9 @@ pub struct StoreRecord {
     /// The share of the signed ceilings that held last, if it was reduced.
     #[n(14)]
     pub held: Option<Held>,
+    /// How things stand after anomalies.
+    #[n(15)]
+    pub alert: Option<Alert>,
 }
 
 /// How offline approvals ended.
@@ -568,6 +579,7 @@ impl Default for StoreRecord {
             set_back_at: None,
             outcomes: None,
             held: None,
+            alert: None,
         }
     }
 }

@@ -118,7 +118,16 @@ impl Outcomes {
     }
 }
 
-/// The share of the signed ceilings that held last.
+/// Shares of declines at replay, 0 to 100.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declined {
+    /// In the store.
+    pub store_percent: u64,
+    /// Of the card's scheme or at the device, the higher.
+    pub own_percent: u64,
+}
+
+/// The share of the signed ceilings that held last in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Held {

@@ -15,6 +15,7 @@ use crate::policy::Policy;
 mod limits;
 mod memory;
 mod stored;
+mod watch;
 
 use memory::Card;
 use stored::Key;
@@ -236,6 +237,12 @@ impl State {
                     }
                 }
             }
+            Event::AnomalyFound {
+                device, kind, points, ..
+            } => self.anomaly(*device, *kind, *points, entry.time.wall_ms),
+            Event::RestrictionChanged {
+                device, restriction, ..
+            } => self.restricted(*device, *restriction),
             Event::SegmentArchived { number, last, .. } => {
                 let marks = self.store.archives.get_or_insert_default();
                 (marks.written, marks.through) = (*number, *last);
@@ -260,6 +267,7 @@ impl State {
                 record.asked_online = true;
                 record.received_ms = entry.time.wall_ms;
                 self.insert(*payment_id, record);
+                self.asked(*device, &parsed);
                 self.dirty.insert(Key::Payment(*payment_id));
             }
             Event::PaymentDecided {
@@ -274,6 +282,7 @@ impl State {
                     received.received_ms = entry.time.wall_ms;
                     self.must_know(&received.card, sequence)?;
                     self.insert(*payment_id, received);
+                    self.asked(*device, &parsed);
                 }
                 let decided = Decided {
                     sequence,
@@ -388,6 +397,7 @@ impl State {
                     waiting: known.map_or(0, |d| d.waiting),
                     recent: known.and_then(|d| d.recent.clone()),
                     outcomes: known.and_then(|d| d.outcomes),
+                    watch: known.and_then(|d| d.watch.clone()),
                 };
                 self.dirty.insert(Key::Device(registration.device));
                 self.devices.insert(registration.device, record);
@@ -469,10 +479,15 @@ impl State {
         payment.exposed = decision == Decision::ApprovedOffline;
         payment.queue_sequence =
             matches!(payment.state, PaymentState::Queued | PaymentState::ReversalQueued).then_some(sequence);
-        let (at_ms, percent) = (decided.time.wall_ms, decided.record.percent);
+        let (at_ms, percent, reason) = (
+            decided.time.wall_ms,
+            decided.record.percent,
+            decided.record.reason,
+        );
         payment.decided = Some(decided);
         let amount = payment.amount_minor;
         self.share_held(decision, percent, at_ms);
+        self.watch_decision(payment_id, decision, reason, at_ms);
         match decision {
             Decision::ApprovedOffline => {
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));

@@ -12,11 +12,11 @@ use hub_core::policy::Policy;
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
 use hub_core::policy::moving::{Loosening, Step};
 use hub_core::policy::velocity::{TapLimits, Window};
-use hub_core::risk::{Held, Recent, Taps};
+use hub_core::risk::{Declined, Held, Recent, Taps};
 use hub_core::state::{Subject, Velocity};
 use hub_protocol::{
     CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
-    PaymentRequest, Reason, Submission, Verification,
+    PaymentRequest, Reason, Restriction, Submission, Verification,
 };
 
 struct Case<'a> {
@@ -40,7 +40,9 @@ fn usual() -> Case<'static> {
             card_velocity: None,
             device_recent: None,
             held: None,
-            declined_percent: 0,
+            declined: Declined::default(),
+            store_restriction: Restriction::None,
+            device_restriction: Restriction::None,
             oldest_unsent_ms: 0,
             now_ms: support::NOON_MS,
             offline_ms: 60_000,
@@ -167,12 +169,22 @@ fn held(c: &mut Case<'_>, ago_ms: u64) {
     });
 }
 
+/// 50 % while tightened.
+fn tightened(c: &mut Case<'_>) {
+    let text = format!(
+        "{}\n[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 10\n",
+        support::POLICY
+    );
+    c.policy.anomaly = Policy::parse(text.as_bytes()).unwrap().anomaly;
+}
+
 const fn taps(sum_minor: u64, count: u32) -> Velocity {
     Velocity {
         taps: Taps { sum_minor, count },
         recent: Recent {
             approved_ms: Vec::new(),
         },
+        seen: Vec::new(),
     }
 }
 
@@ -247,6 +259,9 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("offline for a millisecond more",          |c| c.situation.offline_ms = 240 * 60_000 + 1,                     Reason::OfflineTooLong),
     ("unsent for 60 minutes",                   |c| { c.policy.offline.oldest_unsent_ms = Some(60 * 60_000); c.situation.oldest_unsent_ms = 60 * 60_000; }, Reason::None),
     ("unsent for a millisecond more",           |c| { c.policy.offline.oldest_unsent_ms = Some(60 * 60_000); c.situation.oldest_unsent_ms = 60 * 60_000 + 1; }, Reason::UnsentTooLong),
+    ("offline stopped in the store",            |c| c.situation.store_restriction = Restriction::Stopped,          Reason::StoreSuspended),
+    ("offline stopped at the device",           |c| c.situation.device_restriction = Restriction::Stopped,         Reason::DeviceSuspended),
+    ("the device only watched",                 |c| c.situation.device_restriction = Restriction::Warned,          Reason::None),
     ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
     ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),
     ("funding unknown",                         |c| c.request.card.funding = Funding::Unknown,                     Reason::FundingNotAllowed),
@@ -297,14 +312,19 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("a policy 30 days old: 80,00",             |c| { moving_more(c); c.policy.not_before_ms = c.situation.now_ms - 30 * 86_400_000; c.request.amount = 8_000.into(); }, Reason::None),
     ("a policy 30 days old: 80,01",             |c| { moving_more(c); c.policy.not_before_ms = c.situation.now_ms - 30 * 86_400_000; c.request.amount = 8_001.into(); }, Reason::TransactionCeiling),
     ("a millisecond younger",                   |c| { moving_more(c); c.policy.not_before_ms = c.situation.now_ms - 30 * 86_400_000 + 1; c.request.amount = 8_001.into(); }, Reason::None),
-    ("5 % declined: 60,00",                     |c| { moving_more(c); c.situation.declined_percent = 5; c.request.amount = 6_000.into(); }, Reason::None),
-    ("5 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined_percent = 5; c.request.amount = 6_001.into(); }, Reason::TransactionCeiling),
-    ("4 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined_percent = 4; c.request.amount = 6_001.into(); }, Reason::None),
+    ("5 % declined: 60,00",                     |c| { moving_more(c); c.situation.declined.store_percent = 5; c.request.amount = 6_000.into(); }, Reason::None),
+    ("5 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined.store_percent = 5; c.request.amount = 6_001.into(); }, Reason::TransactionCeiling),
+    ("4 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined.store_percent = 4; c.request.amount = 6_001.into(); }, Reason::None),
+    ("5 % declined of the scheme: 60,01",       |c| { moving_more(c); c.situation.declined.own_percent = 5; c.request.amount = 6_001.into(); }, Reason::TransactionCeiling),
     ("20 % held until now: 20,00",              |c| { moving_more(c); held(c, 15 * 60_000 - 1); },                 Reason::None),
     ("20 % held until now: 20,01",              |c| { moving_more(c); held(c, 15 * 60_000 - 1); c.request.amount = 2_001.into(); }, Reason::TransactionCeiling),
     ("for 15 minutes: 30,00",                   |c| { moving_more(c); held(c, 15 * 60_000); c.request.amount = 3_000.into(); }, Reason::None),
     ("for 15 minutes: 30,01",                   |c| { moving_more(c); held(c, 15 * 60_000); c.request.amount = 3_001.into(); }, Reason::TransactionCeiling),
     ("for 2 hours: 100,00, never more",         |c| { moving_more(c); held(c, 2 * 3_600_000); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
+    ("device tightened to 50 %: 50,00",         |c| { tightened(c); c.situation.device_restriction = Restriction::Tightened; c.request.amount = 5_000.into(); }, Reason::None),
+    ("device tightened to 50 %: 50,01",         |c| { tightened(c); c.situation.device_restriction = Restriction::Tightened; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
+    ("store tightened to 50 %: 50,01",          |c| { tightened(c); c.situation.store_restriction = Restriction::Tightened; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
+    ("store warned: 50,01",                     |c| { tightened(c); c.situation.store_restriction = Restriction::Warned; c.request.amount = 5_001.into(); }, Reason::None),
     ("card at 130,00, 20,00 more",              |c| c.situation.card = at_risk(13_000, 2),                         Reason::None),
     ("card at 130,01, 20,00 more",              |c| c.situation.card = at_risk(13_001, 2),                         Reason::CardCeiling),
     ("device at 980,00, 20,00 more",            |c| c.situation.device = at_risk(98_000, 9),                       Reason::None),

@@ -67,11 +67,20 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[moving]\n", "[moving]\nx = 1\n")
         .replacen("[[moving.outage]]\n", "[[moving.outage]]\nx = 1\n", 1)
         .replacen("[[moving.store_used]]\n", "[[moving.store_used]]\nx = 1\n", 1)
+        .replace("[anomaly]\n", "[anomaly]\nx = 1\n")
+        .replace("[anomaly.device] ", "[anomaly.device]\nx = 1 #")
+        .replace("[anomaly.equal_amounts] ", "[anomaly.equal_amounts]\nx = 1 #")
+        .replace("[anomaly.ceiling_split] ", "[anomaly.ceiling_split]\nx = 1 #")
+        .replace("[anomaly.card_at_devices] ", "[anomaly.card_at_devices]\nx = 1 #")
+        .replace("[anomaly.card_testing] ", "[anomaly.card_testing]\nx = 1 #")
+        .replace("[anomaly.sequence_reused] ", "[anomaly.sequence_reused]\nx = 1 #")
+        .replace("[anomaly.sequence_gap] ", "[anomaly.sequence_gap]\nx = 1 #")
+        .replace("[anomaly.clock_skew] ", "[anomaly.clock_skew]\nx = 1 #")
         .replace("[replay]", "[replay]\nx = 1 #")
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 13, "{faults:?}");
+    assert_eq!(faults.len(), 22, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

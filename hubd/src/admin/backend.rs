@@ -92,6 +92,13 @@ pub trait Backend: Send + Sync + 'static {
         payment: PaymentId,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
+    /// Ends what anomalies have led to at a device, or in the store.
+    fn lift(
+        &self,
+        operator: Operator,
+        device: Option<DeviceId>,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
     /// Trusts a clock in doubt again, if its time agrees with what a person
     /// says (milliseconds since 1970 UTC).
     fn confirm_clock(

@@ -51,6 +51,12 @@ pub enum Request {
         /// Its id.
         payment_id: String,
     },
+    /// End what anomalies have led to.
+    Lift {
+        /// At which device, 64 hex digits; without it: in the store.
+        #[serde(default)]
+        device: Option<String>,
+    },
     /// Say what time it is, so that a clock in doubt is trusted again.
     ClockConfirm {
         /// Milliseconds since 1970 UTC.
@@ -191,10 +197,25 @@ pub struct StatusReport {
     /// Why what is old enough is not archived or removed.
     #[serde(default)]
     pub archive_trouble: Option<String>,
+    /// Where anomalies restrict offline approvals, or points have come
+    /// together.
+    #[serde(default)]
+    pub restrictions: Vec<RestrictionReport>,
     /// Enrolled devices.
     pub devices_enrolled: usize,
     /// Devices connected now.
     pub devices_connected: usize,
+}
+
+/// What anomalies have led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestrictionReport {
+    /// At which device, 64 hex digits; `None`: in the store.
+    pub device: Option<String>,
+    /// none, warned, tightened or stopped.
+    pub restriction: String,
+    /// Points now.
+    pub points: u64,
 }
 
 /// A policy in force.

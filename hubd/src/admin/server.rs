@@ -267,6 +267,10 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         }),
         Request::Drain => backend.drain(operator).await.map(done),
         Request::Release { payment_id } => backend.release(operator, id(&payment_id)?).await.map(done),
+        Request::Lift { device } => {
+            let device = device.as_deref().map(id).transpose()?;
+            backend.lift(operator, device).await.map(done)
+        }
         Request::ClockConfirm { told_ms } => backend.confirm_clock(operator, told_ms).await.map(done),
         Request::ArchiveExported { number, digest } => {
             let digest = id(&digest)?;

@@ -52,6 +52,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<QueueCommand>,
     },
+    /// Where anomalies restrict offline approvals; lift a restriction
+    Restrictions {
+        #[command(subcommand)]
+        command: Option<RestrictionsCommand>,
+    },
     /// The hub's clock: show it, and confirm one in doubt
     Clock {
         #[command(subcommand)]
@@ -103,6 +108,16 @@ pub(super) enum QueueCommand {
     Release {
         /// Its id, or as many first digits as tell it from the others
         id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum RestrictionsCommand {
+    /// End what anomalies have led to. The ledger says who did it
+    Lift {
+        /// At which device: its id, or as many first digits as tell it from
+        /// the others; without it: in the whole store
+        device: Option<String>,
     },
 }
 

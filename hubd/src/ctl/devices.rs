@@ -65,7 +65,7 @@ pub(super) fn enrol(client: &Client, output: &Output, class: DeviceClass) -> Res
     }
 }
 
-fn ask(client: &Client) -> Result<Vec<DeviceReport>, Failure> {
+pub(super) fn ask(client: &Client) -> Result<Vec<DeviceReport>, Failure> {
     match client.ask(&Request::Devices)? {
         Answer::Devices { devices } => Ok(devices),
         other => Err(Client::unexpected(&other)),
@@ -73,7 +73,7 @@ fn ask(client: &Client) -> Result<Vec<DeviceReport>, Failure> {
 }
 
 /// The one enrolled device whose id begins so.
-fn find<'d>(devices: &'d [DeviceReport], prefix: &str) -> Result<&'d DeviceReport, Failure> {
+pub(super) fn find<'d>(devices: &'d [DeviceReport], prefix: &str) -> Result<&'d DeviceReport, Failure> {
     let prefix = prefix.to_ascii_lowercase();
     let mut found = devices
         .iter()

@@ -14,6 +14,7 @@ mod ledger;
 mod output;
 mod policy;
 mod queue;
+mod restrictions;
 mod show;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use clap::Parser as _;
 
 use cli::{
     ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand,
+    RestrictionsCommand,
 };
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
@@ -58,6 +60,15 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(QueueCommand::List { limit }) => queue::list(client, output, *limit),
                 Some(QueueCommand::Drain { timeout }) => queue::drain(client, output, *timeout),
                 Some(QueueCommand::Release { id }) => queue::release(client, output, id),
+            }
+        }
+        Command::Restrictions { command } => {
+            let client = &cli.connect()?;
+            match command {
+                None => restrictions::list(client, output),
+                Some(RestrictionsCommand::Lift { device }) => {
+                    restrictions::lift(client, output, device.as_deref())
+                }
             }
         }
         Command::Clock { command } => {

@@ -10,6 +10,7 @@ use super::client::Client;
 use super::clock::trust;
 use super::failure::Failure;
 use super::output::{Output, table};
+use super::restrictions;
 use super::show::{Language, ago, amount, instant, short, span};
 use crate::admin::protocol::{Answer, MAX_QUEUE_LIMIT, QueueItem, QueueReport, Request, StatusReport};
 use crate::clock;
@@ -270,6 +271,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
             ),
         ),
         ("Ledger", format!("{} entries", report.ledger_entries)),
+        ("Offline approvals", restrictions::summary(report)),
         ("Archives", archives(report)),
         ("Disk", disk(report)),
         ("Clock", trust(report).to_owned()),

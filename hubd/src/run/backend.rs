@@ -8,7 +8,9 @@ use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
-use crate::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueReport, StatusReport};
+use crate::admin::protocol::{
+    DeviceReport, EnrolReport, PolicyReport, QueueReport, RestrictionReport, StatusReport,
+};
 use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
 use crate::config::{Config, verify_policy};
@@ -98,6 +100,15 @@ impl Backend for HubBackend {
             archives_removed: overview.archives.removed,
             archive_bytes: archives.bytes,
             archive_trouble: archives.trouble,
+            restrictions: overview
+                .restricted
+                .iter()
+                .map(|one| RestrictionReport {
+                    device: one.device.map(|device| device.to_string()),
+                    restriction: one.restriction.to_string(),
+                    points: one.points,
+                })
+                .collect(),
             devices_enrolled: overview.devices,
             devices_connected: self.devices.connected().len(),
         })
@@ -184,6 +195,10 @@ impl Backend for HubBackend {
 
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.change(operator, OperatorCommand::Release(payment)).await
+    }
+
+    async fn lift(&self, operator: Operator, device: Option<DeviceId>) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Lift(device)).await
     }
 
     async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {

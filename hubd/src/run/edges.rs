@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use hub_core::Forward;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
-use hub_protocol::{DeviceId, PaymentId, PaymentStatus, Registration, SealedCard};
+use hub_protocol::{
+    DeviceId, PaymentId, PaymentStatus, Registration, Restriction, RestrictionCause, SealedCard,
+};
 use tokio::sync::mpsc;
 
 use crate::devices::{Devices, HubFacts};
@@ -73,6 +75,20 @@ impl Edges for RealEdges {
     fn device_changed(&mut self, registration: &Registration, blocked: bool) {
         tracing::info!(device = %registration.device.short(), name = %registration.name, blocked, "device enrolled or changed");
         self.devices.apply(registration, blocked);
+    }
+
+    fn restriction_changed(
+        &mut self,
+        device: Option<DeviceId>,
+        restriction: Restriction,
+        cause: RestrictionCause,
+    ) {
+        let place = device.map_or_else(|| "the store".to_owned(), |device| device.short());
+        if restriction == Restriction::None {
+            tracing::info!(place, %cause, "offline approvals are free again");
+        } else {
+            tracing::warn!(place, %restriction, %cause, "offline approvals are restricted: hubctl restrictions");
+        }
     }
 
     fn wan_changed(&mut self, state: WanState, reason: WanReason) {

@@ -102,6 +102,15 @@ impl Backend for Cardboard {
     async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
         self.note(operator, format!("release {payment}"))
     }
+    async fn lift(&self, operator: Operator, device: Option<DeviceId>) -> Result<(), Refused> {
+        self.note(
+            operator,
+            format!(
+                "lift {}",
+                device.map_or_else(|| "the store".to_owned(), |d| d.to_string())
+            ),
+        )
+    }
     async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
         self.note(operator, format!("clock {told_ms}"))
     }
@@ -236,6 +245,20 @@ fn a_parked_payment_is_released_by_its_first_digits() {
     let served = Served::start(0);
     served.ok(&["queue", "release", "0197"]);
     assert_eq!(served.done(), [format!("release {PAYMENT}")]);
+}
+
+#[test]
+fn a_restriction_is_lifted_at_a_device_or_in_the_store() {
+    let served = Served::start(1);
+    let listed = served.ok(&["restrictions", "--json"]).json();
+    assert_eq!(listed["restrictions"], serde_json::json!([]));
+    served.ok(&["restrictions", "lift"]);
+    let devices = served.ok(&["devices", "--json"]).json();
+    let mut enrolled = devices["devices"].as_array().unwrap().iter();
+    let enrolled = enrolled.find(|device| device["enrolled"] == true).unwrap();
+    let id = enrolled["id"].as_str().unwrap();
+    served.ok(&["restrictions", "lift", id]);
+    assert_eq!(served.done(), ["lift the store".to_owned(), format!("lift {id}")]);
 }
 
 #[test]

@@ -481,6 +481,24 @@ pub(crate) fn events() -> Vec<Event> {
             level: StorageLevel::Full,
             free_bytes: 4096,
         },
+        Event::AnomalyFound {
+            device: device_id(),
+            shown_by: payment_id,
+            kind: AnomalyKind::CardTesting,
+            points: 40,
+        },
+        Event::RestrictionChanged {
+            device: Some(device_id()),
+            restriction: Restriction::Stopped,
+            cause: RestrictionCause::Anomalies,
+            operator: None,
+        },
+        Event::RestrictionChanged {
+            device: None,
+            restriction: Restriction::None,
+            cause: RestrictionCause::Operator,
+            operator: Some(operator()),
+        },
         Event::SegmentArchived {
             number: 1,
             last: 12,

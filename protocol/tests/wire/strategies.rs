@@ -465,7 +465,31 @@ fn event() -> impl Strategy<Value = Event> {
             }),
             (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
         ];
-    prop_oneof![payments, others, storage]
+    let anomalies = prop_oneof![
+        (device(), payment_id(), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
+            |(device, shown_by, kind, points)| Event::AnomalyFound {
+                device,
+                shown_by,
+                kind,
+                points
+            }
+        ),
+        (
+            of(device()),
+            one_of(Restriction::ALL),
+            one_of(RestrictionCause::ALL),
+            of(any::<String>())
+        )
+            .prop_map(
+                |(device, restriction, cause, operator)| Event::RestrictionChanged {
+                    device,
+                    restriction,
+                    cause,
+                    operator
+                }
+            ),
+    ];
+    prop_oneof![payments, others, storage, anomalies]
 }
 
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {

@@ -281,6 +281,8 @@ impl Ledger {
             | Event::HubStopped
             | Event::ClockChanged { .. }
             | Event::StorageChanged { .. }
+            | Event::AnomalyFound { .. }
+            | Event::RestrictionChanged { .. }
             | Event::SegmentArchived { .. }
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }

@@ -323,7 +323,10 @@ impl Shell {
                         self.loads.push((lane, after, limit));
                         return None;
                     }
-                    Effect::PushPolicy { .. } | Effect::DeviceChanged { .. } | Effect::WanChanged { .. } => {
+                    Effect::PushPolicy { .. }
+                    | Effect::DeviceChanged { .. }
+                    | Effect::WanChanged { .. }
+                    | Effect::RestrictionChanged { .. } => {
                         return None;
                     }
                 })

@@ -2,7 +2,7 @@
 //! policy, the more of the store's ceiling is used and the more is declined at
 //! replay, the smaller the other ceilings. Never above what is signed.
 
-use crate::risk::Held;
+use crate::risk::{Declined, Held};
 use crate::toml_reader::{Section, integer};
 
 /// The most steps of one kind.
@@ -66,10 +66,19 @@ pub struct Moment {
     pub store_exposure_minor: u64,
     /// Its ceiling, minor units.
     pub store_ceiling_minor: u64,
-    /// The share of declines at replay, 0 to 100.
-    pub declined_percent: u64,
-    /// The share that held at the last decision.
+    /// The shares of declines at replay.
+    pub declined: Declined,
+    /// The share that held in the store at the last decision.
     pub held: Option<Held>,
+}
+
+/// Shares of the signed ceilings, 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// In the whole store.
+    pub store: u64,
+    /// For this payment: never above it.
+    pub own: u64,
 }
 
 impl MovingLimits {
@@ -78,38 +87,45 @@ impl MovingLimits {
         self.declined_least.unwrap_or(DECLINES_LEAST)
     }
 
-    /// The share of the signed ceilings that holds now, 0 to 100.
-    pub fn percent(&self, now: &Moment) -> u64 {
+    /// The shares of the signed ceilings that hold now.
+    pub fn shares(&self, now: &Moment) -> Shares {
         let wanted = self.wanted(now);
-        let (Some(loosening), Some(held)) = (self.loosening, now.held) else {
-            return wanted;
+        let store = match (self.loosening, now.held) {
+            (Some(loosening), Some(held)) => {
+                let steps = now.now_ms.saturating_sub(held.since_ms) / loosening.every_ms.max(1);
+                let grown = u64::from(held.percent).saturating_add(steps.saturating_mul(loosening.percent));
+                wanted.min(grown)
+            }
+            _ => wanted,
         };
-        let passed = now.now_ms.saturating_sub(held.since_ms) / loosening.every_ms.max(1);
-        let grown = u64::from(held.percent).saturating_add(passed.saturating_mul(loosening.percent));
-        wanted.min(grown)
+        Shares {
+            store,
+            own: store.min(at(&self.declined, now.declined.own_percent)),
+        }
     }
 
-    /// The share that would hold if nothing had been reduced before.
+    /// The store's share if nothing had been reduced before.
     fn wanted(&self, now: &Moment) -> u64 {
         let used = |step: &&Step| {
             u128::from(now.store_exposure_minor) * 100
                 >= u128::from(now.store_ceiling_minor) * u128::from(step.from)
         };
-        let at_least = |value: u64| move |step: &&Step| value >= step.from;
-        let by_outage = self.outage.iter().filter(at_least(now.offline_ms));
-        let by_waiting = self.oldest_unsent.iter().filter(at_least(now.oldest_unsent_ms));
-        let by_age = self.policy_age.iter().filter(at_least(now.policy_age_ms));
-        let by_declines = self.declined.iter().filter(at_least(now.declined_percent));
-        let by_use = self.store_used.iter().filter(used);
-        by_outage
-            .chain(by_waiting)
-            .chain(by_age)
-            .chain(by_declines)
-            .chain(by_use)
-            .map(|step| step.percent)
-            .min()
-            .unwrap_or(100)
+        let by_use = self.store_used.iter().filter(used).map(|step| step.percent).min();
+        let all = [
+            at(&self.outage, now.offline_ms),
+            at(&self.oldest_unsent, now.oldest_unsent_ms),
+            at(&self.policy_age, now.policy_age_ms),
+            at(&self.declined, now.declined.store_percent),
+            by_use.unwrap_or(100),
+        ];
+        all.into_iter().min().unwrap_or(100)
     }
+}
+
+/// The share that holds at this value.
+fn at(steps: &[Step], value: u64) -> u64 {
+    let holding = steps.iter().filter(|step| value >= step.from);
+    holding.map(|step| step.percent).min().unwrap_or(100)
 }
 
 /// Reads `[moving]`. All of it may be missing.

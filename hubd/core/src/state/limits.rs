@@ -6,7 +6,7 @@ use super::State;
 use super::stored::Key;
 use crate::policy::velocity::Window;
 use crate::record::{CardKey, CardRecord, DeviceRecord, Subject, Velocity};
-use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
+use crate::risk::{Declined, Held, Holder, Outcomes, Recent, Taps};
 
 impl State {
     /// The share of the ceilings under which a payment was decided.
@@ -73,6 +73,7 @@ impl State {
                 if !used {
                     velocity.recent = Recent::default();
                 }
+                velocity.forget(at_ms);
             }
             record.drop_blank_velocity();
         });
@@ -124,21 +125,20 @@ impl State {
         self.cards.get(key)?.record.velocity.as_deref()
     }
 
-    /// The share of declines at replay: the highest of the store's, the
-    /// scheme's and the device's, of those that enough is known of.
-    pub fn percent_declined(&self, scheme: CardScheme, device: &DeviceRecord) -> u64 {
+    /// The share of declines at replay, of those that enough is known of: in
+    /// the store, and the higher of the scheme's and the device's.
+    pub fn percent_declined(&self, scheme: CardScheme, device: &DeviceRecord) -> Declined {
         let Some(policy) = &self.policy else {
-            return 0;
+            return Declined::default();
         };
         let least = policy.moving.declined_least();
+        let percent =
+            |outcomes: Option<Outcomes>| outcomes.map_or(0, |outcomes| outcomes.percent_declined(least));
         let store = self.store.outcomes.as_ref();
-        let known = [
-            store.map(|outcomes| outcomes.all),
-            store.map(|outcomes| outcomes.of(scheme)),
-            device.outcomes,
-        ];
-        let percent = |outcomes: Outcomes| outcomes.percent_declined(least);
-        known.into_iter().flatten().map(percent).max().unwrap_or(0)
+        Declined {
+            store_percent: percent(store.map(|outcomes| outcomes.all)),
+            own_percent: percent(store.map(|outcomes| outcomes.of(scheme))).max(percent(device.outcomes)),
+        }
     }
 
     fn window_of(&self, device: DeviceId) -> Option<Window> {

@@ -283,7 +283,10 @@ impl Shop {
                 Effect::Push { status, .. } => self.pushed.push(status),
                 Effect::EraseCard { payment_id } => self.erased.push(payment_id),
                 Effect::LoadQueue { lane, after, limit } => self.loads.push((lane, after, limit)),
-                Effect::PushPolicy { .. } | Effect::DeviceChanged { .. } | Effect::WanChanged { .. } => {}
+                Effect::PushPolicy { .. }
+                | Effect::DeviceChanged { .. }
+                | Effect::WanChanged { .. }
+                | Effect::RestrictionChanged { .. } => {}
             }
         }
         if self.flush_at_once {

@@ -56,6 +56,10 @@ impl Backend for Notebook {
         self.note(format!("{operator} release {payment}"));
         Ok(())
     }
+    async fn lift(&self, operator: Operator, device: Option<DeviceId>) -> Result<(), Refused> {
+        self.note(format!("{operator} lift {device:?}"));
+        Ok(())
+    }
     async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
         self.note(format!("{operator} clock {told_ms}"));
         Ok(())

@@ -1,0 +1,129 @@
+//! The detectors: what is odd about a payment that a device asks for, by what
+//! came before it. They look at every payment, on- or offline, and never
+//! decide: what they find adds points, and points restrict.
+
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest};
+
+use crate::policy::anomaly::AnomalyRules;
+use crate::record::{CardKey, Velocity};
+use crate::watch::{Seen, Watch};
+
+/// What detectors look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene<'a> {
+    pub(crate) device: DeviceId,
+    pub(crate) watch: &'a Watch,
+    pub(crate) card: Option<&'a Velocity>,
+    /// The highest amount of this payment now, if any is allowed.
+    pub(crate) ceiling_minor: Option<u64>,
+    /// Effective time, milliseconds since 1970 UTC.
+    pub(crate) now_ms: u64,
+    /// Whether the hub's own clock can be compared with a device's.
+    pub(crate) clock_suspect: bool,
+}
+
+/// What is odd, and what it counts. The same anomaly at the same device counts
+/// once in a while ([`QUIET_MS`](crate::watch::QUIET_MS)).
+pub(crate) fn detect(
+    request: &PaymentRequest,
+    rules: &AnomalyRules,
+    scene: &Scene<'_>,
+) -> Vec<(AnomalyKind, u16)> {
+    let found = [
+        equal_amounts(request, rules, scene).map(|points| (AnomalyKind::EqualAmounts, points)),
+        ceiling_split(request, rules, scene).map(|points| (AnomalyKind::CeilingSplit, points)),
+        card_at_devices(rules, scene).map(|points| (AnomalyKind::CardAtDevices, points)),
+        card_testing(request, rules, scene).map(|points| (AnomalyKind::CardTesting, points)),
+        sequence_reused(request, rules, scene).map(|points| (AnomalyKind::SequenceReused, points)),
+        sequence_gap(request, rules, scene).map(|points| (AnomalyKind::SequenceGap, points)),
+        clock_skew(request, rules, scene).map(|points| (AnomalyKind::ClockSkew, points)),
+    ];
+    found
+        .into_iter()
+        .flatten()
+        .filter(|(kind, _)| !scene.watch.is_quiet(*kind, scene.now_ms))
+        .collect()
+}
+
+fn equal_amounts(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.equal_amounts?;
+    let run = scene.watch.run_with(request.amount_minor(), rule);
+    (run >= rule.in_a_row).then_some(rule.points)
+}
+
+/// The card's payments lately were just below what this one may be, and so is
+/// this one.
+fn ceiling_split(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.ceiling_split?;
+    let ceiling = scene.ceiling_minor?;
+    let just_below = |amount: u64| {
+        amount <= ceiling && u128::from(amount) * 100 >= u128::from(ceiling) * u128::from(rule.from_percent)
+    };
+    if !just_below(request.amount_minor()) {
+        return None;
+    }
+    let before = lately(scene, rule.within_ms).filter(|seen| just_below(seen.amount_minor));
+    reaches(before.count() + 1, rule.count).then_some(rule.points)
+}
+
+fn card_at_devices(rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.card_at_devices?;
+    let mut devices: Vec<u32> = lately(scene, rule.within_ms).map(|seen| seen.device).collect();
+    devices.push(Seen::short(&scene.device));
+    devices.sort_unstable();
+    devices.dedup();
+    reaches(devices.len(), rule.count).then_some(rule.points)
+}
+
+/// Other cards were declined here, and now one more is tried.
+fn card_testing(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.card_testing?;
+    let card = CardKey::of_token(&request.card.token);
+    let recent = scene.watch.declined.iter().filter(|declined| {
+        declined.card != card && scene.now_ms.saturating_sub(declined.at_ms) < rule.within_ms
+    });
+    reaches(recent.count(), rule.count).then_some(rule.points)
+}
+
+/// One of the last numbers again, or one from long before: a device that is
+/// copied goes on from where its original stood. Requests that overtake one
+/// another on their way have numbers of their own.
+fn sequence_reused(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let points = rules.sequence_reused?;
+    let (watch, number) = (scene.watch, request.device_sequence);
+    let again = watch.sequences.contains(&number);
+    let oldest = watch.sequences.iter().min();
+    let from_before = oldest.is_some_and(|oldest| number < oldest.saturating_sub(MOST_UNDER_WAY));
+    (again || from_before).then_some(points)
+}
+
+/// The most requests of a device that can be on their way at a time.
+const MOST_UNDER_WAY: u64 = 64;
+
+fn sequence_gap(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.sequence_gap?;
+    let left_out = request
+        .device_sequence
+        .saturating_sub(scene.watch.highest)
+        .saturating_sub(1);
+    let known = !scene.watch.sequences.is_empty();
+    (known && left_out >= rule.numbers).then_some(rule.points)
+}
+
+fn clock_skew(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.clock_skew?;
+    let off = request.device_time_ms.abs_diff(scene.now_ms);
+    (!scene.clock_suspect && off > rule.more_than_ms).then_some(rule.points)
+}
+
+/// The card's offline approvals within a time.
+fn lately<'a>(scene: &Scene<'a>, within_ms: u64) -> impl Iterator<Item = &'a Seen> {
+    let now_ms = scene.now_ms;
+    let seen = scene.card.map_or(&[][..], |velocity| &velocity.seen);
+    seen.iter()
+        .filter(move |seen| now_ms.saturating_sub(seen.at_ms) < within_ms)
+}
+
+fn reaches(found: usize, count: u32) -> bool {
+    usize::try_from(count).is_ok_and(|count| found >= count)
+}

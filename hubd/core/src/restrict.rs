@@ -1,0 +1,196 @@
+//! Anomalies act: they are written down, restrict offline approvals at a
+//! device or in the store, and restrictions end.
+
+use hub_protocol::entry::{Event, WanState};
+use hub_protocol::{DeviceId, PaymentRequest, Restriction, RestrictionCause};
+
+use crate::anomaly::{Scene, detect};
+use crate::core::Core;
+use crate::effect::{Effect, OperatorReply, Reply, Restricted};
+use crate::input::Ticket;
+use crate::policy::anomaly::AnomalyRules;
+use crate::record::CardKey;
+use crate::watch::Watch;
+
+/// How often it is looked whether restrictions have ended, in milliseconds.
+const LOOK_EVERY_MS: u64 = 1_000;
+
+/// Since when the gateway has answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recovery {
+    online_since_ms: Option<u64>,
+    look_at_ms: u64,
+}
+
+impl Core {
+    /// Looks at a payment that is new, before it is decided.
+    pub(crate) fn watch(&mut self, device: DeviceId, request: &PaymentRequest) {
+        let Some(rules) = self.anomaly_rules() else {
+            return;
+        };
+        let Some(asking) = self.state.device(&device) else {
+            return;
+        };
+        let blank = Watch::default();
+        let found = detect(
+            request,
+            rules,
+            &Scene {
+                device,
+                watch: asking.watch.as_deref().unwrap_or(&blank),
+                card: self.state.card_velocity(&CardKey::of_token(&request.card.token)),
+                ceiling_minor: self.assess(asking, request).effective_ceiling_minor,
+                now_ms: self.clock.effective_ms(),
+                clock_suspect: self.clock.suspect(),
+            },
+        );
+        if found.is_empty() {
+            return;
+        }
+        for (kind, points) in found {
+            let event = Event::AnomalyFound {
+                device,
+                shown_by: request.payment_id,
+                kind,
+                points,
+            };
+            self.append(event, None, None);
+        }
+        self.restrict(Some(device));
+        self.restrict(None);
+    }
+
+    /// Restricts a device or the store as its points ask for; never less than
+    /// it is.
+    fn restrict(&mut self, device: Option<DeviceId>) {
+        let now_ms = self.clock.effective_ms();
+        let Some(rules) = self.anomaly_rules() else {
+            return;
+        };
+        let thresholds = if device.is_some() {
+            rules.device
+        } else {
+            rules.store
+        };
+        let alert = match device {
+            Some(device) => self
+                .state
+                .device(&device)
+                .map(|record| record.alert())
+                .unwrap_or_default(),
+            None => self.state.alert(),
+        };
+        let reached = thresholds.reached(alert.points(now_ms, rules.fade_per_hour));
+        if reached > alert.restriction {
+            self.set_restriction(device, reached, RestrictionCause::Anomalies, None);
+        }
+    }
+
+    fn set_restriction(
+        &mut self,
+        device: Option<DeviceId>,
+        restriction: Restriction,
+        cause: RestrictionCause,
+        operator: Option<String>,
+    ) -> u64 {
+        self.out.push(Effect::RestrictionChanged {
+            device,
+            restriction,
+            cause,
+        });
+        let event = Event::RestrictionChanged {
+            device,
+            restriction,
+            cause,
+            operator,
+        };
+        self.append(event, None, None)
+    }
+
+    /// Where something is restricted, or points have come together.
+    pub(crate) fn all_restricted(&self) -> Vec<Restricted> {
+        let fade = self.anomaly_rules().map_or(0, |rules| rules.fade_per_hour);
+        let now_ms = self.clock.effective_ms();
+        let devices = self
+            .state
+            .devices()
+            .map(|device| (Some(device.registration.device), device.alert()));
+        let mut all: Vec<Restricted> = core::iter::once((None, self.state.alert()))
+            .chain(devices)
+            .map(|(device, alert)| Restricted {
+                device,
+                restriction: alert.restriction,
+                points: alert.points(now_ms, fade),
+            })
+            .filter(|one| one.restriction != Restriction::None || one.points > 0)
+            .collect();
+        all.sort_unstable_by_key(|one| one.device);
+        all
+    }
+
+    /// Ends restrictions once the gateway has answered for long enough.
+    pub(crate) fn recover(&mut self) {
+        let now_ms = self.now.monotonic_ms;
+        if self.wan.state() != WanState::Online {
+            self.recovery.online_since_ms = None;
+            return;
+        }
+        let since = *self.recovery.online_since_ms.get_or_insert(now_ms);
+        if now_ms < self.recovery.look_at_ms {
+            return;
+        }
+        self.recovery.look_at_ms = now_ms.saturating_add(LOOK_EVERY_MS);
+        let wait_ms = self.anomaly_rules().and_then(|rules| rules.recover_online_ms);
+        if wait_ms.is_some_and(|wait| now_ms.saturating_sub(since) >= wait) {
+            self.lift_all(RestrictionCause::TimeOnline);
+        }
+    }
+
+    /// Ends every restriction.
+    pub(crate) fn lift_all(&mut self, cause: RestrictionCause) {
+        let mut all: Vec<Option<DeviceId>> = self
+            .state
+            .devices()
+            .filter(|device| device.alert().restriction != Restriction::None)
+            .map(|device| Some(device.registration.device))
+            .collect();
+        all.sort_unstable();
+        if self.state.alert().restriction != Restriction::None {
+            all.push(None);
+        }
+        for device in all {
+            self.set_restriction(device, Restriction::None, cause, None);
+        }
+    }
+
+    /// A person ends the restriction of a device, or of the store.
+    pub(crate) fn lift(&mut self, ticket: Ticket, operator: String, device: Option<DeviceId>) {
+        let alert = match device {
+            Some(device) => self.state.device(&device).map(|record| record.alert()),
+            None => Some(self.state.alert()),
+        };
+        match alert {
+            None => self.operator_reply(
+                ticket,
+                OperatorReply::Refused("no such device is enrolled".to_owned()),
+            ),
+            Some(alert) if alert.restriction == Restriction::None => self.operator_reply(
+                ticket,
+                OperatorReply::Refused("there is no restriction to lift".to_owned()),
+            ),
+            Some(_) => {
+                let sequence = self.set_restriction(
+                    device,
+                    Restriction::None,
+                    RestrictionCause::Operator,
+                    Some(operator),
+                );
+                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+            }
+        }
+    }
+
+    fn anomaly_rules(&self) -> Option<&AnomalyRules> {
+        self.state.policy()?.anomaly.as_ref()
+    }
+}

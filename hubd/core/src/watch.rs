@@ -1,0 +1,215 @@
+//! What detectors remember of devices and cards, and the points that
+//! anomalies have come to.
+
+use hub_protocol::{AnomalyKind, DeviceId, Restriction};
+use minicbor::{Decode, Encode};
+
+use crate::policy::anomaly::{AnomalyRules, EqualAmounts, LOOKS_BACK};
+use crate::record::CardKey;
+
+/// The same anomaly at the same device counts once in this time, in
+/// milliseconds.
+pub const QUIET_MS: u64 = 10 * 60 * 1000;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// How things stand at a device, or in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Alert {
+    /// Thousandths of points, as of `at_ms`.
+    #[n(1)]
+    pub points_milli: u64,
+    /// When points were added last, milliseconds since 1970 UTC.
+    #[n(2)]
+    pub at_ms: u64,
+    /// What they have led to.
+    #[n(3)]
+    pub restriction: Restriction,
+}
+
+impl Default for Alert {
+    fn default() -> Self {
+        Self {
+            points_milli: 0,
+            at_ms: 0,
+            restriction: Restriction::None,
+        }
+    }
+}
+
+impl Alert {
+    /// Points left at this time, in thousandths.
+    fn left_milli(&self, now_ms: u64, fade_per_hour: u64) -> u64 {
+        let passed = u128::from(now_ms.saturating_sub(self.at_ms));
+        let faded = passed * u128::from(fade_per_hour) * 1000 / u128::from(HOUR_MS);
+        self.points_milli
+            .saturating_sub(u64::try_from(faded).unwrap_or(u64::MAX))
+    }
+
+    /// Points left at this time, rounded down.
+    pub(crate) fn points(&self, now_ms: u64, fade_per_hour: u64) -> u64 {
+        self.left_milli(now_ms, fade_per_hour) / 1000
+    }
+
+    pub(crate) fn add(&mut self, points: u16, now_ms: u64, fade_per_hour: u64) {
+        let left = self.left_milli(now_ms, fade_per_hour);
+        self.points_milli = left.saturating_add(u64::from(points) * 1000);
+        self.at_ms = self.at_ms.max(now_ms);
+    }
+
+    /// A restriction that was lifted begins with no points.
+    pub(crate) fn set(&mut self, restriction: Restriction) {
+        self.restriction = restriction;
+        if restriction == Restriction::None {
+            self.points_milli = 0;
+        }
+    }
+}
+
+/// What detectors remember of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Watch {
+    /// How things stand.
+    #[n(1)]
+    pub alert: Alert,
+    /// The last numbers of its counter, as they came.
+    #[n(2)]
+    pub sequences: Vec<u64>,
+    /// The highest of all.
+    #[n(3)]
+    pub highest: u64,
+    /// Its last amount that counts as equal or not, minor units.
+    #[n(4)]
+    pub amount_minor: u64,
+    /// How often it came in a row.
+    #[n(5)]
+    pub run: u32,
+    /// Cards declined lately, oldest first.
+    #[n(6)]
+    pub declined: Vec<DeclinedCard>,
+    /// When which anomaly was found last.
+    #[n(7)]
+    pub found: Vec<Found>,
+}
+
+/// A card that was declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct DeclinedCard {
+    /// When, milliseconds since 1970 UTC.
+    #[n(1)]
+    pub at_ms: u64,
+    /// Which.
+    #[n(2)]
+    pub card: CardKey,
+}
+
+/// An anomaly that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Found {
+    /// Which.
+    #[n(1)]
+    pub kind: AnomalyKind,
+    /// When, milliseconds since 1970 UTC.
+    #[n(2)]
+    pub at_ms: u64,
+}
+
+impl Watch {
+    /// A request for a payment came.
+    pub(crate) fn asked(&mut self, sequence: u64, amount: u64, rules: &AnomalyRules) {
+        keep_last(&mut self.sequences, sequence);
+        self.highest = self.highest.max(sequence);
+        if let Some(equal) = rules.equal_amounts
+            && amount >= equal.from_amount
+        {
+            self.run = self.run_with(amount, equal);
+            self.amount_minor = amount;
+        }
+    }
+
+    /// How long the run of equal amounts is with this one.
+    pub(crate) fn run_with(&self, amount: u64, equal: EqualAmounts) -> u32 {
+        match amount {
+            _ if amount < equal.from_amount => 0,
+            _ if amount == self.amount_minor => self.run.saturating_add(1),
+            _ => 1,
+        }
+    }
+
+    pub(crate) fn declined(&mut self, card: CardKey, at_ms: u64) {
+        self.declined.retain(|known| known.card != card);
+        keep_last(&mut self.declined, DeclinedCard { at_ms, card });
+    }
+
+    pub(crate) fn found(&mut self, kind: AnomalyKind, at_ms: u64) {
+        self.found.retain(|known| known.kind != kind);
+        self.found.push(Found { kind, at_ms });
+    }
+
+    /// Whether this anomaly has been counted a moment ago.
+    pub(crate) fn is_quiet(&self, kind: AnomalyKind, now_ms: u64) -> bool {
+        let recent = |found: &&Found| found.kind == kind && now_ms.saturating_sub(found.at_ms) < QUIET_MS;
+        self.found.iter().any(|found| recent(&found))
+    }
+}
+
+/// An offline approval of a card, as detectors see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Seen {
+    /// When, milliseconds since 1970 UTC.
+    #[n(1)]
+    pub at_ms: u64,
+    /// At which device: the first bytes of its id.
+    #[n(2)]
+    pub device: u32,
+    /// Minor units.
+    #[n(3)]
+    pub amount_minor: u64,
+}
+
+impl Seen {
+    /// Enough of a device's id to tell the shop's devices apart.
+    pub(crate) fn short(device: &DeviceId) -> u32 {
+        let [a, b, c, d, ..] = device.0;
+        u32::from_be_bytes([a, b, c, d])
+    }
+}
+
+/// Appends, and drops the oldest beyond [`LOOKS_BACK`].
+pub(crate) fn keep_last<T>(all: &mut Vec<T>, one: T) {
+    if all.len() >= LOOKS_BACK {
+        all.drain(..=all.len() - LOOKS_BACK);
+    }
+    all.push(one);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_fade_evenly_and_never_below_nothing() {
+        let mut alert = Alert::default();
+        alert.add(40, 1_000, 10);
+        assert_eq!(alert.points(1_000, 10), 40);
+        assert_eq!(alert.points(1_000 + HOUR_MS / 2, 10), 35);
+        alert.add(10, 1_000 + HOUR_MS, 10);
+        assert_eq!(alert.points(1_000 + HOUR_MS, 10), 40);
+        assert_eq!(alert.points(1_000 + 9 * HOUR_MS, 10), 0);
+        assert_eq!(alert.points(0, 10), 40, "a clock that was set back");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_detectors_look_back_on() {
+        let mut all = Vec::new();
+        for number in 0..100 {
+            keep_last(&mut all, number);
+        }
+        assert_eq!(all, (100 - LOOKS_BACK..100).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,381 @@
+//! Anomalies: each is found at its edge, counts once, is written down before
+//! the payment that shows it is decided, restricts, and ends.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use hub_core::{OperatorCommand, OperatorReply};
+use hub_protocol::entry::Event;
+use hub_protocol::{
+    AnomalyKind, Cryptogram, Decision, DeviceId, Entry, PaymentRequest, Reason, Receipt, Restriction,
+    RestrictionCause, cbor,
+};
+use support::{MPOS, POLICY, SOFTPOS, Shop, payment_id, request};
+
+const MINUTE: u64 = 60_000;
+
+/// The sample policy with `[anomaly]` of these keys and tables.
+fn policy(rest: &str) -> String {
+    format!(
+        "{POLICY}\n[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 10\n{rest}\n\
+         [anomaly.device]\nwarn = 10\ntighten = 20\nstop = 40\n"
+    )
+}
+
+/// A payment as the device's own clock has it.
+fn asked(shop: &Shop, number: u64, amount: u64, card: &str) -> PaymentRequest {
+    PaymentRequest {
+        device_time_ms: shop.now.wall_ms,
+        ..request(number, amount, card)
+    }
+}
+
+fn pay(shop: &mut Shop, device: DeviceId, number: u64, amount: u64, card: &str) -> Receipt {
+    let request = asked(shop, number, amount, card);
+    shop.pay(device, &request)
+}
+
+fn events(shop: &Shop) -> Vec<Event> {
+    let entries = shop.disk.iter();
+    entries
+        .map(|payload| cbor::decode::<Entry>(payload).unwrap().event)
+        .collect()
+}
+
+/// What was found, and at which payment.
+fn found(shop: &Shop) -> Vec<(AnomalyKind, u64)> {
+    let number = |id: hub_protocol::PaymentId| u64::from_be_bytes(id.0[8..].try_into().unwrap());
+    let one = |event| match event {
+        Event::AnomalyFound { kind, shown_by, .. } => Some((kind, number(shown_by))),
+        _ => None,
+    };
+    events(shop).into_iter().filter_map(one).collect()
+}
+
+fn restrictions(shop: &Shop) -> Vec<(Option<DeviceId>, Restriction, RestrictionCause)> {
+    let one = |event| match event {
+        Event::RestrictionChanged {
+            device,
+            restriction,
+            cause,
+            ..
+        } => Some((device, restriction, cause)),
+        _ => None,
+    };
+    events(shop).into_iter().filter_map(one).collect()
+}
+
+#[test]
+fn equal_amounts_in_a_row_at_one_device_are_found() {
+    let text = policy("[anomaly.equal_amounts]\nin_a_row = 3\nfrom_amount = 500\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let mut number = 0;
+    let mut next = |shop: &mut Shop, device, amount| {
+        number += 1;
+        pay(shop, device, number, amount, &format!("card {number}"));
+    };
+    for _ in 0..5 {
+        next(&mut shop, MPOS, 499);
+    }
+    next(&mut shop, MPOS, 900);
+    next(&mut shop, MPOS, 900);
+    // At another device, and too small to count: neither ends the run.
+    next(&mut shop, SOFTPOS, 900);
+    next(&mut shop, MPOS, 100);
+    assert_eq!(found(&shop), []);
+    shop.crash();
+    next(&mut shop, MPOS, 900);
+    assert_eq!(found(&shop), [(AnomalyKind::EqualAmounts, 10)]);
+    next(&mut shop, MPOS, 900);
+    assert_eq!(found(&shop).len(), 1, "once in a while");
+    shop.pass(10 * MINUTE);
+    next(&mut shop, MPOS, 900);
+    assert_eq!(found(&shop).len(), 2);
+}
+
+#[test]
+fn a_card_that_pays_again_and_again_just_below_its_ceiling_is_found() {
+    let text =
+        policy("[anomaly.ceiling_split]\ncount = 3\nwithin_minutes = 30\nfrom_percent = 90\npoints = 5");
+    let text = text.replace("exposure_ceiling = 15000", "exposure_ceiling = 60000");
+    let mut shop = Shop::offline_under(&text);
+    // mPOS: 100,00.
+    pay(&mut shop, MPOS, 1, 9_000, "a");
+    pay(&mut shop, MPOS, 2, 8_999, "a");
+    pay(&mut shop, MPOS, 3, 10_000, "a");
+    pay(&mut shop, MPOS, 4, 10_000, "b");
+    assert_eq!(found(&shop), [], "8 999 is not just below");
+    shop.pass(30 * MINUTE);
+    pay(&mut shop, MPOS, 5, 9_500, "b");
+    assert_eq!(found(&shop), [], "the first was half an hour ago");
+    shop.crash();
+    pay(&mut shop, MPOS, 6, 9_500, "b");
+    assert_eq!(found(&shop), []);
+    pay(&mut shop, MPOS, 7, 9_000, "b");
+    assert_eq!(found(&shop), [(AnomalyKind::CeilingSplit, 7)]);
+}
+
+#[test]
+fn a_card_at_many_devices_is_found() {
+    let text = policy("[anomaly.card_at_devices]\ndevices = 3\nwithin_minutes = 30\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let third = DeviceId([3; 32]);
+    shop.enrol(third, hub_protocol::DeviceClass::Terminal);
+    pay(&mut shop, MPOS, 1, 100, "a");
+    pay(&mut shop, SOFTPOS, 2, 100, "a");
+    pay(&mut shop, MPOS, 3, 100, "a");
+    pay(&mut shop, third, 4, 100, "b");
+    assert_eq!(found(&shop), []);
+    shop.crash();
+    pay(&mut shop, third, 5, 100, "a");
+    assert_eq!(found(&shop), [(AnomalyKind::CardAtDevices, 5)]);
+}
+
+#[test]
+fn cards_that_are_tried_out_one_after_the_other_are_found() {
+    let text = policy("[anomaly.card_testing]\ndeclined_cards = 2\nwithin_minutes = 10\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let refused = |shop: &mut Shop, number, card: &str| {
+        let request = PaymentRequest {
+            cryptogram: Cryptogram::Refused,
+            ..asked(shop, number, 100, card)
+        };
+        assert_eq!(shop.pay(MPOS, &request).decision, Decision::Declined);
+    };
+    refused(&mut shop, 1, "a");
+    refused(&mut shop, 2, "a");
+    pay(&mut shop, MPOS, 3, 100, "c");
+    assert_eq!(found(&shop), [], "one card twice");
+    refused(&mut shop, 4, "b");
+    pay(&mut shop, SOFTPOS, 5, 100, "c");
+    assert_eq!(found(&shop), [], "at another device");
+    shop.crash();
+    pay(&mut shop, MPOS, 6, 100, "c");
+    assert_eq!(found(&shop), [(AnomalyKind::CardTesting, 6)]);
+    shop.pass(10 * MINUTE);
+    pay(&mut shop, MPOS, 7, 100, "d");
+    assert_eq!(found(&shop).len(), 1, "ten minutes ago");
+}
+
+#[test]
+fn a_counter_that_comes_back_or_leaves_numbers_out_is_found() {
+    let text =
+        policy("[anomaly.sequence_reused]\npoints = 5\n[anomaly.sequence_gap]\nnumbers = 10\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let with = |shop: &mut Shop, number, sequence| {
+        let request = PaymentRequest {
+            device_sequence: sequence,
+            ..asked(shop, number, 100, &format!("card {number}"))
+        };
+        shop.pay(MPOS, &request);
+        // The same bytes again are no new request.
+        shop.pay(MPOS, &request);
+    };
+    with(&mut shop, 1, 500);
+    with(&mut shop, 2, 502);
+    with(&mut shop, 3, 501);
+    assert_eq!(found(&shop), [], "one overtook the other");
+    shop.crash();
+    with(&mut shop, 4, 512);
+    assert_eq!(found(&shop), [], "nine left out");
+    with(&mut shop, 5, 523);
+    assert_eq!(found(&shop), [(AnomalyKind::SequenceGap, 5)]);
+    with(&mut shop, 6, 501);
+    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 6)));
+    shop.pass(10 * MINUTE);
+    with(&mut shop, 7, 500 - 65);
+    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 7)));
+}
+
+#[test]
+fn a_devices_clock_that_differs_is_found_unless_the_hubs_is_in_doubt() {
+    let text = policy("[anomaly.clock_skew]\nminutes = 5\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let off = |shop: &mut Shop, number, ms: i64| {
+        let mut request = asked(shop, number, 100, &format!("card {number}"));
+        request.device_time_ms = request.device_time_ms.saturating_add_signed(ms);
+        shop.pay(MPOS, &request);
+    };
+    off(&mut shop, 1, -5 * 60_000);
+    off(&mut shop, 2, 5 * 60_000);
+    assert_eq!(found(&shop), []);
+    off(&mut shop, 3, -5 * 60_000 - 1);
+    assert_eq!(found(&shop), [(AnomalyKind::ClockSkew, 3)]);
+    shop.pass(10 * MINUTE);
+    shop.now.wall_ms += 25 * 60 * MINUTE;
+    off(&mut shop, 4, -3_600_000);
+    assert_eq!(found(&shop).len(), 1, "who knows which of the two is wrong");
+}
+
+/// Each clock that differs: 15 points, 10 an hour fade.
+const SKEW: &str = "[anomaly.clock_skew]\nminutes = 5\npoints = 15";
+
+fn skewed(shop: &mut Shop, device: DeviceId, number: u64, amount: u64) -> Receipt {
+    let card = format!("card {number}");
+    let request = PaymentRequest {
+        device_time_ms: 0,
+        ..asked(shop, number, amount, &card)
+    };
+    shop.pay(device, &request)
+}
+
+#[test]
+fn rule_5_points_warn_tighten_and_stop_a_device_before_the_payment_that_shows_them() {
+    for restarts in [false, true] {
+        let mut shop = Shop::offline_under(&policy(SKEW));
+        let between = |shop: &mut Shop| {
+            if restarts {
+                shop.crash();
+            }
+        };
+        assert!(skewed(&mut shop, MPOS, 1, 5_001).decision.approved());
+        between(&mut shop);
+        shop.pass(10 * MINUTE);
+        let tightened = skewed(&mut shop, MPOS, 2, 5_001);
+        assert_eq!(
+            tightened.reason,
+            Reason::TransactionCeiling,
+            "28 points: half of 100,00"
+        );
+        assert!(pay(&mut shop, MPOS, 3, 5_000, "d").decision.approved());
+        assert!(
+            pay(&mut shop, SOFTPOS, 4, 5_000, "e").decision.approved(),
+            "that device only"
+        );
+        between(&mut shop);
+        shop.pass(10 * MINUTE);
+        let stopped = skewed(&mut shop, MPOS, 5, 100);
+        assert_eq!(
+            stopped.reason,
+            Reason::ClassNotAllowed,
+            "41 points; as receipts say it"
+        );
+        let record = shop.core.state().payment(&payment_id(5)).unwrap();
+        let record = &record.decided.as_ref().unwrap().record;
+        assert_eq!(record.reason, Reason::DeviceSuspended);
+        between(&mut shop);
+        assert!(!pay(&mut shop, MPOS, 6, 100, "f").decision.approved());
+        assert!(pay(&mut shop, SOFTPOS, 7, 100, "g").decision.approved());
+        let steps = [Restriction::Warned, Restriction::Tightened, Restriction::Stopped];
+        assert_eq!(
+            restrictions(&shop),
+            steps.map(|step| (Some(MPOS), step, RestrictionCause::Anomalies))
+        );
+    }
+}
+
+#[test]
+fn points_that_have_faded_restrict_nothing_and_what_is_restricted_stays_so() {
+    let mut shop = Shop::offline_under(&policy(SKEW));
+    for number in 1..=3 {
+        skewed(&mut shop, MPOS, number, 100);
+        shop.pass(31 * MINUTE);
+    }
+    assert_eq!(
+        restrictions(&shop).last().unwrap().1,
+        Restriction::Tightened,
+        "15, then 25 - 0.2, then 35 - 0.4"
+    );
+    shop.pass(60 * MINUTE);
+    let still = pay(&mut shop, MPOS, 4, 5_001, "x");
+    assert_eq!(still.reason, Reason::TransactionCeiling);
+}
+
+#[test]
+fn rule_5_points_of_all_devices_together_stop_the_store() {
+    let text = policy(&format!("{SKEW}\n[anomaly.store]\nstop = 30"));
+    let mut shop = Shop::offline_under(&text);
+    assert!(skewed(&mut shop, MPOS, 1, 100).decision.approved());
+    let stopped = skewed(&mut shop, SOFTPOS, 2, 100);
+    assert_eq!(stopped.reason, Reason::OfflineDisabled, "as receipts say it");
+    shop.crash();
+    assert!(!pay(&mut shop, MPOS, 3, 100, "x").decision.approved());
+    assert!(restrictions(&shop).contains(&(None, Restriction::Stopped, RestrictionCause::Anomalies)));
+    // Online the gateway decides.
+    shop.come_back();
+    let ticket = shop.send(MPOS, &asked(&shop, 4, 100, "y"));
+    let live = shop
+        .forwards
+        .iter()
+        .position(|forward| forward.payment_id == payment_id(4))
+        .unwrap();
+    let live = shop.forwards.remove(live);
+    shop.answer(live.attempt, support::approved());
+    assert!(shop.receipt(ticket).decision.approved());
+}
+
+/// A device that is stopped, and how it may begin again.
+fn stopped(rest: &str) -> Shop {
+    let text = policy(&format!("{rest}\n{SKEW}")).replace("stop = 40", "stop = 21");
+    let text = text.replace("warn = 10\ntighten = 20\n", "");
+    let mut shop = Shop::offline_under(&text);
+    skewed(&mut shop, MPOS, 1, 100);
+    shop.pass(10 * MINUTE);
+    assert!(!skewed(&mut shop, MPOS, 2, 100).decision.approved());
+    shop
+}
+
+#[test]
+fn a_person_lifts_a_restriction_and_the_ledger_says_who() {
+    let mut shop = stopped("");
+    let lift = |shop: &mut Shop, device| shop.operate(OperatorCommand::Lift(device));
+    assert!(
+        matches!(lift(&mut shop, None), OperatorReply::Refused(_)),
+        "the store is free"
+    );
+    assert_eq!(lift(&mut shop, Some(MPOS)), OperatorReply::Done);
+    assert!(matches!(lift(&mut shop, Some(MPOS)), OperatorReply::Refused(_)));
+    shop.crash();
+    assert!(pay(&mut shop, MPOS, 3, 100, "x").decision.approved());
+    let by = events(&shop).into_iter().find_map(|event| match event {
+        Event::RestrictionChanged { operator, .. } => operator,
+        _ => None,
+    });
+    assert!(by.is_some());
+}
+
+#[test]
+fn a_restriction_ends_by_time_online_only_if_the_policy_says_so() {
+    for (rest, ends) in [("recover_online_minutes = 30", true), ("", false)] {
+        let mut shop = stopped(rest);
+        shop.come_back();
+        shop.pass(30 * MINUTE - 1);
+        shop.go_offline();
+        shop.come_back();
+        shop.pass(30 * MINUTE - 1);
+        assert!(
+            !restrictions(&shop)
+                .iter()
+                .any(|(_, to, _)| *to == Restriction::None)
+        );
+        shop.pass(1_000);
+        let ended =
+            restrictions(&shop).contains(&(Some(MPOS), Restriction::None, RestrictionCause::TimeOnline));
+        assert_eq!(ended, ends, "{rest}");
+    }
+}
+
+#[test]
+fn a_new_policy_ends_every_restriction_and_the_same_one_none() {
+    let mut shop = stopped("");
+    let lifted =
+        |shop: &Shop| restrictions(shop).contains(&(Some(MPOS), Restriction::None, RestrictionCause::Policy));
+    let text = policy(SKEW)
+        .replace("stop = 40", "stop = 21")
+        .replace("warn = 10\ntighten = 20\n", "");
+    shop.install(&format!("\n{text}").replacen('\n', "", 1));
+    assert!(!lifted(&shop));
+    shop.install(&text.replace("version = 1 ", "version = 2 "));
+    assert!(lifted(&shop));
+    assert!(pay(&mut shop, MPOS, 3, 100, "x").decision.approved());
+}
+
+#[test]
+fn without_rules_nothing_is_remembered() {
+    let mut shop = Shop::offline();
+    for number in 1..=5 {
+        skewed(&mut shop, MPOS, number, 100);
+    }
+    assert_eq!(found(&shop), []);
+    assert_eq!(shop.core.state().device(&MPOS).unwrap().watch, None);
+}
