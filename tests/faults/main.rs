@@ -52,8 +52,8 @@ enum Sort {
         /// The file systems, side by side
         #[arg(long, value_delimiter = ',', default_value = "ext4,xfs")]
         fs: Vec<disk::FileSystem>,
-        /// Instead: one cut after flushes that did nothing; something is
-        /// lost, and this has to find it
+        /// Instead: a cut after flushes that did nothing, up to 10 times;
+        /// something is lost, and this has to find it
         #[arg(long)]
         lying_disk: bool,
         #[command(flatten)]
