@@ -22,6 +22,8 @@ codes! {
         SequenceGap = 6, "sequence-gap";
         /// The device's clock differs much from the hub's.
         ClockSkew = 7, "clock-skew";
+        /// The shop is closed at this time.
+        OutsideHours = 8, "outside-hours";
     }
 }
 

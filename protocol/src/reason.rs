@@ -50,6 +50,8 @@ codes! {
         StoreSuspended = 218, "store-suspended";
         /// Anomalies have ended offline approvals at this device.
         DeviceSuspended = 219, "device-suspended";
+        /// The shop is closed, and nothing is approved offline then.
+        OutsideHours = 220, "outside-hours";
         /// The card is on the policy's exception list.
         CardOnExceptionList = 305, "card-on-exception-list";
         /// The card's scheme is not accepted offline.
@@ -125,7 +127,7 @@ impl Reason {
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit => Self::VerificationRequired,
             Self::UnsentTooLong => Self::OfflineTooLong,
-            Self::StoreSuspended => Self::OfflineDisabled,
+            Self::StoreSuspended | Self::OutsideHours => Self::OfflineDisabled,
             Self::DeviceSuspended => Self::ClassNotAllowed,
             Self::CardWindow => Self::CardConsecutiveLimit,
             Self::DeviceWindow => Self::DeviceConsecutiveLimit,
@@ -238,6 +240,9 @@ impl Reason {
             Self::DeviceSuspended => {
                 "Le mode hors ligne est suspendu sur cet appareil. Utilisez un autre appareil et prévenez le responsable."
             }
+            Self::OutsideHours => {
+                "Pas de réseau, et le magasin est fermé à cette heure. Demandez un autre moyen de paiement."
+            }
             Self::CardWindow => {
                 "Pas de réseau : trop de paiements en peu de temps avec cette carte. Demandez une autre carte."
             }
@@ -332,6 +337,9 @@ impl Reason {
             }
             Self::DeviceSuspended => {
                 "Offline payments are suspended on this device. Use another device and tell the manager."
+            }
+            Self::OutsideHours => {
+                "No network, and the shop is closed at this hour. Ask for another means of payment."
             }
             Self::CardWindow => {
                 "No network: too many payments with this card in a short time. Ask for another card."

@@ -18,6 +18,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) ceiling_minor: Option<u64>,
     /// Effective time, milliseconds since 1970 UTC.
     pub(crate) now_ms: u64,
+    /// Whether the shop is open now.
+    pub(crate) open: bool,
     /// Whether the hub's own clock can be compared with a device's.
     pub(crate) clock_suspect: bool,
 }
@@ -37,6 +39,10 @@ pub(crate) fn detect(
         sequence_reused(request, rules, scene).map(|points| (AnomalyKind::SequenceReused, points)),
         sequence_gap(request, rules, scene).map(|points| (AnomalyKind::SequenceGap, points)),
         clock_skew(request, rules, scene).map(|points| (AnomalyKind::ClockSkew, points)),
+        rules
+            .outside_hours
+            .filter(|_| !scene.open && !scene.clock_suspect)
+            .map(|points| (AnomalyKind::OutsideHours, points)),
     ];
     found
         .into_iter()

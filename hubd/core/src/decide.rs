@@ -197,6 +197,12 @@ fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
         Some(Reason::StoreSuspended)
     } else if s.device_restriction == Restriction::Stopped {
         Some(Reason::DeviceSuspended)
+    } else if policy
+        .hours
+        .as_ref()
+        .is_some_and(|hours| !hours.approve_outside && !hours.open(s.now_ms))
+    {
+        Some(Reason::OutsideHours)
     } else {
         None
     }

@@ -15,12 +15,14 @@ use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, t
 pub mod anomaly;
 pub mod cards;
 pub mod ceilings;
+pub mod hours;
 pub mod moving;
 pub mod velocity;
 
 use anomaly::AnomalyRules;
 use cards::CardRules;
 use ceilings::Ceiling;
+use hours::Hours;
 use moving::MovingLimits;
 use velocity::{TapLimits, Window};
 
@@ -48,6 +50,8 @@ pub struct Policy {
     pub currency: Currency,
     /// What is allowed offline at all.
     pub offline: OfflineRules,
+    /// When the shop is open; `None`: always.
+    pub hours: Option<Hours>,
     /// Ceilings for the whole store.
     pub store: SubjectLimits,
     /// Ceilings for one card.
@@ -193,6 +197,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let expires = root.required("expires", INSTANT, instant);
     let currency = root.required("currency", "three capital letters (ISO 4217)", text::<Currency>);
     let offline = read_offline(root.section("offline"));
+    let hours = hours::read(root.section("hours"));
     let store = read_subject(root.section("store"));
     let card = root.section("card");
     let cards = cards::read(&card);
@@ -202,7 +207,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let classes = read_classes(root.section("class"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
-    let anomaly = anomaly::read(root.section("anomaly"));
+    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -218,6 +223,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         expires_ms: expires?.value,
         currency: currency?.value,
         offline: offline?,
+        hours,
         store: store?,
         card: card?,
         taps,

@@ -32,6 +32,8 @@ impl Core {
             return;
         };
         let blank = Watch::default();
+        let now_ms = self.clock.effective_ms();
+        let hours = self.state.policy().and_then(|policy| policy.hours.as_ref());
         let found = detect(
             request,
             rules,
@@ -40,7 +42,8 @@ impl Core {
                 watch: asking.watch.as_deref().unwrap_or(&blank),
                 card: self.state.card_velocity(&CardKey::of_token(&request.card.token)),
                 ceiling_minor: self.assess(asking, request).effective_ceiling_minor,
-                now_ms: self.clock.effective_ms(),
+                now_ms,
+                open: hours.is_none_or(|hours| hours.open(now_ms)),
                 clock_suspect: self.clock.suspect(),
             },
         );

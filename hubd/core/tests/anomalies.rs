@@ -207,6 +207,20 @@ fn a_devices_clock_that_differs_is_found_unless_the_hubs_is_in_doubt() {
     assert_eq!(found(&shop).len(), 1, "who knows which of the two is wrong");
 }
 
+#[test]
+fn sales_while_the_shop_is_closed_are_found() {
+    let text = policy(
+        "[anomaly.outside_hours]\npoints = 5\n[hours]\ntime_zone = \"UTC0\"\napprove_outside = true\n\
+         wednesday = [\"00:00-04:27\"]",
+    );
+    let mut shop = Shop::offline_under(&text);
+    pay(&mut shop, MPOS, 1, 100, "a");
+    assert_eq!(found(&shop), []);
+    shop.pass(MINUTE);
+    assert!(pay(&mut shop, MPOS, 2, 100, "b").decision.approved());
+    assert_eq!(found(&shop), [(AnomalyKind::OutsideHours, 2)]);
+}
+
 /// Each clock that differs: 15 points, 10 an hour fade.
 const SKEW: &str = "[anomaly.clock_skew]\nminutes = 5\npoints = 15";
 

@@ -169,6 +169,16 @@ fn held(c: &mut Case<'_>, ago_ms: u64) {
     });
 }
 
+/// Open in this span of the day on which the cases play, a Wednesday, where it
+/// is 4:26 in the morning by UTC.
+fn hours(c: &mut Case<'_>, span: &str, approve_outside: bool) {
+    let hours = format!(
+        "[hours]\ntime_zone = \"UTC0\"\nwednesday = [\"{span}\"]\napprove_outside = {approve_outside}\n"
+    );
+    let text = format!("{}\n{hours}", support::POLICY);
+    c.policy.hours = Policy::parse(text.as_bytes()).unwrap().hours;
+}
+
 /// 50 % while tightened.
 fn tightened(c: &mut Case<'_>) {
     let text = format!(
@@ -261,6 +271,9 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("unsent for a millisecond more",           |c| { c.policy.offline.oldest_unsent_ms = Some(60 * 60_000); c.situation.oldest_unsent_ms = 60 * 60_000 + 1; }, Reason::UnsentTooLong),
     ("offline stopped in the store",            |c| c.situation.store_restriction = Restriction::Stopped,          Reason::StoreSuspended),
     ("offline stopped at the device",           |c| c.situation.device_restriction = Restriction::Stopped,         Reason::DeviceSuspended),
+    ("in the last minute that the shop is open", |c| hours(c, "00:00-04:27", false),                               Reason::None),
+    ("in the minute after",                     |c| hours(c, "00:00-04:26", false),                                Reason::OutsideHours),
+    ("closed, and that may pass",               |c| hours(c, "00:00-04:26", true),                                 Reason::None),
     ("the device only watched",                 |c| c.situation.device_restriction = Restriction::Warned,          Reason::None),
     ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
     ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),

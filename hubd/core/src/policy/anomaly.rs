@@ -43,6 +43,8 @@ pub struct AnomalyRules {
     pub sequence_gap: Option<SequenceGap>,
     /// A device's clock that differs.
     pub clock_skew: Option<ClockSkew>,
+    /// While the shop is closed.
+    pub outside_hours: Option<u16>,
 }
 
 /// From how many points on what happens; `None`: never.
@@ -128,7 +130,7 @@ pub struct ClockSkew {
 }
 
 /// Reads `[anomaly]`. All of it may be missing: then nothing is looked for.
-pub(super) fn read(section: Section<'_, '_>) -> Option<AnomalyRules> {
+pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<AnomalyRules> {
     if !section.present() {
         section.finish();
         return None;
@@ -167,8 +169,10 @@ pub(super) fn read(section: Section<'_, '_>) -> Option<AnomalyRules> {
             points: points?,
         })
     });
+    let outside = read_outside(section.section("outside_hours"), hours_known);
     section.finish();
     Some(AnomalyRules {
+        outside_hours: outside,
         device,
         store,
         tighten_percent: tighten?.value,
@@ -191,6 +195,16 @@ fn optional_table<T>(
     let found = if section.present() { read(&section) } else { None };
     section.finish();
     found
+}
+
+fn read_outside(section: Section<'_, '_>, hours_known: bool) -> Option<u16> {
+    if section.present() && !hours_known {
+        section.fault(
+            section.line(),
+            "anomaly.outside_hours needs [hours], the hours that the shop is open",
+        );
+    }
+    optional_table(section, points)
 }
 
 fn points(section: &Section<'_, '_>) -> Option<u16> {

@@ -1,0 +1,229 @@
+//! When the shop is open, by its own clock.
+
+use core::fmt;
+use core::str::FromStr;
+
+use jiff::Timestamp;
+use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
+
+use super::cards::Malformed;
+use crate::toml_reader::{Section, boolean, list, text};
+
+/// Minutes of a day.
+const DAY: u16 = 24 * 60;
+
+/// From a minute of a day up to another, exclusive; an end that is not after
+/// the beginning lies on the next day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    from: u16,
+    to: u16,
+}
+
+impl FromStr for Span {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let (from, to) = text.split_once('-').ok_or(Malformed)?;
+        let span = Self {
+            from: minute(from)?,
+            to: minute(to)?,
+        };
+        if span.from == DAY || span.from == span.to {
+            return Err(Malformed);
+        }
+        Ok(span)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to } = self;
+        write!(
+            f,
+            "{:02}:{:02}-{:02}:{:02}",
+            from / 60,
+            from % 60,
+            to / 60,
+            to % 60
+        )
+    }
+}
+
+impl Span {
+    /// Whether it has begun on the same day and is not over.
+    fn holds_today(self, at: u16) -> bool {
+        self.from <= at && (at < self.to || self.to <= self.from)
+    }
+
+    /// Whether it began the day before and is not over.
+    fn holds_from_yesterday(self, at: u16) -> bool {
+        self.to <= self.from && at < self.to
+    }
+}
+
+/// "08:30", up to "24:00".
+fn minute(text: &str) -> Result<u16, Malformed> {
+    let (hour, minute) = text.split_once(':').ok_or(Malformed)?;
+    let two = |text: &str| match text.as_bytes() {
+        [a, b] if a.is_ascii_digit() && b.is_ascii_digit() => {
+            Ok(u16::from(a - b'0') * 10 + u16::from(b - b'0'))
+        }
+        _ => Err(Malformed),
+    };
+    let (hour, minute) = (two(hour)?, two(minute)?);
+    if minute > 59 || hour * 60 + minute > DAY {
+        return Err(Malformed);
+    }
+    Ok(hour * 60 + minute)
+}
+
+/// The shop's opening hours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hours {
+    zone: TimeZone,
+    /// Monday first.
+    week: [Vec<Span>; 7],
+    /// Whether payments outside of them may be approved offline.
+    pub approve_outside: bool,
+}
+
+impl Hours {
+    /// Whether the shop is open at this time, milliseconds since 1970 UTC.
+    pub fn open(&self, at_ms: u64) -> bool {
+        let Some(at) = i64::try_from(at_ms)
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        else {
+            return false;
+        };
+        let local = at.to_zoned(self.zone.clone()).datetime();
+        let minute = u16::try_from(i32::from(local.hour()) * 60 + i32::from(local.minute())).unwrap_or(0);
+        let spans = |day: Weekday| {
+            let place = usize::try_from(day.to_monday_zero_offset()).unwrap_or(0);
+            self.week.get(place).map_or(&[][..], Vec::as_slice)
+        };
+        let today = local.weekday();
+        spans(today).iter().any(|span| span.holds_today(minute))
+            || spans(today.previous())
+                .iter()
+                .any(|span| span.holds_from_yesterday(minute))
+    }
+
+    /// The spans of each day, Monday first.
+    pub fn week(&self) -> &[Vec<Span>; 7] {
+        &self.week
+    }
+}
+
+/// Reads `[hours]`. All of it may be missing: then the shop is always open.
+pub(super) fn read(section: Section<'_, '_>) -> Option<Hours> {
+    const SPANS: &str =
+        "a list of at most 4 spans such as \"08:30-12:30\" (up to \"24:00\", or into the next day)";
+    const DAYS: [&str; 7] = [
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+    ];
+    if !section.present() {
+        section.finish();
+        return None;
+    }
+    // By its rule and not by its name: a name would have to be looked up in
+    // files that differ from machine to machine.
+    let zone = section.required(
+        "time_zone",
+        "a POSIX time zone (IEEE Std 1003.1, TZ) such as \"CET-1CEST,M3.5.0,M10.5.0/3\"",
+        |value| text::<String>(value).and_then(|rule| TimeZone::posix(&rule).ok()),
+    );
+    let outside = section.optional("approve_outside", "true or false", boolean);
+    let week = DAYS.map(|day| {
+        let spans = section.optional(day, SPANS, |value| {
+            list::<Span>(value).filter(|spans| spans.len() <= 4)
+        });
+        spans.map(|at| at.value).unwrap_or_default()
+    });
+    section.finish();
+    Some(Hours {
+        zone: zone?.value,
+        week,
+        approve_outside: outside.is_some_and(|at| at.value),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toml_reader::Document;
+
+    fn hours(text: &str) -> Hours {
+        let document = Document::parse(text).unwrap();
+        let hours = read(document.root().section("hours")).unwrap();
+        assert_eq!(document.into_faults(), []);
+        hours
+    }
+
+    const SHOP: &str = "[hours]\ntime_zone = \"CET-1CEST,M3.5.0,M10.5.0/3\"\n\
+        monday = [\"08:30-12:30\", \"14:00-19:30\"]\nfriday = [\"18:00-02:00\"]\nsunday = [\"00:00-24:00\"]\n";
+
+    fn ms(text: &str) -> u64 {
+        u64::try_from(text.parse::<Timestamp>().unwrap().as_millisecond()).unwrap()
+    }
+
+    #[test]
+    fn a_shop_is_open_from_the_first_instant_of_a_span_up_to_its_end() {
+        let hours = hours(SHOP);
+        // Winter: an hour ahead of UTC. 2026-11-23 is a Monday.
+        for (at, open) in [
+            ("2026-11-23T07:29:59.999Z", false),
+            ("2026-11-23T07:30:00Z", true),
+            ("2026-11-23T11:29:59.999Z", true),
+            ("2026-11-23T11:30:00Z", false),
+            ("2026-11-23T13:00:00Z", true),
+            ("2026-11-24T09:00:00Z", false),
+            // Summer: two hours ahead.
+            ("2026-07-27T06:30:00Z", true),
+            ("2026-07-27T06:29:59Z", false),
+            // Friday night, into Saturday.
+            ("2026-11-27T16:59:59Z", false),
+            ("2026-11-27T17:00:00Z", true),
+            ("2026-11-28T00:59:59Z", true),
+            ("2026-11-28T01:00:00Z", false),
+            // All of Sunday, by the shop's clock.
+            ("2026-11-28T22:59:59Z", false),
+            ("2026-11-28T23:00:00Z", true),
+            ("2026-11-29T22:59:59Z", true),
+            ("2026-11-29T23:00:00Z", false),
+        ] {
+            assert_eq!(hours.open(ms(at)), open, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_span_or_no_zone_is_a_fault() {
+        for (key, value) in [
+            ("monday", "[\"8:30-12:30\"]"),
+            ("monday", "[\"08:30\"]"),
+            ("monday", "[\"08:60-12:30\"]"),
+            ("monday", "[\"08:30-24:01\"]"),
+            ("monday", "[\"24:00-02:00\"]"),
+            ("monday", "[\"08:30-08:30\"]"),
+            ("monday", "\"08:30-12:30\""),
+            ("time_zone", "\"Europe/Paris\""),
+        ] {
+            let text = match key {
+                "time_zone" => format!("[hours]\ntime_zone = {value}\n"),
+                _ => format!("[hours]\ntime_zone = \"UTC0\"\n{key} = {value}\n"),
+            };
+            let document = Document::parse(&text).unwrap();
+            read(document.root().section("hours"));
+            let faults = document.into_faults();
+            assert_eq!(faults.len(), 1, "{text}: {faults:?}");
+        }
+    }
+}
