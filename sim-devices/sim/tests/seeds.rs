@@ -72,3 +72,22 @@ fn the_document_lists_the_deliberate_faults_with_their_rules() {
     assert_eq!(documented, listed);
     assert!(listed.len() >= 14);
 }
+
+/// The run of the faults would say so too, but takes long and so runs rarely.
+#[test]
+fn every_deliberate_fault_finds_its_text_exactly_once() {
+    let list: toml::Table = include_str!("../faults.toml").parse().unwrap();
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let stale: Vec<String> = list["fault"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|fault| {
+            let [name, file, find] = ["name", "file", "find"].map(|key| fault[key].as_str().unwrap());
+            let source = std::fs::read_to_string(project.join(file)).unwrap();
+            let count = source.matches(find).count();
+            (count != 1).then(|| format!("\"{name}\": {count} times in {file}"))
+        })
+        .collect();
+    assert!(stale.is_empty(), "texts of faults.toml: {stale:#?}");
+}
