@@ -1,0 +1,201 @@
+//! The hub's life: starts, stops, crashes; what it wants done, and its index.
+
+use hub_core::Now;
+
+use crate::disk::{Damage, Index};
+use crate::shell::{Out, Shell, index_from_scratch};
+use crate::violation::{Checked, Rule, hold};
+
+use super::{Happening, World};
+
+impl World {
+    pub(super) fn start(&mut self, torn_bytes: u64) -> Checked {
+        if self.hub.is_some() {
+            return Ok(());
+        }
+        self.boot += 1;
+        self.restarts += u64::from(self.boot > 1);
+        self.stopping = false;
+        self.wake_at_ms = None;
+        let now = self.now();
+        let seed = self.seed ^ self.boot;
+        let index = self.disk.index.head();
+        let started = Shell::start(&mut self.disk, &self.profile, self.boot, seed, torn_bytes, now);
+        let (hub, outs) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                return hold(false, Rule::Broken, || {
+                    format!("the ledger cannot be opened: {}", error.0)
+                });
+            }
+        };
+        self.note(|w| {
+            format!(
+                "start {} from entry {index} of the index, {} on disk",
+                w.boot, w.disk.durable
+            )
+        });
+        self.hub = Some(hub);
+        if self.rng.chance(250) {
+            self.compare_index()?;
+        }
+        self.carry_out(outs)?;
+        let boot = self.boot;
+        self.later(self.profile.index_ms, Happening::Index(boot));
+        let first = self.rng.below(5_000);
+        self.later(first, Happening::Probe(boot));
+        Ok(())
+    }
+
+    /// The index says what the journal says.
+    fn compare_index(&mut self) -> Checked {
+        let scratch = match index_from_scratch(&self.disk) {
+            Ok(scratch) => scratch,
+            Err(error) => return hold(false, Rule::Broken, || error.0),
+        };
+        let values = self.disk.index.values();
+        let same = values.len() == scratch.len()
+            && values
+                .iter()
+                .zip(&scratch)
+                .all(|(a, b)| (a.0, a.1) == (&b.0, &b.1));
+        hold(same, Rule::SameAgain, || {
+            "the index and the tail give another state than the journal alone".to_owned()
+        })
+    }
+
+    /// Power cut or kill -9.
+    pub(crate) fn crash(&mut self) -> Checked {
+        let damage = Damage {
+            keeps_last_write: self.rng.chance(500),
+            lost_batches: usize::try_from(self.rng.below(4)).unwrap_or_default(),
+            loses_index: self.rng.chance(100),
+        };
+        let power = self.rng.chance(500);
+        self.note(|_| format!("crash (power cut: {power}), {damage:?}"));
+        let torn_bytes = self.disk.crash(damage);
+        self.down(power)?;
+        let pause = if self.calm { 100 } else { self.rng.below(10_000) };
+        self.later(pause, Happening::Start { torn_bytes });
+        Ok(())
+    }
+
+    pub(crate) fn stop(&mut self) -> Checked {
+        self.stopping = true;
+        self.note(|_| "told to stop".to_owned());
+        self.with_hub(|hub, _, now| hub.stop(now))
+    }
+
+    fn down(&mut self, power: bool) -> Checked {
+        self.hub = None;
+        self.waiting.clear();
+        if power {
+            self.booted_ms = self.now_ms;
+        }
+        // Events of this life are void from now on.
+        self.boot += 1;
+        self.check.crashed(&self.disk)
+    }
+
+    pub(super) fn with_hub(&mut self, ask: impl FnOnce(&mut Shell, &Index, Now) -> Vec<Out>) -> Checked {
+        let now = self.now();
+        let Some(hub) = &mut self.hub else {
+            return Ok(());
+        };
+        let mut outs = ask(hub, &self.disk.index, now);
+        outs.extend(hub.load(&self.disk.index, now));
+        self.carry_out(outs)
+    }
+
+    fn carry_out(&mut self, outs: Vec<Out>) -> Checked {
+        for out in outs {
+            match out {
+                Out::Append { payload, card } => {
+                    self.check.append(&mut self.disk, &payload, card)?;
+                    self.note(|w| {
+                        let entry = w.disk.records.last().map(|record| &record.entry);
+                        entry.map_or(String::new(), |entry| {
+                            let id = entry.event.payment_id().map(|id| id.to_string());
+                            let state = entry
+                                .event
+                                .payment_id()
+                                .and_then(|id| w.check.ledger.payments.get(&id))
+                                .map(|p| p.state);
+                            format!(
+                                "entry {} {} {} {}",
+                                entry.sequence,
+                                entry.event.name(),
+                                id.unwrap_or_default(),
+                                state.map_or("", |s| s.name())
+                            )
+                        })
+                    });
+                }
+                Out::Reply { ticket, answer } => self.reply(ticket, &answer)?,
+                Out::Forward(forward) => self.forward(&forward)?,
+                Out::Push(device, status) => {
+                    let owner = self
+                        .check
+                        .ledger
+                        .payments
+                        .get(&status.payment_id)
+                        .map(|p| p.device);
+                    hold(owner == Some(device), Rule::OneCharge, || {
+                        format!("{} is told to a stranger", status.payment_id)
+                    })?;
+                    self.check.status(&self.disk, &status)?;
+                }
+                Out::EraseCard(id) => {
+                    self.check.erase(&self.disk, &id)?;
+                    self.disk.cards.remove(&id);
+                }
+            }
+        }
+        self.check.after(&self.disk, &self.profile)?;
+        if self.disk.begin_write() {
+            let took = 1 + self.rng.below(self.profile.flush_ms);
+            let boot = self.boot;
+            self.later(took, Happening::Flushed(boot));
+        }
+        self.set_alarm();
+        if self.stopping && self.hub.as_ref().is_some_and(Shell::has_stopped) {
+            if let Some(hub) = &mut self.hub {
+                hub.collect_changes(&mut self.disk.index);
+            }
+            self.disk.index.write(self.disk.durable);
+            self.note(|_| "stopped in good order".to_owned());
+            self.down(false)?;
+            self.later(1_000, Happening::Start { torn_bytes: 0 });
+        }
+        Ok(())
+    }
+
+    fn set_alarm(&mut self) {
+        let Some(wake) = self.hub.as_ref().and_then(Shell::wake_ms) else {
+            return;
+        };
+        let at = (wake + self.booted_ms).max(self.now_ms + 1);
+        if self.wake_at_ms.is_none_or(|set| at < set) {
+            self.wake_at_ms = Some(at);
+            let boot = self.boot;
+            self.later(at - self.now_ms, Happening::Wake(boot));
+        }
+    }
+
+    pub(super) fn look_after_index(&mut self) {
+        let boot = self.boot;
+        self.later(self.profile.index_ms, Happening::Index(boot));
+        let collects = self.rng.chance(800);
+        let writes = self.rng.chance(800);
+        let Some(hub) = &mut self.hub else {
+            return;
+        };
+        if collects {
+            hub.collect_changes(&mut self.disk.index);
+        }
+        if writes {
+            let head = self.disk.index.write(self.disk.durable);
+            hub.indexed(head);
+        }
+    }
+}
