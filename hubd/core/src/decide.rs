@@ -152,7 +152,7 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
     // Without limits the class is not allowed, which is said first.
     objection_to_offline(policy, s)
         .or_else(|| objection_to_card(request, policy, s.now_ms))
-        .or_else(|| objection_to_reading(request, policy, limits?))
+        .or_else(|| objection_to_reading(request, policy, s, limits?))
         .or_else(|| objection_to_amount(request, s, limits?))
 }
 
@@ -192,12 +192,19 @@ fn objection_to_card(request: &PaymentRequest, policy: &Policy, now_ms: u64) -> 
 }
 
 /// May a card read and verified this way be approved offline?
-fn objection_to_reading(request: &PaymentRequest, policy: &Policy, limits: &Limits) -> Option<Reason> {
+fn objection_to_reading(
+    request: &PaymentRequest,
+    policy: &Policy,
+    s: &Situation<'_>,
+    limits: &Limits,
+) -> Option<Reason> {
     let rules = &policy.offline;
+    // Or the cashier would ask for a PIN that does not help.
+    let limits = limits.by_clock(s);
     let amount = request.amount_minor();
     let unverified_tap =
         request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
-    let tap_ceiling = rules.contactless_unverified_ceiling.filter(|_| unverified_tap);
+    let tap_ceiling = limits.unverified_tap.filter(|_| unverified_tap);
     let pin_would_help = amount > limits.transaction && amount <= limits.transaction_by_pin;
     if !rules.entry_modes.contains(&request.entry_mode) {
         Some(Reason::EntryModeNotAllowed)
@@ -217,15 +224,10 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
     if full.is_some() {
         return full;
     }
-    let limits = if s.clock_suspect {
-        let halved = limits.halved();
-        if halved.first_passed(amount, s).is_some() {
-            return Some(Reason::ClockInDoubt);
-        }
-        halved
-    } else {
-        *limits
-    };
+    let limits = limits.by_clock(s);
+    if limits.first_passed(amount, s).is_some() {
+        return Some(Reason::ClockInDoubt);
+    }
     let verified = matches!(
         request.verification,
         Verification::OfflinePin | Verification::Cdcvm
@@ -243,6 +245,8 @@ struct Limits {
     transaction: u64,
     /// The same if the card were inserted and the PIN entered.
     transaction_by_pin: u64,
+    /// The highest amount for a tap without verification.
+    unverified_tap: Option<u64>,
     ceiling: Option<usize>,
     percent: u64,
     card: SubjectLimits,
@@ -280,12 +284,19 @@ impl Limits {
         Some(Self {
             transaction,
             transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
+            unverified_tap: policy.offline.contactless_unverified_ceiling,
             ceiling,
             percent,
             card: moved_subject(policy.card),
             device: moved_subject(class.device),
             store: policy.store,
         })
+    }
+
+    /// As they are while the clock is trusted, and half of all while it is in
+    /// doubt.
+    fn by_clock(&self, s: &Situation<'_>) -> Self {
+        if s.clock_suspect { self.halved() } else { *self }
     }
 
     fn halved(&self) -> Self {
@@ -296,6 +307,8 @@ impl Limits {
         };
         Self {
             transaction: self.transaction / 2,
+            transaction_by_pin: self.transaction_by_pin / 2,
+            unverified_tap: self.unverified_tap.map(|ceiling| ceiling / 2),
             card: half(self.card),
             device: half(self.device),
             store: half(self.store),

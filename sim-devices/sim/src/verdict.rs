@@ -123,10 +123,16 @@ impl Ledger {
             request.verification == Verification::OnlinePin,
             Reason::OnlinePinNotPossible,
         );
+        // A clock in doubt halves every amount.
+        let by_clock = if time.quality == ClockQuality::Suspect {
+            2
+        } else {
+            1
+        };
         let unverified =
             request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
         against(
-            unverified && limits.unverified.is_some_and(|most| amount > most),
+            unverified && limits.unverified.is_some_and(|most| amount > most / by_clock),
             Reason::VerificationRequired,
         );
         let Some((_, transaction, of_device)) = limits.classes.iter().find(|(c, _, _)| *c == class) else {
