@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hub_protocol::entry::{Event, VoidEffect, WanState};
 use hub_protocol::{
-    Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus, Receipt, RefusalCode, cbor,
+    Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus, Reason, Receipt,
+    RefusalCode, cbor,
 };
 
 use crate::disk::{Disk, Record};
@@ -35,6 +36,15 @@ struct Heard {
     approved: bool,
     declined: bool,
     reversed: bool,
+}
+
+/// A reason as devices are told, who do not know the newest numbers.
+fn told(reason: Reason) -> Reason {
+    match reason.number() {
+        305 | 312 | 313 => Reason::FundingNotAllowed,
+        620..=622 => Reason::VerificationRequired,
+        _ => reason,
+    }
 }
 
 /// See the module's documentation.
@@ -188,7 +198,7 @@ impl Checker {
             });
         };
         let says = matches!(&record.entry.event, Event::PaymentDecided { payment_id, record, .. }
-            if *payment_id == id && record.decision == receipt.decision && record.reason == receipt.reason);
+            if *payment_id == id && record.decision == receipt.decision && told(record.reason) == receipt.reason);
         hold(
             says && record.digest == receipt.entry_digest,
             Rule::DurableBeforeAnswered,

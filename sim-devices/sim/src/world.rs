@@ -22,8 +22,6 @@ mod devices;
 mod power;
 mod upstream;
 
-pub(crate) use devices::class_of;
-
 /// When every run begins: milliseconds since 1970 UTC.
 pub(crate) const BEGIN_MS: u64 = 1_798_000_000_000;
 

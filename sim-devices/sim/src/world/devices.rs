@@ -106,7 +106,7 @@ impl World {
 }
 
 /// The class of a device, which it keeps.
-pub(crate) fn class_of(number: usize) -> DeviceClass {
+fn class_of(number: usize) -> DeviceClass {
     match number % 3 {
         0 => DeviceClass::Mpos,
         1 => DeviceClass::Softpos,

@@ -1,6 +1,7 @@
 //! The hub's life: starts, stops, crashes; what it wants done, and its index.
 
 use hub_core::Now;
+use hub_protocol::entry::Event;
 
 use crate::disk::{Damage, Index};
 use crate::shell::{Out, Shell, index_from_scratch};
@@ -107,29 +108,32 @@ impl World {
         self.carry_out(outs)
     }
 
+    /// The newest entry, for a person.
+    fn last_entry(&self) -> String {
+        let Some(entry) = self.disk.records.last().map(|record| &record.entry) else {
+            return String::new();
+        };
+        let id = entry.event.payment_id();
+        let payment = id.and_then(|id| self.check.ledger.payments.get(&id));
+        let reason = match &entry.event {
+            Event::PaymentDecided { record, .. } => record.reason.name(),
+            _ => "",
+        };
+        format!(
+            "entry {} {} {} {} {reason}",
+            entry.sequence,
+            entry.event.name(),
+            id.map(|id| id.to_string()).unwrap_or_default(),
+            payment.map_or("", |payment| payment.state.name()),
+        )
+    }
+
     fn carry_out(&mut self, outs: Vec<Out>) -> Checked {
         for out in outs {
             match out {
                 Out::Append { payload, card } => {
                     self.check.append(&mut self.disk, &payload, card)?;
-                    self.note(|w| {
-                        let entry = w.disk.records.last().map(|record| &record.entry);
-                        entry.map_or(String::new(), |entry| {
-                            let id = entry.event.payment_id().map(|id| id.to_string());
-                            let state = entry
-                                .event
-                                .payment_id()
-                                .and_then(|id| w.check.ledger.payments.get(&id))
-                                .map(|p| p.state);
-                            format!(
-                                "entry {} {} {} {}",
-                                entry.sequence,
-                                entry.event.name(),
-                                id.unwrap_or_default(),
-                                state.map_or("", |s| s.name())
-                            )
-                        })
-                    });
+                    self.note(Self::last_entry);
                 }
                 Out::Reply { ticket, answer } => self.reply(ticket, &answer)?,
                 Out::Forward(forward) => self.forward(&forward)?,
@@ -144,6 +148,11 @@ impl World {
                         format!("{} is told to a stranger", status.payment_id)
                     })?;
                     self.check.status(&self.disk, &status)?;
+                }
+                Out::NotRead(faults) => {
+                    return hold(false, Rule::Broken, || {
+                        format!("the policy is not read: {faults}")
+                    });
                 }
                 Out::EraseCard(id) => {
                     self.check.erase(&self.disk, &id)?;
