@@ -76,6 +76,7 @@ impl World {
     fn at_rest(&self) -> bool {
         self.hub.is_some()
             && self.disk.durable == self.disk.records.len()
+            && self.disk.erasures.is_empty()
             && self.waiting.is_empty()
             && self.check.attempts.is_empty()
             && self.sales.iter().all(|sale| sale.closed)

@@ -13,6 +13,8 @@ pub(crate) struct Profile {
     pub(crate) pace_ms: u64,
     pub(crate) flush_ms: u64,
     pub(crate) index_ms: u64,
+    /// A group is written before all that waits has arrived.
+    pub(crate) cut_groups: u64,
     // Each step.
     pub(crate) crash: u64,
     pub(crate) clock_jump: u64,
@@ -67,6 +69,7 @@ impl Profile {
             pace_ms,
             flush_ms: pick(rng, &[2, 40, 900]),
             index_ms: pick(rng, &[200, 1_000, 10_000]).max(pace_ms),
+            cut_groups: some(rng, 700),
             crash: some(rng, 40),
             clock_jump: some(rng, 15),
             operator: some(rng, 40),
@@ -109,6 +112,7 @@ impl Profile {
     pub(crate) fn calm(&mut self) {
         self.flush_ms = 2;
         for chance in [
+            &mut self.cut_groups,
             &mut self.crash,
             &mut self.clock_jump,
             &mut self.operator,

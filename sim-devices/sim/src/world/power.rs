@@ -2,8 +2,10 @@
 
 use hub_core::Now;
 use hub_protocol::entry::Event;
+use hub_protocol::{Entry, cbor};
 
 use crate::disk::{Damage, Index};
+use crate::profile::pick;
 use crate::shell::{Out, Shell, index_from_scratch};
 use crate::violation::{Checked, Rule, hold};
 
@@ -30,6 +32,17 @@ impl World {
                 });
             }
         };
+        let reported = outs.iter().any(|out| {
+            let Out::Append { payload, .. } = out else {
+                return false;
+            };
+            cbor::decode::<Entry>(payload).is_ok_and(
+                |entry| matches!(entry.event, Event::HubStarted { torn_bytes: cut, .. } if cut == torn_bytes),
+            )
+        });
+        hold(reported, Rule::NothingLost, || {
+            format!("{torn_bytes} bytes were cut off, and no entry says so")
+        })?;
         self.note(|w| {
             format!(
                 "start {} from entry {index} of the index, {} on disk",
@@ -69,6 +82,8 @@ impl World {
     pub(crate) fn crash(&mut self) -> Checked {
         let damage = Damage {
             keeps_last_write: self.rng.chance(500),
+            torn: pick(&mut self.rng, &[0, 1, 500, 999]),
+            kept_cards: pick(&mut self.rng, &[0, 500, 1_000]),
             lost_batches: usize::try_from(self.rng.below(4)).unwrap_or_default(),
             loses_index: self.rng.chance(100),
         };
@@ -156,12 +171,17 @@ impl World {
                 }
                 Out::EraseCard(id) => {
                     self.check.erase(&self.disk, &id)?;
-                    self.disk.cards.remove(&id);
+                    self.disk.erase(id);
                 }
             }
         }
         self.check.after(&self.disk, &self.profile)?;
-        if self.disk.begin_write() {
+        let most = if self.rng.chance(self.profile.cut_groups) {
+            1 + usize::try_from(self.rng.below(3)).unwrap_or_default()
+        } else {
+            usize::MAX
+        };
+        if self.disk.begin_write(most) {
             let took = 1 + self.rng.below(self.profile.flush_ms);
             let boot = self.boot;
             self.later(took, Happening::Flushed(boot));
@@ -171,6 +191,7 @@ impl World {
             if let Some(hub) = &mut self.hub {
                 hub.collect_changes(&mut self.disk.index);
             }
+            self.disk.erase_now();
             self.disk.index.write(self.disk.durable);
             self.note(|_| "stopped in good order".to_owned());
             self.down(false)?;
@@ -194,6 +215,7 @@ impl World {
     pub(super) fn look_after_index(&mut self) {
         let boot = self.boot;
         self.later(self.profile.index_ms, Happening::Index(boot));
+        self.disk.erase_now();
         let collects = self.rng.chance(800);
         let writes = self.rng.chance(800);
         let Some(hub) = &mut self.hub else {
