@@ -22,6 +22,7 @@ impl World {
         self.calm = true;
         self.profile.calm();
         self.line_is_up_for_good();
+        self.start_soon();
         for place in 0..self.sales.len() {
             if self.sales.get(place).is_some_and(|sale| !sale.closed) {
                 self.impatient_after(place, 1);

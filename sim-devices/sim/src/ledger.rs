@@ -106,6 +106,10 @@ pub(crate) struct Ledger {
     pub(crate) wan: Option<WanState>,
     consecutive: BTreeMap<Subject, u32>,
     alone_since_ms: Option<u64>,
+    /// The newest entry was written by a clock in doubt.
+    pub(crate) doubt: bool,
+    /// The newest time in an entry since the gateway last set time back.
+    pub(crate) newest_ms: u64,
 }
 
 impl Ledger {
@@ -113,6 +117,7 @@ impl Ledger {
     /// core's setting.
     pub(crate) fn apply(&mut self, entry: &Entry, signed: &Signed, max_queue: usize) -> Checked {
         let (sequence, time) = (entry.sequence, entry.time);
+        self.hold_trust(entry)?;
         match &entry.event {
             Event::PaymentOpened {
                 payment_id,
@@ -287,6 +292,30 @@ impl Ledger {
             | Event::OperatorActed { .. } => {}
         }
         Ok(())
+    }
+
+    /// Trust in the clock comes back only by the gateway's word.
+    fn hold_trust(&mut self, entry: &Entry) -> Checked {
+        let (told, set_back) = match entry.event {
+            Event::ClockChanged {
+                quality: ClockQuality::Synchronised,
+                jump_ms,
+            } => (true, jump_ms < -120_000),
+            _ => (false, false),
+        };
+        let doubt = entry.time.quality == ClockQuality::Suspect;
+        let was_in_doubt = core::mem::replace(&mut self.doubt, doubt);
+        self.newest_ms = if set_back {
+            entry.time.wall_ms
+        } else {
+            self.newest_ms.max(entry.time.wall_ms)
+        };
+        hold(doubt || told || !was_in_doubt, Rule::SilenceMeansNo, || {
+            format!(
+                "entry {} trusts a clock that was in doubt before it",
+                entry.sequence
+            )
+        })
     }
 
     /// A request that no entry has held before, from a device that may ask.

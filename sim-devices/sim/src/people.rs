@@ -166,6 +166,21 @@ impl World {
         self.impatient_after(place, patience);
     }
 
+    /// The hub is there again after hours: some devices still want to know
+    /// what came of their last sales.
+    pub(crate) fn ask_again(&mut self) {
+        for place in 0..self.sales.len() {
+            let Some(sale) = self.sales.get_mut(place).filter(|sale| !sale.closed) else {
+                continue;
+            };
+            sale.tries = 1;
+            if self.rng.chance(700) {
+                let found_after = 1 + self.rng.below(5_000);
+                self.impatient_after(place, found_after);
+            }
+        }
+    }
+
     /// What may come between any two steps.
     pub(crate) fn mischief(&mut self) -> Checked {
         if self.rng.chance(self.profile.clock_jump) {

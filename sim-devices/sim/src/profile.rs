@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     pub(crate) operator: u64,
     pub(crate) policy: u64,
     pub(crate) stop: u64,
+    /// Of those two: it takes hours or days until the hub starts again.
+    pub(crate) long_down: u64,
     /// A payment's sealed card cannot be read.
     pub(crate) card_lost: u64,
     // Between devices and hub.
@@ -45,6 +47,8 @@ pub(crate) struct Profile {
     pub(crate) refuses_message: u64,
     pub(crate) declines: u64,
     pub(crate) refuses_reversal: u64,
+    /// It tells the time with its answer to a probe.
+    pub(crate) tells_time: u64,
     /// After so long the gateway takes a known id for a new one. 0: never.
     pub(crate) retention_ms: u64,
     // The core's settings.
@@ -75,6 +79,7 @@ impl Profile {
             operator: some(rng, 40),
             policy: some(rng, 15),
             stop: some(rng, 8),
+            long_down: some(rng, 700),
             card_lost: some(rng, 40),
             lan_drop: some(rng, 250),
             lan_double: some(rng, 250),
@@ -98,7 +103,8 @@ impl Profile {
             refuses_message: some(rng, 150),
             declines: some(rng, 250),
             refuses_reversal: some(rng, 200),
-            retention_ms: pick(rng, &[0, 20 * 60_000, 60 * 60_000]),
+            tells_time: pick(rng, &[50, 700, 700]),
+            retention_ms: pick(rng, &[0, 20 * 60_000, 20 * 60_000, 60 * 60_000, 24 * 60 * 60_000]),
             max_remembered: usize::try_from(pick(rng, &[0, 2, 50])).unwrap_or_default(),
             max_queue: usize::try_from(pick(rng, &[6, 1_000, 1_000])).unwrap_or_default(),
             max_in_flight: usize::try_from(pick(rng, &[1, 4, 8, 8])).unwrap_or_default(),
@@ -118,6 +124,7 @@ impl Profile {
             &mut self.operator,
             &mut self.policy,
             &mut self.stop,
+            &mut self.long_down,
             &mut self.card_lost,
             &mut self.lan_drop,
             &mut self.lan_double,
@@ -136,6 +143,7 @@ impl Profile {
         ] {
             *chance = 0;
         }
+        self.tells_time = 700;
         self.lan_delay_ms = 10;
         self.wan_delay_ms = 50;
     }

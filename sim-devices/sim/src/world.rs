@@ -58,9 +58,7 @@ enum Happening {
     },
     Probe(u64),
     Line(bool),
-    Start {
-        torn_bytes: u64,
-    },
+    Start,
 }
 
 /// A sale that a device wants to make.
@@ -73,6 +71,19 @@ pub(crate) struct Sale {
     pub(crate) closed: bool,
 }
 
+/// While there is no hub.
+#[derive(Debug, Default)]
+struct Down {
+    /// When it starts again.
+    until_ms: u64,
+    /// Without power: the monotonic clock begins anew.
+    off: bool,
+    /// So long that nobody stood at the counter all the time.
+    long: bool,
+    /// What the last crash left of a write, to be cut off.
+    torn_bytes: u64,
+}
+
 /// One run.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -82,6 +93,7 @@ pub(crate) struct World {
     wall_offset_ms: i64,
     booted_ms: u64,
     pub(crate) boot: u64,
+    down: Down,
     happenings: BTreeMap<(u64, u64), Happening>,
     happened: u64,
     pub(crate) hub: Option<Shell>,
@@ -114,6 +126,7 @@ impl World {
             wall_offset_ms: 0,
             booted_ms: 0,
             boot: 0,
+            down: Down::default(),
             happenings: BTreeMap::new(),
             happened: 0,
             hub: None,
@@ -134,7 +147,7 @@ impl World {
             profile,
         };
         world.note(|w| format!("{:?}", w.profile));
-        world.later(0, Happening::Start { torn_bytes: 0 });
+        world.later(0, Happening::Start);
         for device in 0..world.profile.devices {
             world.later(1, Happening::AtHub(Question::Enrol(device)));
         }
@@ -194,6 +207,7 @@ impl World {
             Happening::Act => {
                 if !self.calm {
                     let pause = self.rng.below(2 * self.profile.pace_ms);
+                    let pause = self.stretched(pause);
                     self.later(pause, Happening::Act);
                     self.act();
                 }
@@ -238,7 +252,7 @@ impl World {
                 self.line(up);
                 Ok(())
             }
-            Happening::Start { torn_bytes } => self.start(torn_bytes),
+            Happening::Start => self.start(),
             // Of an earlier life of the hub.
             Happening::Flushed(_)
             | Happening::Index(_)

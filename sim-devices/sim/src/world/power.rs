@@ -9,12 +9,26 @@ use crate::profile::pick;
 use crate::shell::{Out, Shell, index_from_scratch};
 use crate::violation::{Checked, Rule, hold};
 
-use super::{Happening, World};
+use super::{Down, Happening, World};
+
+const HOUR_MS: u64 = 3_600_000;
 
 impl World {
-    pub(super) fn start(&mut self, torn_bytes: u64) -> Checked {
+    pub(super) fn start(&mut self) -> Checked {
         if self.hub.is_some() {
             return Ok(());
+        }
+        let Down {
+            off,
+            long,
+            torn_bytes,
+            ..
+        } = core::mem::take(&mut self.down);
+        if off {
+            self.booted_ms = self.now_ms;
+        }
+        if long {
+            self.ask_again();
         }
         self.boot += 1;
         self.restarts += u64::from(self.boot > 1);
@@ -53,7 +67,20 @@ impl World {
         if self.rng.chance(250) {
             self.compare_index()?;
         }
+        let newest_ms = self.check.ledger.newest_ms;
         self.carry_out(outs)?;
+        let strange =
+            now.wall_ms + 2 * 60_000 < newest_ms || now.wall_ms > newest_ms.saturating_add(24 * HOUR_MS);
+        hold(
+            newest_ms == 0 || !strange || self.check.ledger.doubt,
+            Rule::SilenceMeansNo,
+            || {
+                format!(
+                    "a start at {} trusts the clock after entries of {newest_ms}",
+                    now.wall_ms
+                )
+            },
+        )?;
         let boot = self.boot;
         self.later(self.profile.index_ms, Happening::Index(boot));
         let first = self.rng.below(5_000);
@@ -90,10 +117,8 @@ impl World {
         let power = self.rng.chance(500);
         self.note(|_| format!("crash (power cut: {power}), {damage:?}"));
         let torn_bytes = self.disk.crash(damage);
-        self.down(power)?;
         let pause = if self.calm { 100 } else { self.rng.below(10_000) };
-        self.later(pause, Happening::Start { torn_bytes });
-        Ok(())
+        self.down(power, torn_bytes, pause)
     }
 
     pub(crate) fn stop(&mut self) -> Checked {
@@ -102,15 +127,67 @@ impl World {
         self.with_hub(|hub, _, now| hub.stop(now))
     }
 
-    fn down(&mut self, power: bool) -> Checked {
+    /// There is no hub for `pause_ms`, or now and then for much longer.
+    fn down(&mut self, off: bool, torn_bytes: u64, mut pause_ms: u64) -> Checked {
         self.hub = None;
         self.waiting.clear();
-        if power {
-            self.booted_ms = self.now_ms;
+        let long = self.rng.chance(self.profile.long_down);
+        if long {
+            pause_ms = self.long_pause();
+            if off {
+                self.clock_without_power(pause_ms);
+            }
         }
+        self.down = Down {
+            until_ms: self.now_ms + pause_ms,
+            off,
+            long,
+            torn_bytes,
+        };
+        self.later(pause_ms, Happening::Start);
         // Events of this life are void from now on.
         self.boot += 1;
         self.check.crashed(&self.disk)
+    }
+
+    fn long_pause(&mut self) -> u64 {
+        let longest = HOUR_MS * pick(&mut self.rng, &[1, 6, 30, 120]);
+        let pause = self.rng.below(longest);
+        self.note(|_| format!("no hub for {} minutes", pause / 60_000));
+        pause
+    }
+
+    /// What the machine's clock makes of a time without power.
+    fn clock_without_power(&mut self, pause_ms: u64) {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or_default();
+        let wrong_by = match self.rng.below(10) {
+            // It ran on, or was set right at the start.
+            0..=2 => return,
+            // Without a battery it goes on from where it stood.
+            3..=7 => -signed(pause_ms),
+            // Or from 1970 on.
+            8 => {
+                let wall_ms = self.now().wall_ms + pause_ms;
+                signed(self.rng.below(24 * HOUR_MS)) - signed(wall_ms)
+            }
+            _ => signed(self.rng.below(960 * HOUR_MS)) - signed(480 * HOUR_MS),
+        };
+        self.jump(wrong_by);
+    }
+
+    /// A pause in which nothing needs to be told while there is no hub: days
+    /// must not take more steps than minutes.
+    pub(super) fn stretched(&mut self, pause_ms: u64) -> u64 {
+        let left = self.down.until_ms.saturating_sub(self.now_ms);
+        if left < 20 * pause_ms.max(1_000) {
+            return pause_ms;
+        }
+        pause_ms + self.rng.below(2 * left)
+    }
+
+    /// Nobody waits for days until all faults have ceased.
+    pub(crate) fn start_soon(&mut self) {
+        self.later(100, Happening::Start);
     }
 
     pub(super) fn with_hub(&mut self, ask: impl FnOnce(&mut Shell, &Index, Now) -> Vec<Out>) -> Checked {
@@ -175,7 +252,7 @@ impl World {
                 }
             }
         }
-        self.check.after(&self.disk, &self.profile)?;
+        self.check.after(&self.disk)?;
         let most = if self.rng.chance(self.profile.cut_groups) {
             1 + usize::try_from(self.rng.below(3)).unwrap_or_default()
         } else {
@@ -194,8 +271,8 @@ impl World {
             self.disk.erase_now();
             self.disk.index.write(self.disk.durable);
             self.note(|_| "stopped in good order".to_owned());
-            self.down(false)?;
-            self.later(1_000, Happening::Start { torn_bytes: 0 });
+            let off = self.rng.chance(300);
+            self.down(off, 0, 1_000)?;
         }
         Ok(())
     }

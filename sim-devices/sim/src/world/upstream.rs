@@ -10,7 +10,9 @@ use super::{BEGIN_MS, Happening, World};
 
 impl World {
     pub(super) fn forward(&mut self, forward: &Forward) -> Checked {
-        let signed = self.check.forward(&self.disk, forward, self.now_ms)?;
+        let signed = self
+            .check
+            .forward(&self.disk, forward, self.now_ms, &self.profile)?;
         self.note(|_| format!("attempt {}: {:?} {}", forward.attempt, forward.what, forward.id));
         let (boot, sent_ms) = (self.boot, self.now_ms);
         let back = |said: Said| Happening::FromGateway {
@@ -104,7 +106,10 @@ impl World {
         };
         self.later(every, Happening::Probe(boot));
         let ok = self.line_up && !self.rng.chance(self.profile.wan_drop);
-        let time = self.rng.chance(700).then_some(BEGIN_MS + self.now_ms);
+        let time = self
+            .rng
+            .chance(self.profile.tells_time)
+            .then_some(BEGIN_MS + self.now_ms);
         self.with_hub(|hub, _, now| hub.probe(ok, time, now))
     }
 
@@ -120,6 +125,7 @@ impl World {
             self.profile.wan_down_ms
         };
         let lasts = 1 + self.rng.below(2 * lasts);
+        let lasts = self.stretched(lasts);
         self.later(lasts, Happening::Line(!up));
     }
 
