@@ -59,10 +59,11 @@ impl World {
     }
 
     fn rest(&mut self) -> Checked {
-        let until = self.now_ms + REST_WITHIN_MS;
+        let sales = u64::try_from(self.sales.len()).unwrap_or_default();
+        let until = self.now_ms + REST_WITHIN_MS + 1_000 * sales;
         // What was said a moment ago is still on its way.
         let least = self.now_ms + 100;
-        let most = self.steps + MOST_STEPS;
+        let most = self.steps + MOST_STEPS + 20 * sales;
         while self.now_ms < least || !self.at_rest() {
             hold(
                 self.now_ms <= until && self.steps < most,
@@ -80,13 +81,14 @@ impl World {
             && self.disk.erasures.is_empty()
             && self.waiting.is_empty()
             && self.check.attempts.is_empty()
-            && self.sales.iter().all(|sale| sale.closed)
             && !self
                 .check
                 .ledger
                 .payments
                 .values()
+                .rev()
                 .any(|p| p.waits_to_be_sent() || p.state == PaymentState::Open)
+            && self.sales.iter().rev().all(|sale| sale.closed)
     }
 
     fn unrest(&self) -> String {

@@ -2,7 +2,7 @@
 //! time. Nothing is kept up to date that can be counted anew from the list of
 //! payments, so there is little to get wrong. It never asks the core.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Event, VoidEffect, WanState};
@@ -258,7 +258,7 @@ impl Ledger {
             Event::WanChanged { to, .. } => {
                 self.wan = Some(*to);
                 match to {
-                    WanState::Online if self.count(&Subject::Store, |p| p.at_risk && !p.parked) == 0 => {
+                    WanState::Online if !self.is_open(&Subject::Store) => {
                         self.alone_since_ms = None;
                     }
                     WanState::Offline => {
@@ -461,26 +461,31 @@ impl Ledger {
     /// of the subject's and nothing of it is left but what is parked.
     fn approved_by_gateway(&mut self, id: &PaymentId) {
         for subject in self.subjects(id) {
-            if self.count(&subject, |p| p.at_risk && !p.parked) == 0 {
+            if !self.is_open(&subject) {
                 self.consecutive.remove(&subject);
             }
         }
     }
 
-    fn count(&self, subject: &Subject, of: impl Fn(&Payment) -> bool) -> usize {
+    /// Something of it is approved offline, neither settled nor parked.
+    fn is_open(&self, subject: &Subject) -> bool {
         self.payments
             .values()
-            .filter(|p| subject.covers(p) && of(p))
-            .count()
+            .rev()
+            .any(|p| p.at_risk && !p.parked && subject.covers(p))
     }
 
-    /// Approved offline and not settled, in minor units.
-    pub(crate) fn exposure(&self, subject: &Subject) -> u64 {
-        self.payments
-            .values()
-            .filter(|p| subject.covers(p) && p.at_risk)
-            .map(|p| p.amount)
-            .sum()
+    /// Approved offline and not settled, in minor units, of each.
+    pub(crate) fn exposures<const N: usize>(&self, subjects: &[Subject; N]) -> [u64; N] {
+        let mut sums = [0; N];
+        for payment in self.payments.values().filter(|p| p.at_risk) {
+            for (sum, subject) in sums.iter_mut().zip(subjects) {
+                if subject.covers(payment) {
+                    *sum += payment.amount;
+                }
+            }
+        }
+        sums
     }
 
     pub(crate) fn consecutive(&self, subject: &Subject) -> u32 {
@@ -493,12 +498,8 @@ impl Ledger {
     }
 
     /// What stands in the queue, parked or not.
-    pub(crate) fn queue(&self) -> BTreeSet<PaymentId> {
-        self.payments
-            .iter()
-            .filter(|(_, p)| p.place.is_some())
-            .map(|(id, _)| *id)
-            .collect()
+    pub(crate) fn queue_len(&self) -> usize {
+        self.payments.values().filter(|p| p.place.is_some()).count()
     }
 }
 

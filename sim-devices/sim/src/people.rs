@@ -64,7 +64,7 @@ impl World {
         usize::try_from(self.rng.below(u64::try_from(self.profile.devices).unwrap_or(1))).unwrap_or_default()
     }
 
-    fn sell(&mut self) {
+    pub(crate) fn sell(&mut self) {
         let device = self.some_device();
         let card = self.rng.below(self.profile.cards);
         let number = u64::try_from(self.sales.len()).unwrap_or_default() + 1;
@@ -98,7 +98,7 @@ impl World {
             &mut self.rng,
             &[1, 100, 250, 499, 500, 501, 1_000, 1_500, 2_000, 2_500, 4_000],
         );
-        if !self.rng.chance(350) {
+        if self.stocks() || !self.rng.chance(350) {
             return ordinary;
         }
         let now_ms = self.disk.records.last().map_or(0, |last| last.entry.time.wall_ms);
@@ -202,7 +202,7 @@ impl World {
         if self.hub.is_none() {
             return Ok(());
         }
-        if self.rng.chance(self.profile.stop) {
+        if self.rng.chance(self.profile.stop) && !self.stocks() {
             return self.stop();
         }
         if self.rng.chance(self.profile.crash) {

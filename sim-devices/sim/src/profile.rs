@@ -57,10 +57,44 @@ pub(crate) struct Profile {
     pub(crate) max_in_flight: usize,
     pub(crate) abandoned_after_ms: u64,
     pub(crate) starts_with_policy: bool,
+    /// So many sales in an outage at the beginning, under limits that let
+    /// them pass. 0 in most runs: a long queue takes long.
+    pub(crate) stock: u64,
 }
 
 impl Profile {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let mut profile = Self::draw_small(rng);
+        if rng.chance(20) {
+            profile.grow(rng);
+        }
+        profile
+    }
+
+    /// A shop with a long queue, most of it outside of the core's window.
+    /// What goes wrong at any step is rarer: there are many more steps.
+    fn grow(&mut self, rng: &mut Rng) {
+        self.stock = pick(rng, &[200, 300, 300, 400, 400, 800, 800, 2_500]);
+        self.cards = 10 + rng.below(200);
+        self.pace_ms = 120;
+        self.wan_up_ms = 60_000;
+        self.wan_down_ms = pick(rng, &[0, 5_000]);
+        let room = pick(rng, &[self.stock / 2, 2 * self.stock]);
+        self.max_queue = usize::try_from(room).unwrap_or_default();
+        for chance in [
+            &mut self.crash,
+            &mut self.clock_jump,
+            &mut self.policy,
+            &mut self.stop,
+        ] {
+            *chance = (*chance).min(rng.below(3));
+        }
+        self.refuses_message = pick(rng, &[0, 50, 400]);
+        self.card_lost = pick(rng, &[0, 0, 100]);
+        self.starts_with_policy = true;
+    }
+
+    fn draw_small(rng: &mut Rng) -> Self {
         // Half of the runs do not know a fault; in the others it is as
         // frequent as chance has it, up to `most`.
         fn some(rng: &mut Rng, most: u64) -> u64 {
@@ -110,6 +144,7 @@ impl Profile {
             max_in_flight: usize::try_from(pick(rng, &[1, 4, 8, 8])).unwrap_or_default(),
             abandoned_after_ms: pick(rng, &[5_000, 60_000]),
             starts_with_policy: !rng.chance(150),
+            stock: 0,
         }
     }
 

@@ -46,11 +46,22 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
+/// In an outage at the beginning; more are not made.
+const MOST_STEPS_A_SALE: u64 = 20;
+
+/// In which a part of the queue is sent before all faults cease.
+const STEPS_A_SALE: u64 = 3;
+
 /// Runs one seed. The same seed and options give the same outcome.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options);
     let played = catch_unwind(AssertUnwindSafe(|| {
-        while world.steps < options.steps {
+        let stock = world.profile.stock;
+        while world.stocks() && world.steps < MOST_STEPS_A_SALE * stock {
+            world.step()?;
+        }
+        let most = world.steps + options.steps + STEPS_A_SALE * stock;
+        while world.steps < most {
             world.step()?;
         }
         world.heal()

@@ -68,7 +68,10 @@ impl Ledger {
 
     fn at_risk(&self, request: &PaymentRequest, device: DeviceId) -> String {
         let card = Subject::Card(request.card.token.clone());
-        let of = |subject: &Subject| format!("{} in {}", self.exposure(subject), self.consecutive(subject));
+        let of = |subject: &Subject| {
+            let [exposure] = self.exposures(core::array::from_ref(subject));
+            format!("{exposure} in {}", self.consecutive(subject))
+        };
         format!(
             "amount {}, at risk: card {}, device {}, store {}",
             request.amount_minor(),
@@ -97,7 +100,7 @@ impl Ledger {
         }
         let blocked = self.devices.get(&device).is_some_and(|(_, blocked)| *blocked);
         against(blocked, Reason::DeviceBlocked);
-        against(self.queue().len() >= max_queue, Reason::QueueFull);
+        against(self.queue_len() >= max_queue, Reason::QueueFull);
         let Some(limits) = &self.policy else {
             against(true, Reason::NoPolicy);
             return all.into_iter().min_by_key(|r| r.number());
@@ -127,15 +130,15 @@ impl Ledger {
         let doubt = time.quality == ClockQuality::Suspect;
         let held = if doubt { signed.halved() } else { signed.clone() };
         against(held.asks_for_pin(request), Reason::VerificationRequired);
-        for reason in self.passed(&signed, request) {
+        for reason in signed.passed(request) {
             against(true, reason);
         }
         let first = all.into_iter().min_by_key(|r| r.number());
         // What only the halved numbers refuse is the clock's fault; and a
         // lower limit is asked about where nothing else is in the way.
         first
-            .or_else(|| (!self.passed(&held, request).is_empty()).then_some(Reason::ClockInDoubt))
-            .or_else(|| self.lower_reached(&held, request))
+            .or_else(|| (!held.passed(request).is_empty()).then_some(Reason::ClockInDoubt))
+            .or_else(|| held.lower_reached(request))
     }
 
     /// What holds for this payment while the clock is trusted. `None` if the
@@ -149,7 +152,18 @@ impl Ledger {
     ) -> Option<Numbers> {
         let class = self.devices.get(&device).map(|(class, _)| *class)?;
         let (_, transaction, of_device) = limits.classes.iter().find(|(c, _, _)| *c == class)?;
-        let (alone, used) = (self.alone_ms(now_ms), self.exposure(&Subject::Store));
+        let subjects = [
+            Subject::Card(request.card.token.clone()),
+            Subject::Device(device),
+            Subject::Store,
+        ];
+        let exposures = self.exposures(&subjects);
+        let mut at_risk = subjects.iter().zip(exposures).map(|(subject, exposure)| AtRisk {
+            exposure,
+            consecutive: self.consecutive(subject),
+        });
+        let (card, device, store) = (at_risk.next()?, at_risk.next()?, at_risk.next()?);
+        let (alone, used) = (self.alone_ms(now_ms), store.exposure);
         let by_outage = limits.outage.iter().filter(|step| alone >= step.from * 60_000);
         let by_use = limits
             .store_used
@@ -185,46 +199,11 @@ impl Ledger {
             by_pin: takes_chips.then(|| ceiling(&by_pin)),
             tap: limits.unverified,
             subjects: [
-                (
-                    Subject::Card(request.card.token.clone()),
-                    moved_pair(&limits.card),
-                    OF_CARD,
-                ),
-                (Subject::Device(device), moved_pair(of_device), OF_DEVICE),
-                (Subject::Store, limits.store, OF_STORE),
+                (card, moved_pair(&limits.card), OF_CARD),
+                (device, moved_pair(of_device), OF_DEVICE),
+                (store, limits.store, OF_STORE),
             ],
         })
-    }
-
-    /// Every ceiling and count that the payment would pass.
-    fn passed(&self, numbers: &Numbers, request: &PaymentRequest) -> Vec<Reason> {
-        let amount = request.amount_minor();
-        let mut all = Vec::new();
-        if amount > numbers.transaction {
-            all.push(Reason::TransactionCeiling);
-        }
-        for (subject, pair, [ceiling, count, _]) in &numbers.subjects {
-            if self.exposure(subject) + amount > pair.exposure {
-                all.push(*ceiling);
-            }
-            if self.consecutive(subject) >= pair.consecutive {
-                all.push(*count);
-            }
-        }
-        all
-    }
-
-    fn lower_reached(&self, numbers: &Numbers, request: &PaymentRequest) -> Option<Reason> {
-        let verified = matches!(
-            request.verification,
-            Verification::OfflinePin | Verification::Cdcvm
-        );
-        let reached = numbers
-            .subjects
-            .iter()
-            .filter(|(subject, pair, _)| pair.lower.is_some_and(|lower| self.consecutive(subject) >= lower));
-        let reasons = reached.map(|(_, _, [_, _, lower])| *lower);
-        reasons.min_by_key(|r| r.number()).filter(|_| !verified)
     }
 
     /// Amounts at which the answer to this payment changes.
@@ -236,8 +215,8 @@ impl Ledger {
         let mut edges = vec![numbers.transaction];
         edges.extend(numbers.by_pin);
         edges.extend(numbers.tap);
-        for (subject, pair, _) in &numbers.subjects {
-            edges.push(pair.exposure.saturating_sub(self.exposure(subject)));
+        for (at_risk, pair, _) in &numbers.subjects {
+            edges.push(pair.exposure.saturating_sub(at_risk.exposure));
         }
         edges
     }
@@ -269,7 +248,14 @@ struct Numbers {
     /// The same for the card inserted and the PIN entered.
     by_pin: Option<u64>,
     tap: Option<u64>,
-    subjects: [(Subject, Pair, Reasons); 3],
+    subjects: [(AtRisk, Pair, Reasons); 3],
+}
+
+/// What a subject has at risk now.
+#[derive(Clone, Copy, Debug)]
+struct AtRisk {
+    exposure: u64,
+    consecutive: u32,
 }
 
 impl Numbers {
@@ -285,6 +271,37 @@ impl Numbers {
             pair.lower = pair.lower.map(|lower| lower / 2);
         }
         halved
+    }
+
+    /// Every ceiling and count that the payment would pass.
+    fn passed(&self, request: &PaymentRequest) -> Vec<Reason> {
+        let amount = request.amount_minor();
+        let mut all = Vec::new();
+        if amount > self.transaction {
+            all.push(Reason::TransactionCeiling);
+        }
+        for (at_risk, pair, [ceiling, count, _]) in &self.subjects {
+            if at_risk.exposure + amount > pair.exposure {
+                all.push(*ceiling);
+            }
+            if at_risk.consecutive >= pair.consecutive {
+                all.push(*count);
+            }
+        }
+        all
+    }
+
+    fn lower_reached(&self, request: &PaymentRequest) -> Option<Reason> {
+        let verified = matches!(
+            request.verification,
+            Verification::OfflinePin | Verification::Cdcvm
+        );
+        let reached = self
+            .subjects
+            .iter()
+            .filter(|(at_risk, pair, _)| pair.lower.is_some_and(|lower| at_risk.consecutive >= lower));
+        let reasons = reached.map(|(_, _, [_, _, lower])| *lower);
+        reasons.min_by_key(|r| r.number()).filter(|_| !verified)
     }
 
     /// Whether it is too much for this payment, and not for one by chip and

@@ -155,7 +155,9 @@ impl World {
             world.new_policy(2);
         }
         world.later(10, Happening::Act);
-        if world.profile.wan_down_ms > 0 {
+        if world.profile.stock > 0 {
+            world.line_up = false;
+        } else if world.profile.wan_down_ms > 0 {
             let up = world.rng.below(world.profile.wan_up_ms);
             world.later(up, Happening::Line(false));
         }
@@ -202,10 +204,24 @@ impl World {
         Ok(())
     }
 
+    /// The queue is still to grow.
+    pub(crate) fn stocks(&self) -> bool {
+        let sold = u64::try_from(self.sales.len()).unwrap_or(u64::MAX);
+        !self.calm && sold < self.profile.stock
+    }
+
     fn happen(&mut self, what: Happening) -> Checked {
         match what {
             Happening::Act => {
-                if !self.calm {
+                if self.stocks() {
+                    let pause = 1 + self.rng.below(30);
+                    let pause = self.stretched(pause);
+                    self.later(pause, Happening::Act);
+                    self.sell();
+                    if !self.stocks() {
+                        self.later(1, Happening::Line(true));
+                    }
+                } else if !self.calm {
                     let pause = self.rng.below(2 * self.profile.pace_ms);
                     let pause = self.stretched(pause);
                     self.later(pause, Happening::Act);
@@ -273,7 +289,11 @@ impl World {
             1 + self.rng.below(self.policy_version)
         };
         let wall = BEGIN_MS + self.now_ms;
-        let limits = Rc::new(Limits::draw(&mut self.rng, version, wall, self.profile.pace_ms));
+        let mut limits = Limits::draw(&mut self.rng, version, wall, self.profile.pace_ms);
+        if self.stocks() {
+            limits.widen();
+        }
+        let limits = Rc::new(limits);
         self.check
             .signed
             .policies
