@@ -2,6 +2,7 @@
 //! long run is `hub-sim --runs 10000`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use hub_protocol::Reason;
 use hub_sim::{Options, run, run_many};
 
 #[test]
@@ -26,7 +27,15 @@ fn every_rule_holds_in_some_hundred_seeds() {
     assert_eq!(failure.and_then(|outcome| outcome.violation.as_ref()), None);
     assert_eq!(summary.runs, 200);
     assert!(summary.payments > 1_000 && summary.restarts > 100, "{summary:?}");
+    // A rule that no simulated policy has, or no payment meets, is not tested.
+    let never = Reason::ALL
+        .iter()
+        .filter(|reason| !NOT_SIMULATED.contains(reason) && !summary.reasons.contains(reason));
+    assert_eq!(never.collect::<Vec<_>>(), Vec::<&Reason>::new());
 }
+
+/// The simulated disk does not fill up, and no policy comes before its time.
+const NOT_SIMULATED: [Reason; 2] = [Reason::StorageFull, Reason::PolicyNotYetValid];
 
 #[test]
 fn rule_9_a_seed_repeats_a_run_exactly() {
