@@ -170,7 +170,7 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
     // Without limits the class is not allowed, which is said first.
     objection_to_offline(policy, s)
         .or_else(|| objection_to_card(request, policy, s.now_ms))
-        .or_else(|| objection_to_reading(request, policy, limits?))
+        .or_else(|| objection_to_reading(request, policy, s, limits?))
         .or_else(|| objection_to_tap(request, policy, s))
         .or_else(|| objection_to_amount(request, s, limits?))
 }
@@ -227,12 +227,19 @@ fn objection_to_card(request: &PaymentRequest, policy: &Policy, now_ms: u64) -> 
 }
 
 /// May a card read and verified this way be approved offline?
-fn objection_to_reading(request: &PaymentRequest, policy: &Policy, limits: &Limits) -> Option<Reason> {
+fn objection_to_reading(
+    request: &PaymentRequest,
+    policy: &Policy,
+    s: &Situation<'_>,
+    limits: &Limits,
+) -> Option<Reason> {
     let rules = &policy.offline;
+    // Or the cashier would ask for a PIN that does not help.
+    let limits = limits.by_clock(s);
     let amount = request.amount_minor();
     let unverified_tap =
         request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
-    let tap_ceiling = rules.contactless_unverified_ceiling.filter(|_| unverified_tap);
+    let tap_ceiling = limits.unverified_tap.filter(|_| unverified_tap);
     let pin_would_help = amount > limits.transaction && amount <= limits.transaction_by_pin;
     if !rules.entry_modes.contains(&request.entry_mode) {
         Some(Reason::EntryModeNotAllowed)
@@ -271,15 +278,10 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
     if full.is_some() {
         return full;
     }
-    let limits = if s.clock_suspect {
-        let halved = limits.halved();
-        if halved.first_passed(amount, s).is_some() {
-            return Some(Reason::ClockInDoubt);
-        }
-        halved
-    } else {
-        *limits
-    };
+    let limits = limits.by_clock(s);
+    if limits.first_passed(amount, s).is_some() {
+        return Some(Reason::ClockInDoubt);
+    }
     let verified = matches!(
         request.verification,
         Verification::OfflinePin | Verification::Cdcvm

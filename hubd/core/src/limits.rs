@@ -18,6 +18,8 @@ pub(crate) struct Limits {
     pub(crate) transaction: u64,
     /// The same if the card were inserted and the PIN entered.
     pub(crate) transaction_by_pin: u64,
+    /// The highest amount for a tap without verification.
+    pub(crate) unverified_tap: Option<u64>,
     /// Which of the policy's ceilings that is.
     pub(crate) ceiling: Option<usize>,
     /// The share of the signed ceilings that holds for this payment.
@@ -69,6 +71,7 @@ impl Limits {
         Some(Self {
             transaction,
             transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
+            unverified_tap: policy.offline.contactless_unverified_ceiling,
             ceiling,
             percent,
             store_percent: shares.store,
@@ -80,8 +83,13 @@ impl Limits {
         })
     }
 
-    /// For a clock in doubt.
-    pub(crate) fn halved(&self) -> Self {
+    /// As they are while the clock is trusted, and half of all while it is in
+    /// doubt.
+    pub(crate) fn by_clock(&self, s: &Situation<'_>) -> Self {
+        if s.clock_suspect { self.halved() } else { *self }
+    }
+
+    fn halved(&self) -> Self {
         let half = |limits: SubjectLimits| SubjectLimits {
             exposure_ceiling: limits.exposure_ceiling / 2,
             consecutive_limit: limits.consecutive_limit / 2,
@@ -95,6 +103,8 @@ impl Limits {
         };
         Self {
             transaction: self.transaction / 2,
+            transaction_by_pin: self.transaction_by_pin / 2,
+            unverified_tap: self.unverified_tap.map(|ceiling| ceiling / 2),
             card: half(self.card),
             device: half(self.device),
             store: half(self.store),

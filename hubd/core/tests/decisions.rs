@@ -370,6 +370,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
     ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
     ("clock in doubt, card's 3rd in a row",     |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(0, 2); }, Reason::ClockInDoubt),
+    ("clock in doubt, unverified tap of 25,00", |c| { c.situation.clock_suspect = true; c.request.verification = Verification::None; c.request.amount = 2_500.into(); }, Reason::None),
+    ("clock in doubt, unverified tap of 25,01", |c| { c.situation.clock_suspect = true; c.request.verification = Verification::None; c.request.amount = 2_501.into(); }, Reason::VerificationRequired),
     ("clock in doubt, above the full ceiling",  |c| { c.situation.clock_suspect = true; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
 ];
 
@@ -382,6 +384,8 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("signed for at an mPOS: 100,01 needs a PIN", |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); }, Reason::VerificationRequired),
     ("the same without a chip reader",          |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); }, Reason::TransactionCeiling),
     ("200,01 helps no PIN",                     |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 20_001.into(); }, Reason::TransactionCeiling),
+    ("clock in doubt, signed for: 100,00",      |c| { ceilings(c); c.situation.clock_suspect = true; c.request.verification = Verification::Signature; c.request.amount = 10_000.into(); }, Reason::VerificationRequired),
+    ("clock in doubt, signed for: 100,01, no PIN helps", |c| { ceilings(c); c.situation.clock_suspect = true; c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
     ("foreign: 30,00",                          |c| { ceilings(c); c.request.card.issuer_country = Some("US".into()); c.request.amount = 3_000.into(); }, Reason::None),
     ("foreign: 30,01",                          |c| { ceilings(c); c.request.card.issuer_country = Some("US".into()); c.request.amount = 3_001.into(); }, Reason::VerificationRequired),
     ("not known where from: 30,01",             |c| { ceilings(c); c.request.card.issuer_country = None; c.request.amount = 3_001.into(); }, Reason::VerificationRequired),
@@ -403,6 +407,29 @@ const KINDS: &[(&str, Change, Reason)] = &[
 fn offline_decisions_are_as_the_table_says() {
     for (what, change, expected) in TABLE.iter().chain(KINDS) {
         assert_eq!(reason(change), *expected, "{what}");
+    }
+}
+
+/// Rule 5: a clock in doubt halves every amount, the one for a tap and the one
+/// that a PIN would allow among them.
+#[test]
+fn rule_5_a_clock_in_doubt_halves_what_a_tap_and_a_pin_allow() {
+    let in_doubt = |amount: u64, verification| {
+        reason(|case| {
+            ceilings(case);
+            case.situation.clock_suspect = true;
+            case.policy.card.exposure_ceiling = 50_000;
+            case.request.verification = verification;
+            case.request.amount = amount.into();
+        })
+    };
+    assert_eq!(in_doubt(2_500, Verification::None), Reason::None);
+    assert_eq!(in_doubt(2_501, Verification::None), Reason::VerificationRequired);
+    // The cashier is sent for the PIN exactly where it helps.
+    for amount in [5_001, 10_000, 10_001, 20_000, 20_001] {
+        let sent = in_doubt(amount, Verification::Signature) == Reason::VerificationRequired;
+        let helps = in_doubt(amount, Verification::OfflinePin) == Reason::None;
+        assert_eq!(sent, helps, "{amount}");
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hub_protocol::entry::{Event, VoidEffect, WanState};
 use hub_protocol::{
-    Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus, Receipt, RefusalCode, cbor,
+    Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus, Reason, Receipt,
+    RefusalCode, cbor,
 };
 
 use crate::disk::{Disk, Record};
@@ -37,6 +38,15 @@ struct Heard {
     reversed: bool,
 }
 
+/// A reason as devices are told, who do not know the newest numbers.
+fn told(reason: Reason) -> Reason {
+    match reason.number() {
+        305 | 312 | 313 => Reason::FundingNotAllowed,
+        620..=622 => Reason::VerificationRequired,
+        _ => reason,
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
@@ -51,8 +61,6 @@ pub(crate) struct Checker {
     heard: BTreeMap<PaymentId, Heard>,
     /// Customers who wait for the gateway, and whether it was asked.
     live: BTreeMap<PaymentId, bool>,
-    /// What the handling of this input has sent out of the backlog.
-    replayed: Vec<PaymentId>,
     /// The gateway wants nothing, or nothing of this payment, before.
     wait_all_ms: u64,
     wait_ms: BTreeMap<PaymentId, u64>,
@@ -188,7 +196,7 @@ impl Checker {
             });
         };
         let says = matches!(&record.entry.event, Event::PaymentDecided { payment_id, record, .. }
-            if *payment_id == id && record.decision == receipt.decision && record.reason == receipt.reason);
+            if *payment_id == id && record.decision == receipt.decision && told(record.reason) == receipt.reason);
         hold(
             says && record.digest == receipt.entry_digest,
             Rule::DurableBeforeAnswered,
@@ -287,6 +295,7 @@ impl Checker {
         disk: &Disk,
         forward: &Forward,
         now_ms: u64,
+        profile: &Profile,
     ) -> Result<Vec<u8>, crate::Violation> {
         let id = forward.id;
         self.mix(forward.attempt);
@@ -355,13 +364,44 @@ impl Checker {
             hold(now_ms >= until, Rule::RetryAfter, || {
                 format!("{id} is sent {} ms before the gateway wants it", until - now_ms)
             })?;
-            self.replayed.push(id);
         }
         if !matches!(forward.what, What::Reverse | What::LookUp) {
             self.sent.insert(id);
         }
         self.attempts.insert(forward.attempt, (id, forward.what));
+        if !customer_waits {
+            self.hold_room(profile)?;
+        }
         Ok(request)
+    }
+
+    /// One of the backlog has left: there was room for it, as things stood
+    /// then. What a customer gives up later in the same breath joins the
+    /// backlog without having been sent for it.
+    fn hold_room(&self, profile: &Profile) -> Checked {
+        let in_flight = self
+            .attempts
+            .values()
+            .filter(|(id, what)| {
+                !matches!(what, What::Online | What::LookUp)
+                    || self
+                        .ledger
+                        .payments
+                        .get(id)
+                        .is_some_and(|p| p.state != PaymentState::Open)
+            })
+            .count();
+        let live = !self.live.is_empty();
+        let most = if live || self.ledger.wan != Some(WanState::Online) {
+            Shell::most_in_flight_beside_live(profile)
+        } else {
+            Shell::most_in_flight(profile)
+        };
+        hold(in_flight <= most, Rule::LiveBeforeBacklog, || {
+            format!(
+                "{in_flight} attempts of the backlog are under way, customers wait: {live}, at most {most}"
+            )
+        })
     }
 
     /// Nobody waits before it with the same card or at the same device.
@@ -420,8 +460,7 @@ impl Checker {
     }
 
     /// An input has been handled and its effects carried out.
-    pub(crate) fn after(&mut self, disk: &Disk, profile: &Profile) -> Checked {
-        let replayed = core::mem::take(&mut self.replayed);
+    pub(crate) fn after(&self, disk: &Disk) -> Checked {
         let waiting = self.live.keys().find(|id| {
             let payment = self.ledger.payments.get(*id);
             self.live.get(*id) == Some(&false)
@@ -432,32 +471,6 @@ impl Checker {
         });
         hold(waiting.is_none(), Rule::LiveBeforeBacklog, || {
             format!("the customer of {waiting:?} waits, and the gateway is not asked")
-        })?;
-        if replayed.is_empty() {
-            return Ok(());
-        }
-        let in_flight = self
-            .attempts
-            .values()
-            .filter(|(id, what)| {
-                !matches!(what, What::Online | What::LookUp)
-                    || self
-                        .ledger
-                        .payments
-                        .get(id)
-                        .is_some_and(|p| p.state != PaymentState::Open)
-            })
-            .count();
-        let live = !self.live.is_empty();
-        let most = if live || self.ledger.wan != Some(WanState::Online) {
-            Shell::most_in_flight_beside_live(profile)
-        } else {
-            Shell::most_in_flight(profile)
-        };
-        hold(in_flight <= most, Rule::LiveBeforeBacklog, || {
-            format!(
-                "{in_flight} attempts of the backlog are under way, customers wait: {live}, at most {most}"
-            )
         })
     }
 
@@ -469,7 +482,6 @@ impl Checker {
         }
         self.attempts.clear();
         self.live.clear();
-        self.replayed.clear();
         self.wait_all_ms = 0;
         self.wait_ms.clear();
         let lost = self.told.iter().find(|(id, receipt)| {

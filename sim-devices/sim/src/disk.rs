@@ -1,5 +1,11 @@
-//! A disk that keeps what was flushed, and may or may not keep the last
-//! write; and the index, which lags behind and may vanish.
+//! A disk that keeps what was flushed, and may or may not keep the group that
+//! was being written; and the index, which lags behind and may vanish.
+//!
+//! As the real ledger has it: sealed cards are flushed before the entries of
+//! their group. A group counts by the mark at its end and is whole or, on
+//! opening, cut off whole, whatever of it is on disk. It ends between any two
+//! entries, for the writer takes what has arrived. Cards are destroyed later,
+//! when there is time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,14 +31,21 @@ pub(crate) struct Disk {
     pub(crate) cards: BTreeSet<PaymentId>,
     /// Cards that go to disk with an entry.
     waiting_cards: Vec<(usize, PaymentId)>,
+    /// Cards to be destroyed.
+    pub(crate) erasures: BTreeSet<PaymentId>,
     pub(crate) index: Index,
 }
 
 /// What one crash does to the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Damage {
-    /// The write that was under way is whole on disk, though nobody was told.
+    /// The group that was being written is whole on disk, though nobody was
+    /// told. Otherwise nothing of it counts.
     pub(crate) keeps_last_write: bool,
+    /// Then its first so many thousandths are on disk, and are cut off.
+    pub(crate) torn: u64,
+    /// And so many thousandths of its cards.
+    pub(crate) kept_cards: u64,
     /// So many of the index's last batches are gone.
     pub(crate) lost_batches: usize,
     /// The index is gone.
@@ -47,29 +60,48 @@ impl Disk {
         }
     }
 
-    /// Whether there is something to write and nothing is being written.
-    pub(crate) fn begin_write(&mut self) -> bool {
-        if self.writing.is_some() || self.records.len() == self.durable {
+    /// Begins to write what waits, `most` entries of it. False if there is
+    /// nothing, or something is being written.
+    pub(crate) fn begin_write(&mut self, most: usize) -> bool {
+        let waiting = self.records.len() - self.durable;
+        if self.writing.is_some() || waiting == 0 {
             return false;
         }
-        self.writing = Some(self.records.len());
+        self.writing = Some(self.durable + waiting.min(most.max(1)));
         true
+    }
+
+    /// Has a card destroyed, by and by.
+    pub(crate) fn erase(&mut self, id: PaymentId) {
+        self.erasures.insert(id);
+    }
+
+    /// There is time to destroy cards.
+    pub(crate) fn erase_now(&mut self) {
+        for id in core::mem::take(&mut self.erasures) {
+            self.cards.remove(&id);
+        }
     }
 
     /// The write under way has been flushed. The newest durable sequence.
     pub(crate) fn flushed(&mut self) -> usize {
         if let Some(end) = self.writing.take() {
             self.durable = end;
-            let cards = &mut self.cards;
-            self.waiting_cards.retain(|(sequence, id)| {
-                let now = *sequence <= end;
-                if now {
-                    cards.insert(*id);
-                }
-                !now
-            });
+            self.put_cards(end, usize::MAX);
         }
         self.durable
+    }
+
+    /// The first `most` cards of the entries up to `end` are on disk.
+    fn put_cards(&mut self, end: usize, most: usize) {
+        let waiting = core::mem::take(&mut self.waiting_cards);
+        let (now, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(sequence, _)| *sequence <= end);
+        self.waiting_cards = later;
+        for (_, id) in now.into_iter().take(most) {
+            // Whatever lay there before is replaced, and so destroyed.
+            self.erasures.remove(&id);
+            self.cards.insert(id);
+        }
     }
 
     /// The power fails, or the process is killed. Bytes of an unfinished
@@ -78,18 +110,27 @@ impl Disk {
         if damage.keeps_last_write {
             self.flushed();
         }
-        let torn = match self.writing.take() {
-            Some(end) => self
-                .records
-                .get(self.durable..end)
-                .into_iter()
-                .flatten()
-                .map(|r| r.bytes)
-                .sum(),
-            None => 0,
-        };
+        let mut torn = 0;
+        if let Some(end) = self.writing.take() {
+            let group = self.records.get(self.durable..end).unwrap_or_default();
+            let bytes: usize = group.iter().map(|record| record.bytes).sum();
+            torn = share(bytes, damage.torn);
+            // The journal is not touched before all cards are on disk.
+            let all = self
+                .waiting_cards
+                .iter()
+                .filter(|(sequence, _)| *sequence <= end)
+                .count();
+            let kept = if torn > 0 {
+                all
+            } else {
+                share(all, damage.kept_cards)
+            };
+            self.put_cards(end, kept);
+        }
         self.records.truncate(self.durable);
         self.waiting_cards.clear();
+        self.erasures.clear();
         self.index.crash(damage);
         u64::try_from(torn).unwrap_or_default()
     }
@@ -99,6 +140,10 @@ impl Disk {
         let place = usize::try_from(sequence.checked_sub(1)?).ok()?;
         (place < self.durable).then(|| self.records.get(place)).flatten()
     }
+}
+
+fn share(of: usize, thousandths: u64) -> usize {
+    usize::try_from(thousandths).map_or(of, |parts| of * parts / 1_000)
 }
 
 /// Changes of the index, and the entry up to which they hold.

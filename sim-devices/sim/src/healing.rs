@@ -22,6 +22,7 @@ impl World {
         self.calm = true;
         self.profile.calm();
         self.line_is_up_for_good();
+        self.start_soon();
         for place in 0..self.sales.len() {
             if self.sales.get(place).is_some_and(|sale| !sale.closed) {
                 self.impatient_after(place, 1);
@@ -58,10 +59,11 @@ impl World {
     }
 
     fn rest(&mut self) -> Checked {
-        let until = self.now_ms + REST_WITHIN_MS;
+        let sales = u64::try_from(self.sales.len()).unwrap_or_default();
+        let until = self.now_ms + REST_WITHIN_MS + 1_000 * sales;
         // What was said a moment ago is still on its way.
         let least = self.now_ms + 100;
-        let most = self.steps + MOST_STEPS;
+        let most = self.steps + MOST_STEPS + 20 * sales;
         while self.now_ms < least || !self.at_rest() {
             hold(
                 self.now_ms <= until && self.steps < most,
@@ -76,15 +78,17 @@ impl World {
     fn at_rest(&self) -> bool {
         self.hub.is_some()
             && self.disk.durable == self.disk.records.len()
+            && self.disk.erasures.is_empty()
             && self.waiting.is_empty()
             && self.check.attempts.is_empty()
-            && self.sales.iter().all(|sale| sale.closed)
             && !self
                 .check
                 .ledger
                 .payments
                 .values()
+                .rev()
                 .any(|p| p.waits_to_be_sent() || p.state == PaymentState::Open)
+            && self.sales.iter().rev().all(|sale| sale.closed)
     }
 
     fn unrest(&self) -> String {

@@ -2,7 +2,7 @@
 //! time. Nothing is kept up to date that can be counted anew from the list of
 //! payments, so there is little to get wrong. It never asks the core.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Event, VoidEffect, WanState};
@@ -106,6 +106,10 @@ pub(crate) struct Ledger {
     pub(crate) wan: Option<WanState>,
     consecutive: BTreeMap<Subject, u32>,
     alone_since_ms: Option<u64>,
+    /// The newest entry was written by a clock in doubt.
+    pub(crate) doubt: bool,
+    /// The newest time in an entry since the gateway last set time back.
+    pub(crate) newest_ms: u64,
 }
 
 impl Ledger {
@@ -113,6 +117,7 @@ impl Ledger {
     /// core's setting.
     pub(crate) fn apply(&mut self, entry: &Entry, signed: &Signed, max_queue: usize) -> Checked {
         let (sequence, time) = (entry.sequence, entry.time);
+        self.hold_trust(entry)?;
         match &entry.event {
             Event::PaymentOpened {
                 payment_id,
@@ -253,7 +258,7 @@ impl Ledger {
             Event::WanChanged { to, .. } => {
                 self.wan = Some(*to);
                 match to {
-                    WanState::Online if self.count(&Subject::Store, |p| p.at_risk && !p.parked) == 0 => {
+                    WanState::Online if !self.is_open(&Subject::Store) => {
                         self.alone_since_ms = None;
                     }
                     WanState::Offline => {
@@ -289,6 +294,30 @@ impl Ledger {
             | Event::OperatorActed { .. } => {}
         }
         Ok(())
+    }
+
+    /// Trust in the clock comes back only by the gateway's word.
+    fn hold_trust(&mut self, entry: &Entry) -> Checked {
+        let (told, set_back) = match entry.event {
+            Event::ClockChanged {
+                quality: ClockQuality::Synchronised,
+                jump_ms,
+            } => (true, jump_ms < -120_000),
+            _ => (false, false),
+        };
+        let doubt = entry.time.quality == ClockQuality::Suspect;
+        let was_in_doubt = core::mem::replace(&mut self.doubt, doubt);
+        self.newest_ms = if set_back {
+            entry.time.wall_ms
+        } else {
+            self.newest_ms.max(entry.time.wall_ms)
+        };
+        hold(doubt || told || !was_in_doubt, Rule::SilenceMeansNo, || {
+            format!(
+                "entry {} trusts a clock that was in doubt before it",
+                entry.sequence
+            )
+        })
     }
 
     /// A request that no entry has held before, from a device that may ask.
@@ -434,26 +463,31 @@ impl Ledger {
     /// of the subject's and nothing of it is left but what is parked.
     fn approved_by_gateway(&mut self, id: &PaymentId) {
         for subject in self.subjects(id) {
-            if self.count(&subject, |p| p.at_risk && !p.parked) == 0 {
+            if !self.is_open(&subject) {
                 self.consecutive.remove(&subject);
             }
         }
     }
 
-    fn count(&self, subject: &Subject, of: impl Fn(&Payment) -> bool) -> usize {
+    /// Something of it is approved offline, neither settled nor parked.
+    fn is_open(&self, subject: &Subject) -> bool {
         self.payments
             .values()
-            .filter(|p| subject.covers(p) && of(p))
-            .count()
+            .rev()
+            .any(|p| p.at_risk && !p.parked && subject.covers(p))
     }
 
-    /// Approved offline and not settled, in minor units.
-    pub(crate) fn exposure(&self, subject: &Subject) -> u64 {
-        self.payments
-            .values()
-            .filter(|p| subject.covers(p) && p.at_risk)
-            .map(|p| p.amount)
-            .sum()
+    /// Approved offline and not settled, in minor units, of each.
+    pub(crate) fn exposures<const N: usize>(&self, subjects: &[Subject; N]) -> [u64; N] {
+        let mut sums = [0; N];
+        for payment in self.payments.values().filter(|p| p.at_risk) {
+            for (sum, subject) in sums.iter_mut().zip(subjects) {
+                if subject.covers(payment) {
+                    *sum += payment.amount;
+                }
+            }
+        }
+        sums
     }
 
     pub(crate) fn consecutive(&self, subject: &Subject) -> u32 {
@@ -466,12 +500,8 @@ impl Ledger {
     }
 
     /// What stands in the queue, parked or not.
-    pub(crate) fn queue(&self) -> BTreeSet<PaymentId> {
-        self.payments
-            .iter()
-            .filter(|(_, p)| p.place.is_some())
-            .map(|(id, _)| *id)
-            .collect()
+    pub(crate) fn queue_len(&self) -> usize {
+        self.payments.values().filter(|p| p.place.is_some()).count()
     }
 }
 

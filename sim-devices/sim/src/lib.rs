@@ -10,9 +10,9 @@
 //!   install policies, release and drain. The hub is stopped, killed or loses
 //!   power between any two steps.
 //! - **The disk** (`disk.rs`): keeps what was flushed. A crash may leave the
-//!   write under way whole, though nobody was told, or tear it, which leaves
-//!   nothing of its group. The index lags behind, loses its last batches, or
-//!   vanishes.
+//!   group under way whole, though nobody was told, or tear it, which leaves
+//!   nothing of it but, perhaps, its cards. The index lags behind, loses its
+//!   last batches, or vanishes.
 //! - **The gateway** (`gateway.rs`): late, silent after booking, throttling,
 //!   out of order, refusing, undecided; and it forgets idempotency keys after
 //!   its retention and then books again. Its book is kept apart from

@@ -6,17 +6,26 @@ use std::fmt::Write as _;
 use hub_protocol::{CardScheme, DeviceClass, EntryMode, Funding, KeyId};
 use jiff::Timestamp;
 
+use crate::profile::pick;
 use crate::rng::Rng;
 use crate::wire;
+
+mod cards;
+mod kinds;
+
+pub(crate) use cards::CardRules;
+pub(crate) use kinds::{Kind, Payment, Step};
 
 /// The key that headquarters signs policies with.
 pub(crate) const POLICY_KEY: KeyId = KeyId([50; 16]);
 
-/// A highest sum and a highest number.
+/// A highest sum and a highest number, and from how many in a row on the PIN
+/// is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
     pub(crate) exposure: u64,
     pub(crate) consecutive: u32,
+    pub(crate) lower: Option<u32>,
 }
 
 /// One policy.
@@ -33,16 +42,53 @@ pub(crate) struct Limits {
     pub(crate) unverified: Option<u64>,
     pub(crate) store: Pair,
     pub(crate) card: Pair,
+    pub(crate) cards: CardRules,
+    pub(crate) kinds: Vec<Kind>,
+    /// By minutes without the gateway.
+    pub(crate) outage: Vec<Step>,
+    /// By percent of the store's ceiling in use.
+    pub(crate) store_used: Vec<Step>,
     pub(crate) classes: Vec<(DeviceClass, u64, Pair)>,
+}
+
+impl Pair {
+    fn text(&self, prefix: &str) -> String {
+        let Self {
+            exposure,
+            consecutive,
+            lower,
+        } = self;
+        let mut text =
+            format!("{prefix}exposure_ceiling = {exposure}\n{prefix}consecutive_limit = {consecutive}");
+        // Writing to a String cannot fail.
+        if let Some(lower) = lower {
+            let _ = write!(text, "\n{prefix}consecutive_lower_limit = {lower}");
+        }
+        text
+    }
+}
+
+fn instant(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms)
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
 }
 
 impl Limits {
     /// Small enough that limits bite all the time.
     pub(crate) fn draw(rng: &mut Rng, version: u64, wall_ms: u64, pace_ms: u64) -> Self {
         let step = 500;
-        let pair = |rng: &mut Rng, least: u64, exposure: u64, count: u64| Pair {
-            exposure: step * (least + rng.below(exposure)),
-            consecutive: u32::try_from(1 + rng.below(count)).unwrap_or(1),
+        let lower = if rng.chance(400) { 500 } else { 0 };
+        let pair = |rng: &mut Rng, least: u64, exposure: u64, count: u64| {
+            let exposure = step * (least + rng.below(exposure));
+            let consecutive = 1 + rng.below(count);
+            let lower = rng.chance(lower).then(|| rng.below(consecutive + 1));
+            Pair {
+                exposure,
+                consecutive: u32::try_from(consecutive).unwrap_or(1),
+                lower: lower.and_then(|lower| u32::try_from(lower).ok()),
+            }
         };
         let minute = 60_000;
         let expires_ms = match rng.below(5) {
@@ -55,7 +101,7 @@ impl Limits {
         };
         let classes = DeviceClass::ALL
             .iter()
-            .filter(|_| !rng.chance(80))
+            .filter(|_| !rng.chance(40))
             .copied()
             .collect::<Vec<_>>();
         let classes = if classes.is_empty() {
@@ -63,18 +109,43 @@ impl Limits {
         } else {
             classes
         };
+        let cards = CardRules::draw(rng, wall_ms, pace_ms);
+        let kinds = if rng.chance(350) {
+            Kind::draw_some(rng, cards.knows_domestic(), step)
+        } else {
+            Vec::new()
+        };
+        let mut moves = |least: u64, most: u64| {
+            if rng.chance(250) {
+                Step::draw_some(rng, least, most)
+            } else {
+                Vec::new()
+            }
+        };
+        let outage = moves(0, 2 + pace_ms * 60 / minute);
+        let store_used = moves(1, 50);
+        let entry_modes = match rng.below(12) {
+            0 => vec![EntryMode::Contactless],
+            _ => vec![EntryMode::Chip, EntryMode::Contactless],
+        };
         Self {
             version,
             not_before_ms: wall_ms - 24 * 60 * minute,
             expires_ms,
-            enabled: !rng.chance(50),
+            enabled: !rng.chance(25),
             longest_ms,
             schemes: vec![CardScheme::Cb, CardScheme::Visa],
             funding: vec![Funding::Credit, Funding::Debit],
-            entry_modes: vec![EntryMode::Chip, EntryMode::Contactless],
-            unverified: rng.chance(500).then_some(step * 2),
+            entry_modes,
+            unverified: rng
+                .chance(500)
+                .then(|| pick(rng, &[step / 2 + 1, step * 2, step * 2, step * 4])),
             store: pair(rng, 6, 40, 14),
             card: pair(rng, 3, 10, 5),
+            cards,
+            kinds,
+            outage,
+            store_used,
             classes: classes
                 .into_iter()
                 .map(|class| (class, step * (1 + rng.below(8)), pair(rng, 4, 20, 9)))
@@ -82,14 +153,33 @@ impl Limits {
         }
     }
 
+    /// For a shop with a long queue: next to nothing stands in its way.
+    pub(crate) fn widen(&mut self) {
+        (self.enabled, self.longest_ms) = (true, 43_200 * 60_000);
+        self.expires_ms = self.not_before_ms + 400 * 24 * 3_600_000;
+        self.cards = CardRules::default();
+        self.kinds.clear();
+        self.outage.clear();
+        self.store_used.clear();
+        self.unverified = None;
+        self.schemes = CardScheme::ALL.to_vec();
+        self.funding = Funding::ALL.to_vec();
+        self.entry_modes = EntryMode::ALL.to_vec();
+        for (_, transaction, _) in &mut self.classes {
+            *transaction = 5_000;
+        }
+        let of_classes = self.classes.iter_mut().map(|(_, _, pair)| pair);
+        for pair in of_classes.chain([&mut self.store, &mut self.card]) {
+            *pair = Pair {
+                exposure: 1_000_000_000,
+                consecutive: 1_000_000,
+                lower: None,
+            };
+        }
+    }
+
     /// As headquarters writes it.
     pub(crate) fn text(&self) -> String {
-        let instant = |ms: u64| {
-            let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-            Timestamp::from_millisecond(ms)
-                .unwrap_or(Timestamp::MAX)
-                .to_string()
-        };
         let names = |all: Vec<&str>| format!("[\"{}\"]", all.join("\", \""));
         let mut text = format!(
             "format = 1\ntenant = \"sim\"\nstores = [\"{}\"]\nversion = {}\nnot_before = {}\nexpires = {}\n\
@@ -110,20 +200,23 @@ impl Limits {
             let _ = writeln!(text, "contactless_unverified_ceiling = {ceiling}");
         }
         for (name, pair) in [("store", self.store), ("card", self.card)] {
-            let _ = writeln!(
-                text,
-                "[{name}]\nexposure_ceiling = {}\nconsecutive_limit = {}",
-                pair.exposure, pair.consecutive
-            );
+            let _ = writeln!(text, "[{name}]\n{}", pair.text(""));
         }
+        text += &self.cards.text();
         for (class, transaction, pair) in &self.classes {
+            let pair = pair.text("device_");
             let _ = writeln!(
                 text,
-                "[class.{class}]\ntransaction_ceiling = {transaction}\ndevice_exposure_ceiling = {}\n\
-                 device_consecutive_limit = {}",
-                pair.exposure, pair.consecutive
+                "[class.{class}]\ntransaction_ceiling = {transaction}\n{pair}"
             );
         }
+        let kinds = self.kinds.iter().map(Kind::text);
+        let outage = self.outage.iter().map(|step| step.text("outage", "from_minutes"));
+        let used = self
+            .store_used
+            .iter()
+            .map(|step| step.text("store_used", "from_percent"));
+        text.extend(kinds.chain(outage).chain(used));
         text
     }
 

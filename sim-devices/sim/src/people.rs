@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 
-use hub_protocol::PaymentId;
+use hub_protocol::{PaymentId, PaymentRequest};
 
-use crate::ledger::Subject;
 use crate::profile::pick;
 use crate::violation::Checked;
 use crate::wire::{self, PayMessage};
@@ -65,13 +64,13 @@ impl World {
         usize::try_from(self.rng.below(u64::try_from(self.profile.devices).unwrap_or(1))).unwrap_or_default()
     }
 
-    fn sell(&mut self) {
+    pub(crate) fn sell(&mut self) {
         let device = self.some_device();
         let card = self.rng.below(self.profile.cards);
-        let amount = self.some_amount(device, card);
         let number = u64::try_from(self.sales.len()).unwrap_or_default() + 1;
         let id = wire::payment_id(self.seed, number);
-        let request = wire::request(&mut self.rng, id, number, amount, card);
+        let mut request = wire::request(&mut self.rng, id, number, card);
+        request.amount = self.some_amount(device, &request).into();
         let message = self.sign(PayMessage::new(wire::device_id(device), request));
         self.sales.push(Sale {
             device,
@@ -94,36 +93,25 @@ impl World {
     }
 
     /// Often exactly what a limit has room for, or one cent more.
-    fn some_amount(&mut self, device: usize, card: u64) -> u64 {
+    fn some_amount(&mut self, device: usize, request: &PaymentRequest) -> u64 {
         let ordinary = pick(
             &mut self.rng,
             &[1, 100, 250, 499, 500, 501, 1_000, 1_500, 2_000, 2_500, 4_000],
         );
-        let ledger = &self.check.ledger;
-        let Some(limits) = ledger.policy.as_ref().filter(|_| self.rng.chance(350)) else {
+        if self.stocks() || !self.rng.chance(350) {
             return ordinary;
+        }
+        let now_ms = self.disk.records.last().map_or(0, |last| last.entry.time.wall_ms);
+        let edges = self.check.ledger.edges(wire::device_id(device), request, now_ms);
+        let edge = if self.rng.chance(500) {
+            edges.iter().min().copied()
+        } else {
+            let place = self.rng.below(u64::try_from(edges.len()).unwrap_or_default());
+            edges.get(usize::try_from(place).unwrap_or_default()).copied()
         };
-        let id = wire::device_id(device);
-        let class = crate::world::class_of(device);
-        let Some((_, transaction, of_device)) = limits.classes.iter().find(|(c, _, _)| *c == class) else {
-            return ordinary;
-        };
-        let room = [
-            limits
-                .card
-                .exposure
-                .saturating_sub(ledger.exposure(&Subject::Card(format!("card-{card}")))),
-            of_device
-                .exposure
-                .saturating_sub(ledger.exposure(&Subject::Device(id))),
-            limits
-                .store
-                .exposure
-                .saturating_sub(ledger.exposure(&Subject::Store)),
-            *transaction,
-        ];
-        let room = room.into_iter().min().unwrap_or_default();
-        (room + self.rng.below(2)).max(1)
+        // While the clock is in doubt, half of it is the edge.
+        let parts = if self.rng.chance(850) { 1 } else { 2 };
+        edge.map_or(ordinary, |edge| (edge / parts + self.rng.below(2)).max(1))
     }
 
     /// A device that says what is not so.
@@ -178,6 +166,21 @@ impl World {
         self.impatient_after(place, patience);
     }
 
+    /// The hub is there again after hours: some devices still want to know
+    /// what came of their last sales.
+    pub(crate) fn ask_again(&mut self) {
+        for place in 0..self.sales.len() {
+            let Some(sale) = self.sales.get_mut(place).filter(|sale| !sale.closed) else {
+                continue;
+            };
+            sale.tries = 1;
+            if self.rng.chance(700) {
+                let found_after = 1 + self.rng.below(5_000);
+                self.impatient_after(place, found_after);
+            }
+        }
+    }
+
     /// What may come between any two steps.
     pub(crate) fn mischief(&mut self) -> Checked {
         if self.rng.chance(self.profile.clock_jump) {
@@ -199,7 +202,7 @@ impl World {
         if self.hub.is_none() {
             return Ok(());
         }
-        if self.rng.chance(self.profile.stop) {
+        if self.rng.chance(self.profile.stop) && !self.stocks() {
             return self.stop();
         }
         if self.rng.chance(self.profile.crash) {

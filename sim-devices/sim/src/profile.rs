@@ -13,12 +13,16 @@ pub(crate) struct Profile {
     pub(crate) pace_ms: u64,
     pub(crate) flush_ms: u64,
     pub(crate) index_ms: u64,
+    /// A group is written before all that waits has arrived.
+    pub(crate) cut_groups: u64,
     // Each step.
     pub(crate) crash: u64,
     pub(crate) clock_jump: u64,
     pub(crate) operator: u64,
     pub(crate) policy: u64,
     pub(crate) stop: u64,
+    /// Of those two: it takes hours or days until the hub starts again.
+    pub(crate) long_down: u64,
     /// A payment's sealed card cannot be read.
     pub(crate) card_lost: u64,
     // Between devices and hub.
@@ -43,6 +47,8 @@ pub(crate) struct Profile {
     pub(crate) refuses_message: u64,
     pub(crate) declines: u64,
     pub(crate) refuses_reversal: u64,
+    /// It tells the time with its answer to a probe.
+    pub(crate) tells_time: u64,
     /// After so long the gateway takes a known id for a new one. 0: never.
     pub(crate) retention_ms: u64,
     // The core's settings.
@@ -51,10 +57,44 @@ pub(crate) struct Profile {
     pub(crate) max_in_flight: usize,
     pub(crate) abandoned_after_ms: u64,
     pub(crate) starts_with_policy: bool,
+    /// So many sales in an outage at the beginning, under limits that let
+    /// them pass. 0 in most runs: a long queue takes long.
+    pub(crate) stock: u64,
 }
 
 impl Profile {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let mut profile = Self::draw_small(rng);
+        if rng.chance(20) {
+            profile.grow(rng);
+        }
+        profile
+    }
+
+    /// A shop with a long queue, most of it outside of the core's window.
+    /// What goes wrong at any step is rarer: there are many more steps.
+    fn grow(&mut self, rng: &mut Rng) {
+        self.stock = pick(rng, &[200, 300, 300, 400, 400, 800, 800, 2_500]);
+        self.cards = 10 + rng.below(200);
+        self.pace_ms = 120;
+        self.wan_up_ms = 60_000;
+        self.wan_down_ms = pick(rng, &[0, 5_000]);
+        let room = pick(rng, &[self.stock / 2, 2 * self.stock]);
+        self.max_queue = usize::try_from(room).unwrap_or_default();
+        for chance in [
+            &mut self.crash,
+            &mut self.clock_jump,
+            &mut self.policy,
+            &mut self.stop,
+        ] {
+            *chance = (*chance).min(rng.below(3));
+        }
+        self.refuses_message = pick(rng, &[0, 50, 400]);
+        self.card_lost = pick(rng, &[0, 0, 100]);
+        self.starts_with_policy = true;
+    }
+
+    fn draw_small(rng: &mut Rng) -> Self {
         // Half of the runs do not know a fault; in the others it is as
         // frequent as chance has it, up to `most`.
         fn some(rng: &mut Rng, most: u64) -> u64 {
@@ -67,11 +107,13 @@ impl Profile {
             pace_ms,
             flush_ms: pick(rng, &[2, 40, 900]),
             index_ms: pick(rng, &[200, 1_000, 10_000]).max(pace_ms),
+            cut_groups: some(rng, 700),
             crash: some(rng, 40),
             clock_jump: some(rng, 15),
             operator: some(rng, 40),
             policy: some(rng, 15),
             stop: some(rng, 8),
+            long_down: some(rng, 700),
             card_lost: some(rng, 40),
             lan_drop: some(rng, 250),
             lan_double: some(rng, 250),
@@ -95,12 +137,14 @@ impl Profile {
             refuses_message: some(rng, 150),
             declines: some(rng, 250),
             refuses_reversal: some(rng, 200),
-            retention_ms: pick(rng, &[0, 20 * 60_000, 60 * 60_000]),
+            tells_time: pick(rng, &[50, 700, 700]),
+            retention_ms: pick(rng, &[0, 20 * 60_000, 20 * 60_000, 60 * 60_000, 24 * 60 * 60_000]),
             max_remembered: usize::try_from(pick(rng, &[0, 2, 50])).unwrap_or_default(),
             max_queue: usize::try_from(pick(rng, &[6, 1_000, 1_000])).unwrap_or_default(),
             max_in_flight: usize::try_from(pick(rng, &[1, 4, 8, 8])).unwrap_or_default(),
             abandoned_after_ms: pick(rng, &[5_000, 60_000]),
             starts_with_policy: !rng.chance(150),
+            stock: 0,
         }
     }
 
@@ -109,11 +153,13 @@ impl Profile {
     pub(crate) fn calm(&mut self) {
         self.flush_ms = 2;
         for chance in [
+            &mut self.cut_groups,
             &mut self.crash,
             &mut self.clock_jump,
             &mut self.operator,
             &mut self.policy,
             &mut self.stop,
+            &mut self.long_down,
             &mut self.card_lost,
             &mut self.lan_drop,
             &mut self.lan_double,
@@ -132,6 +178,7 @@ impl Profile {
         ] {
             *chance = 0;
         }
+        self.tells_time = 700;
         self.lan_delay_ms = 10;
         self.wan_delay_ms = 50;
     }

@@ -1,8 +1,11 @@
 //! Many seeds, on several threads.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use hub_protocol::Reason;
 
 use crate::violation::{Rule, Violation};
 use crate::world::World;
@@ -38,6 +41,8 @@ pub struct Outcome {
     pub restarts: u64,
     /// Payments that the ledger holds.
     pub payments: usize,
+    /// The reasons of their decisions.
+    pub reasons: BTreeSet<Reason>,
     /// Over everything that came out of the hub.
     pub hash: u64,
     /// The first rule that did not hold.
@@ -46,11 +51,22 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
+/// In an outage at the beginning; more are not made.
+const MOST_STEPS_A_SALE: u64 = 20;
+
+/// In which a part of the queue is sent before all faults cease.
+const STEPS_A_SALE: u64 = 3;
+
 /// Runs one seed. The same seed and options give the same outcome.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options);
     let played = catch_unwind(AssertUnwindSafe(|| {
-        while world.steps < options.steps {
+        let stock = world.profile.stock;
+        while world.stocks() && world.steps < MOST_STEPS_A_SALE * stock {
+            world.step()?;
+        }
+        let most = world.steps + options.steps + STEPS_A_SALE * stock;
+        while world.steps < most {
             world.step()?;
         }
         world.heal()
@@ -62,12 +78,16 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
             text: format!("the core panicked: {}", words(panic.as_ref())),
         }),
     };
+    let payments = &world.check.ledger.payments;
+    let decided = payments.values().filter_map(|payment| payment.decided.as_ref());
+    let reasons = decided.map(|(_, record)| record.reason).collect();
     Outcome {
         seed,
         steps: world.steps,
         virtual_ms: world.now_ms,
         restarts: world.restarts,
-        payments: world.check.ledger.payments.len(),
+        payments: payments.len(),
+        reasons,
         hash: world.check.hash,
         violation,
         trace: world.into_trace(),
@@ -91,6 +111,8 @@ pub struct Summary {
     pub steps: u64,
     /// Payments in all ledgers.
     pub payments: u64,
+    /// The reasons of their decisions.
+    pub reasons: BTreeSet<Reason>,
     /// Restarts of the hub in all.
     pub restarts: u64,
     /// Virtual time in all, in milliseconds.
@@ -104,6 +126,7 @@ impl Summary {
         self.runs += 1;
         self.steps += outcome.steps;
         self.payments += u64::try_from(outcome.payments).unwrap_or_default();
+        self.reasons.extend(&outcome.reasons);
         self.restarts += outcome.restarts;
         self.virtual_ms += outcome.virtual_ms;
         let first = self

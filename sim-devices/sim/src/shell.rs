@@ -46,6 +46,8 @@ pub(crate) enum Out {
     Forward(Forward),
     Push(DeviceId, PaymentStatus),
     EraseCard(PaymentId),
+    /// The core does not read a policy that was drawn.
+    NotRead(String),
 }
 
 /// An attempt to make at the gateway.
@@ -198,7 +200,7 @@ impl Shell {
                     signed: limits.signed(),
                     key: POLICY_KEY,
                 },
-                Err(_) => Input::Tick,
+                Err(faults) => return vec![Out::NotRead(format!("{faults:?}"))],
             },
             Ask::Block(device, true) => operator(OperatorCommand::Block(device)),
             Ask::Block(device, false) => operator(OperatorCommand::Unblock(device)),

@@ -2,10 +2,12 @@
 //! payment, of which the one with the smallest number is the reason.
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime};
-use hub_protocol::{Decision, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, Verification};
+use hub_protocol::{
+    Decision, DeviceId, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, Verification,
+};
 
 use crate::ledger::{Ledger, Subject, objection_always};
-use crate::limits::Pair;
+use crate::limits::{Limits, Pair, Payment};
 use crate::violation::{Checked, Rule, hold};
 
 impl Ledger {
@@ -35,7 +37,7 @@ impl Ledger {
                     Some(reason) => hold(false, rule_of(reason), || {
                         format!(
                             "{id} is approved offline although {reason}: {}",
-                            self.numbers(request, payment.device)
+                            self.at_risk(request, payment.device)
                         )
                     }),
                 }
@@ -57,16 +59,19 @@ impl Ledger {
                     format!(
                         "{id} is refused for {}, by the policy's numbers {reason:?}: {}",
                         record.reason,
-                        self.numbers(request, payment.device)
+                        self.at_risk(request, payment.device)
                     )
                 })
             }
         }
     }
 
-    fn numbers(&self, request: &PaymentRequest, device: hub_protocol::DeviceId) -> String {
+    fn at_risk(&self, request: &PaymentRequest, device: DeviceId) -> String {
         let card = Subject::Card(request.card.token.clone());
-        let of = |subject: &Subject| format!("{} in {}", self.exposure(subject), self.consecutive(subject));
+        let of = |subject: &Subject| {
+            let [exposure] = self.exposures(core::array::from_ref(subject));
+            format!("{exposure} in {}", self.consecutive(subject))
+        };
         format!(
             "amount {}, at risk: card {}, device {}, store {}",
             request.amount_minor(),
@@ -79,7 +84,7 @@ impl Ledger {
     /// Why this payment must not be approved offline now.
     fn reason_against(
         &self,
-        device: hub_protocol::DeviceId,
+        device: DeviceId,
         request: &PaymentRequest,
         time: EntryTime,
         max_queue: usize,
@@ -95,26 +100,21 @@ impl Ledger {
         }
         let blocked = self.devices.get(&device).is_some_and(|(_, blocked)| *blocked);
         against(blocked, Reason::DeviceBlocked);
-        against(self.queue().len() >= max_queue, Reason::QueueFull);
+        against(self.queue_len() >= max_queue, Reason::QueueFull);
         let Some(limits) = &self.policy else {
             against(true, Reason::NoPolicy);
             return all.into_iter().min_by_key(|r| r.number());
         };
-        let class = self.devices.get(&device).map(|(class, _)| *class)?;
-        let amount = request.amount_minor();
-        let now = time.wall_ms;
+        let (card, now) = (&request.card, time.wall_ms);
         against(now < limits.not_before_ms, Reason::PolicyNotYetValid);
         against(now >= limits.expires_ms, Reason::PolicyExpired);
         against(!limits.enabled, Reason::OfflineDisabled);
         against(self.alone_ms(now) > limits.longest_ms, Reason::OfflineTooLong);
-        against(
-            !limits.schemes.contains(&request.card.scheme),
-            Reason::SchemeNotAllowed,
-        );
-        against(
-            !limits.funding.contains(&request.card.funding),
-            Reason::FundingNotAllowed,
-        );
+        against(limits.cards.is_excepted(card, now), Reason::CardOnExceptionList);
+        against(!limits.schemes.contains(&card.scheme), Reason::SchemeNotAllowed);
+        against(!limits.funding.contains(&card.funding), Reason::FundingNotAllowed);
+        against(!limits.cards.country_passes(card), Reason::CountryNotAllowed);
+        against(!limits.cards.bin_passes(card), Reason::BinNotAllowed);
         against(
             !limits.entry_modes.contains(&request.entry_mode),
             Reason::EntryModeNotAllowed,
@@ -123,58 +123,194 @@ impl Ledger {
             request.verification == Verification::OnlinePin,
             Reason::OnlinePinNotPossible,
         );
-        let unverified =
-            request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
-        against(
-            unverified && limits.unverified.is_some_and(|most| amount > most),
-            Reason::VerificationRequired,
-        );
-        let Some((_, transaction, of_device)) = limits.classes.iter().find(|(c, _, _)| *c == class) else {
+        let Some(signed) = self.numbers(limits, device, request, now) else {
             against(true, Reason::ClassNotAllowed);
             return all.into_iter().min_by_key(|r| r.number());
         };
-        let subjects = [
-            (
-                Subject::Card(request.card.token.clone()),
-                limits.card,
-                Reason::CardCeiling,
-                Reason::CardConsecutiveLimit,
-            ),
-            (
-                Subject::Device(device),
-                *of_device,
-                Reason::DeviceCeiling,
-                Reason::DeviceConsecutiveLimit,
-            ),
-            (
-                Subject::Store,
-                limits.store,
-                Reason::StoreCeiling,
-                Reason::StoreConsecutiveLimit,
-            ),
-        ];
-        let past = |subject: &Subject, pair: &Pair, parts: u32| {
-            (
-                self.exposure(subject) + amount > pair.exposure / u64::from(parts),
-                self.consecutive(subject) >= pair.consecutive / parts,
-            )
-        };
-        against(amount > *transaction, Reason::TransactionCeiling);
-        for (subject, pair, ceiling, count) in &subjects {
-            let (too_much, too_many) = past(subject, pair, 1);
-            against(too_much, *ceiling);
-            against(too_many, *count);
+        let doubt = time.quality == ClockQuality::Suspect;
+        let held = if doubt { signed.halved() } else { signed.clone() };
+        against(held.asks_for_pin(request), Reason::VerificationRequired);
+        for reason in signed.passed(request) {
+            against(true, reason);
         }
-        let halved = time.quality == ClockQuality::Suspect
-            && (amount > transaction / 2
-                || subjects.iter().any(|(subject, pair, _, _)| {
-                    let (too_much, too_many) = past(subject, pair, 2);
-                    too_much || too_many
-                }));
-        // A clock in doubt halves the limits, once nothing else is in the way.
-        all.into_iter()
-            .min_by_key(|r| r.number())
-            .or(halved.then_some(Reason::ClockInDoubt))
+        let first = all.into_iter().min_by_key(|r| r.number());
+        // What only the halved numbers refuse is the clock's fault; and a
+        // lower limit is asked about where nothing else is in the way.
+        first
+            .or_else(|| (!held.passed(request).is_empty()).then_some(Reason::ClockInDoubt))
+            .or_else(|| held.lower_reached(request))
+    }
+
+    /// What holds for this payment while the clock is trusted. `None` if the
+    /// policy does not name the device's class.
+    fn numbers(
+        &self,
+        limits: &Limits,
+        device: DeviceId,
+        request: &PaymentRequest,
+        now_ms: u64,
+    ) -> Option<Numbers> {
+        let class = self.devices.get(&device).map(|(class, _)| *class)?;
+        let (_, transaction, of_device) = limits.classes.iter().find(|(c, _, _)| *c == class)?;
+        let subjects = [
+            Subject::Card(request.card.token.clone()),
+            Subject::Device(device),
+            Subject::Store,
+        ];
+        let exposures = self.exposures(&subjects);
+        let mut at_risk = subjects.iter().zip(exposures).map(|(subject, exposure)| AtRisk {
+            exposure,
+            consecutive: self.consecutive(subject),
+        });
+        let (card, device, store) = (at_risk.next()?, at_risk.next()?, at_risk.next()?);
+        let (alone, used) = (self.alone_ms(now_ms), store.exposure);
+        let by_outage = limits.outage.iter().filter(|step| alone >= step.from * 60_000);
+        let by_use = limits
+            .store_used
+            .iter()
+            .filter(|step| used * 100 >= step.from * limits.store.exposure);
+        let share = by_outage.chain(by_use).map(|step| step.percent).min();
+        let moved = |amount: u64| amount * share.unwrap_or(100) / 100;
+        let moved_pair = |pair: &Pair| Pair {
+            exposure: moved(pair.exposure),
+            ..*pair
+        };
+        let payment = Payment {
+            class,
+            entry_mode: request.entry_mode,
+            verification: request.verification,
+            funding: request.card.funding,
+            domestic: limits.cards.is_domestic(&request.card),
+            cryptogram: request.cryptogram,
+        };
+        let by_pin = Payment {
+            entry_mode: EntryMode::Chip,
+            verification: Verification::OfflinePin,
+            ..payment
+        };
+        let ceiling = |payment: &Payment| {
+            let fitting = limits.kinds.iter().filter(|kind| kind.fits(payment));
+            let closest = fitting.max_by_key(|kind| kind.says());
+            moved(closest.map_or(*transaction, |kind| kind.amount))
+        };
+        let takes_chips = limits.entry_modes.contains(&EntryMode::Chip);
+        Some(Numbers {
+            transaction: ceiling(&payment),
+            by_pin: takes_chips.then(|| ceiling(&by_pin)),
+            tap: limits.unverified,
+            subjects: [
+                (card, moved_pair(&limits.card), OF_CARD),
+                (device, moved_pair(of_device), OF_DEVICE),
+                (store, limits.store, OF_STORE),
+            ],
+        })
+    }
+
+    /// Amounts at which the answer to this payment changes.
+    pub(crate) fn edges(&self, device: DeviceId, request: &PaymentRequest, now_ms: u64) -> Vec<u64> {
+        let limits = self.policy.as_ref();
+        let Some(numbers) = limits.and_then(|limits| self.numbers(limits, device, request, now_ms)) else {
+            return Vec::new();
+        };
+        let mut edges = vec![numbers.transaction];
+        edges.extend(numbers.by_pin);
+        edges.extend(numbers.tap);
+        for (at_risk, pair, _) in &numbers.subjects {
+            edges.push(pair.exposure.saturating_sub(at_risk.exposure));
+        }
+        edges
+    }
+}
+
+/// Of a subject: its ceiling, its count, its lower count.
+type Reasons = [Reason; 3];
+
+const OF_CARD: Reasons = [
+    Reason::CardCeiling,
+    Reason::CardConsecutiveLimit,
+    Reason::CardConsecutiveLowerLimit,
+];
+const OF_DEVICE: Reasons = [
+    Reason::DeviceCeiling,
+    Reason::DeviceConsecutiveLimit,
+    Reason::DeviceConsecutiveLowerLimit,
+];
+const OF_STORE: Reasons = [
+    Reason::StoreCeiling,
+    Reason::StoreConsecutiveLimit,
+    Reason::StoreConsecutiveLowerLimit,
+];
+
+/// What holds for one payment.
+#[derive(Clone, Debug)]
+struct Numbers {
+    transaction: u64,
+    /// The same for the card inserted and the PIN entered.
+    by_pin: Option<u64>,
+    tap: Option<u64>,
+    subjects: [(AtRisk, Pair, Reasons); 3],
+}
+
+/// What a subject has at risk now.
+#[derive(Clone, Copy, Debug)]
+struct AtRisk {
+    exposure: u64,
+    consecutive: u32,
+}
+
+impl Numbers {
+    fn halved(&self) -> Self {
+        let mut halved = self.clone();
+        halved.transaction /= 2;
+        for amount in [&mut halved.by_pin, &mut halved.tap].into_iter().flatten() {
+            *amount /= 2;
+        }
+        for (_, pair, _) in &mut halved.subjects {
+            pair.exposure /= 2;
+            pair.consecutive /= 2;
+            pair.lower = pair.lower.map(|lower| lower / 2);
+        }
+        halved
+    }
+
+    /// Every ceiling and count that the payment would pass.
+    fn passed(&self, request: &PaymentRequest) -> Vec<Reason> {
+        let amount = request.amount_minor();
+        let mut all = Vec::new();
+        if amount > self.transaction {
+            all.push(Reason::TransactionCeiling);
+        }
+        for (at_risk, pair, [ceiling, count, _]) in &self.subjects {
+            if at_risk.exposure + amount > pair.exposure {
+                all.push(*ceiling);
+            }
+            if at_risk.consecutive >= pair.consecutive {
+                all.push(*count);
+            }
+        }
+        all
+    }
+
+    fn lower_reached(&self, request: &PaymentRequest) -> Option<Reason> {
+        let verified = matches!(
+            request.verification,
+            Verification::OfflinePin | Verification::Cdcvm
+        );
+        let reached = self
+            .subjects
+            .iter()
+            .filter(|(at_risk, pair, _)| pair.lower.is_some_and(|lower| at_risk.consecutive >= lower));
+        let reasons = reached.map(|(_, _, [_, _, lower])| *lower);
+        reasons.min_by_key(|r| r.number()).filter(|_| !verified)
+    }
+
+    /// Whether it is too much for this payment, and not for one by chip and
+    /// PIN.
+    fn asks_for_pin(&self, request: &PaymentRequest) -> bool {
+        let amount = request.amount_minor();
+        let tap = request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
+        let too_much_untold = tap && self.tap.is_some_and(|most| amount > most);
+        too_much_untold || amount > self.transaction && self.by_pin.is_some_and(|most| amount <= most)
     }
 }
 
@@ -187,7 +323,11 @@ fn rule_of(reason: Reason) -> Rule {
         | Reason::StoreCeiling
         | Reason::CardConsecutiveLimit
         | Reason::DeviceConsecutiveLimit
-        | Reason::StoreConsecutiveLimit => Rule::NoCeilingPassed,
+        | Reason::StoreConsecutiveLimit
+        | Reason::VerificationRequired
+        | Reason::CardConsecutiveLowerLimit
+        | Reason::DeviceConsecutiveLowerLimit
+        | Reason::StoreConsecutiveLowerLimit => Rule::NoCeilingPassed,
         _ => Rule::SilenceMeansNo,
     }
 }

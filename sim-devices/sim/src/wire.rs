@@ -15,6 +15,12 @@ pub(crate) const STORE: &str = "shop-sim";
 /// The hub under test.
 pub(crate) const HUB: HubId = HubId([7; 32]);
 
+/// Where cards here come from.
+pub(crate) const COUNTRIES: [&str; 3] = ["FR", "BE", "US"];
+
+/// The first of the BINs that cards here have.
+pub(crate) const FIRST_BIN: u32 = 49_701_000;
+
 /// What a device sends to have a payment made.
 #[derive(Clone, Debug)]
 pub(crate) struct PayMessage {
@@ -61,22 +67,43 @@ pub(crate) fn sealed_card(id: PaymentId) -> SealedCard {
 }
 
 /// A payment as customers make them: most of them ordinary.
-pub(crate) fn request(rng: &mut Rng, id: PaymentId, number: u64, amount: u64, card: u64) -> PaymentRequest {
+pub(crate) fn request(rng: &mut Rng, id: PaymentId, number: u64, card: u64) -> PaymentRequest {
     // A card stays what it is.
-    let scheme = if card.is_multiple_of(7) {
+    let scheme = if card % 7 == 6 {
         CardScheme::Amex
     } else {
         CardScheme::Cb
     };
-    let funding = if card % 7 == 5 {
-        Funding::Prepaid
-    } else {
-        Funding::Debit
+    let funding = match card % 7 {
+        5 => Funding::Prepaid,
+        2 | 3 => Funding::Credit,
+        _ => Funding::Debit,
     };
+    // But a reader tells more of it or less.
+    let country = COUNTRIES.get(match card % 4 {
+        0 => 2,
+        2 => 1,
+        _ => 0,
+    });
+    let issuer_country = country
+        .filter(|_| !rng.chance(150))
+        .map(|country| (*country).to_owned());
+    let whole = (u64::from(FIRST_BIN) + 100 * (card % 3) + card).to_string();
+    let digits = match rng.below(10) {
+        0 => 0,
+        1..=3 => 6,
+        4 => 7,
+        _ => 8,
+    };
+    let bin = whole
+        .get(..digits)
+        .filter(|told| !told.is_empty())
+        .map(str::to_owned);
     PaymentRequest {
         payment_id: id,
         device_sequence: number,
-        amount: amount.into(),
+        // Drawn by whoever knows the limits.
+        amount: 1.into(),
         currency: match rng.below(40) {
             0 => "USD".parse().unwrap_or(Currency::EUR),
             _ => Currency::EUR,
@@ -86,8 +113,8 @@ pub(crate) fn request(rng: &mut Rng, id: PaymentId, number: u64, amount: u64, ca
             token: format!("card-{card}"),
             scheme,
             funding,
-            issuer_country: None,
-            bin: None,
+            issuer_country,
+            bin,
             last4: None,
         },
         entry_mode: match rng.below(30) {
@@ -97,7 +124,9 @@ pub(crate) fn request(rng: &mut Rng, id: PaymentId, number: u64, amount: u64, ca
         },
         verification: match rng.below(20) {
             0 => Verification::OnlinePin,
-            1..=5 => Verification::None,
+            1..=4 => Verification::None,
+            5..=7 => Verification::Signature,
+            8..=11 => Verification::OfflinePin,
             _ => Verification::Cdcvm,
         },
         cryptogram: match rng.below(20) {

@@ -2,6 +2,7 @@
 //! long run is `hub-sim --runs 10000`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use hub_protocol::Reason;
 use hub_sim::{Options, run, run_many};
 
 #[test]
@@ -26,7 +27,26 @@ fn every_rule_holds_in_some_hundred_seeds() {
     assert_eq!(failure.and_then(|outcome| outcome.violation.as_ref()), None);
     assert_eq!(summary.runs, 200);
     assert!(summary.payments > 1_000 && summary.restarts > 100, "{summary:?}");
+    // A rule that no simulated policy has, or no payment meets, is not tested.
+    let never = Reason::ALL
+        .iter()
+        .filter(|reason| !NOT_SIMULATED.contains(reason) && !summary.reasons.contains(reason));
+    assert_eq!(never.collect::<Vec<_>>(), Vec::<&Reason>::new());
 }
+
+/// The simulated disk does not fill up, no policy comes before its time, and
+/// the model does not know these rules yet.
+const NOT_SIMULATED: [Reason; 9] = [
+    Reason::StorageFull,
+    Reason::PolicyNotYetValid,
+    Reason::UnsentTooLong,
+    Reason::StoreSuspended,
+    Reason::DeviceSuspended,
+    Reason::OutsideHours,
+    Reason::CardContactlessLimit,
+    Reason::CardWindow,
+    Reason::DeviceWindow,
+];
 
 #[test]
 fn rule_9_a_seed_repeats_a_run_exactly() {
@@ -71,4 +91,23 @@ fn the_document_lists_the_deliberate_faults_with_their_rules() {
         .collect();
     assert_eq!(documented, listed);
     assert!(listed.len() >= 14);
+}
+
+/// The run of the faults would say so too, but takes long and so runs rarely.
+#[test]
+fn every_deliberate_fault_finds_its_text_exactly_once() {
+    let list: toml::Table = include_str!("../faults.toml").parse().unwrap();
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let stale: Vec<String> = list["fault"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|fault| {
+            let [name, file, find] = ["name", "file", "find"].map(|key| fault[key].as_str().unwrap());
+            let source = std::fs::read_to_string(project.join(file)).unwrap();
+            let count = source.matches(find).count();
+            (count != 1).then(|| format!("\"{name}\": {count} times in {file}"))
+        })
+        .collect();
+    assert!(stale.is_empty(), "texts of faults.toml: {stale:#?}");
 }
