@@ -50,7 +50,5 @@ codes! {
         TimeOnline = 2, "time-online";
         /// A person lifted it.
         Operator = 3, "operator";
-        /// A new policy came into force.
-        Policy = 4, "policy";
     }
 }

@@ -144,8 +144,10 @@ pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()
 /// Voids a payment.
 pub async fn void(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
     let client = client(options)?;
-    let status = client.void(payment_id).await?;
+    let voided = client.void(payment_id).await;
+    // The number is used up, whatever came of it.
     save_sequence(&options.identity, &client)?;
+    let status = voided?;
     print(&json!({ "payment_id": payment_id.to_string(), "state": status.status.state.name() }))?;
     client.close().await;
     Ok(())

@@ -20,8 +20,10 @@ pub(crate) struct Scene<'a> {
     pub(crate) now_ms: u64,
     /// Whether the shop is open now.
     pub(crate) open: bool,
-    /// Whether the hub's own clock can be compared with a device's.
+    /// Whether the hub's clock is in doubt.
     pub(crate) clock_suspect: bool,
+    /// Whether it is so good that a device can be measured by it.
+    pub(crate) knows_time: bool,
 }
 
 /// What is odd, and what it counts. The same anomaly at the same device counts
@@ -83,28 +85,21 @@ fn card_at_devices(rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
 
 /// Other cards were declined here, and now one more is tried.
 fn card_testing(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
-    let rule = rules.card_testing?;
+    let rule = rules.card_testing.as_ref()?;
     let card = CardKey::of_token(&request.card.token);
     let recent = scene.watch.declined.iter().filter(|declined| {
         declined.card != card && scene.now_ms.saturating_sub(declined.at_ms) < rule.within_ms
     });
-    reaches(recent.count(), rule.count).then_some(rule.points)
+    reaches(recent.count(), rule.declined_cards).then_some(rule.points)
 }
 
-/// One of the last numbers again, or one from long before: a device that is
-/// copied goes on from where its original stood. Requests that overtake one
-/// another on their way have numbers of their own.
+/// A number that has come before: a device that is copied goes on from where
+/// its original stood. Requests that overtake one another on their way, or that
+/// found no hub for a while, have numbers of their own.
 fn sequence_reused(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let points = rules.sequence_reused?;
-    let (watch, number) = (scene.watch, request.device_sequence);
-    let again = watch.sequences.contains(&number);
-    let oldest = watch.sequences.iter().min();
-    let from_before = oldest.is_some_and(|oldest| number < oldest.saturating_sub(MOST_UNDER_WAY));
-    (again || from_before).then_some(points)
+    scene.watch.has_come(request.device_sequence).then_some(points)
 }
-
-/// The most requests of a device that can be on their way at a time.
-const MOST_UNDER_WAY: u64 = 64;
 
 fn sequence_gap(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let rule = rules.sequence_gap?;
@@ -112,14 +107,18 @@ fn sequence_gap(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_
         .device_sequence
         .saturating_sub(scene.watch.highest)
         .saturating_sub(1);
-    let known = !scene.watch.sequences.is_empty();
-    (known && left_out >= rule.numbers).then_some(rule.points)
+    (scene.watch.highest > 0 && left_out >= rule.numbers).then_some(rule.points)
 }
 
+/// Ahead of the hub's clock, or behind the device's own of before. A request
+/// that found no hub for a while is behind the hub's and no anomaly.
 fn clock_skew(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let rule = rules.clock_skew?;
-    let off = request.device_time_ms.abs_diff(scene.now_ms);
-    (!scene.clock_suspect && off > rule.more_than_ms).then_some(rule.points)
+    let (watch, time) = (scene.watch, request.device_time_ms);
+    let ahead = scene.knows_time && time.saturating_sub(scene.now_ms) > rule.more_than_ms;
+    let newest = request.device_sequence > watch.highest && watch.highest > 0;
+    let behind = newest && watch.device_time_ms.saturating_sub(time) > rule.more_than_ms;
+    (ahead || behind).then_some(rule.points)
 }
 
 /// The card's offline approvals within a time.

@@ -254,6 +254,9 @@ pub struct Overview {
     pub storage: StorageLevel,
     /// How far the ledger is archived.
     pub archives: ArchiveMarks,
+    /// The share of the signed ceilings that holds in the store by moving
+    /// limits, percent.
+    pub ceilings_percent: u64,
     /// Where offline approvals are restricted, or points have come together;
     /// the store first.
     pub restricted: Vec<Restricted>,

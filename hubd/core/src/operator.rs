@@ -1,7 +1,7 @@
 //! What people ask of the hub: enrolment, policy, blocking, the queue.
 
 use hub_protocol::entry::Event;
-use hub_protocol::{KeyId, PaymentId, PaymentState, RefusalCode, Registration, RestrictionCause};
+use hub_protocol::{KeyId, PaymentId, PaymentState, RefusalCode, Registration};
 
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
@@ -88,7 +88,6 @@ impl Core {
                     None,
                 );
                 self.after(sequence, Effect::PushPolicy { version });
-                self.lift_all(RestrictionCause::Policy);
                 self.policy_reply(ticket, version, sequence);
             }
         }
@@ -324,6 +323,7 @@ impl Core {
             devices: self.state.devices().count(),
             storage: self.storage,
             archives: self.state.archives(),
+            ceilings_percent: self.store_percent(),
             restricted: self.all_restricted(),
         }
     }

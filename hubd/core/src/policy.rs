@@ -239,6 +239,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
 
 const INSTANT: &str = "an instant with its offset, such as 2026-01-31T00:00:00Z,";
 const AMOUNT: &str = "an amount in minor units (0 to 999999999999)";
+const CODES: &str = "a list of at most 64 response codes of 1 to 8 letters and digits";
 const COUNT: &str = "a whole number from 0 to 1000000";
 
 fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
@@ -359,7 +360,6 @@ fn read_replay(section: Section<'_, '_>) -> Option<ReplayRules> {
 }
 
 fn read_retry(section: Section<'_, '_>) -> Option<RetryRules> {
-    const CODES: &str = "a list of at most 64 response codes of 1 to 8 letters and digits";
     let never = section.required("never_retry", CODES, response_codes);
     let retry = section.required("retry", CODES, response_codes);
     let per_day = section.required("most_per_24h", "a whole number from 0 to 100", few);

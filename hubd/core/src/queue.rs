@@ -123,6 +123,17 @@ pub(crate) struct Queue {
     total_parked: u64,
 }
 
+/// What has waited longest to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Oldest<'a> {
+    /// Nothing waits.
+    Nothing,
+    /// This payment, or its reversal.
+    Payment(&'a PaymentId),
+    /// The index has not told yet.
+    Unknown,
+}
+
 /// What the item of this payment asks of the gateway.
 pub(crate) fn operation(payment: &PaymentRecord) -> Operation {
     match payment.state {
@@ -154,9 +165,23 @@ impl Queue {
         waiting.chain(self.parked.values().map(|item| (item, true)))
     }
 
-    /// The oldest in memory that is not parked.
-    pub(crate) fn oldest(&self) -> Option<&PaymentId> {
-        self.items.values().next().map(|item| &item.payment_id)
+    /// The first of all that waits and is not parked.
+    pub(crate) fn oldest(&self) -> Oldest<'_> {
+        let mut first: Option<u64> = None;
+        for lane in self.devices.values().filter(|lane| lane.waiting > 0) {
+            let Some(front) = lane.front() else {
+                return Oldest::Unknown;
+            };
+            first = Some(first.map_or(front, |first| first.min(front)));
+        }
+        let Some(sequence) = first else {
+            return Oldest::Nothing;
+        };
+        let spilled = || self.devices.values().find_map(|lane| lane.spilled.get(&sequence));
+        let in_window = self.items.get(&sequence).map(|item| &item.payment_id);
+        in_window
+            .or_else(spilled)
+            .map_or(Oldest::Unknown, Oldest::Payment)
     }
 
     pub(crate) fn get(&self, id: &PaymentId) -> Option<&Item> {

@@ -489,14 +489,14 @@ pub struct SchemeOutcomes {
 }
 
 impl StoreOutcomes {
-    pub(crate) fn ended(&mut self, scheme: CardScheme, approved: bool) {
-        self.all.ended(approved);
+    pub(crate) fn ended(&mut self, scheme: CardScheme, approved: bool, at_ms: u64) {
+        self.all.ended(approved, at_ms);
         let found = self.schemes.iter_mut().find(|known| known.scheme == scheme);
         match found {
-            Some(known) => known.outcomes.ended(approved),
+            Some(known) => known.outcomes.ended(approved, at_ms),
             None => {
                 let mut outcomes = Outcomes::default();
-                outcomes.ended(approved);
+                outcomes.ended(approved, at_ms);
                 self.schemes.push(SchemeOutcomes { scheme, outcomes });
             }
         }

@@ -16,10 +16,14 @@ use crate::watch::Watch;
 const LOOK_EVERY_MS: u64 = 1_000;
 
 /// Since when the gateway has answered.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Recovery {
     online_since_ms: Option<u64>,
     look_at_ms: u64,
+    /// When something odd was found last, at a device and in the store, on the
+    /// monotonic clock. What was found before this process started is older
+    /// than `online_since_ms`.
+    odd_ms: std::collections::BTreeMap<Option<DeviceId>, u64>,
 }
 
 impl Core {
@@ -45,6 +49,10 @@ impl Core {
                 now_ms,
                 open: hours.is_none_or(|hours| hours.open(now_ms)),
                 clock_suspect: self.clock.suspect(),
+                // A box without a clock of its own begins where it was switched
+                // off, and every honest device would seem ahead of it.
+                knows_time: self.clock.synchronised()
+                    || (!self.settings.gateway_tells_time && !self.clock.suspect()),
             },
         );
         if found.is_empty() {
@@ -59,8 +67,10 @@ impl Core {
             };
             self.append(event, None, None);
         }
-        self.restrict(Some(device));
-        self.restrict(None);
+        for place in [Some(device), None] {
+            self.recovery.odd_ms.insert(place, self.now.monotonic_ms);
+            self.restrict(place);
+        }
     }
 
     /// Restricts a device or the store as its points ask for; never less than
@@ -144,13 +154,18 @@ impl Core {
         }
         self.recovery.look_at_ms = now_ms.saturating_add(LOOK_EVERY_MS);
         let wait_ms = self.anomaly_rules().and_then(|rules| rules.recover_online_ms);
-        if wait_ms.is_some_and(|wait| now_ms.saturating_sub(since) >= wait) {
-            self.lift_all(RestrictionCause::TimeOnline);
+        let Some(wait_ms) = wait_ms else {
+            return;
+        };
+        for place in self.restricted() {
+            let odd_ms = self.recovery.odd_ms.get(&place).copied().unwrap_or(0);
+            if now_ms.saturating_sub(since.max(odd_ms)) >= wait_ms {
+                self.set_restriction(place, Restriction::None, RestrictionCause::TimeOnline, None);
+            }
         }
     }
 
-    /// Ends every restriction.
-    pub(crate) fn lift_all(&mut self, cause: RestrictionCause) {
+    fn restricted(&self) -> Vec<Option<DeviceId>> {
         let mut all: Vec<Option<DeviceId>> = self
             .state
             .devices()
@@ -161,9 +176,7 @@ impl Core {
         if self.state.alert().restriction != Restriction::None {
             all.push(None);
         }
-        for device in all {
-            self.set_restriction(device, Restriction::None, cause, None);
-        }
+        all
     }
 
     /// A person ends the restriction of a device, or of the store.

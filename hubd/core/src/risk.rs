@@ -4,25 +4,33 @@
 use hub_protocol::{EntryMode, PaymentRequest, Verification};
 use minicbor::{Decode, Encode};
 
-use crate::policy::velocity::Window;
+use crate::policy::moving::Loosening;
+use crate::policy::velocity::{LONGEST_WINDOW_MS, MAX_IN_WINDOW, Window};
 
 /// Offline approvals of a card or device lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Recent {
-    /// When each was approved, oldest first, milliseconds since 1970 UTC. No
-    /// more than the policy's window asks for.
+    /// When each was approved, oldest first, milliseconds since 1970 UTC: of
+    /// the last 7 days, as many as the largest window counts.
     #[n(1)]
     pub approved_ms: Vec<u64>,
 }
 
 impl Recent {
-    /// One more, at this time. What the window does not need is dropped.
-    pub(crate) fn approved(&mut self, at_ms: u64, window: Window) {
+    /// One more, at this time. What no window could count is dropped; a later
+    /// policy may have a larger one than this.
+    pub(crate) fn approved(&mut self, at_ms: u64) {
+        self.forget(at_ms);
         self.approved_ms.push(at_ms);
-        let most = usize::try_from(window.most).unwrap_or(usize::MAX);
-        let beyond = self.approved_ms.len().saturating_sub(most);
+        let beyond = self.approved_ms.len().saturating_sub(MAX_IN_WINDOW);
         self.approved_ms.drain(..beyond);
+    }
+
+    /// Drops what no window can count at this time.
+    pub(crate) fn forget(&mut self, now_ms: u64) {
+        self.approved_ms
+            .retain(|at| now_ms.saturating_sub(*at) < LONGEST_WINDOW_MS);
     }
 
     /// How many of them count at this time. One that a clock set back has put
@@ -99,10 +107,21 @@ pub struct Outcomes {
     /// What the declines among them weigh.
     #[n(3)]
     pub declined: u32,
+    /// When the last one came, milliseconds since 1970 UTC.
+    #[n(4)]
+    pub last_ms: u64,
 }
 
+/// Outcomes say nothing any more this long after the last one, in
+/// milliseconds: a shop that they have closed would have no others, ever.
+const OUTCOMES_LAST_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
 impl Outcomes {
-    pub(crate) fn ended(&mut self, approved: bool) {
+    pub(crate) fn ended(&mut self, approved: bool, at_ms: u64) {
+        if self.is_old(at_ms) {
+            *self = Self::default();
+        }
+        self.last_ms = at_ms;
         self.count = self.count.saturating_add(1);
         self.weight = self.weight - (self.weight >> FORGOTTEN) + UNIT;
         self.declined = self.declined - (self.declined >> FORGOTTEN) + if approved { 0 } else { UNIT };
@@ -110,11 +129,17 @@ impl Outcomes {
 
     /// The share of declines, 0 to 100, rounded down; 0 as long as fewer
     /// outcomes are known.
-    pub(crate) fn percent_declined(&self, least: u32) -> u64 {
-        if self.count < least.max(1) {
+    pub(crate) fn percent_declined(&self, least: u32, now_ms: u64) -> u64 {
+        if self.count < least.max(1) || self.is_old(now_ms) {
             return 0;
         }
         u64::from(self.declined) * 100 / u64::from(self.weight.max(1))
+    }
+}
+
+impl Outcomes {
+    fn is_old(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.last_ms) >= OUTCOMES_LAST_MS
     }
 }
 
@@ -140,10 +165,18 @@ pub struct Held {
 }
 
 impl Held {
-    /// A payment was decided under this share.
-    pub(crate) fn after(before: Option<Self>, percent: u8, at_ms: u64) -> Option<Self> {
+    /// A payment was decided under this share. Where it could have grown and
+    /// has not, what reduces it still holds: it grows from now on.
+    pub(crate) fn after(
+        before: Option<Self>,
+        percent: u8,
+        at_ms: u64,
+        loosening: Option<Loosening>,
+    ) -> Option<Self> {
+        let could_grow =
+            |held: &Self| loosening.is_some_and(|l| at_ms.saturating_sub(held.since_ms) >= l.every_ms.max(1));
         match before {
-            Some(held) if held.percent == percent => Some(held),
+            Some(held) if held.percent == percent && !could_grow(&held) => Some(held),
             // Nothing is reduced: nothing to loosen.
             _ if percent >= 100 => None,
             _ => Some(Self {
@@ -159,16 +192,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_keeps_no_more_than_it_counts() {
+    fn what_no_window_can_count_is_forgotten() {
+        let mut recent = Recent::default();
+        for at in 0..100 {
+            recent.approved(at);
+        }
+        assert_eq!(recent.approved_ms, (36..100).collect::<Vec<_>>());
+        recent.approved(LONGEST_WINDOW_MS + 90);
+        assert_eq!(recent.approved_ms.len(), 10);
+    }
+
+    #[test]
+    fn a_payment_counts_up_to_the_end_of_its_window() {
         let window = Window {
             most: 3,
             within_ms: 1_000,
         };
         let mut recent = Recent::default();
-        for at in [0, 100, 200, 900, 1_000] {
-            recent.approved(at, window);
+        for at in [200, 900, 1_000] {
+            recent.approved(at);
         }
-        assert_eq!(recent.approved_ms, [200, 900, 1_000]);
         assert_eq!(recent.count(1_199, window), 3);
         assert_eq!(recent.count(1_200, window), 2, "the oldest is a whole window old");
         assert_eq!(recent.count(100, window), 3, "the clock was set back");
@@ -178,18 +221,18 @@ mod tests {
     fn recent_outcomes_weigh_more_than_old_ones() {
         let mut outcomes = Outcomes::default();
         for _ in 0..1_000 {
-            outcomes.ended(true);
+            outcomes.ended(true, 1);
         }
-        assert_eq!(outcomes.percent_declined(10), 0);
+        assert_eq!(outcomes.percent_declined(10, 1), 0);
         for _ in 0..16 {
-            outcomes.ended(false);
+            outcomes.ended(false, 1);
         }
-        let bad = outcomes.percent_declined(10);
+        let bad = outcomes.percent_declined(10, 1);
         assert!((35..=45).contains(&bad), "{bad}");
         for _ in 0..64 {
-            outcomes.ended(true);
+            outcomes.ended(true, 1);
         }
-        let better = outcomes.percent_declined(10);
+        let better = outcomes.percent_declined(10, 1);
         assert!(better < 10, "{better}");
     }
 
@@ -197,14 +240,20 @@ mod tests {
     fn few_outcomes_say_nothing_and_all_declined_is_all() {
         let mut outcomes = Outcomes::default();
         for _ in 0..9 {
-            outcomes.ended(false);
+            outcomes.ended(false, 1);
         }
-        assert_eq!(outcomes.percent_declined(10), 0);
-        outcomes.ended(false);
-        assert_eq!(outcomes.percent_declined(10), 100);
+        assert_eq!(outcomes.percent_declined(10, 1), 0);
+        outcomes.ended(false, 1);
+        assert_eq!(outcomes.percent_declined(10, 1), 100);
+        assert_eq!(outcomes.percent_declined(10, OUTCOMES_LAST_MS), 100);
+        assert_eq!(
+            outcomes.percent_declined(10, OUTCOMES_LAST_MS + 1),
+            0,
+            "a week after the last"
+        );
         for _ in 0..100_000 {
-            outcomes.ended(false);
+            outcomes.ended(false, 1);
         }
-        assert_eq!(outcomes.percent_declined(10), 100);
+        assert_eq!(outcomes.percent_declined(10, 1), 100);
     }
 }

@@ -235,6 +235,7 @@ impl State {
                     if let Some(since) = &mut self.store.offline_since_ms {
                         *since = since.saturating_sub(jump_ms.unsigned_abs());
                     }
+                    self.set_back(jump_ms.unsigned_abs());
                 }
             }
             Event::AnomalyFound {
@@ -303,7 +304,7 @@ impl State {
             Event::PaymentSettled { payment_id, gateway } => {
                 self.gateway_spoke(entry);
                 self.unpark(*payment_id);
-                self.outcome(payment_id, gateway.approved);
+                self.outcome(payment_id, gateway.approved, entry.time.wall_ms);
                 let payment = self.release(*payment_id, sequence)?;
                 payment.state = if gateway.approved {
                     PaymentState::Settled
@@ -369,7 +370,7 @@ impl State {
                 ..
             } => {
                 self.gateway_spoke(entry);
-                self.outcome(payment_id, false);
+                self.outcome(payment_id, false, entry.time.wall_ms);
                 let payment = self.touch(*payment_id, sequence)?;
                 payment.queue_sequence = None;
                 let retry = payment.retry.get_or_insert_default();
@@ -419,6 +420,7 @@ impl State {
                     }),
                 }
                 self.policy = parse_policy(policy);
+                self.policy_changed();
             }
             Event::WanChanged { to, reason, .. } => {
                 self.store.wan = *to;
@@ -479,15 +481,12 @@ impl State {
         payment.exposed = decision == Decision::ApprovedOffline;
         payment.queue_sequence =
             matches!(payment.state, PaymentState::Queued | PaymentState::ReversalQueued).then_some(sequence);
-        let (at_ms, percent, reason) = (
-            decided.time.wall_ms,
-            decided.record.percent,
-            decided.record.reason,
-        );
+        let at_ms = decided.time.wall_ms;
+        let record = decided.record.clone();
         payment.decided = Some(decided);
         let amount = payment.amount_minor;
-        self.share_held(decision, percent, at_ms);
-        self.watch_decision(payment_id, decision, reason, at_ms);
+        self.share_held(decision, record.percent, at_ms);
+        self.watch_decision(payment_id, &record, at_ms);
         match decision {
             Decision::ApprovedOffline => {
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));

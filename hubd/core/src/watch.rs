@@ -1,7 +1,7 @@
 //! What detectors remember of devices and cards, and the points that
 //! anomalies have come to.
 
-use hub_protocol::{AnomalyKind, DeviceId, Restriction};
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction};
 use minicbor::{Decode, Encode};
 
 use crate::policy::anomaly::{AnomalyRules, EqualAmounts, LOOKS_BACK};
@@ -74,12 +74,19 @@ pub struct Watch {
     /// How things stand.
     #[n(1)]
     pub alert: Alert,
-    /// The last numbers of its counter, as they came.
+    /// Which of the 128 numbers of its counter up to the highest have come: a
+    /// bit each, the highest first. The lower half.
     #[n(2)]
-    pub sequences: Vec<u64>,
-    /// The highest of all.
+    pub seen_low: u64,
+    /// The upper half.
+    #[n(8)]
+    pub seen_high: u64,
+    /// The highest number of all; 0: none has come.
     #[n(3)]
     pub highest: u64,
+    /// The device's clock at that number, milliseconds since 1970 UTC.
+    #[n(9)]
+    pub device_time_ms: u64,
     /// Its last amount that counts as equal or not, minor units.
     #[n(4)]
     pub amount_minor: u64,
@@ -92,6 +99,13 @@ pub struct Watch {
     /// When which anomaly was found last.
     #[n(7)]
     pub found: Vec<Found>,
+}
+
+fn shifted(bits: u128, by: u64) -> u128 {
+    u32::try_from(by)
+        .ok()
+        .and_then(|by| bits.checked_shl(by))
+        .unwrap_or(0)
 }
 
 /// A card that was declined.
@@ -120,15 +134,34 @@ pub struct Found {
 
 impl Watch {
     /// A request for a payment came.
-    pub(crate) fn asked(&mut self, sequence: u64, amount: u64, rules: &AnomalyRules) {
-        keep_last(&mut self.sequences, sequence);
-        self.highest = self.highest.max(sequence);
+    pub(crate) fn asked(&mut self, request: &PaymentRequest, rules: &AnomalyRules) {
+        let (sequence, amount) = (request.device_sequence, request.amount_minor());
+        let mut seen = self.seen();
+        if let Some(above) = sequence.checked_sub(self.highest).filter(|above| *above > 0) {
+            seen = shifted(seen, above) | 1;
+            self.highest = sequence;
+            self.device_time_ms = request.device_time_ms;
+        } else {
+            seen |= shifted(1, self.highest - sequence);
+        }
+        self.seen_low = (seen & u128::from(u64::MAX)) as u64;
+        self.seen_high = (seen >> 64) as u64;
         if let Some(equal) = rules.equal_amounts
             && amount >= equal.from_amount
         {
             self.run = self.run_with(amount, equal);
             self.amount_minor = amount;
         }
+    }
+
+    fn seen(&self) -> u128 {
+        u128::from(self.seen_high) << 64 | u128::from(self.seen_low)
+    }
+
+    /// Whether a number has come before, or is so old that it must have.
+    pub(crate) fn has_come(&self, sequence: u64) -> bool {
+        let below = self.highest.checked_sub(sequence);
+        self.highest > 0 && below.is_some_and(|below| below >= 128 || self.seen() & shifted(1, below) != 0)
     }
 
     /// How long the run of equal amounts is with this one.

@@ -4,11 +4,11 @@
 
 mod support;
 
-use hub_core::{OperatorCommand, OperatorReply};
+use hub_core::{GatewayAnswer, Input, OperatorCommand, OperatorReply, Probe};
 use hub_protocol::entry::Event;
 use hub_protocol::{
-    AnomalyKind, Cryptogram, Decision, DeviceId, Entry, PaymentRequest, Reason, Receipt, Restriction,
-    RestrictionCause, cbor,
+    AnomalyKind, Cryptogram, Decision, DeviceId, Entry, GatewayResult, PaymentRequest, Reason, Receipt,
+    Restriction, RestrictionCause, cbor,
 };
 use support::{MPOS, POLICY, SOFTPOS, Shop, payment_id, request};
 
@@ -157,10 +157,40 @@ fn cards_that_are_tried_out_one_after_the_other_are_found() {
     assert_eq!(found(&shop).len(), 1, "ten minutes ago");
 }
 
+/// A copy of a device goes on from where it was made, however long ago.
 #[test]
-fn a_counter_that_comes_back_or_leaves_numbers_out_is_found() {
-    let text =
-        policy("[anomaly.sequence_reused]\npoints = 5\n[anomaly.sequence_gap]\nnumbers = 10\npoints = 5");
+fn a_number_that_comes_again_is_found_and_one_that_is_late_is_not() {
+    for behind in [1, 2, 20, 40, 75, 127, 128, 199] {
+        let text = policy("[anomaly.sequence_reused]\npoints = 5")
+            .replace("consecutive_limit = 60", "consecutive_limit = 600");
+        let mut shop = Shop::offline_under(&text);
+        for number in 1..=200 {
+            // One is kept back.
+            if number != 150 {
+                pay(&mut shop, MPOS, number, 1, &format!("card {number}"));
+            }
+        }
+        shop.crash();
+        pay(&mut shop, MPOS, 150, 1, "late");
+        assert_eq!(found(&shop), [], "late, and never seen");
+        let copy = PaymentRequest {
+            device_sequence: 200 - behind,
+            ..asked(&shop, 1_000, 1, "copy")
+        };
+        shop.pay(MPOS, &copy);
+        // The same bytes again are no new request.
+        shop.pay(MPOS, &copy);
+        assert_eq!(
+            found(&shop),
+            [(AnomalyKind::SequenceReused, 1_000)],
+            "{behind} behind"
+        );
+    }
+}
+
+#[test]
+fn numbers_that_are_left_out_are_found() {
+    let text = policy("[anomaly.sequence_gap]\nnumbers = 10\npoints = 5");
     let mut shop = Shop::offline_under(&text);
     let with = |shop: &mut Shop, number, sequence| {
         let request = PaymentRequest {
@@ -168,43 +198,78 @@ fn a_counter_that_comes_back_or_leaves_numbers_out_is_found() {
             ..asked(shop, number, 100, &format!("card {number}"))
         };
         shop.pay(MPOS, &request);
-        // The same bytes again are no new request.
-        shop.pay(MPOS, &request);
     };
     with(&mut shop, 1, 500);
-    with(&mut shop, 2, 502);
-    with(&mut shop, 3, 501);
-    assert_eq!(found(&shop), [], "one overtook the other");
+    with(&mut shop, 2, 510);
+    assert_eq!(found(&shop), [], "the first of all, and nine left out");
     shop.crash();
-    with(&mut shop, 4, 512);
-    assert_eq!(found(&shop), [], "nine left out");
-    with(&mut shop, 5, 523);
-    assert_eq!(found(&shop), [(AnomalyKind::SequenceGap, 5)]);
-    with(&mut shop, 6, 501);
-    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 6)));
-    shop.pass(10 * MINUTE);
-    with(&mut shop, 7, 500 - 65);
-    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 7)));
+    with(&mut shop, 3, 521);
+    assert_eq!(found(&shop), [(AnomalyKind::SequenceGap, 3)]);
+}
+
+/// While a policy looked for nothing, nobody watched the counter.
+#[test]
+fn a_policy_without_rules_in_between_makes_no_gap() {
+    let text = policy("[anomaly.sequence_gap]\nnumbers = 100\npoints = 20");
+    let version = |text: &str, number| text.replace("version = 1 ", &format!("version = {number} "));
+    let mut shop = Shop::offline_under(&text);
+    pay(&mut shop, MPOS, 1, 100, "a");
+    shop.install(&version(POLICY, 2)).unwrap();
+    shop.install(&version(&text, 3)).unwrap();
+    pay(&mut shop, MPOS, 200, 100, "c");
+    assert_eq!(found(&shop), []);
+}
+
+fn gateway_says(shop: &mut Shop, gateway_ms: u64) {
+    shop.input(Input::Probe(Probe {
+        ok: true,
+        latency_ms: 20,
+        gateway_time_ms: Some(gateway_ms),
+    }));
 }
 
 #[test]
-fn a_devices_clock_that_differs_is_found_unless_the_hubs_is_in_doubt() {
+fn a_clock_ahead_of_a_hub_that_knows_the_time_is_found() {
     let text = policy("[anomaly.clock_skew]\nminutes = 5\npoints = 5");
-    let mut shop = Shop::offline_under(&text);
-    let off = |shop: &mut Shop, number, ms: i64| {
+    let mut shop = Shop::offline_with(&text, |settings| settings.gateway_tells_time = true);
+    let off = |shop: &mut Shop, number, ahead_ms: u64| {
         let mut request = asked(shop, number, 100, &format!("card {number}"));
-        request.device_time_ms = request.device_time_ms.saturating_add_signed(ms);
+        request.device_time_ms += ahead_ms;
         shop.pay(MPOS, &request);
     };
-    off(&mut shop, 1, -5 * 60_000);
-    off(&mut shop, 2, 5 * 60_000);
+    off(&mut shop, 1, 3_600_000);
+    assert_eq!(found(&shop), [], "who knows which of the two is wrong");
+    let now_ms = shop.now.wall_ms + 3_600_000;
+    shop.now.wall_ms = now_ms;
+    gateway_says(&mut shop, now_ms);
+    shop.go_offline();
+    off(&mut shop, 2, 5 * MINUTE);
     assert_eq!(found(&shop), []);
-    off(&mut shop, 3, -5 * 60_000 - 1);
+    off(&mut shop, 3, 5 * MINUTE + 1);
     assert_eq!(found(&shop), [(AnomalyKind::ClockSkew, 3)]);
-    shop.pass(10 * MINUTE);
-    shop.now.wall_ms += 25 * 60 * MINUTE;
-    off(&mut shop, 4, -3_600_000);
-    assert_eq!(found(&shop).len(), 1, "who knows which of the two is wrong");
+}
+
+#[test]
+fn a_clock_behind_its_own_of_before_is_found_and_an_old_request_is_not() {
+    let text = policy("[anomaly.clock_skew]\nminutes = 5\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let old = asked(&shop, 2, 100, "b");
+    pay(&mut shop, MPOS, 1, 100, "a");
+    shop.pass(60 * MINUTE);
+    pay(&mut shop, MPOS, 3, 100, "c");
+    shop.pay(MPOS, &old);
+    assert_eq!(found(&shop), [], "it found no hub for an hour");
+    shop.crash();
+    let behind = |shop: &mut Shop, number, by_ms| {
+        let mut request = asked(shop, number, 100, &format!("card {number}"));
+        request.device_time_ms -= 5_000 + by_ms;
+        shop.pay(MPOS, &request);
+    };
+    behind(&mut shop, 4, 5 * MINUTE);
+    assert_eq!(found(&shop), []);
+    pay(&mut shop, MPOS, 5, 100, "e");
+    behind(&mut shop, 6, 5 * MINUTE + 5_001);
+    assert_eq!(found(&shop), [(AnomalyKind::ClockSkew, 6)]);
 }
 
 #[test]
@@ -221,13 +286,23 @@ fn sales_while_the_shop_is_closed_are_found() {
     assert_eq!(found(&shop), [(AnomalyKind::OutsideHours, 2)]);
 }
 
-/// Each clock that differs: 15 points, 10 an hour fade.
-const SKEW: &str = "[anomaly.clock_skew]\nminutes = 5\npoints = 15";
+/// Each number that comes again: 15 points, 10 an hour fade.
+const AGAIN: &str = "[anomaly.sequence_reused]\npoints = 15";
 
-fn skewed(shop: &mut Shop, device: DeviceId, number: u64, amount: u64) -> Receipt {
+/// Both devices have used the number 1.
+fn shop_under(text: &str) -> Shop {
+    let mut shop = Shop::offline_under(text);
+    for (number, device) in [(901, MPOS), (902, SOFTPOS)] {
+        odd(&mut shop, device, number, 1);
+    }
+    assert_eq!(found(&shop), []);
+    shop
+}
+
+fn odd(shop: &mut Shop, device: DeviceId, number: u64, amount: u64) -> Receipt {
     let card = format!("card {number}");
     let request = PaymentRequest {
-        device_time_ms: 0,
+        device_sequence: 1,
         ..asked(shop, number, amount, &card)
     };
     shop.pay(device, &request)
@@ -236,16 +311,16 @@ fn skewed(shop: &mut Shop, device: DeviceId, number: u64, amount: u64) -> Receip
 #[test]
 fn rule_5_points_warn_tighten_and_stop_a_device_before_the_payment_that_shows_them() {
     for restarts in [false, true] {
-        let mut shop = Shop::offline_under(&policy(SKEW));
+        let mut shop = shop_under(&policy(AGAIN));
         let between = |shop: &mut Shop| {
             if restarts {
                 shop.crash();
             }
         };
-        assert!(skewed(&mut shop, MPOS, 1, 5_001).decision.approved());
+        assert!(odd(&mut shop, MPOS, 1, 5_001).decision.approved());
         between(&mut shop);
         shop.pass(10 * MINUTE);
-        let tightened = skewed(&mut shop, MPOS, 2, 5_001);
+        let tightened = odd(&mut shop, MPOS, 2, 5_001);
         assert_eq!(
             tightened.reason,
             Reason::TransactionCeiling,
@@ -258,7 +333,7 @@ fn rule_5_points_warn_tighten_and_stop_a_device_before_the_payment_that_shows_th
         );
         between(&mut shop);
         shop.pass(10 * MINUTE);
-        let stopped = skewed(&mut shop, MPOS, 5, 100);
+        let stopped = odd(&mut shop, MPOS, 5, 100);
         assert_eq!(
             stopped.reason,
             Reason::ClassNotAllowed,
@@ -280,9 +355,9 @@ fn rule_5_points_warn_tighten_and_stop_a_device_before_the_payment_that_shows_th
 
 #[test]
 fn points_that_have_faded_restrict_nothing_and_what_is_restricted_stays_so() {
-    let mut shop = Shop::offline_under(&policy(SKEW));
+    let mut shop = shop_under(&policy(AGAIN));
     for number in 1..=3 {
-        skewed(&mut shop, MPOS, number, 100);
+        odd(&mut shop, MPOS, number, 100);
         shop.pass(31 * MINUTE);
     }
     assert_eq!(
@@ -297,10 +372,10 @@ fn points_that_have_faded_restrict_nothing_and_what_is_restricted_stays_so() {
 
 #[test]
 fn rule_5_points_of_all_devices_together_stop_the_store() {
-    let text = policy(&format!("{SKEW}\n[anomaly.store]\nstop = 30"));
-    let mut shop = Shop::offline_under(&text);
-    assert!(skewed(&mut shop, MPOS, 1, 100).decision.approved());
-    let stopped = skewed(&mut shop, SOFTPOS, 2, 100);
+    let text = policy(&format!("{AGAIN}\n[anomaly.store]\nstop = 30"));
+    let mut shop = shop_under(&text);
+    assert!(odd(&mut shop, MPOS, 1, 100).decision.approved());
+    let stopped = odd(&mut shop, SOFTPOS, 2, 100);
     assert_eq!(stopped.reason, Reason::OfflineDisabled, "as receipts say it");
     shop.crash();
     assert!(!pay(&mut shop, MPOS, 3, 100, "x").decision.approved());
@@ -320,12 +395,12 @@ fn rule_5_points_of_all_devices_together_stop_the_store() {
 
 /// A device that is stopped, and how it may begin again.
 fn stopped(rest: &str) -> Shop {
-    let text = policy(&format!("{rest}\n{SKEW}")).replace("stop = 40", "stop = 21");
+    let text = policy(&format!("{rest}\n{AGAIN}")).replace("stop = 40", "stop = 21");
     let text = text.replace("warn = 10\ntighten = 20\n", "");
-    let mut shop = Shop::offline_under(&text);
-    skewed(&mut shop, MPOS, 1, 100);
+    let mut shop = shop_under(&text);
+    odd(&mut shop, MPOS, 1, 100);
     shop.pass(10 * MINUTE);
-    assert!(!skewed(&mut shop, MPOS, 2, 100).decision.approved());
+    assert!(!odd(&mut shop, MPOS, 2, 100).decision.approved());
     shop
 }
 
@@ -369,26 +444,113 @@ fn a_restriction_ends_by_time_online_only_if_the_policy_says_so() {
     }
 }
 
+/// Killed between the policy and anything that would follow it, too.
 #[test]
 fn a_new_policy_ends_every_restriction_and_the_same_one_none() {
     let mut shop = stopped("");
-    let lifted =
-        |shop: &Shop| restrictions(shop).contains(&(Some(MPOS), Restriction::None, RestrictionCause::Policy));
-    let text = policy(SKEW)
+    let text = policy(AGAIN)
         .replace("stop = 40", "stop = 21")
         .replace("warn = 10\ntighten = 20\n", "");
     shop.install(&format!("\n{text}").replacen('\n', "", 1));
-    assert!(!lifted(&shop));
-    shop.install(&text.replace("version = 1 ", "version = 2 "));
-    assert!(lifted(&shop));
-    assert!(pay(&mut shop, MPOS, 3, 100, "x").decision.approved());
+    assert!(!pay(&mut shop, MPOS, 3, 100, "x").decision.approved());
+    shop.install(&text.replace("version = 1 ", "version = 2 "))
+        .unwrap();
+    shop.crash();
+    assert!(pay(&mut shop, MPOS, 4, 100, "y").decision.approved());
+    // What it had done stays known: it is a copy still.
+    shop.pass(10 * MINUTE);
+    odd(&mut shop, MPOS, 5, 100);
+    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 5)));
+}
+
+fn live(shop: &mut Shop, device: DeviceId, request: &PaymentRequest, answer: GatewayAnswer) -> Receipt {
+    let ticket = shop.send(device, request);
+    let mut forwards = shop.forwards.iter();
+    let at = forwards.position(|forward| forward.payment_id == request.payment_id);
+    let forward = shop.forwards.remove(at.unwrap());
+    shop.answer(forward.attempt, answer);
+    shop.receipt(ticket)
+}
+
+/// A shop that has been online for long when something odd begins.
+#[test]
+fn rule_5_a_restriction_that_begins_online_holds_when_the_line_goes() {
+    let text = policy(&format!("recover_online_minutes = 30\n{AGAIN}"))
+        .replace("warn = 10\ntighten = 20\nstop = 40", "stop = 10");
+    let mut shop = shop_under(&text);
+    shop.come_back();
+    shop.pass(31 * MINUTE);
+    let again = PaymentRequest {
+        device_sequence: 1,
+        ..asked(&shop, 1, 100, "a")
+    };
+    // The gateway is gone, and nobody has noticed yet.
+    let ticket = shop.send(MPOS, &again);
+    for _ in 0..6 {
+        shop.pass(500);
+    }
+    assert!(!shop.receipt(ticket).decision.approved());
+    shop.go_offline();
+    assert!(!pay(&mut shop, MPOS, 2, 100, "b").decision.approved());
+}
+
+#[test]
+fn issuers_and_gateways_that_are_out_of_order_are_no_card_testing() {
+    let text = policy(
+        "[anomaly.card_testing]\ndeclined_cards = 2\nwithin_minutes = 15\nresponse_codes = [\"05\"]\npoints = 5",
+    );
+    let code = |code: &str| {
+        GatewayAnswer::Final(GatewayResult {
+            approved: false,
+            response_code: code.to_owned(),
+            authorisation_code: None,
+            reference: None,
+        })
+    };
+    let refuses = GatewayAnswer::RefusesMessage {
+        detail: "400".to_owned(),
+    };
+    for (answer, is_testing) in [(refuses, false), (code("91"), false), (code("05"), true)] {
+        let mut shop = Shop::offline_under(&text);
+        shop.come_back();
+        for number in 1..=3 {
+            let request = asked(&shop, number, 100, &format!("card {number}"));
+            live(&mut shop, MPOS, &request, answer.clone());
+        }
+        assert_eq!(!found(&shop).is_empty(), is_testing, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_stopped_does_not_stop_the_store() {
+    let text = policy(&format!("{AGAIN}\n[anomaly.store]\nstop = 90"));
+    let mut shop = shop_under(&text);
+    for number in 1..=20 {
+        odd(&mut shop, MPOS, number, 100);
+        shop.pass(11 * MINUTE);
+    }
+    assert!(pay(&mut shop, SOFTPOS, 50, 100, "honest").decision.approved());
+}
+
+#[test]
+fn rule_5_a_clock_that_was_ahead_does_not_silence_detectors() {
+    let mut shop = shop_under(&policy(AGAIN));
+    shop.now.wall_ms += 20 * 60 * MINUTE;
+    odd(&mut shop, MPOS, 1, 100);
+    assert_eq!(found(&shop).len(), 1);
+    let right_ms = shop.now.wall_ms - 20 * 60 * MINUTE;
+    gateway_says(&mut shop, right_ms);
+    shop.go_offline();
+    shop.pass(11 * MINUTE);
+    odd(&mut shop, MPOS, 2, 100);
+    assert_eq!(found(&shop).len(), 2);
 }
 
 #[test]
 fn without_rules_nothing_is_remembered() {
     let mut shop = Shop::offline();
     for number in 1..=5 {
-        skewed(&mut shop, MPOS, number, 100);
+        odd(&mut shop, MPOS, number, 100);
     }
     assert_eq!(found(&shop), []);
     assert_eq!(shop.core.state().device(&MPOS).unwrap().watch, None);

@@ -5,11 +5,17 @@
 
 mod support;
 
-use hub_core::{GatewayAnswer, Operation};
-use hub_protocol::{Decision, EntryMode, PaymentRequest, Reason, Verification};
-use support::{MPOS, POLICY, SOFTPOS, Shop, approved, declined, request};
+use hub_core::state::{CardKey, State};
+use hub_core::{GatewayAnswer, Input, Operation, Probe};
+use hub_protocol::entry::Event;
+use hub_protocol::{
+    CardFacts, CardScheme, Decision, DeviceId, Entry, EntryMode, PaymentRequest, Reason, Receipt,
+    Verification, cbor,
+};
+use support::{MPOS, POLICY, SOFTPOS, Shop, approved, declined, payment_id, request};
 
 const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
 
 /// The sample policy with keys added to a table.
 fn policy(changes: &[(&str, &str)]) -> String {
@@ -242,5 +248,258 @@ fn rule_5_a_payment_that_waits_too_long_ends_offline_approvals() {
         shop.pass(11 * MINUTE);
         let late = shop.pay(MPOS, &request(4, 100, "d"));
         assert_eq!(late.reason, Reason::OfflineTooLong, "as receipts say it");
+    });
+}
+
+/// As the ledger has it, not as receipts say it.
+fn reason(shop: &Shop, number: u64) -> Reason {
+    let payment = shop.core.state().payment(&payment_id(number)).unwrap();
+    payment.decided.as_ref().unwrap().record.reason
+}
+
+fn live(shop: &mut Shop, device: DeviceId, request: &PaymentRequest) -> Receipt {
+    let ticket = shop.send(device, request);
+    let mut forwards = shop.forwards.iter();
+    let at = forwards.position(|forward| forward.payment_id == request.payment_id);
+    let forward = shop.forwards.remove(at.unwrap());
+    shop.answer(forward.attempt, approved());
+    shop.receipt(ticket)
+}
+
+fn gateway_says(shop: &mut Shop, gateway_ms: u64) {
+    shop.input(Input::Probe(Probe {
+        ok: true,
+        latency_ms: 20,
+        gateway_time_ms: Some(gateway_ms),
+    }));
+}
+
+fn version(text: &str, number: u32) -> String {
+    text.replace("version = 1 ", &format!("version = {number} "))
+}
+
+#[test]
+fn rule_4_a_share_that_held_for_hours_comes_back_from_the_last_decision_on() {
+    let text = moving(
+        "loosen_percent = 10\nloosen_minutes = 15\n[[moving.outage]]\nfrom_minutes = 30\npercent = 20",
+    );
+    both(|between| {
+        let mut shop = Shop::offline_under(&text);
+        shop.pass(30 * MINUTE);
+        for number in 1..=4 {
+            let card = format!("card {number}");
+            assert!(shop.pay(MPOS, &request(number, 2_000, &card)).decision.approved());
+            shop.pass(40 * MINUTE);
+            between(&mut shop);
+        }
+        assert!(!shop.pay(MPOS, &request(9, 2_001, "z")).decision.approved());
+        replay(&mut shop, approved);
+        between(&mut shop);
+        shop.go_offline();
+        let soon = shop.pay(MPOS, &request(10, 3_001, "y"));
+        assert_eq!(soon.reason, Reason::TransactionCeiling);
+    });
+}
+
+#[test]
+fn rule_5_a_clock_that_the_gateway_sets_back_makes_nothing_that_waits_young() {
+    let text = policy(&[("[offline]", "oldest_unsent_minutes = 60")]);
+    both(|between| {
+        let mut shop = Shop::offline_under(&text);
+        assert!(shop.pay(MPOS, &request(1, 100, "a")).decision.approved());
+        shop.pass(59 * MINUTE);
+        let right_ms = shop.now.wall_ms - 2 * HOUR;
+        gateway_says(&mut shop, right_ms);
+        shop.go_offline();
+        between(&mut shop);
+        shop.pass(2 * MINUTE);
+        assert!(!shop.pay(MPOS, &request(2, 100, "b")).decision.approved());
+        assert_eq!(reason(&shop, 2), Reason::UnsentTooLong);
+    });
+}
+
+#[test]
+fn a_payment_that_is_due_again_waits_since_then_and_does_not_stop_the_shop() {
+    let text = policy(&[("[offline]", "oldest_unsent_minutes = 60")]);
+    let mut shop = Shop::offline_under(&text);
+    let visa = PaymentRequest {
+        card: CardFacts {
+            scheme: CardScheme::Visa,
+            ..request(1, 100, "a").card
+        },
+        ..request(1, 100, "a")
+    };
+    assert!(shop.pay(MPOS, &visa).decision.approved());
+    replay(&mut shop, declined);
+    assert!(live(&mut shop, MPOS, &request(2, 100, "b")).decision.approved());
+    shop.pass(11 * HOUR);
+    shop.forwards.clear();
+    shop.go_offline();
+    shop.pass(59 * MINUTE);
+    shop.pay(MPOS, &request(3, 100, "c"));
+    // Due since a minute.
+    shop.pass(MINUTE + 30_000);
+    let receipt = shop.pay(MPOS, &request(4, 100, "d"));
+    assert!(receipt.decision.approved(), "{}", reason(&shop, 4));
+}
+
+/// Started again from the index: the queue is loaded a moment later.
+#[test]
+fn rule_5_before_the_queue_is_in_memory_nobody_can_tell_how_old_it_is() {
+    let text = policy(&[("[offline]", "oldest_unsent_minutes = 60")]);
+    let mut shop = Shop::offline_under(&text);
+    assert!(shop.pay(MPOS, &request(1, 100, "a")).decision.approved());
+    let policy = shop
+        .disk
+        .iter()
+        .find_map(|payload| match cbor::decode::<Entry>(payload).unwrap().event {
+            Event::PolicyActivated { policy, .. } => Some(policy),
+            _ => None,
+        });
+    let mut state = State::default();
+    let head = shop.core.state().head();
+    for (key, value) in shop.core.state_mut().take_dirty() {
+        let restored = State::RESTORED.iter().any(|prefix| key.starts_with(prefix));
+        if let Some(value) = value.filter(|_| restored) {
+            state.restore(&key, &value).unwrap();
+        }
+    }
+    state.restored(head, policy.as_deref());
+    shop.restart(state);
+    shop.input(Input::Recalled {
+        payments: Vec::new(),
+        cards: vec![(CardKey::of_token("d"), Default::default())],
+    });
+    assert!(!shop.pay(SOFTPOS, &request(4, 100, "d")).decision.approved());
+    assert_eq!(reason(&shop, 4), Reason::UnsentTooLong);
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_close_a_device_until_it_has_caught_up() {
+    let text = policy(&[(
+        "[class.mpos]                        # phone with a certified reader",
+        "device_window_count = 1\ndevice_window_minutes = 10",
+    )]);
+    both(|between| {
+        let mut shop = Shop::online();
+        shop.install(&version(&text, 2)).unwrap();
+        // Not even in doubt.
+        shop.now.wall_ms += 20 * HOUR;
+        shop.go_offline();
+        assert!(shop.pay(MPOS, &request(1, 100, "a")).decision.approved());
+        let right_ms = shop.now.wall_ms - 20 * HOUR;
+        gateway_says(&mut shop, right_ms);
+        replay(&mut shop, approved);
+        between(&mut shop);
+        shop.go_offline();
+        shop.pass(60 * MINUTE);
+        let receipt = shop.pay(MPOS, &request(2, 100, "b"));
+        assert!(receipt.decision.approved(), "{}", reason(&shop, 2));
+    });
+}
+
+#[test]
+fn declines_are_outlived_by_a_week_or_by_a_new_policy() {
+    let text = moving("declined_least = 3\n[[moving.declined]]\nfrom_percent = 20\npercent = 1");
+    for by_policy in [false, true] {
+        let mut shop = Shop::offline_under(&text);
+        for number in 1..=4 {
+            let card = format!("card {number}");
+            assert!(shop.pay(MPOS, &request(number, 100, &card)).decision.approved());
+        }
+        replay(&mut shop, declined);
+        shop.go_offline();
+        assert!(!shop.pay(MPOS, &request(5, 101, "x")).decision.approved());
+        if by_policy {
+            shop.come_back();
+            shop.install(&version(&text, 2)).unwrap();
+        } else {
+            shop.come_back();
+            shop.pass(7 * 24 * HOUR);
+            gateway_says(&mut shop, 0);
+            let now_ms = shop.now.wall_ms;
+            gateway_says(&mut shop, now_ms);
+        }
+        shop.crash();
+        shop.go_offline();
+        let receipt = shop.pay(MPOS, &request(6, 10_000, "y"));
+        assert!(receipt.decision.approved(), "{}", reason(&shop, 6));
+    }
+}
+
+#[test]
+fn rule_4_a_wider_window_counts_what_a_narrower_one_had_forgotten() {
+    let with = |count, minutes| {
+        policy(&[(
+            "[card]",
+            &format!("window_count = {count}\nwindow_minutes = {minutes}"),
+        )])
+        .replace("consecutive_limit = 5\n", "consecutive_limit = 50\n")
+    };
+    both(|between| {
+        let mut shop = Shop::offline_under(&with(1, 1));
+        for number in 1..=5 {
+            assert!(shop.pay(MPOS, &request(number, 100, "a")).decision.approved());
+            shop.pass(2 * MINUTE);
+        }
+        replay(&mut shop, approved);
+        between(&mut shop);
+        shop.install(&version(&with(5, 60), 2)).unwrap();
+        shop.go_offline();
+        assert!(!shop.pay(MPOS, &request(6, 100, "a")).decision.approved());
+        assert_eq!(reason(&shop, 6), Reason::CardWindow, "the 6th in an hour");
+    });
+}
+
+/// One device's payments bounce: the others keep their ceilings.
+#[test]
+fn a_devices_own_declines_make_its_own_ceilings_smaller() {
+    let text = moving("declined_least = 3\n[[moving.declined]]\nfrom_percent = 60\npercent = 10");
+    both(|between| {
+        let mut shop = Shop::offline_under(&text);
+        for number in 1..=3 {
+            let card = format!("card {number}");
+            let scheme = CardScheme::Visa;
+            let visa = PaymentRequest {
+                card: CardFacts {
+                    scheme,
+                    ..request(number, 100, &card).card
+                },
+                ..request(number, 100, &card)
+            };
+            assert!(shop.pay(SOFTPOS, &visa).decision.approved());
+        }
+        replay(&mut shop, approved);
+        shop.go_offline();
+        for number in 11..=13 {
+            let card = format!("card {number}");
+            assert!(shop.pay(MPOS, &request(number, 100, &card)).decision.approved());
+        }
+        replay(&mut shop, declined);
+        between(&mut shop);
+        shop.go_offline();
+        let mastercard = |number, amount| {
+            let card = format!("card {number}");
+            PaymentRequest {
+                card: CardFacts {
+                    scheme: CardScheme::Mastercard,
+                    ..request(number, amount, &card).card
+                },
+                ..request(number, amount, &card)
+            }
+        };
+        assert!(
+            !shop.pay(MPOS, &mastercard(20, 1_001)).decision.approved(),
+            "that device"
+        );
+        assert!(
+            shop.pay(SOFTPOS, &mastercard(21, 1_001)).decision.approved(),
+            "another"
+        );
+        let same_scheme = request(22, 1_001, "z");
+        assert!(
+            !shop.pay(SOFTPOS, &same_scheme).decision.approved(),
+            "that scheme"
+        );
     });
 }

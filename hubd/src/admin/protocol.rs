@@ -197,6 +197,10 @@ pub struct StatusReport {
     /// Why what is old enough is not archived or removed.
     #[serde(default)]
     pub archive_trouble: Option<String>,
+    /// The share of the signed ceilings that holds in the store by moving
+    /// limits, percent.
+    #[serde(default = "all")]
+    pub ceilings_percent: u64,
     /// Where anomalies restrict offline approvals, or points have come
     /// together.
     #[serde(default)]
@@ -205,6 +209,10 @@ pub struct StatusReport {
     pub devices_enrolled: usize,
     /// Devices connected now.
     pub devices_connected: usize,
+}
+
+fn all() -> u64 {
+    100
 }
 
 /// What anomalies have led to.

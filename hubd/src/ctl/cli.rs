@@ -116,8 +116,12 @@ pub(super) enum RestrictionsCommand {
     /// End what anomalies have led to. The ledger says who did it
     Lift {
         /// At which device: its id, or as many first digits as tell it from
-        /// the others; without it: in the whole store
+        /// the others
+        #[arg(required_unless_present = "store")]
         device: Option<String>,
+        /// In the whole store instead
+        #[arg(long, conflicts_with = "device")]
+        store: bool,
     },
 }
 

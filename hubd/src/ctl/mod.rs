@@ -66,7 +66,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             let client = &cli.connect()?;
             match command {
                 None => restrictions::list(client, output),
-                Some(RestrictionsCommand::Lift { device }) => {
+                Some(RestrictionsCommand::Lift { device, .. }) => {
                     restrictions::lift(client, output, device.as_deref())
                 }
             }

@@ -56,21 +56,36 @@ pub(super) fn lift(client: &Client, output: &Output, device: Option<&str>) -> Re
 /// What `hubctl status` says.
 pub(super) fn summary(report: &StatusReport) -> String {
     let mut store = None;
-    let mut devices = 0;
+    let (mut devices, mut warned) = (0, 0);
     for one in report.restrictions.iter().filter(|one| one.restriction != "none") {
+        // A warning restricts nothing.
+        if one.restriction == "warned" {
+            warned += 1;
+            continue;
+        }
         match one.device {
             None => store = Some(one.restriction.as_str()),
             Some(_) => devices += 1,
         }
     }
-    match (store, devices) {
+    let mut said = match (store, devices) {
         (None, 0) => "not restricted".to_owned(),
-        (None, devices) => format!("restricted at {devices} of the devices (hubctl restrictions)"),
-        (Some(store), 0) => format!("{store} in the store (hubctl restrictions)"),
+        (None, devices) => format!("restricted at {devices} of the devices"),
+        (Some(store), 0) => format!("{store} in the store"),
         (Some(store), devices) => {
-            format!("{store} in the store, and restricted at {devices} of the devices (hubctl restrictions)")
+            format!("{store} in the store, and restricted at {devices} of the devices")
         }
+    };
+    if report.ceilings_percent < 100 {
+        said += &format!(", ceilings at {} %", report.ceilings_percent);
     }
+    if warned > 0 {
+        said += ", something odd was found";
+    }
+    if store.is_some() || devices + warned > 0 {
+        said += " (hubctl restrictions)";
+    }
+    said
 }
 
 fn shown(restrictions: &[RestrictionReport], devices: &[DeviceReport]) -> String {
@@ -88,7 +103,7 @@ fn shown(restrictions: &[RestrictionReport], devices: &[DeviceReport]) -> String
             "none" => "free",
             "warned" => "free; somebody should look",
             "tightened" => "smaller ceilings",
-            _ => "none",
+            _ => "stopped",
         };
         table.add_row([
             one.device.as_deref().map_or("the store", short),
@@ -117,6 +132,7 @@ mod tests {
         let said = |restrictions: Vec<RestrictionReport>| {
             summary(&StatusReport {
                 restrictions,
+                ceilings_percent: 100,
                 ..StatusReport::default()
             })
         };
@@ -125,6 +141,8 @@ mod tests {
             "not restricted"
         );
         assert!(said(vec![one(None, "stopped")]).starts_with("stopped in the store ("));
+        let warned = said(vec![one(Some("ab"), "warned")]);
+        assert!(warned.starts_with("not restricted, something odd"), "{warned}");
         let both = said(vec![one(None, "tightened"), one(Some("ab"), "stopped")]);
         assert!(
             both.contains("tightened in the store") && both.contains("at 1 of the devices"),

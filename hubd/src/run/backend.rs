@@ -100,6 +100,7 @@ impl Backend for HubBackend {
             archives_removed: overview.archives.removed,
             archive_bytes: archives.bytes,
             archive_trouble: archives.trouble,
+            ceilings_percent: overview.ceilings_percent,
             restrictions: overview
                 .restricted
                 .iter()

@@ -84,7 +84,9 @@ impl Edges for RealEdges {
         cause: RestrictionCause,
     ) {
         let place = device.map_or_else(|| "the store".to_owned(), |device| device.short());
-        if restriction == Restriction::None {
+        if restriction == Restriction::Warned {
+            tracing::warn!(place, "something odd was found: hubctl restrictions");
+        } else if restriction == Restriction::None {
             tracing::info!(place, %cause, "offline approvals are free again");
         } else {
             tracing::warn!(place, %restriction, %cause, "offline approvals are restricted: hubctl restrictions");

@@ -252,7 +252,8 @@ fn a_restriction_is_lifted_at_a_device_or_in_the_store() {
     let served = Served::start(1);
     let listed = served.ok(&["restrictions", "--json"]).json();
     assert_eq!(listed["restrictions"], serde_json::json!([]));
-    served.ok(&["restrictions", "lift"]);
+    assert_eq!(served.hub.hubctl(&["restrictions", "lift"]).code, 2, "which?");
+    served.ok(&["restrictions", "lift", "--store"]);
     let devices = served.ok(&["devices", "--json"]).json();
     let mut enrolled = devices["devices"].as_array().unwrap().iter();
     let enrolled = enrolled.find(|device| device["enrolled"] == true).unwrap();

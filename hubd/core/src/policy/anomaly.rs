@@ -2,7 +2,7 @@
 
 use hub_protocol::{MAX_AMOUNT_MINOR, Restriction};
 
-use super::AMOUNT;
+use super::{AMOUNT, CODES, response_codes};
 use crate::toml_reader::{Section, integer};
 
 /// The most points that an anomaly can count.
@@ -36,7 +36,7 @@ pub struct AnomalyRules {
     /// One card at many devices.
     pub card_at_devices: Option<Within>,
     /// A payment after several cards were declined at the device.
-    pub card_testing: Option<Within>,
+    pub card_testing: Option<CardTesting>,
     /// A counter that was used before.
     pub sequence_reused: Option<u16>,
     /// Numbers left out.
@@ -111,6 +111,20 @@ pub struct Within {
     pub points: u16,
 }
 
+/// A payment after several cards were declined at the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardTesting {
+    /// How many other cards.
+    pub declined_cards: u32,
+    /// Within this time, milliseconds.
+    pub within_ms: u64,
+    /// The issuer's response codes that count, beside refusals by the card
+    /// itself and by the exception list.
+    pub response_codes: Vec<String>,
+    /// What it counts.
+    pub points: u16,
+}
+
 /// Numbers left out of a device's counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceGap {
@@ -146,8 +160,8 @@ pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<Anomal
     let store = read_thresholds(section.section("store"));
     let equal = read_equal(section.section("equal_amounts"));
     let split = read_split(section.section("ceiling_split"));
-    let at_devices = read_within(section.section("card_at_devices"), "devices");
-    let testing = read_within(section.section("card_testing"), "declined_cards");
+    let at_devices = read_within(section.section("card_at_devices"));
+    let testing = read_testing(section.section("card_testing"));
     let reused = optional_table(section.section("sequence_reused"), points);
     let gap = optional_table(section.section("sequence_gap"), |table| {
         let numbers = table.required(
@@ -264,9 +278,24 @@ fn read_split(section: Section<'_, '_>) -> Option<CeilingSplit> {
     })
 }
 
-fn read_within(section: Section<'_, '_>, count_key: &'static str) -> Option<Within> {
+fn read_testing(section: Section<'_, '_>) -> Option<CardTesting> {
     optional_table(section, |table| {
-        let count = table.required(count_key, A_FEW, integer(2..=16));
+        let count = table.required("declined_cards", A_FEW, integer(2..=16));
+        let minutes = table.required("within_minutes", MINUTES, integer(1..=1_440));
+        let codes = table.optional("response_codes", CODES, response_codes);
+        let points = points(table);
+        Some(CardTesting {
+            declined_cards: u32::try_from(count?.value).ok()?,
+            within_ms: minutes?.value.saturating_mul(60_000),
+            response_codes: codes.map(|at| at.value).unwrap_or_default(),
+            points: points?,
+        })
+    })
+}
+
+fn read_within(section: Section<'_, '_>) -> Option<Within> {
+    optional_table(section, |table| {
+        let count = table.required("devices", A_FEW, integer(2..=16));
         let minutes = table.required("within_minutes", MINUTES, integer(1..=1_440));
         let points = points(table);
         Some(Within {

@@ -132,7 +132,7 @@ fn at(steps: &[Step], value: u64) -> u64 {
 pub(super) fn read(section: Section<'_, '_>) -> MovingLimits {
     const MINUTES: &str = "minutes from 0 to 43200 (30 days)";
     const MINUTE: u64 = 60_000;
-    let of = |name, key, expected, range, unit| steps(section.sections(name), key, expected, range, unit);
+    let of = |name, key, expected, range, unit| steps(section.sections(name), key, expected, range, unit, 0);
     let outage = of("outage", "from_minutes", MINUTES, 0..=43_200, MINUTE);
     let oldest_unsent = of("oldest_unsent", "from_minutes", MINUTES, 1..=43_200, MINUTE);
     let policy_age = of(
@@ -149,11 +149,13 @@ pub(super) fn read(section: Section<'_, '_>) -> MovingLimits {
         1..=100,
         1,
     );
-    let declined = of(
-        "declined",
+    // Not nothing at all: then there would be no outcomes that could mend it.
+    let declined = steps(
+        section.sections("declined"),
         "from_percent",
         "percent of the outcomes at replay from 1 to 100",
         1..=100,
+        1,
         1,
     );
     let least = section.optional(
@@ -211,6 +213,7 @@ fn steps(
     expected: &str,
     range: core::ops::RangeInclusive<u64>,
     unit: u64,
+    least_percent: u64,
 ) -> Vec<Step> {
     let mut found: Vec<Step> = Vec::with_capacity(listed.len());
     for (at, section) in listed.into_iter().enumerate() {
@@ -222,7 +225,11 @@ fn steps(
             );
         }
         let from = section.required(key, expected, integer(range.clone()));
-        let percent = section.required("percent", "percent from 0 to 100", integer(0..=100));
+        let percent = section.required(
+            "percent",
+            &format!("percent from {least_percent} to 100"),
+            integer(least_percent..=100),
+        );
         if let (Some(from), Some(percent)) = (from, percent) {
             let step = Step {
                 from: from.value.saturating_mul(unit),

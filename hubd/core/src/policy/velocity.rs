@@ -7,7 +7,10 @@ use super::{AMOUNT, COUNT, count};
 use crate::toml_reader::{Section, integer};
 
 /// The most payments that a window can count.
-pub const MAX_IN_WINDOW: u64 = 64;
+pub const MAX_IN_WINDOW: usize = 64;
+
+/// The longest window, in milliseconds: 7 days.
+pub const LONGEST_WINDOW_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 /// At most so many offline approvals within some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(super) fn read_window(
     let most = section.optional(
         count_key,
         "a whole number from 1 to 64",
-        integer(1..=MAX_IN_WINDOW),
+        integer(1..=MAX_IN_WINDOW as u64),
     );
     let minutes = section.optional(
         minutes_key,

@@ -38,6 +38,13 @@ impl DeviceLane {
         self.outside().saturating_sub(self.spilled.len())
     }
 
+    /// The first that waits; `None` if only the index could tell.
+    pub(super) fn front(&self) -> Option<u64> {
+        let in_window = self.items.first();
+        let beside = self.spilled.keys().next().filter(|_| self.in_index() == 0);
+        in_window.into_iter().chain(beside).min().copied()
+    }
+
     pub(super) fn wants_more(&self, share: usize) -> bool {
         self.outside() > 0 && self.items.len() * 2 <= share && !self.index_lacks
     }

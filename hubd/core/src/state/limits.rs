@@ -6,13 +6,14 @@ use super::State;
 use super::stored::Key;
 use crate::policy::velocity::Window;
 use crate::record::{CardKey, CardRecord, DeviceRecord, Subject, Velocity};
-use crate::risk::{Declined, Held, Holder, Outcomes, Recent, Taps};
+use crate::risk::{Declined, Held, Holder, Outcomes, Taps};
 
 impl State {
     /// The share of the ceilings under which a payment was decided.
     pub(super) fn share_held(&mut self, decision: Decision, percent: Option<u8>, at_ms: u64) {
+        let loosening = self.policy.as_ref().and_then(|policy| policy.moving.loosening);
         match (percent, decision) {
-            (Some(percent), _) => self.store.held = Held::after(self.store.held, percent, at_ms),
+            (Some(percent), _) => self.store.held = Held::after(self.store.held, percent, at_ms, loosening),
             (None, Decision::ApprovedOffline) => self.store.held = None,
             // Says nothing of ceilings.
             (None, _) => {}
@@ -36,14 +37,14 @@ impl State {
                     Some(Holder::Verified) => velocity.taps = Taps::default(),
                     Some(Holder::Other) | None => {}
                 }
-                if let Some(window) = by_card {
-                    velocity.recent.approved(at_ms, window);
+                if by_card.is_some() {
+                    velocity.recent.approved(at_ms);
                 }
                 record.drop_blank_velocity();
             });
         }
-        if let (Some(window), Some(record)) = (by_device, self.devices.get_mut(&device)) {
-            record.recent.get_or_insert_default().approved(at_ms, window);
+        if let (Some(_), Some(record)) = (by_device, self.devices.get_mut(&device)) {
+            record.recent.get_or_insert_default().approved(at_ms);
             self.dirty.insert(Key::Device(device));
         }
     }
@@ -52,7 +53,6 @@ impl State {
     /// has no use for is dropped.
     pub(super) fn approved_by_gateway(&mut self, payment_id: PaymentId, at_ms: u64) {
         self.each_subject(payment_id, Subject::approved_by_gateway);
-        let by_card = self.policy.as_ref().and_then(|policy| policy.card_window);
         let Some(card) = self.payments.get(&payment_id).map(|payment| payment.card) else {
             return;
         };
@@ -68,10 +68,6 @@ impl State {
             if let Some(velocity) = &mut record.velocity {
                 if run_ended {
                     velocity.taps = Taps::default();
-                }
-                let used = by_card.is_some_and(|window| velocity.recent.count(at_ms, window) > 0);
-                if !used {
-                    velocity.recent = Recent::default();
                 }
                 velocity.forget(at_ms);
             }
@@ -101,7 +97,7 @@ impl State {
     }
 
     /// An offline approval ended, or its first presentation did.
-    pub(super) fn outcome(&mut self, payment_id: &PaymentId, approved: bool) {
+    pub(super) fn outcome(&mut self, payment_id: &PaymentId, approved: bool, at_ms: u64) {
         let Some(payment) = self.payments.get(payment_id) else {
             return;
         };
@@ -113,9 +109,9 @@ impl State {
         self.store
             .outcomes
             .get_or_insert_default()
-            .ended(scheme, approved);
+            .ended(scheme, approved, at_ms);
         if let Some(record) = self.devices.get_mut(&device) {
-            record.outcomes.get_or_insert_default().ended(approved);
+            record.outcomes.get_or_insert_default().ended(approved, at_ms);
             self.dirty.insert(Key::Device(device));
         }
     }
@@ -127,13 +123,14 @@ impl State {
 
     /// The share of declines at replay, of those that enough is known of: in
     /// the store, and the higher of the scheme's and the device's.
-    pub fn percent_declined(&self, scheme: CardScheme, device: &DeviceRecord) -> Declined {
+    pub fn percent_declined(&self, scheme: CardScheme, device: &DeviceRecord, now_ms: u64) -> Declined {
         let Some(policy) = &self.policy else {
             return Declined::default();
         };
         let least = policy.moving.declined_least();
-        let percent =
-            |outcomes: Option<Outcomes>| outcomes.map_or(0, |outcomes| outcomes.percent_declined(least));
+        let percent = |outcomes: Option<Outcomes>| {
+            outcomes.map_or(0, |outcomes| outcomes.percent_declined(least, now_ms))
+        };
         let store = self.store.outcomes.as_ref();
         Declined {
             store_percent: percent(store.map(|outcomes| outcomes.all)),

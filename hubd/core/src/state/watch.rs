@@ -1,6 +1,7 @@
 //! Detectors' memory, folded. Nothing is remembered while the policy looks
 //! for nothing.
 
+use hub_protocol::entry::DecisionRecord;
 use hub_protocol::{AnomalyKind, Decision, DeviceId, PaymentId, PaymentRequest, Reason, Restriction};
 
 use super::State;
@@ -15,27 +16,26 @@ const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 impl State {
     /// A device asked for a payment.
     pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest) {
-        let (sequence, amount) = (request.device_sequence, request.amount_minor());
-        self.watch_device(device, |watch, rules| watch.asked(sequence, amount, rules));
+        self.watch_device(device, |watch, rules| watch.asked(request, rules));
     }
 
     /// A payment was decided.
-    pub(super) fn watch_decision(
-        &mut self,
-        payment_id: PaymentId,
-        decision: Decision,
-        reason: Reason,
-        at_ms: u64,
-    ) {
+    pub(super) fn watch_decision(&mut self, payment_id: PaymentId, record: &DecisionRecord, at_ms: u64) {
         let Some(payment) = self.payments.get(&payment_id) else {
             return;
         };
         let (card, device, amount_minor) = (payment.card, payment.device, payment.amount_minor);
-        let speaks_against_card = matches!(
-            reason,
-            Reason::CardRefused | Reason::GatewayDeclined | Reason::CardOnExceptionList
-        );
-        match decision {
+        let speaks_against_card = match (record.reason, &record.gateway) {
+            (Reason::CardRefused | Reason::CardOnExceptionList, _) => true,
+            // Not a gateway that refuses the message, nor an issuer that is
+            // out of order.
+            (Reason::GatewayDeclined, Some(gateway)) => self
+                .rules()
+                .and_then(|rules| rules.card_testing.as_ref())
+                .is_some_and(|rule| rule.response_codes.contains(&gateway.response_code)),
+            _ => false,
+        };
+        match record.decision {
             Decision::Declined if speaks_against_card => {
                 self.watch_device(device, |watch, _| watch.declined(card, at_ms));
             }
@@ -59,11 +59,34 @@ impl State {
         let Some(fade) = self.rules().map(|rules| rules.fade_per_hour) else {
             return;
         };
+        let stopped = self
+            .devices
+            .get(&device)
+            .is_some_and(|record| record.alert().restriction == Restriction::Stopped);
         self.watch_device(device, |watch, _| {
             watch.found(kind, at_ms);
             watch.alert.add(points, at_ms, fade);
         });
-        self.store.alert.get_or_insert_default().add(points, at_ms, fade);
+        // A device that is stopped does the store no more harm.
+        if !stopped {
+            self.store.alert.get_or_insert_default().add(points, at_ms, fade);
+        }
+    }
+
+    /// Another policy came into force: restrictions end with it, what detectors
+    /// remember too if it looks for nothing, and outcomes begin anew.
+    pub(super) fn policy_changed(&mut self) {
+        let looks = self.rules().is_some();
+        self.store.alert = None;
+        self.store.outcomes = None;
+        for (id, record) in &mut self.devices {
+            record.outcomes = None;
+            match &mut record.watch {
+                Some(watch) if looks => watch.alert = Alert::default(),
+                watch => *watch = None,
+            }
+            self.dirty.insert(Key::Device(*id));
+        }
     }
 
     pub(super) fn restricted(&mut self, device: Option<DeviceId>, restriction: Restriction) {
@@ -74,6 +97,33 @@ impl State {
         if let Some(record) = self.devices.get_mut(&device) {
             record.watch.get_or_insert_default().alert.set(restriction);
             self.dirty.insert(Key::Device(device));
+        }
+    }
+
+    /// The clock was set back: what is remembered of devices and the store goes
+    /// back with it, or windows would be full, shares held and detectors quiet
+    /// until it has caught up.
+    pub(super) fn set_back(&mut self, by_ms: u64) {
+        let back = |at_ms: &mut u64| *at_ms = at_ms.saturating_sub(by_ms);
+        if let Some(held) = &mut self.store.held {
+            back(&mut held.since_ms);
+        }
+        if let Some(alert) = &mut self.store.alert {
+            back(&mut alert.at_ms);
+        }
+        for (id, record) in &mut self.devices {
+            if let Some(recent) = &mut record.recent {
+                recent.approved_ms.iter_mut().for_each(back);
+            }
+            if let Some(watch) = &mut record.watch {
+                back(&mut watch.alert.at_ms);
+                watch.found.iter_mut().for_each(|found| back(&mut found.at_ms));
+                watch
+                    .declined
+                    .iter_mut()
+                    .for_each(|declined| back(&mut declined.at_ms));
+            }
+            self.dirty.insert(Key::Device(*id));
         }
     }
 
@@ -110,8 +160,9 @@ impl DeviceRecord {
 }
 
 impl Velocity {
-    /// Drops what no detector looks back on at this time.
+    /// Drops what no window counts and no detector looks back on at this time.
     pub(super) fn forget(&mut self, now_ms: u64) {
+        self.recent.forget(now_ms);
         self.seen
             .retain(|seen| now_ms.saturating_sub(seen.at_ms) < LONGEST_MS);
     }
