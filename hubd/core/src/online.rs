@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hub_protocol::entry::{DecisionRecord, Event, StorageLevel, WanState};
+use hub_protocol::entry::{DecisionRecord, Event, WanState};
 use hub_protocol::{
     Decision, DeviceId, GatewayResult, PaymentId, PaymentRequest, PaymentState, Reason, RefusalCode,
     SealedCard,
 };
 
 use crate::core::Core;
-use crate::decide::{Situation, decide_offline, objection_always, refuse};
+use crate::decide::{objection_always, refuse};
 use crate::effect::{Effect, Forward, Operation, Reply};
 use crate::input::{AttemptId, GatewayAnswer, Ticket};
 use crate::state::{CardKey, PaymentRecord};
@@ -354,33 +354,10 @@ impl Core {
     }
 
     fn decide_offline(&self, device: DeviceId, request: &PaymentRequest) -> DecisionRecord {
-        let Some(asking) = self.state.device(&device) else {
-            return refuse(Reason::DeviceBlocked);
-        };
-        if asking.blocked {
-            // Since it asked.
-            return refuse(Reason::DeviceBlocked);
-        }
-        let now_ms = self.clock.effective_ms();
-        let store = self.state.store();
-        decide_offline(
-            request,
-            &Situation {
-                policy: self.state.policy(),
-                currency: self.settings.currency,
-                class: asking.registration.class,
-                card: self.state.card(&CardKey::of_token(&request.card.token)),
-                device: asking.subject,
-                store: store.subject,
-                now_ms,
-                offline_ms: store
-                    .offline_since_ms
-                    .map_or(0, |since| now_ms.saturating_sub(since)),
-                clock_suspect: self.clock.suspect(),
-                queue_has_room: self.queue.len() + self.retries.len() < self.settings.max_queue,
-                storage_full: self.storage == StorageLevel::Full,
-            },
-        )
+        // It may have been blocked since it asked.
+        let may_ask = self.state.device(&device).is_some_and(|asking| !asking.blocked);
+        let assessed = self.assess(device, request).filter(|_| may_ask);
+        assessed.map_or_else(|| refuse(Reason::DeviceBlocked), |assessed| assessed.record)
     }
 
     /// Writes down a decision on a request that no entry holds yet.

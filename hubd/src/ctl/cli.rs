@@ -14,6 +14,11 @@ use crate::config::Config;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 65 a ledger, policy or receipt does not \
                           verify, 69 the hub cannot be reached, 78 hubd.toml has faults";
 
+const TRY: &str = "A payment takes an amount and a card:\n  \
+                   {\"amount_minor\": 2500, \"card\": \"tok-1\"}\n\
+                   All other fields, and lines that are events (wan_up, wan_down, settled, void, restart), \
+                   are told in docs/policy.md, \"Trying a policy out\".";
+
 /// Speaks to a running hub, and checks its ledger and policies.
 #[derive(Parser)]
 #[command(name = "hubctl", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
@@ -137,6 +142,20 @@ pub(super) enum PolicyCommand {
         file: PathBuf,
         /// A key to trust, 64 hex digits or a file that holds them, instead
         /// of those in hubd.toml; may be given again
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+    },
+    /// Decide payments from a file under a policy, with the gateway gone and
+    /// without any hub; with --json one object a line
+    #[command(after_help = TRY)]
+    Try {
+        /// The policy, as written (TOML) or signed
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// The payments: one JSON object a line; "-" for standard input
+        #[arg(long, value_name = "FILE.jsonl")]
+        payments: PathBuf,
+        /// A key to trust, as with `policy check`
         #[arg(long, value_name = "HEX|FILE")]
         key: Vec<String>,
     },

@@ -1,0 +1,13 @@
+//! Policies tried out before they are signed: on payments that somebody wrote
+//! down. The decisions are those of [`hub_core`]; nothing of them is made here.
+
+mod fields;
+mod gateway;
+mod lines;
+mod payment;
+mod rule;
+mod shop;
+
+pub use lines::{Fault, GatewaySays, Line, MAX_LINE, Pay, Reader, Step};
+pub use rule::key as rule_key;
+pub use shop::{Answer, Decided, Refused, Shop};
