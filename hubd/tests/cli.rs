@@ -12,6 +12,8 @@ mod hubd_command;
 mod ledger;
 #[path = "cli/policy.rs"]
 mod policy;
+#[path = "cli/policy_explain.rs"]
+mod policy_explain;
 #[path = "cli/policy_try.rs"]
 mod policy_try;
 #[path = "cli/running.rs"]

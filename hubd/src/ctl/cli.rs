@@ -145,6 +145,15 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_name = "HEX|FILE")]
         key: Vec<String>,
     },
+    /// What a policy permits and forbids, in French and in English, to be
+    /// pinned to the wall of the shop
+    Explain {
+        /// The policy, as written (TOML) or signed
+        file: PathBuf,
+        /// A key to trust, as with `policy check`
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+    },
     /// Decide payments from a file under a policy, with the gateway gone and
     /// without any hub; with --json one object a line
     #[command(after_help = TRY)]

@@ -70,6 +70,9 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),
+            PolicyCommand::Explain { file, key } => {
+                policy::explain(output, policy::load(file, key, &cli.dir)?)
+            }
             PolicyCommand::Try {
                 policy,
                 payments,

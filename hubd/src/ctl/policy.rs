@@ -20,8 +20,11 @@ use crate::admin::protocol::{Answer, Request};
 use crate::clock;
 use crate::config::{self, Config};
 
+mod explain;
 mod try_out;
+mod wall;
 
+pub(super) use explain::explain;
 pub(super) use try_out::try_out;
 
 /// What a checked policy says.

@@ -3,6 +3,7 @@
 
 mod fields;
 mod gateway;
+pub mod highest;
 mod lines;
 mod payment;
 mod rule;
