@@ -23,6 +23,7 @@ use crate::config::{self, Config};
 mod explain;
 mod try_out;
 mod wall;
+mod words;
 
 pub(super) use explain::explain;
 pub(super) use try_out::try_out;
