@@ -2,6 +2,8 @@
 //! `hubctl` against a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may panic
 
+#[path = "../core/tests/support/mod.rs"]
+mod core_shop;
 #[path = "cli/dependencies.rs"]
 mod dependencies;
 #[path = "cli/hubctl.rs"]
@@ -14,6 +16,8 @@ mod ledger;
 mod policy;
 #[path = "cli/policy_explain.rs"]
 mod policy_explain;
+#[path = "cli/policy_rehearse.rs"]
+mod policy_rehearse;
 #[path = "cli/policy_try.rs"]
 mod policy_try;
 #[path = "cli/running.rs"]

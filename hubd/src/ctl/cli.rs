@@ -168,6 +168,23 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_name = "HEX|FILE")]
         key: Vec<String>,
     },
+    /// What a policy would have decided of the payments in this shop's own
+    /// ledger, in the hub's folder or a copied one; the hub may be running
+    Rehearse {
+        /// The policy, as written (TOML) or signed
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// From when on: so long ago, such as "30d" or "12h", or an instant
+        #[arg(long, default_value = "30d", value_name = "TIME", value_parser = super::policy::since)]
+        since: super::policy::Since,
+        /// A key to trust, as with `policy check`
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        hub_key: Option<String>,
+    },
     /// Put a signed policy in force
     Install {
         /// The signed policy

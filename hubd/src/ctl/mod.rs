@@ -73,6 +73,15 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             PolicyCommand::Explain { file, key } => {
                 policy::explain(output, policy::load(file, key, &cli.dir)?)
             }
+            PolicyCommand::Rehearse {
+                policy,
+                since,
+                key,
+                hub_key,
+            } => {
+                let policy = policy::load(policy, key, &cli.dir)?;
+                policy::rehearse(output, policy, *since, &cli.dir, hub_key.as_deref())
+            }
             PolicyCommand::Try {
                 policy,
                 payments,

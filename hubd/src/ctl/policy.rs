@@ -21,11 +21,14 @@ use crate::clock;
 use crate::config::{self, Config};
 
 mod explain;
+mod rehearse;
+mod rehearsed;
 mod try_out;
 mod wall;
 mod words;
 
 pub(super) use explain::explain;
+pub(super) use rehearse::{Since, rehearse, since};
 pub(super) use try_out::try_out;
 
 /// What a checked policy says.
