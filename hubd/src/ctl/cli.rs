@@ -23,7 +23,8 @@ const TRY: &str = "A payment takes an amount and a card:\n  \
 #[derive(Parser)]
 #[command(name = "hubctl", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(super) struct Cli {
-    /// The hub's folder; for `ledger`, also a copied ledger folder
+    /// The hub's folder; for `ledger` and `policy rehearse`, also a copied
+    /// ledger folder
     #[arg(long, global = true, default_value = "/var/lib/hubd")]
     pub(super) dir: PathBuf,
     /// The hub's socket, if not the one that hubd.toml names
@@ -62,7 +63,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<ClockCommand>,
     },
-    /// Sign, check and install policies
+    /// Sign, check, try out and install policies
     Policy {
         #[command(subcommand)]
         command: PolicyCommand,

@@ -122,6 +122,11 @@ impl Shop {
         self.core.state().store().subject.exposure_minor
     }
 
+    /// The time in the shop, milliseconds since 1970 UTC.
+    pub fn now_ms(&self) -> u64 {
+        self.now.wall_ms
+    }
+
     /// Lets time pass up to an instant.
     pub fn until(&mut self, at_ms: u64) {
         let ms = at_ms.saturating_sub(self.now.wall_ms);

@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
         let of_policy = |minor| amount(minor, self.policy.currency.as_str(), self.language);
         self.table.add_row([
             line.number.to_string(),
-            instant(line.at_ms),
+            instant(self.shop.now_ms()),
             pay.device.clone(),
             pay.request.card.token.clone(),
             money(pay.request.amount_minor()),
