@@ -46,7 +46,9 @@ impl<'a> Fields<'a> {
 
     /// The value of a field; `None` also for `null`.
     pub(super) fn value(&self, name: &'static str) -> Option<&Value> {
-        self.known.borrow_mut().push(name);
+        if !self.known.borrow().contains(&name) {
+            self.known.borrow_mut().push(name);
+        }
         self.object.get(name).filter(|value| !value.is_null())
     }
 

@@ -237,7 +237,7 @@ fn all_faults_are_told_at_once_with_their_lines_and_nothing_is_decided_after_the
     let said = desk.tries(&sample("france-cautious"), payments, &["--json"]);
     assert_eq!(said.code, 65, "{said:?}");
     for expected in [
-        ":2: amount is not a known field; did you mean amount_minor, in cents?",
+        ":2: amount is not a known field; did you mean amount_minor, in cents? known here: at, amount_minor, payment_id,",
         ":2: amount_minor is missing",
         ":2: entry_mode: one of chip, contactless, magnetic-stripe, keyed expected",
         ":3: not a JSON object:",
