@@ -354,10 +354,14 @@ impl Core {
     }
 
     fn decide_offline(&self, device: DeviceId, request: &PaymentRequest) -> DecisionRecord {
-        // It may have been blocked since it asked.
-        let may_ask = self.state.device(&device).is_some_and(|asking| !asking.blocked);
-        let assessed = self.assess(device, request).filter(|_| may_ask);
-        assessed.map_or_else(|| refuse(Reason::DeviceBlocked), |assessed| assessed.record)
+        let Some(asking) = self.state.device(&device) else {
+            return refuse(Reason::DeviceBlocked);
+        };
+        if asking.blocked {
+            // Since it asked.
+            return refuse(Reason::DeviceBlocked);
+        }
+        self.assess(asking, request).record
     }
 
     /// Writes down a decision on a request that no entry holds yet.

@@ -72,10 +72,13 @@ impl<'a> Situation<'a> {
 }
 
 impl Core {
-    /// What the answer to this payment would be without the gateway, and what
-    /// leads to it. Decides nothing; `None` for a device that is not enrolled.
-    pub fn assess(&self, device: DeviceId, request: &PaymentRequest) -> Option<Assessment> {
-        let asking = self.state.device(&device)?;
+    /// What the answer to this payment of an enrolled device would be without
+    /// the gateway, and what leads to it. Decides nothing.
+    pub fn assess_for(&self, device: DeviceId, request: &PaymentRequest) -> Option<Assessment> {
+        Some(self.assess(self.state.device(&device)?, request))
+    }
+
+    pub(crate) fn assess(&self, asking: &DeviceRecord, request: &PaymentRequest) -> Assessment {
         let moment = Moment {
             now_ms: self.clock.effective_ms(),
             clock_suspect: self.clock.suspect(),
@@ -83,6 +86,6 @@ impl Core {
             storage_full: self.storage == StorageLevel::Full,
         };
         let situation = Situation::of(&self.state, self.settings.currency, asking, request, moment);
-        Some(assess_offline(request, &situation))
+        assess_offline(request, &situation)
     }
 }

@@ -196,7 +196,7 @@ impl Shop {
         let id = pay.request.payment_id;
         let again = self.core.knows(&id);
         if !again {
-            let assessed = self.core.assess(device, &pay.request);
+            let assessed = self.core.assess_for(device, &pay.request);
             self.assessed.insert(id, assessed);
         }
         self.says = pay.gateway;
