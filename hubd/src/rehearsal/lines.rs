@@ -2,7 +2,7 @@
 //! is the reference.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead, Read as _};
 use std::str::FromStr;
@@ -65,7 +65,12 @@ pub enum Step {
         response_code: String,
     },
     /// The device voids its payment.
-    Void(PaymentId),
+    Void {
+        /// Which.
+        payment_id: PaymentId,
+        /// The number of this request of the device.
+        device_sequence: u64,
+    },
     /// The hub is started anew.
     Restart,
 }
@@ -125,8 +130,24 @@ pub struct Reader<R> {
     next_ms: u64,
     start_ms: u64,
     wan_up: bool,
-    pub(super) devices: HashMap<String, DeviceClass>,
-    payments: HashSet<PaymentId>,
+    pub(super) devices: HashMap<String, Device>,
+    pub(super) payments: HashMap<PaymentId, Sent>,
+}
+
+/// A device that lines above have named.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Device {
+    pub(super) class: DeviceClass,
+    /// How many requests it has made.
+    pub(super) requests: u64,
+}
+
+/// A payment of a line above. Sent again, it has the same number and time.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    device: String,
+    pub(super) device_sequence: u64,
+    pub(super) device_time_ms: u64,
 }
 
 impl<R: BufRead> Reader<R> {
@@ -141,7 +162,7 @@ impl<R: BufRead> Reader<R> {
             start_ms,
             wan_up: false,
             devices: HashMap::new(),
-            payments: HashSet::new(),
+            payments: HashMap::new(),
         }
     }
 
@@ -187,7 +208,7 @@ impl<R: BufRead> Reader<R> {
         let step = if fields.has("event") {
             self.event(&fields)
         } else {
-            self.payment(&fields).map(|pay| Step::Pay(Box::new(pay)))
+            self.payment(&fields, at_ms).map(|pay| Step::Pay(Box::new(pay)))
         };
         fields.finish();
         self.next_ms = at_ms.saturating_add(PACE_MS);
@@ -210,19 +231,35 @@ impl<R: BufRead> Reader<R> {
             Step::WanUp => self.wan_up = true,
             Step::WanDown => self.wan_up = false,
             Step::Pay(pay) => {
-                self.devices.entry(pay.device.clone()).or_insert(pay.class);
-                self.payments.insert(pay.request.payment_id);
+                let request = &pay.request;
+                let device = self.devices.entry(pay.device.clone()).or_insert(Device {
+                    class: pay.class,
+                    requests: 0,
+                });
+                self.payments.entry(request.payment_id).or_insert_with(|| {
+                    device.requests = device.requests.max(request.device_sequence);
+                    Sent {
+                        device: pay.device.clone(),
+                        device_sequence: request.device_sequence,
+                        device_time_ms: request.device_time_ms,
+                    }
+                });
             }
-            Step::Settled { .. } | Step::Void(_) | Step::Restart => {}
+            Step::Void {
+                payment_id,
+                device_sequence,
+            } => {
+                let sent = self.payments.get(payment_id);
+                if let Some(device) = sent.and_then(|sent| self.devices.get_mut(&sent.device)) {
+                    device.requests = *device_sequence;
+                }
+            }
+            Step::Settled { .. } | Step::Restart => {}
         }
     }
 
     fn instant(&self, fields: &Fields<'_>) -> u64 {
-        let expected = "an instant with its offset, such as 2026-01-31T12:00:00Z,";
-        let at_ms = fields.read("at", expected, |value| {
-            let at: Timestamp = value.as_str()?.parse().ok()?;
-            u64::try_from(at.as_millisecond()).ok()
-        });
+        let at_ms = instant(fields, "at");
         let before_ms = self.next_ms.saturating_sub(PACE_MS).max(self.start_ms);
         match at_ms {
             None => self.next_ms,
@@ -246,9 +283,13 @@ impl<R: BufRead> Reader<R> {
             Some("restart") => Some(Step::Restart),
             Some("void") => {
                 let id = self.earlier_payment(fields);
-                fields
-                    .required("payment_id", id, "the id of a payment above")
-                    .map(Step::Void)
+                let payment_id = fields.required("payment_id", id, "the id of a payment above")?;
+                let sent = self.payments.get(&payment_id)?;
+                let requests = self.devices.get(&sent.device).map_or(0, |device| device.requests);
+                Some(Step::Void {
+                    payment_id,
+                    device_sequence: requests + 1,
+                })
             }
             Some("settled") => self.settled(fields),
             _ => {
@@ -300,7 +341,7 @@ impl<R: BufRead> Reader<R> {
 
     fn earlier_payment(&self, fields: &Fields<'_>) -> Option<PaymentId> {
         let id = Self::id(fields)?;
-        if !self.payments.contains(&id) {
+        if !self.payments.contains_key(&id) {
             fields.fault(
                 "payment_id: no line above has a payment with this id; \
                  without one, a payment's id is the number of its line",
@@ -309,4 +350,12 @@ impl<R: BufRead> Reader<R> {
         }
         Some(id)
     }
+}
+
+pub(super) fn instant(fields: &Fields<'_>, name: &'static str) -> Option<u64> {
+    let expected = "an instant with its offset, such as 2026-01-31T12:00:00Z,";
+    fields.read(name, expected, |value| {
+        let at: Timestamp = value.as_str()?.parse().ok()?;
+        u64::try_from(at.as_millisecond()).ok()
+    })
 }

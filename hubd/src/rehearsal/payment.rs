@@ -9,10 +9,10 @@ use hub_protocol::{
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::lines::{GatewaySays, Pay, Reader};
+use super::lines::{GatewaySays, Pay, Reader, instant};
 
 impl<R: BufRead> Reader<R> {
-    pub(super) fn payment(&self, fields: &Fields<'_>) -> Option<Pay> {
+    pub(super) fn payment(&self, fields: &Fields<'_>, at_ms: u64) -> Option<Pay> {
         let expected = format!("a whole number of minor units (cents) from 1 to {MAX_AMOUNT_MINOR}");
         let amount = fields.read("amount_minor", &expected, |value| {
             value
@@ -43,6 +43,10 @@ impl<R: BufRead> Reader<R> {
             .name("cryptogram", &names(Cryptogram::ALL.iter().map(|c| c.name())))
             .unwrap_or(Cryptogram::AsksOnline);
         let (device, class) = self.device(fields)?;
+        let number = fields.read("device_sequence", "a whole number from 0", Value::as_u64);
+        let device_time_ms = instant(fields, "device_time");
+        let sent = self.payments.get(&payment_id);
+        let next = self.devices.get(&device).map_or(0, |device| device.requests) + 1;
         let gateway = fields.name("gateway", &GatewaySays::NAMES).unwrap_or_default();
         let sealed_card = SealedCard {
             salt: payment_id.0,
@@ -50,9 +54,10 @@ impl<R: BufRead> Reader<R> {
         };
         let request = PaymentRequest {
             payment_id,
-            // The same content is the same payment, on whichever line.
-            device_sequence: 0,
-            device_time_ms: 0,
+            device_sequence: number.or(sent.map(|sent| sent.device_sequence)).unwrap_or(next),
+            device_time_ms: device_time_ms
+                .or(sent.map(|sent| sent.device_time_ms))
+                .unwrap_or(at_ms),
             amount: amount?.into(),
             currency: currency.unwrap_or(self.currency),
             order_id: order_id.unwrap_or_else(|| "try".to_owned()),
@@ -88,7 +93,7 @@ impl<R: BufRead> Reader<R> {
             (1..=64).contains(&name.len()).then_some(name)
         });
         let name = name.unwrap_or_else(|| said.unwrap_or(DeviceClass::Mpos).name().to_owned());
-        let known = self.devices.get(&name).copied();
+        let known = self.devices.get(&name).map(|device| device.class);
         if let (Some(known), Some(said)) = (known, said)
             && known != said
         {

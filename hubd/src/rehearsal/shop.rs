@@ -169,7 +169,10 @@ impl Shop {
             Step::WanUp => self.go(true),
             Step::WanDown => self.go(false),
             Step::Restart => self.restart(),
-            Step::Void(id) => self.void(*id)?,
+            Step::Void {
+                payment_id,
+                device_sequence,
+            } => self.void(*payment_id, *device_sequence)?,
             Step::Settled {
                 payment_id,
                 approved,
@@ -251,7 +254,7 @@ impl Shop {
         device
     }
 
-    fn void(&mut self, id: PaymentId) -> Result<(), Refused> {
+    fn void(&mut self, id: PaymentId, device_sequence: u64) -> Result<(), Refused> {
         // What is under way has to end first, or its reversal waits for it.
         if let Some(attempt) = self.under_way.remove(&id) {
             self.answer(attempt, not_sent());
@@ -261,8 +264,8 @@ impl Shop {
         };
         let request = VoidRequest {
             payment_id: id,
-            device_sequence: 0,
-            device_time_ms: 0,
+            device_sequence,
+            device_time_ms: self.now.wall_ms,
         };
         let ticket = self.ticket();
         self.input(Input::Void {

@@ -130,6 +130,9 @@ fn the_same_payment_gets_the_first_answer_again_and_other_content_a_conflict() {
     assert_eq!(decisions[2]["decision"], "conflict");
     assert_eq!(decisions[2]["reason"], "payment-id-conflict");
     assert_eq!(decisions[2]["exposure_store_minor"], 2500, "counted once");
+    let other_number = line(2500).replace('{', "{\"device_sequence\": 9, ");
+    let decisions = desk.decisions(&sample("france-cautious"), &(line(2500) + &other_number));
+    assert_eq!(decisions[1]["decision"], "conflict", "the number is content too");
 }
 
 #[test]
