@@ -48,7 +48,7 @@ impl<'a> Situation<'a> {
     pub fn of(
         state: &'a State,
         currency: Currency,
-        asking: &DeviceRecord,
+        asking: &'a DeviceRecord,
         request: &PaymentRequest,
         moment: Moment,
     ) -> Self {

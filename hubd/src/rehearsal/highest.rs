@@ -275,7 +275,16 @@ pub fn highest_of_card(policy: &Policy, stage: Stage) -> Option<u64> {
 /// From which exposure of the store on the share of the ceilings is `percent`
 /// or less; `None` if that is never.
 pub fn store_minor_at(policy: &Policy, percent: u64) -> Option<u64> {
-    let share = |minor: u64| policy.moving.percent(0, minor, policy.store.exposure_ceiling);
+    let class = *policy.classes.keys().next()?;
+    let (kind, card) = kinds(policy).into_iter().next()?;
+    let request = request(policy, WAYS[2], &card, kind.cryptogram, 1);
+    let share = |store_minor: u64| {
+        let situation = Situation {
+            store: at_risk(store_minor),
+            ..Situation::fresh(policy, class)
+        };
+        assess_offline(&request, &situation).percent
+    };
     let below = highest(MAX_AMOUNT_MINOR, |minor| share(minor - 1) > percent);
     match below {
         None => Some(0),

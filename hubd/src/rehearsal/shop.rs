@@ -339,11 +339,8 @@ impl Shop {
                     found: Vec::new(),
                     end: true,
                 }),
-                Effect::Push { .. }
-                | Effect::PushPolicy { .. }
-                | Effect::DeviceChanged { .. }
-                | Effect::EraseCard { .. }
-                | Effect::WanChanged { .. } => None,
+                // No device is connected, and nothing is kept.
+                _ => None,
             };
             if let Some(input) = next {
                 waiting.extend(self.core.handle(input, self.now));
