@@ -1,11 +1,11 @@
 //! A card of each kind that a policy can tell apart.
 
-use hub_core::decide::{Situation, assess_offline};
+use hub_core::decide::assess_offline;
 use hub_core::policy::Policy;
 use hub_core::policy::ceilings::Issuer;
-use hub_protocol::{CardFacts, Cryptogram, Funding, Reason};
+use hub_protocol::{CardFacts, CardScheme, Cryptogram, Funding, Reason};
 
-use super::highest::{WAYS, request};
+use super::highest::{Stage, WAYS, request};
 
 /// How many cards are tried until one is accepted.
 const MOST_CARDS_TRIED: usize = 20_000;
@@ -19,7 +19,7 @@ pub(super) struct Kind {
 }
 
 /// A card of this kind that no rule for cards stands against, if there is one.
-pub(super) fn card(policy: &Policy, kind: Kind) -> Option<CardFacts> {
+pub(super) fn card(policy: &Policy, kind: Kind, stage: Stage) -> Option<CardFacts> {
     let rules = &policy.cards;
     let mut countries: Vec<Option<String>> = match kind.issuer {
         Issuer::Domestic => rules
@@ -45,7 +45,7 @@ pub(super) fn card(policy: &Policy, kind: Kind) -> Option<CardFacts> {
     let class = policy.classes.keys().next()?;
     let passes = |card: &CardFacts| {
         let request = request(policy, WAYS[2], card, kind.cryptogram, 1);
-        let reason = assess_offline(&request, &Situation::fresh(policy, *class))
+        let reason = assess_offline(&request, &stage.situation(policy, *class))
             .record
             .reason;
         !matches!(
@@ -96,4 +96,16 @@ fn bins(policy: &Policy) -> Vec<Option<String>> {
         }
     }
     found
+}
+
+/// A card, whether it is accepted or not.
+pub(super) fn any_card() -> CardFacts {
+    CardFacts {
+        token: "some-card".to_owned(),
+        scheme: CardScheme::Other,
+        funding: Funding::Unknown,
+        issuer_country: None,
+        bin: None,
+        last4: None,
+    }
 }

@@ -8,10 +8,10 @@ use hub_core::policy::ceilings::Issuer;
 use hub_core::state::Subject;
 use hub_protocol::{
     CardFacts, Cryptogram, Decision, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR, PaymentId,
-    PaymentRequest, SealedCard, Verification,
+    PaymentRequest, Reason, SealedCard, Verification,
 };
 
-use super::example::{Kind, card};
+use super::example::{Kind, any_card, card};
 
 /// A way of paying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +41,50 @@ const fn way(entry_mode: EntryMode, verification: Verification) -> Way {
 }
 
 /// When in an outage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
+    /// The time, milliseconds since 1970 UTC.
+    pub now_ms: u64,
     /// So long offline, milliseconds.
     pub offline_ms: u64,
     /// So much at risk in the store, minor units.
     pub store_minor: u64,
+}
+
+impl Stage {
+    /// The beginning of an outage, as soon after the policy's own beginning as
+    /// cards are asked for at all.
+    pub fn beginning(policy: &Policy) -> Self {
+        const HALF_HOUR_MS: u64 = 30 * 60 * 1000;
+        const WEEK: u64 = 7 * 48;
+        let at = |now_ms| Self {
+            now_ms,
+            offline_ms: 0,
+            store_minor: 0,
+        };
+        let stages = (0..WEEK).map(|count| at(policy.not_before_ms.saturating_add(count * HALF_HOUR_MS)));
+        let mut asked_for = stages.filter(|stage| {
+            policy.classes.keys().any(|class| {
+                let request = request(policy, WAYS[2], &any_card(), Cryptogram::AsksOnline, 1);
+                let reason = assess_offline(&request, &stage.situation(policy, *class))
+                    .record
+                    .reason;
+                // The reasons before are not about the card.
+                reason == Reason::None || reason >= Reason::CardOnExceptionList
+            })
+        });
+        asked_for.next().unwrap_or_else(|| at(policy.not_before_ms))
+    }
+
+    /// What a device finds that has had no payment yet.
+    pub(super) fn situation<'p>(&self, policy: &'p Policy, class: DeviceClass) -> Situation<'p> {
+        Situation {
+            now_ms: self.now_ms,
+            offline_ms: self.offline_ms,
+            store: at_risk(self.store_minor),
+            ..Situation::fresh(policy, class)
+        }
+    }
 }
 
 /// The highest amounts of one way of paying, for the cards that share them.
@@ -83,7 +121,7 @@ pub struct Cell {
 /// All ways of paying under a policy, at a stage of an outage. Rows of a way
 /// differ in their amounts.
 pub fn rows(policy: &Policy, stage: Stage) -> Vec<Row> {
-    let kinds = kinds(policy);
+    let kinds = kinds(policy, stage);
     WAYS.iter()
         .flat_map(|way| {
             let rows = kinds
@@ -95,7 +133,7 @@ pub fn rows(policy: &Policy, stage: Stage) -> Vec<Row> {
 }
 
 /// The kinds of cards that are accepted, each with a card of it.
-fn kinds(policy: &Policy) -> Vec<(Kind, CardFacts)> {
+fn kinds(policy: &Policy, stage: Stage) -> Vec<(Kind, CardFacts)> {
     let mut kinds = Vec::new();
     for funding in &policy.offline.funding {
         for issuer in [Issuer::Domestic, Issuer::Foreign] {
@@ -110,7 +148,7 @@ fn kinds(policy: &Policy) -> Vec<(Kind, CardFacts)> {
     }
     kinds
         .into_iter()
-        .filter_map(|kind| Some((kind, card(policy, kind)?)))
+        .filter_map(|kind| Some((kind, card(policy, kind, stage)?)))
         .collect()
 }
 
@@ -239,11 +277,7 @@ fn highest_payment(
     cryptogram: Cryptogram,
     stage: Stage,
 ) -> Option<u64> {
-    let situation = Situation {
-        offline_ms: stage.offline_ms,
-        store: at_risk(stage.store_minor),
-        ..Situation::fresh(policy, class)
-    };
+    let situation = stage.situation(policy, class);
     highest(MAX_AMOUNT_MINOR, |amount_minor| {
         let request = request(policy, way, card, cryptogram, amount_minor);
         assess_offline(&request, &situation).record.decision == Decision::ApprovedOffline
@@ -259,10 +293,8 @@ pub fn highest_of_card(policy: &Policy, stage: Stage) -> Option<u64> {
             let request = request(policy, row.way, &cell.card, cell.cryptogram, 1);
             let sum = highest(MAX_AMOUNT_MINOR, |sum_minor| {
                 let situation = Situation {
-                    offline_ms: stage.offline_ms,
-                    store: at_risk(stage.store_minor),
                     card: at_risk(sum_minor - 1),
-                    ..Situation::fresh(policy, cell.class)
+                    ..stage.situation(policy, cell.class)
                 };
                 assess_offline(&request, &situation).record.decision == Decision::ApprovedOffline
             });
@@ -276,14 +308,14 @@ pub fn highest_of_card(policy: &Policy, stage: Stage) -> Option<u64> {
 /// or less; `None` if that is never.
 pub fn store_minor_at(policy: &Policy, percent: u64) -> Option<u64> {
     let class = *policy.classes.keys().next()?;
-    let (kind, card) = kinds(policy).into_iter().next()?;
-    let request = request(policy, WAYS[2], &card, kind.cryptogram, 1);
+    let request = request(policy, WAYS[2], &any_card(), Cryptogram::AsksOnline, 1);
+    let beginning = Stage::beginning(policy);
     let share = |store_minor: u64| {
-        let situation = Situation {
-            store: at_risk(store_minor),
-            ..Situation::fresh(policy, class)
+        let stage = Stage {
+            store_minor,
+            ..beginning
         };
-        assess_offline(&request, &situation).percent
+        assess_offline(&request, &stage.situation(policy, class)).percent
     };
     let below = highest(MAX_AMOUNT_MINOR, |minor| share(minor - 1) > percent);
     match below {

@@ -60,7 +60,8 @@ fn every_printed_amount_is_approved_and_a_cent_more_is_not() {
         let payments = json["payments"].as_array().unwrap();
         let mut permitted = 0;
         for payment in payments {
-            let fresh = Situation::fresh(&policy, "mpos".parse().unwrap());
+            let mut fresh = Situation::fresh(&policy, "mpos".parse().unwrap());
+            fresh.now_ms = json["at_ms"].as_u64().unwrap();
             match payment["highest_minor"].as_u64() {
                 Some(highest) => {
                     permitted += 1;
@@ -111,6 +112,7 @@ fn what_moves_with_the_outage_is_what_the_core_decides_then() {
             let any_approved = |amount| {
                 verified.clone().any(|payment| {
                     let mut situation = Situation::fresh(&policy, "mpos".parse().unwrap());
+                    situation.now_ms = json["at_ms"].as_u64().unwrap();
                     situation.offline_ms = step["from_minutes"].as_u64().unwrap_or(0) * 60_000;
                     situation.store.exposure_minor = step["from_store_minor"].as_u64().unwrap_or(0);
                     approved(&policy, payment, amount, situation)

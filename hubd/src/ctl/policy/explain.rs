@@ -26,6 +26,8 @@ pub(super) struct Explained {
     pub(super) offline: bool,
     pub(super) longest_minutes: u64,
     pub(super) contactless_unverified_ceiling_minor: Option<u64>,
+    /// When the outage begins for which the amounts hold.
+    pub(super) at_ms: u64,
     /// The highest amount of one payment, at the beginning of an outage.
     pub(super) payments: Vec<Payment>,
     pub(super) limits: Vec<Limit>,
@@ -117,8 +119,9 @@ impl Serialize for DeviceClassName {
 }
 
 pub(in super::super) fn explain(output: &Output, Loaded { policy, .. }: Loaded) -> Result<(), Failure> {
-    let rows = highest::rows(&policy, Stage::default());
-    let explained = explained(&policy, &rows);
+    let beginning = Stage::beginning(&policy);
+    let rows = highest::rows(&policy, beginning);
+    let explained = explained(&policy, beginning, &rows);
     output.print(&explained, || {
         let languages = [Language::French, Language::English];
         let texts = languages.map(|language| wall::text(&policy, &explained, &rows, language));
@@ -126,7 +129,7 @@ pub(in super::super) fn explain(output: &Output, Loaded { policy, .. }: Loaded) 
     })
 }
 
-fn explained(policy: &Policy, rows: &[Row]) -> Explained {
+fn explained(policy: &Policy, beginning: Stage, rows: &[Row]) -> Explained {
     let limit = |of, limits: hub_core::policy::SubjectLimits| Limit {
         of,
         exposure_ceiling_minor: limits.exposure_ceiling,
@@ -150,10 +153,11 @@ fn explained(policy: &Policy, rows: &[Row]) -> Explained {
         offline: policy.offline.enabled,
         longest_minutes: policy.offline.longest_ms / 60_000,
         contactless_unverified_ceiling_minor: policy.offline.contactless_unverified_ceiling,
+        at_ms: beginning.now_ms,
         payments: rows.iter().flat_map(payments).collect(),
         limits: limits.collect(),
         cards: cards(policy),
-        moving: moving(policy),
+        moving: moving(policy, beginning),
     }
 }
 
@@ -199,19 +203,19 @@ fn cards(policy: &Policy) -> Cards {
     }
 }
 
-fn moving(policy: &Policy) -> Vec<Moved> {
+fn moving(policy: &Policy, beginning: Stage) -> Vec<Moved> {
     let by_time = policy.moving.outage.iter().map(|step| {
         let stage = Stage {
             offline_ms: step.from,
-            store_minor: 0,
+            ..beginning
         };
         moved(policy, *step, stage, Some(step.from / 60_000), None)
     });
     let by_use = policy.moving.store_used.iter().filter_map(|step| {
         let store_minor = highest::store_minor_at(policy, step.percent)?;
         let stage = Stage {
-            offline_ms: 0,
             store_minor,
+            ..beginning
         };
         Some(moved(policy, *step, stage, None, Some(store_minor)))
     });
