@@ -77,6 +77,7 @@ pub struct Findings {
 pub struct Rehearsal {
     /// In force all the time, whatever it says of that.
     policy: Policy,
+    not_before_ms: u64,
     since_ms: u64,
     most_listed: usize,
     before: Fold,
@@ -97,8 +98,8 @@ impl Rehearsal {
     /// the changed payments are kept.
     pub fn new(policy: Policy, since_ms: u64, most_listed: usize) -> Self {
         Self {
+            not_before_ms: policy.not_before_ms,
             policy: Policy {
-                not_before_ms: 0,
                 expires_ms: u64::MAX,
                 ..policy
             },
@@ -166,6 +167,8 @@ impl Rehearsal {
         before: &DecisionRecord,
         time: EntryTime,
     ) -> DecisionRecord {
+        // Before its beginning it counts as one that has just begun.
+        self.policy.not_before_ms = self.not_before_ms.min(time.wall_ms);
         let Some(after) = &self.after else {
             return before.clone();
         };

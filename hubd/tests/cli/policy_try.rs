@@ -216,7 +216,7 @@ fn a_ceiling_for_a_kind_of_payments_is_named_by_its_place_in_the_file() {
     let desk = Desk::new();
     let decisions = desk.decisions(
         &sample("everything"),
-        "{\"at\": \"2026-07-14T12:00:00+02:00\", \"amount_minor\": 20001, \
+        "{\"at\": \"2026-01-06T12:00:00+01:00\", \"amount_minor\": 20001, \
          \"card\": {\"token\": \"tok-1\", \"bin\": \"497020\"}}\n",
     );
     assert_eq!(decisions[0]["rule"], "ceiling[1]", "{decisions:?}");
