@@ -15,5 +15,6 @@ pub mod init;
 pub mod iso8583;
 pub mod ledger;
 pub mod port;
+pub mod rehearsal;
 pub mod run;
 pub mod upstream;

@@ -2,6 +2,8 @@
 //! `hubctl` against a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may panic
 
+#[path = "../core/tests/support/mod.rs"]
+mod core_shop;
 #[path = "cli/dependencies.rs"]
 mod dependencies;
 #[path = "cli/hubctl.rs"]
@@ -12,6 +14,12 @@ mod hubd_command;
 mod ledger;
 #[path = "cli/policy.rs"]
 mod policy;
+#[path = "cli/policy_explain.rs"]
+mod policy_explain;
+#[path = "cli/policy_rehearse.rs"]
+mod policy_rehearse;
+#[path = "cli/policy_try.rs"]
+mod policy_try;
 #[path = "cli/running.rs"]
 mod running;
 #[path = "cli/upgrade.rs"]
@@ -103,4 +111,25 @@ impl Hub {
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// A policy of `config/policies`.
+fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../config/policies/{name}.toml"))
+}
+
+/// What stands in the fenced blocks of a document between `<!-- begin … -->`
+/// and `<!-- end … -->`.
+fn blocks(document: &str, name: &str) -> Vec<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(document);
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, rest) = text.split_once(&format!("<!-- begin {name} -->")).unwrap();
+    let (section, _) = rest.split_once(&format!("<!-- end {name} -->")).unwrap();
+    // Every second part is inside of a fence; its first line is the fence's.
+    let inside = section.split("```").skip(1).step_by(2);
+    inside
+        .map(|block| block.split_once('\n').unwrap().1.to_owned())
+        .collect()
 }

@@ -33,6 +33,7 @@ mod restrict;
 pub mod retry;
 pub mod risk;
 mod settle;
+mod situation;
 pub mod state;
 pub mod toml_reader;
 mod void;
@@ -44,3 +45,4 @@ pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem,
 pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};
+pub use situation::Moment;

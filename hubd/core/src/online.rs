@@ -3,20 +3,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hub_protocol::entry::{DecisionRecord, Event, StorageLevel, WanState};
+use hub_protocol::entry::{DecisionRecord, Event, WanState};
 use hub_protocol::{
     Decision, DeviceId, GatewayResult, PaymentId, PaymentRequest, PaymentState, Reason, RefusalCode,
     SealedCard,
 };
 
 use crate::core::Core;
-use crate::decide::{Assessment, Situation, assess_offline, objection_always, refuse};
+use crate::decide::{objection_always, refuse};
 use crate::effect::{Effect, Forward, Operation, Reply};
 use crate::input::{AttemptId, GatewayAnswer, Ticket};
-use crate::policy::moving::Moment;
-use crate::queue::Oldest;
-use crate::risk::Declined;
-use crate::state::{CardKey, DeviceRecord, PaymentRecord};
+use crate::state::{CardKey, PaymentRecord};
 use crate::wan::Evidence;
 
 /// One payment that waits for the gateway.
@@ -381,99 +378,6 @@ impl Core {
             return refuse(Reason::DeviceBlocked);
         }
         self.assess(asking, request).record
-    }
-
-    /// What an offline decision would be now, and by which limits.
-    pub(crate) fn assess(&self, asking: &DeviceRecord, request: &PaymentRequest) -> Assessment {
-        let now_ms = self.clock.effective_ms();
-        let store = self.state.store();
-        let card = CardKey::of_token(&request.card.token);
-        let offline_ms = store
-            .offline_since_ms
-            .map_or(0, |since| now_ms.saturating_sub(since));
-        assess_offline(
-            request,
-            &Situation {
-                policy: self.state.policy(),
-                currency: self.settings.currency,
-                class: asking.registration.class,
-                card: self.state.card(&card),
-                device: asking.subject,
-                store: store.subject,
-                card_velocity: self.state.card_velocity(&card),
-                device_recent: asking.recent.as_ref(),
-                held: store.held,
-                declined: self.state.percent_declined(request.card.scheme, asking, now_ms),
-                store_restriction: self.state.alert().restriction,
-                device_restriction: asking.alert().restriction,
-                oldest_unsent_ms: self.oldest_unsent_ms(),
-                now_ms,
-                offline_ms,
-                clock_suspect: self.clock.suspect(),
-                queue_has_room: self.queue.len() + self.retries.len() < self.settings.max_queue,
-                storage_full: self.storage == StorageLevel::Full,
-            },
-        )
-    }
-
-    /// The share of the signed ceilings that holds in the store by moving
-    /// limits, percent.
-    pub(crate) fn store_percent(&self) -> u64 {
-        let Some(policy) = self.state.policy() else {
-            return 100;
-        };
-        let (now_ms, store) = (self.clock.effective_ms(), self.state.store());
-        let outcomes = store.outcomes.as_ref().map(|outcomes| outcomes.all);
-        let least = policy.moving.declined_least();
-        let now = Moment {
-            now_ms,
-            offline_ms: store
-                .offline_since_ms
-                .map_or(0, |since| now_ms.saturating_sub(since)),
-            oldest_unsent_ms: self.oldest_unsent_ms(),
-            policy_age_ms: now_ms.saturating_sub(policy.not_before_ms),
-            store_exposure_minor: store.subject.exposure_minor,
-            store_ceiling_minor: policy.store.exposure_ceiling,
-            declined: Declined {
-                store_percent: outcomes.map_or(0, |all| all.percent_declined(least, now_ms)),
-                own_percent: 0,
-            },
-            held: store.held,
-        };
-        policy.moving.shares(&now).store
-    }
-
-    /// How long the oldest payment or reversal has waited to be sent that is not
-    /// parked, if the policy asks for it. What nobody can tell is older than
-    /// every limit (rule 5): before the queue is in memory, or since the clock
-    /// was set back.
-    fn oldest_unsent_ms(&self) -> u64 {
-        let asked = self.state.policy().is_some_and(|policy| {
-            policy.offline.oldest_unsent_ms.is_some() || !policy.moving.oldest_unsent.is_empty()
-        });
-        if !asked {
-            return 0;
-        }
-        let id = match self.queue.oldest() {
-            Oldest::Nothing => return 0,
-            Oldest::Unknown => return u64::MAX,
-            Oldest::Payment(id) => id,
-        };
-        let since = self.state.payment(id).and_then(|payment| {
-            let decided = payment.decided.as_ref()?;
-            // One that is presented again waits since it was put back.
-            let since_ms = match &payment.retry {
-                Some(retry) => retry.queued_ms,
-                None => decided.time.wall_ms,
-            };
-            Some((payment.queue_sequence.unwrap_or(decided.sequence), since_ms))
-        });
-        match since {
-            Some((sequence, since_ms)) if self.comparable_ms(sequence, since_ms) != 0 => {
-                self.clock.effective_ms().saturating_sub(since_ms)
-            }
-            _ => u64::MAX,
-        }
     }
 
     /// Writes down a decision on a request that no entry holds yet.

@@ -14,11 +14,17 @@ use crate::config::Config;
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 65 a ledger, policy or receipt does not \
                           verify, 69 the hub cannot be reached, 78 hubd.toml has faults";
 
+const TRY: &str = "A payment takes an amount and a card:\n  \
+                   {\"amount_minor\": 2500, \"card\": \"tok-1\"}\n\
+                   All other fields, and lines that are events (wan_up, wan_down, settled, void, restart), \
+                   are told in docs/policy.md, \"Trying a policy out\".";
+
 /// Speaks to a running hub, and checks its ledger and policies.
 #[derive(Parser)]
 #[command(name = "hubctl", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub(super) struct Cli {
-    /// The hub's folder; for `ledger`, also a copied ledger folder
+    /// The hub's folder; for `ledger` and `policy rehearse`, also a copied
+    /// ledger folder
     #[arg(long, global = true, default_value = "/var/lib/hubd")]
     pub(super) dir: PathBuf,
     /// The hub's socket, if not the one that hubd.toml names
@@ -62,7 +68,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<ClockCommand>,
     },
-    /// Sign, check and install policies
+    /// Sign, check, try out and install policies
     Policy {
         #[command(subcommand)]
         command: PolicyCommand,
@@ -158,6 +164,46 @@ pub(super) enum PolicyCommand {
         /// of those in hubd.toml; may be given again
         #[arg(long, value_name = "HEX|FILE")]
         key: Vec<String>,
+    },
+    /// What a policy permits and forbids, in French and in English, to be
+    /// pinned to the wall of the shop
+    Explain {
+        /// The policy, as written (TOML) or signed
+        file: PathBuf,
+        /// A key to trust, as with `policy check`
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+    },
+    /// Decide payments from a file under a policy, with the gateway gone and
+    /// without any hub; with --json one object a line
+    #[command(after_help = TRY)]
+    Try {
+        /// The policy, as written (TOML) or signed
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// The payments: one JSON object a line; "-" for standard input
+        #[arg(long, value_name = "FILE.jsonl")]
+        payments: PathBuf,
+        /// A key to trust, as with `policy check`
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+    },
+    /// What a policy would have decided of the payments in this shop's own
+    /// ledger, in the hub's folder or a copied one; the hub may be running
+    Rehearse {
+        /// The policy, as written (TOML) or signed
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// From when on: so long ago, such as "30d" or "12h", or an instant
+        #[arg(long, default_value = "30d", value_name = "TIME", value_parser = super::policy::since)]
+        since: super::policy::Since,
+        /// A key to trust, as with `policy check`
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        hub_key: Option<String>,
     },
     /// Put a signed policy in force
     Install {

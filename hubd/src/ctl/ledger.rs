@@ -309,7 +309,7 @@ fn read_receipt(bytes: &[u8], key: &VerifyingKey) -> Option<Receipt> {
         .or_else(|| cose::open(held, ObjectType::Receipt, key).ok())
 }
 
-fn progress(output: &Output) -> ProgressBar {
+pub(super) fn progress(output: &Output) -> ProgressBar {
     if !output.watched() {
         return ProgressBar::hidden();
     }

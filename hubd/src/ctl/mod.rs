@@ -1,8 +1,8 @@
 //! The commands of `hubctl`.
 //!
 //! Every command prints for people, or one JSON object with `--json`. What a
-//! running hub is asked goes through [`client`]; `policy sign`, `policy
-//! check` and `ledger` work on files, without any hub.
+//! running hub is asked goes through [`client`]; `policy`, but for `install`,
+//! and `ledger` work on files, without any hub.
 
 mod archive;
 mod cli;
@@ -81,6 +81,23 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),
+            PolicyCommand::Explain { file, key } => {
+                policy::explain(output, policy::load(file, key, &cli.dir)?)
+            }
+            PolicyCommand::Rehearse {
+                policy,
+                since,
+                key,
+                hub_key,
+            } => {
+                let policy = policy::load(policy, key, &cli.dir)?;
+                policy::rehearse(output, policy, *since, &cli.dir, hub_key.as_deref())
+            }
+            PolicyCommand::Try {
+                policy,
+                payments,
+                key,
+            } => policy::try_out(output, policy::load(policy, key, &cli.dir)?, payments),
             PolicyCommand::Install { file } => policy::install(&cli.connect()?, output, file),
         },
         Command::Ledger { command } => match command {

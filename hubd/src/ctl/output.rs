@@ -14,6 +14,8 @@ pub(super) struct Output {
     json: bool,
     /// There is one object on stdout, never two.
     printed: Cell<bool>,
+    /// Or one a line, for a command that goes through many things.
+    lines: Cell<bool>,
 }
 
 impl Output {
@@ -21,7 +23,24 @@ impl Output {
         Self {
             json,
             printed: Cell::new(false),
+            lines: Cell::new(false),
         }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// From now on an object is a line (JSON Lines), and so is a failure.
+    pub(super) fn lines(&self) {
+        self.lines.set(true);
+    }
+
+    /// One object, on one line.
+    pub(super) fn line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let text = serde_json::to_string(value)
+            .map_err(|error| Failure::Refused(format!("cannot write JSON: {error}")))?;
+        self.text(&text)
     }
 
     /// The object with `--json`, the text without.
@@ -37,6 +56,11 @@ impl Output {
             text()
         };
         self.printed.set(true);
+        self.text(&text)
+    }
+
+    /// A text, whole.
+    pub(super) fn text(&self, text: &str) -> Result<(), Failure> {
         match writeln!(io::stdout(), "{}", text.trim_end()) {
             // Whoever reads has seen enough.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -53,7 +77,10 @@ impl Output {
         if self.json && !self.printed.get() {
             let error =
                 serde_json::json!({ "error": { "code": failure.code(), "message": failure.to_string() } });
-            let _ = writeln!(io::stdout(), "{error:#}");
+            let _ = match self.lines.get() {
+                true => writeln!(io::stdout(), "{error}"),
+                false => writeln!(io::stdout(), "{error:#}"),
+            };
         }
     }
 

@@ -20,6 +20,17 @@ use crate::admin::protocol::{Answer, Request};
 use crate::clock;
 use crate::config::{self, Config};
 
+mod explain;
+mod rehearse;
+mod rehearsed;
+mod try_out;
+mod wall;
+mod words;
+
+pub(super) use explain::explain;
+pub(super) use rehearse::{Since, rehearse, since};
+pub(super) use try_out::try_out;
+
 /// What a checked policy says.
 #[derive(Serialize)]
 struct Checked {
@@ -69,22 +80,9 @@ pub(super) fn sign(output: &Output, key: &Path, policy: &Path, out: &Path) -> Re
 }
 
 pub(super) fn check(output: &Output, file: &Path, keys: &[String], dir: &Path) -> Result<(), Failure> {
-    let bytes = read(file)?;
-    // A signed policy begins with CBOR tag 18; no TOML text begins so.
-    let (policy, signed_by) = if is_signed(&bytes) {
-        let trusted = if keys.is_empty() {
-            Config::trusted_keys(dir).map_err(|fault| {
-                Failure::Config(format!("{fault}; name the hub's folder by --dir, or a --key"))
-            })?
-        } else {
-            keys.iter().map(|key| public_key(key)).collect::<Result<_, _>>()?
-        };
-        let found = config::verify_policy(&bytes, &trusted)
-            .map_err(|error| Failure::Unverified(format!("{}: {error}", file.display())))?;
-        (found.policy, Some(found.key.to_string()))
-    } else {
-        (parse(file, &bytes)?, None)
-    };
+    let Loaded {
+        policy, signed_by, ..
+    } = load(file, keys, dir)?;
     let now = clock::wall_ms();
     let checked = Checked {
         tenant: policy.tenant.clone(),
@@ -98,6 +96,43 @@ pub(super) fn check(output: &Output, file: &Path, keys: &[String], dir: &Path) -
     };
     output.print(&checked, || {
         described(&policy, &checked, Language::of_environment())
+    })
+}
+
+/// A policy from a file, as written or signed.
+pub(super) struct Loaded {
+    pub(super) policy: Policy,
+    /// As written.
+    pub(super) text: Vec<u8>,
+    /// `None` for a policy as written.
+    pub(super) signed_by: Option<String>,
+}
+
+/// A signed policy must be by one of these keys, or of those in hubd.toml.
+pub(super) fn load(file: &Path, keys: &[String], dir: &Path) -> Result<Loaded, Failure> {
+    let bytes = read(file)?;
+    if !is_signed(&bytes) {
+        return Ok(Loaded {
+            policy: parse(file, &bytes)?,
+            text: bytes,
+            signed_by: None,
+        });
+    }
+    let trusted = if keys.is_empty() {
+        Config::trusted_keys(dir).map_err(|fault| {
+            Failure::Config(format!("{fault}; name the hub's folder by --dir, or a --key"))
+        })?
+    } else {
+        keys.iter().map(|key| public_key(key)).collect::<Result<_, _>>()?
+    };
+    let unverified = |error: String| Failure::Unverified(format!("{}: {error}", file.display()));
+    let found = config::verify_policy(&bytes, &trusted).map_err(|error| unverified(error.to_string()))?;
+    // Its signature has just been checked.
+    let object = Unverified::parse(&bytes).map_err(|error| unverified(error.to_string()))?;
+    Ok(Loaded {
+        policy: found.policy,
+        text: object.payload_unverified().to_vec(),
+        signed_by: Some(found.key.to_string()),
     })
 }
 
@@ -140,6 +175,7 @@ pub(super) fn public_key(text: &str) -> Result<VerifyingKey, Failure> {
         .ok_or_else(|| Failure::Usage(format!("{text} holds no public key: 64 hex digits expected")))
 }
 
+/// A signed policy begins with CBOR tag 18; no TOML text begins so.
 fn is_signed(bytes: &[u8]) -> bool {
     Unverified::parse(bytes).is_ok() || bytes.first() == Some(&0xd2)
 }

@@ -54,6 +54,11 @@ fn minor_digits(currency: &str) -> u32 {
     }
 }
 
+/// "1 payment", "2 payments".
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// RFC 3339 in UTC, to the second.
 pub(super) fn instant(ms: u64) -> String {
     i64::try_from(ms / 1000)

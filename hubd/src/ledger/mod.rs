@@ -104,7 +104,9 @@ pub use space::{Space, SpaceSettings};
 pub use store_format::{STORE_FORMAT, read_store_format, sync_folder, write_store_format};
 pub use vault::{Vault, VaultReport};
 pub use vault_reader::VaultReader;
-pub use verify::{AwayArchive, Progress, ReceiptCheck, VerifyReport, contains, verify, verify_each};
+pub use verify::{
+    AwayArchive, Progress, ReceiptCheck, VerifyReport, contains, read_each, verify, verify_each,
+};
 
 /// How long a vault file is made, in bytes.
 pub const VAULT_FILE_BYTES: usize = 16 << 20;

@@ -104,6 +104,19 @@ pub fn verify_each(
     on_entry: &mut dyn FnMut(Head),
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, LedgerError> {
+    read_each(dir, key, &mut |_, head| on_entry(head), on_progress)
+}
+
+/// [`verify_each()`], and `on_entry` is given the entries themselves.
+///
+/// # Errors
+/// As [`verify()`].
+pub fn read_each(
+    dir: &Path,
+    key: &VerifyingKey,
+    on_entry: &mut dyn FnMut(&Entry, Head),
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<VerifyReport, LedgerError> {
     let files = Numbered::list(dir, EXTENSION)?.files;
     let mut report = VerifyReport {
         hub: None,
@@ -165,7 +178,7 @@ fn verify_archive(
     listed: &ListedArchive,
     key: &VerifyingKey,
     report: &mut VerifyReport,
-    on_entry: &mut dyn FnMut(Head),
+    on_entry: &mut dyn FnMut(&Entry, Head),
 ) -> Result<Option<Broken>, LedgerError> {
     let manifest = &listed.manifest;
     report.hub = Some(manifest.hub);
@@ -182,7 +195,7 @@ fn verify_archive(
         *report.kinds.entry(entry.event.name()).or_default() += 1;
         report.entries += 1;
         report.head = head;
-        on_entry(head);
+        on_entry(entry, head);
     });
     match checked {
         Ok(()) => {
@@ -201,7 +214,7 @@ fn verify_plain(
     key: &VerifyingKey,
     is_last: bool,
     report: &mut VerifyReport,
-    on_entry: &mut dyn FnMut(Head),
+    on_entry: &mut dyn FnMut(&Entry, Head),
 ) -> Result<Option<Broken>, LedgerError> {
     let path = disk::numbered(dir, number, EXTENSION);
     let name = file_name(&path);
@@ -230,7 +243,7 @@ fn verify_segment(
     expect: Expect<'_>,
     is_last: bool,
     report: &mut VerifyReport,
-    on_entry: &mut dyn FnMut(Head),
+    on_entry: &mut dyn FnMut(&Entry, Head),
 ) -> Result<(), Broken> {
     let scan = scan(bytes, expect, Signatures::All, &mut |seen: Seen<'_>| {
         // The scan has checked sequence, chain and signature: here, that the
@@ -239,7 +252,7 @@ fn verify_segment(
         *report.kinds.entry(entry.event.name()).or_default() += 1;
         report.entries += 1;
         report.head = seen.head;
-        on_entry(report.head);
+        on_entry(&entry, report.head);
         Ok(())
     })?;
     report.hub = Some(scan.header.hub);

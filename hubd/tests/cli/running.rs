@@ -74,7 +74,7 @@ impl Drop for Running {
     }
 }
 
-fn loopback() -> Hub {
+pub(super) fn loopback() -> Hub {
     let hub = Hub::init(&[
         "--listen",
         "127.0.0.1:0",

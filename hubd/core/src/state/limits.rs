@@ -4,6 +4,7 @@ use hub_protocol::{CardScheme, Decision, DeviceId, PaymentId};
 
 use super::State;
 use super::stored::Key;
+use crate::policy::Policy;
 use crate::policy::velocity::Window;
 use crate::record::{CardKey, CardRecord, DeviceRecord, Subject, Velocity};
 use crate::risk::{Declined, Held, Holder, Outcomes, Taps};
@@ -114,6 +115,12 @@ impl State {
             record.outcomes.get_or_insert_default().ended(approved, at_ms);
             self.dirty.insert(Key::Device(device));
         }
+    }
+
+    /// Puts another policy into force that no entry names, for whoever tries
+    /// it out: what windows and detectors remember follows it from here on.
+    pub fn rehearse_under(&mut self, policy: Policy) {
+        self.policy = Some(policy);
     }
 
     /// What is remembered of a card beside what it has at risk.

@@ -12,6 +12,8 @@
 use hub_protocol::entry::{Entry, Event};
 use hub_protocol::{PaymentId, PaymentRequest, PaymentState, cbor};
 
+mod forget;
+
 use super::stored::Key;
 use super::{FoldError, State, parse_request};
 use crate::record::{CardKey, CardRecord, PaymentRecord, Place};

@@ -1,0 +1,160 @@
+//! The payment that a line asks for.
+
+use std::io::BufRead;
+
+use hub_protocol::{
+    CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR, PaymentId,
+    PaymentRequest, SealedCard, Verification,
+};
+use serde_json::{Map, Value};
+
+use super::fields::Fields;
+use super::lines::{GatewaySays, Pay, Reader, instant};
+
+impl<R: BufRead> Reader<R> {
+    pub(super) fn payment(&self, fields: &Fields<'_>, at_ms: u64) -> Option<Pay> {
+        let expected = format!("a whole number of minor units (cents) from 1 to {MAX_AMOUNT_MINOR}");
+        let amount = fields.read("amount_minor", &expected, |value| {
+            value
+                .as_u64()
+                .filter(|amount| (1..=MAX_AMOUNT_MINOR).contains(amount))
+        });
+        let amount = fields.required("amount_minor", amount, &expected);
+        let payment_id = Self::id(fields).unwrap_or_else(|| id_of_line(self.number));
+        let currency = fields.read("currency", "three capital letters (ISO 4217)", |value| {
+            value.as_str()?.parse().ok()
+        });
+        let order_id = fields.text("order_id");
+        let card = card(fields);
+        let entry_mode = fields
+            .name(
+                "entry_mode",
+                &names(EntryMode::ALL.iter().map(|mode| mode.name())),
+            )
+            .unwrap_or(EntryMode::Chip);
+        let usual = match entry_mode {
+            EntryMode::Chip => Verification::OfflinePin,
+            _ => Verification::None,
+        };
+        let verification = fields
+            .name("verification", &names(Verification::ALL.iter().map(|v| v.name())))
+            .unwrap_or(usual);
+        let cryptogram = fields
+            .name("cryptogram", &names(Cryptogram::ALL.iter().map(|c| c.name())))
+            .unwrap_or(Cryptogram::AsksOnline);
+        let (device, class) = self.device(fields)?;
+        let number = fields.read("device_sequence", "a whole number from 0", Value::as_u64);
+        let device_time_ms = instant(fields, "device_time");
+        let sent = self.payments.get(&payment_id);
+        let next = self.devices.get(&device).map_or(0, |device| device.requests) + 1;
+        let gateway = fields.name("gateway", &GatewaySays::NAMES).unwrap_or_default();
+        let sealed_card = SealedCard {
+            salt: payment_id.0,
+            blob: payment_id.0.to_vec(),
+        };
+        let request = PaymentRequest {
+            payment_id,
+            device_sequence: number.or(sent.map(|sent| sent.device_sequence)).unwrap_or(next),
+            device_time_ms: device_time_ms
+                .or(sent.map(|sent| sent.device_time_ms))
+                .unwrap_or(at_ms),
+            amount: amount?.into(),
+            currency: currency.unwrap_or(self.currency),
+            order_id: order_id.unwrap_or_else(|| "try".to_owned()),
+            card: card?,
+            entry_mode,
+            verification,
+            cryptogram,
+            sealed_card_digest: sealed_card.digest(),
+        };
+        if let Err(refusal) = request.check() {
+            fields.fault(refusal.text);
+            return None;
+        }
+        Some(Pay {
+            request,
+            sealed_card,
+            device,
+            class,
+            gateway,
+        })
+    }
+
+    /// A device has the class that its first line gives it.
+    fn device(&self, fields: &Fields<'_>) -> Option<(String, DeviceClass)> {
+        let said: Option<DeviceClass> =
+            fields.name("class", &names(DeviceClass::ALL.iter().map(|class| class.name())));
+        let name = fields.read("device", "a name of 1 to 64 bytes, or a number,", |value| {
+            let name = match value {
+                Value::String(name) => name.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            (1..=64).contains(&name.len()).then_some(name)
+        });
+        let name = name.unwrap_or_else(|| said.unwrap_or(DeviceClass::Mpos).name().to_owned());
+        let known = self.devices.get(&name).map(|device| device.class);
+        if let (Some(known), Some(said)) = (known, said)
+            && known != said
+        {
+            fields.fault(format!(
+                "class: device {name} is of class {known} in a line above"
+            ));
+            return None;
+        }
+        let class = known.or(said).or_else(|| name.parse().ok());
+        Some((name, class.unwrap_or(DeviceClass::Mpos)))
+    }
+}
+
+fn card(fields: &Fields<'_>) -> Option<CardFacts> {
+    let expected = "a token, or an object with a token";
+    let object = match fields.value("card") {
+        Some(Value::String(token)) => Map::from_iter([("token".to_owned(), Value::String(token.clone()))]),
+        Some(Value::Object(object)) => object.clone(),
+        None => {
+            return fields.required("card", None, expected);
+        }
+        Some(_) => {
+            fields.fault(format!("card: {expected} expected"));
+            return None;
+        }
+    };
+    let given = fields.inner(object, "card.");
+    let token = given.text("token");
+    let country = given.text("issuer_country");
+    let card = CardFacts {
+        token: given
+            .required("token", token, "1 to 64 printable ASCII characters")
+            .unwrap_or_default(),
+        scheme: given
+            .name(
+                "scheme",
+                &names(CardScheme::ALL.iter().map(|scheme| scheme.name())),
+            )
+            .unwrap_or(CardScheme::Cb),
+        funding: given
+            .name(
+                "funding",
+                &names(Funding::ALL.iter().map(|funding| funding.name())),
+            )
+            .unwrap_or(Funding::Debit),
+        issuer_country: match given.has("issuer_country") {
+            true => country,
+            false => Some("FR".to_owned()),
+        },
+        bin: given.text("bin"),
+        last4: given.text("last4"),
+    };
+    given.finish();
+    (!card.token.is_empty()).then_some(card)
+}
+
+fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    all.collect()
+}
+
+/// The id of a payment that has none of its own.
+fn id_of_line(number: u64) -> PaymentId {
+    PaymentId(u128::from(number).to_be_bytes())
+}

@@ -1,0 +1,99 @@
+//! Which key of a policy decided.
+
+use hub_core::decide::Assessment;
+use hub_core::policy::Policy;
+use hub_protocol::{DeviceClass, Reason};
+
+/// The key of the policy that a reason stands for, as `docs/policy.md` names
+/// it; a table out of several by its place in the file, from 1. `None` for a
+/// reason that no policy can change, and for an approval.
+pub fn key(
+    reason: Reason,
+    amount_minor: u64,
+    class: DeviceClass,
+    policy: &Policy,
+    assessed: Option<&Assessment>,
+) -> Option<String> {
+    let of_class = |key: &str| Some(format!("class.{class}.{key}"));
+    let fixed = |key: &str| Some(key.to_owned());
+    let ceiling = || match assessed.and_then(|assessed| assessed.ceiling) {
+        Some(number) => Some(format!("ceiling[{number}]")),
+        None => of_class("transaction_ceiling"),
+    };
+    match reason {
+        Reason::PolicyNotYetValid => fixed("not_before"),
+        Reason::PolicyExpired => fixed("expires"),
+        Reason::OfflineDisabled => fixed("offline.enabled"),
+        Reason::ClassNotAllowed => Some(format!("class.{class}")),
+        Reason::OfflineTooLong => fixed("offline.longest_minutes"),
+        Reason::UnsentTooLong => fixed("offline.oldest_unsent_minutes"),
+        Reason::StoreSuspended => fixed("anomaly.store.stop"),
+        Reason::DeviceSuspended => fixed("anomaly.device.stop"),
+        Reason::OutsideHours => fixed("hours"),
+        Reason::CardContactlessLimit => {
+            let taps = &policy.taps;
+            match (taps.cumulative_ceiling, taps.consecutive_limit) {
+                (Some(_), None) => fixed("card.contactless_cumulative_ceiling"),
+                (None, Some(_)) => fixed("card.contactless_consecutive_limit"),
+                _ => fixed("card.contactless_cumulative_ceiling, card.contactless_consecutive_limit"),
+            }
+        }
+        Reason::CardWindow => fixed("card.window_count"),
+        Reason::DeviceWindow => of_class("device_window_count"),
+        Reason::CardOnExceptionList => fixed("card.exception"),
+        Reason::SchemeNotAllowed => fixed("offline.schemes"),
+        Reason::FundingNotAllowed => fixed("offline.funding"),
+        Reason::CountryNotAllowed => fixed("card.countries"),
+        Reason::BinNotAllowed if policy.cards.bins_denied.is_empty() => fixed("card.bins_allowed"),
+        Reason::BinNotAllowed if policy.cards.bins_allowed.is_empty() => fixed("card.bins_denied"),
+        Reason::BinNotAllowed => fixed("card.bins_allowed, card.bins_denied"),
+        Reason::EntryModeNotAllowed => fixed("offline.entry_modes"),
+        Reason::VerificationRequired => {
+            let ceiling_minor = assessed.and_then(|assessed| assessed.effective_ceiling_minor);
+            match ceiling_minor {
+                Some(ceiling_minor) if amount_minor > ceiling_minor => ceiling(),
+                _ => fixed("offline.contactless_unverified_ceiling"),
+            }
+        }
+        Reason::TransactionCeiling => ceiling(),
+        Reason::CardCeiling => fixed("card.exposure_ceiling"),
+        Reason::DeviceCeiling => of_class("device_exposure_ceiling"),
+        Reason::StoreCeiling => fixed("store.exposure_ceiling"),
+        Reason::CardConsecutiveLimit => fixed("card.consecutive_limit"),
+        Reason::DeviceConsecutiveLimit => of_class("device_consecutive_limit"),
+        Reason::StoreConsecutiveLimit => fixed("store.consecutive_limit"),
+        Reason::CardConsecutiveLowerLimit => fixed("card.consecutive_lower_limit"),
+        Reason::DeviceConsecutiveLowerLimit => of_class("device_consecutive_lower_limit"),
+        Reason::StoreConsecutiveLowerLimit => fixed("store.consecutive_lower_limit"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_that_a_policy_can_change_names_its_key() {
+        const OF_NO_KEY: [Reason; 12] = [
+            Reason::None,
+            Reason::CardRefused,
+            Reason::DeviceBlocked,
+            Reason::CurrencyNotAccepted,
+            Reason::GatewayDeclined,
+            Reason::Cancelled,
+            Reason::Abandoned,
+            Reason::QueueFull,
+            Reason::StorageFull,
+            Reason::NoPolicy,
+            Reason::ClockInDoubt,
+            Reason::OnlinePinNotPossible,
+        ];
+        let policy = include_bytes!("../../../config/policies/everything.toml");
+        let policy = Policy::parse(policy).unwrap();
+        for reason in Reason::ALL {
+            let key = key(*reason, 1, DeviceClass::Mpos, &policy, None);
+            assert_eq!(key.is_none(), OF_NO_KEY.contains(reason), "{reason}");
+        }
+    }
+}
