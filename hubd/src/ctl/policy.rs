@@ -21,6 +21,7 @@ use crate::clock;
 use crate::config::{self, Config};
 
 mod explain;
+mod further;
 mod rehearse;
 mod rehearsed;
 mod try_out;

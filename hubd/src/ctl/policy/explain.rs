@@ -10,6 +10,7 @@ use super::super::failure::Failure;
 use super::super::output::Output;
 use super::super::show::Language;
 use super::Loaded;
+use super::further::{self, Sentence};
 use super::wall;
 use crate::rehearsal::highest::{self, Row, Stage};
 
@@ -34,6 +35,8 @@ pub(super) struct Explained {
     pub(super) cards: Cards,
     /// What changes as an outage goes on.
     pub(super) moving: Vec<Moved>,
+    /// Limits that are a sentence each.
+    pub(super) further: Vec<Sentence>,
 }
 
 /// One way of paying with cards of one kind at one class of devices.
@@ -158,6 +161,7 @@ fn explained(policy: &Policy, beginning: Stage, rows: &[Row]) -> Explained {
         limits: limits.collect(),
         cards: cards(policy),
         moving: moving(policy, beginning),
+        further: further::sentences(policy),
     }
 }
 

@@ -104,6 +104,14 @@ pub(super) fn text(policy: &Policy, explained: &Explained, rows: &[Row], languag
             moving(&explained.moving, l).to_string(),
         ]);
     }
+    if !explained.further.is_empty() {
+        parts.extend([
+            String::new(),
+            l.say("AUTRES LIMITES", "FURTHER LIMITS").to_owned(),
+        ]);
+        let texts = explained.further.iter().map(|one| one.text(language));
+        parts.extend(texts.map(str::to_owned));
+    }
     parts.join("\n")
 }
 

@@ -1,0 +1,267 @@
+//! Limits that are a sentence each on the page for the wall: hours, taps,
+//! windows, ages, and what oddities lead to.
+
+use hub_core::policy::Policy;
+use hub_core::policy::anomaly::Thresholds;
+use hub_core::policy::velocity::Window;
+use serde::Serialize;
+
+use super::super::show::Language;
+use super::words::In;
+
+/// One limit, in both languages.
+#[derive(Serialize)]
+pub(super) struct Sentence {
+    /// The key of the policy.
+    key: String,
+    french: String,
+    english: String,
+}
+
+impl Sentence {
+    pub(super) fn text(&self, language: Language) -> &str {
+        match language {
+            Language::French => &self.french,
+            Language::English => &self.english,
+        }
+    }
+}
+
+/// All that the policy has of them, in its order.
+pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
+    let currency = policy.currency.to_string();
+    let [fr, en] = [Language::French, Language::English].map(|language| In {
+        language,
+        currency: &currency,
+    });
+    let mut all = Vec::new();
+    let mut say = |key: &str, french: String, english: String| {
+        all.push(Sentence {
+            key: key.to_owned(),
+            french,
+            english,
+        });
+    };
+    if let Some(hours) = &policy.hours {
+        let [french, english] = [fr, en].map(|l| week(hours.week(), l));
+        let (closed_fr, closed_en) = match hours.approve_outside {
+            true => ("", ""),
+            false => (
+                " Hors de ces heures : aucun paiement sans réseau.",
+                " Outside of them: no payment without the network.",
+            ),
+        };
+        say(
+            "hours",
+            format!("Heures d'ouverture : {french}.{closed_fr}"),
+            format!("Opening hours: {english}.{closed_en}"),
+        );
+    }
+    if let Some(age) = policy.offline.oldest_unsent_ms {
+        let minutes = age / 60_000;
+        say(
+            "offline.oldest_unsent_minutes",
+            format!(
+                "Dès qu'un paiement attend d'être envoyé depuis plus de {} : aucun paiement.",
+                fr.span(minutes)
+            ),
+            format!(
+                "Once a payment has waited to be sent for more than {}: no payment.",
+                en.span(minutes)
+            ),
+        );
+    }
+    if let Some(sum) = policy.taps.cumulative_ceiling {
+        say(
+            "card.contactless_cumulative_ceiling",
+            format!(
+                "Une carte, sans contact et sans code : {} en tout, puis le code.",
+                fr.money(sum)
+            ),
+            format!(
+                "One card, contactless without PIN: {} in all, then the PIN.",
+                en.money(sum)
+            ),
+        );
+    }
+    if let Some(count) = policy.taps.consecutive_limit {
+        say(
+            "card.contactless_consecutive_limit",
+            format!("Une carte, sans contact et sans code : {count} fois de suite, puis le code."),
+            format!("One card, contactless without PIN: {count} times in a row, then the PIN."),
+        );
+    }
+    if let Some(window) = policy.card_window {
+        let [french, english] = [fr, en].map(|l| often(window, l));
+        say(
+            "card.window_count",
+            format!("Une carte, tous appareils : {french}."),
+            format!("One card, at all devices: {english}."),
+        );
+    }
+    for (class, limits) in &policy.classes {
+        if let Some(window) = limits.window {
+            let [french, english] = [fr, en].map(|l| often(window, l));
+            say(
+                &format!("class.{class}.device_window_count"),
+                format!("Un appareil {} : {french}.", fr.class(class.name())),
+                format!("One {}: {english}.", en.class(class.name())),
+            );
+        }
+    }
+    moving(policy, fr, en, &mut say);
+    oddities(policy, &mut say);
+    all
+}
+
+fn moving(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
+    for step in &policy.moving.oldest_unsent {
+        let (minutes, percent) = (step.from / 60_000, step.percent);
+        say(
+            "moving.oldest_unsent",
+            format!(
+                "Un paiement attend d'être envoyé depuis {} : montants à {percent} %.",
+                fr.span(minutes)
+            ),
+            format!(
+                "A payment has waited to be sent for {}: amounts at {percent} %.",
+                en.span(minutes)
+            ),
+        );
+    }
+    for step in &policy.moving.policy_age {
+        let (days, percent) = (step.from / 86_400_000, step.percent);
+        say(
+            "moving.policy_age",
+            format!("Règles vieilles de {days} jours : montants à {percent} %."),
+            format!("Rules {days} days old: amounts at {percent} %."),
+        );
+    }
+    for step in &policy.moving.declined {
+        let (from, percent) = (step.from, step.percent);
+        say(
+            "moving.declined",
+            format!("La banque a refusé après coup {from} % ou plus : montants à {percent} %."),
+            format!("The bank declined {from} % or more afterwards: amounts at {percent} %."),
+        );
+    }
+    if let Some(loosening) = policy.moving.loosening {
+        let (points, minutes) = (loosening.percent, loosening.every_ms / 60_000);
+        say(
+            "moving.loosen_percent",
+            format!(
+                "Des montants réduits remontent de {points} points toutes les {}.",
+                fr.span(minutes)
+            ),
+            format!(
+                "Reduced amounts come back by {points} points each {}.",
+                en.span(minutes)
+            ),
+        );
+    }
+}
+
+fn oddities(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
+    let Some(rules) = &policy.anomaly else {
+        return;
+    };
+    let percent = rules.tighten_percent;
+    let places: [(&str, &str, &str, Thresholds); 2] = [
+        ("anomaly.device", "sur un appareil", "at a device", rules.device),
+        ("anomaly.store", "dans le magasin", "in the store", rules.store),
+    ];
+    for (key, french, english, thresholds) in places {
+        if let Some(points) = thresholds.tighten {
+            say(
+                &format!("{key}.tighten"),
+                format!("Anomalies {french}, dès {points} points : montants à {percent} %."),
+                format!("Anomalies {english}, from {points} points on: amounts at {percent} %."),
+            );
+        }
+        if let Some(points) = thresholds.stop {
+            say(
+                &format!("{key}.stop"),
+                format!(
+                    "Anomalies {french}, dès {points} points : plus de paiement sans réseau, prévenir le responsable."
+                ),
+                format!(
+                    "Anomalies {english}, from {points} points on: no payment without the network, tell the manager."
+                ),
+            );
+        }
+    }
+}
+
+fn often(window: Window, l: In<'_>) -> String {
+    let (most, span) = (window.most, l.span(window.within_ms / 60_000));
+    match l.language {
+        Language::French => format!("au plus {most} paiements en {span}"),
+        Language::English => format!("at most {most} payments in {span}"),
+    }
+}
+
+fn week(days: &[Vec<hub_core::policy::hours::Span>; 7], l: In<'_>) -> String {
+    const FRENCH: [&str; 7] = [
+        "lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche",
+    ];
+    const ENGLISH: [&str; 7] = [
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+    ];
+    let day = |(at, spans): (usize, &Vec<hub_core::policy::hours::Span>)| {
+        let names = match l.language {
+            Language::French => FRENCH,
+            Language::English => ENGLISH,
+        };
+        let spans: Vec<String> = spans.iter().map(ToString::to_string).collect();
+        let hours = match spans.as_slice() {
+            [] => l.say("fermé", "closed").to_owned(),
+            spans => spans.join(", "),
+        };
+        format!("{} {hours}", names.get(at).copied().unwrap_or_default())
+    };
+    let days: Vec<String> = days.iter().enumerate().map(day).collect();
+    days.join(" ; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_beyond_the_tables_is_a_sentence_in_both_languages() {
+        let policy = include_bytes!("../../../../config/policies/everything.toml");
+        let policy = Policy::parse(policy).unwrap();
+        let all = sentences(&policy);
+        for key in [
+            "hours",
+            "offline.oldest_unsent_minutes",
+            "card.contactless_cumulative_ceiling",
+            "card.contactless_consecutive_limit",
+            "card.window_count",
+            "class.softpos.device_window_count",
+            "moving.oldest_unsent",
+            "moving.policy_age",
+            "moving.declined",
+            "moving.loosen_percent",
+            "anomaly.device.tighten",
+            "anomaly.store.stop",
+        ] {
+            assert!(all.iter().any(|one| one.key == key), "{key}");
+        }
+        let hours = &all[0];
+        assert!(
+            hours.french.contains("lundi 08:30-20:30 ; mardi"),
+            "{}",
+            hours.french
+        );
+        assert!(hours.english.contains("Sunday 09:00-13:00."), "{}", hours.english);
+        let cautious = include_bytes!("../../../../config/policies/france-cautious.toml");
+        assert_eq!(sentences(&Policy::parse(cautious).unwrap()).len(), 0);
+    }
+}
