@@ -15,6 +15,7 @@ use sim_devices::device::{self, DeviceOptions, PayOptions};
 use sim_devices::drain::DrainOptions;
 use sim_devices::gateway::{Faults, GatewayOptions};
 use sim_devices::load::LoadOptions;
+use sim_devices::payments::PaymentOptions;
 
 /// Simulated devices, gateway and line around a real hubd.
 #[derive(Debug, Parser)]
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Play a file of real tickets, the outage on every day
     Day(DayArgs),
+    /// Turn a file of real tickets into payments for `hubctl policy try`
+    Payments(PaymentsArgs),
     /// Measure durable, signed, offline authorisations a second
     Load(LoadArgs),
     /// Measure live sales beside a backlog that drains, and how fast it does
@@ -114,6 +117,45 @@ pub(crate) struct DayArgs {
     /// For what the file does not say
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PaymentsArgs {
+    /// CSV, plain or gzip; columns timestamp,ticket,amount_minor and, where known, payment,card
+    #[arg(long, value_name = "FILE")]
+    tickets: PathBuf,
+    /// When the line is down, such as 11:00-14:30
+    #[arg(long, value_name = "FROM-TO")]
+    outage: Window,
+    /// Only this day of the file, such as 2019-03-29
+    #[arg(long, value_name = "DATE")]
+    day: Option<Date>,
+    /// So many of the file's minor units are worth 100 of the policy's
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    per_100: u64,
+    /// The file's days are moved by whole weeks to this one or later: into the policy's period
+    #[arg(long, default_value = "2026-06-01", value_name = "DATE")]
+    from: Date,
+    /// How many devices, of all three classes in turn
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    devices: u16,
+    /// For what the file does not say
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl PaymentsArgs {
+    pub(crate) fn options(self) -> PaymentOptions {
+        PaymentOptions {
+            tickets: self.tickets,
+            outage: self.outage,
+            day: self.day,
+            per_100: self.per_100,
+            from: self.from,
+            devices: usize::from(self.devices),
+            seed: self.seed,
+        }
+    }
 }
 
 impl DayArgs {

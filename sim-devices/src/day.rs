@@ -83,7 +83,7 @@ impl std::str::FromStr for Window {
 }
 
 impl Window {
-    fn holds(&self, time: Time) -> bool {
+    pub(crate) fn holds(&self, time: Time) -> bool {
         self.from <= time && time < self.to
     }
 }

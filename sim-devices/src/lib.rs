@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod generate;
 pub mod limits;
 pub mod load;
+pub mod payments;
 pub mod player;
 pub mod profile;
 pub mod progress;

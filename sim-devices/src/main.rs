@@ -10,7 +10,7 @@ use clap::Parser as _;
 use sim_devices::progress::Progress;
 use sim_devices::report::Report;
 use sim_devices::scene::Scene;
-use sim_devices::{day, demo, drain, gateway, load};
+use sim_devices::{day, demo, drain, gateway, load, payments};
 
 mod cli;
 use cli::{Cli, Command};
@@ -55,6 +55,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Day(args) => {
             let (report, scene) = day::run(&args.options()?, &progress).await?;
             finish(&report, scene, args.run.json)
+        }
+        Command::Payments(args) => {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            match payments::write(&args.options(), &mut out).and_then(|()| Ok(out.flush()?)) {
+                // Whoever reads has seen enough.
+                Err(error) if is_broken_pipe(&error) => {}
+                done => done?,
+            }
+            Ok(ExitCode::SUCCESS)
         }
         Command::Sim(args) => Ok(match hub_sim::cli::main(&args)? {
             true => ExitCode::SUCCESS,
@@ -112,4 +121,10 @@ fn finish(report: &Report, scene: Scene, json: bool) -> anyhow::Result<ExitCode>
         scene.keep().display()
     )?;
     Ok(ExitCode::FAILURE)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
