@@ -19,10 +19,8 @@ pub mod generate;
 pub mod limits;
 pub mod load;
 pub mod player;
-pub mod profile;
 pub mod progress;
 pub mod report;
-pub mod sale;
 pub mod scene;
 pub mod shop;
 pub mod skipped;
@@ -32,7 +30,7 @@ pub mod told;
 pub mod wan;
 pub mod witness;
 
-pub use hub_sim::rng;
+pub use hub_sim::{figures as profile, rng, sale};
 
 #[cfg(test)]
 mod sample;

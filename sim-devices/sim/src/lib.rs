@@ -39,7 +39,9 @@ pub mod cli;
 mod disk;
 #[cfg(feature = "cli")]
 mod faults;
+pub mod figures;
 mod gateway;
+pub mod generate;
 mod healing;
 mod ledger;
 mod limits;
@@ -47,6 +49,7 @@ mod people;
 mod profile;
 pub mod rng;
 mod runner;
+pub mod sale;
 mod shell;
 mod verdict;
 mod violation;
