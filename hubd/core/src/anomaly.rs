@@ -4,6 +4,7 @@
 
 use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest};
 
+use crate::clock::difference;
 use crate::policy::anomaly::AnomalyRules;
 use crate::record::{CardKey, Velocity};
 use crate::watch::{Seen, Watch};
@@ -85,35 +86,32 @@ fn card_testing(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_
     reaches(recent.count(), rule.count).then_some(rule.points)
 }
 
-/// One of the last numbers again, or one from long before: a device that is
-/// copied goes on from where its original stood. Requests that overtake one
-/// another on their way have numbers of their own.
+/// Back to a number that the device has used before: it was copied, or an old
+/// backup of it came back. Requests that overtake one another on their way have
+/// numbers of their own.
 fn sequence_reused(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let points = rules.sequence_reused?;
-    let (watch, number) = (scene.watch, request.device_sequence);
-    let again = watch.sequences.contains(&number);
-    let oldest = watch.sequences.iter().min();
-    let from_before = oldest.is_some_and(|oldest| number < oldest.saturating_sub(MOST_UNDER_WAY));
-    (again || from_before).then_some(points)
+    let again = scene.watch.counter.goes_back_to(request.device_sequence);
+    again.then_some(points)
 }
-
-/// The most requests of a device that can be on their way at a time.
-const MOST_UNDER_WAY: u64 = 64;
 
 fn sequence_gap(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let rule = rules.sequence_gap?;
-    let left_out = request
-        .device_sequence
-        .saturating_sub(scene.watch.highest)
-        .saturating_sub(1);
-    let known = !scene.watch.sequences.is_empty();
-    (known && left_out >= rule.numbers).then_some(rule.points)
+    let left_out = scene.watch.counter.left_out_before(request.device_sequence);
+    (left_out >= rule.numbers).then_some(rule.points)
 }
 
+/// A clock that is wrong, unless it was so much wrong before: a device that
+/// nobody has set is one oddity, not one every ten minutes.
 fn clock_skew(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let rule = rules.clock_skew?;
-    let off = request.device_time_ms.abs_diff(scene.now_ms);
-    (!scene.clock_suspect && off > rule.more_than_ms).then_some(rule.points)
+    let ahead = difference(request.device_time_ms, scene.now_ms);
+    let is_wrong = |ahead: i64| ahead.unsigned_abs() > rule.more_than_ms;
+    let as_before = scene
+        .watch
+        .clock_ahead_ms
+        .is_some_and(|before| is_wrong(before) && ahead.abs_diff(before) <= rule.more_than_ms);
+    (!scene.clock_suspect && is_wrong(ahead) && !as_before).then_some(rule.points)
 }
 
 /// The card's offline approvals within a time.

@@ -1,9 +1,12 @@
 //! What detectors remember of devices and cards, and the points that
 //! anomalies have come to.
 
-use hub_protocol::{AnomalyKind, DeviceId, Restriction};
+use hub_protocol::entry::{ClockQuality, EntryTime};
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction};
 use minicbor::{Decode, Encode};
 
+use crate::clock::difference;
+use crate::counter::Counter;
 use crate::policy::anomaly::{AnomalyRules, EqualAmounts, LOOKS_BACK};
 use crate::record::CardKey;
 
@@ -74,12 +77,15 @@ pub struct Watch {
     /// How things stand.
     #[n(1)]
     pub alert: Alert,
-    /// The last numbers of its counter, as they came.
-    #[n(2)]
-    pub sequences: Vec<u64>,
-    /// The highest of all.
-    #[n(3)]
-    pub highest: u64,
+    // 2 and 3 were the last numbers of its counter, and are not used again.
+    /// Its counter.
+    #[n(8)]
+    #[cbor(default)]
+    pub counter: Counter,
+    /// How far its clock was ahead of the hub's at its last payment,
+    /// milliseconds; nothing while the hub's was in doubt.
+    #[n(9)]
+    pub clock_ahead_ms: Option<i64>,
     /// Its last amount that counts as equal or not, minor units.
     #[n(4)]
     pub amount_minor: u64,
@@ -120,9 +126,12 @@ pub struct Found {
 
 impl Watch {
     /// A request for a payment came.
-    pub(crate) fn asked(&mut self, sequence: u64, amount: u64, rules: &AnomalyRules) {
-        keep_last(&mut self.sequences, sequence);
-        self.highest = self.highest.max(sequence);
+    pub(crate) fn asked(&mut self, request: &PaymentRequest, at: EntryTime, rules: &AnomalyRules) {
+        let amount = request.amount_minor();
+        self.counter.count(request.device_sequence);
+        if at.quality != ClockQuality::Suspect {
+            self.clock_ahead_ms = Some(difference(request.device_time_ms, at.wall_ms));
+        }
         if let Some(equal) = rules.equal_amounts
             && amount >= equal.from_amount
         {

@@ -8,7 +8,7 @@ use hub_core::{OperatorCommand, OperatorReply};
 use hub_protocol::entry::Event;
 use hub_protocol::{
     AnomalyKind, Cryptogram, Decision, DeviceId, Entry, PaymentRequest, Reason, Receipt, Restriction,
-    RestrictionCause, cbor,
+    RestrictionCause, Verification, cbor,
 };
 use support::{MPOS, POLICY, SOFTPOS, Shop, payment_id, request};
 
@@ -116,6 +116,28 @@ fn a_card_that_pays_again_and_again_just_below_its_ceiling_is_found() {
 }
 
 #[test]
+fn taps_just_below_the_pin_are_split_too_though_a_pin_would_allow_more() {
+    let text =
+        policy("[anomaly.ceiling_split]\ncount = 3\nwithin_minutes = 30\nfrom_percent = 90\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let tap = |shop: &mut Shop, number, amount, verification| {
+        let request = PaymentRequest {
+            verification,
+            ..asked(shop, number, amount, "a")
+        };
+        shop.pay(MPOS, &request);
+    };
+    tap(&mut shop, 1, 4_500, Verification::None);
+    tap(&mut shop, 2, 5_000, Verification::None);
+    tap(&mut shop, 3, 4_500, Verification::Cdcvm);
+    assert_eq!(found(&shop), [], "verified: far below 100,00");
+    tap(&mut shop, 4, 4_499, Verification::None);
+    assert_eq!(found(&shop), []);
+    tap(&mut shop, 5, 4_500, Verification::None);
+    assert_eq!(found(&shop), [(AnomalyKind::CeilingSplit, 5)]);
+}
+
+#[test]
 fn a_card_at_many_devices_is_found() {
     let text = policy("[anomaly.card_at_devices]\ndevices = 3\nwithin_minutes = 30\npoints = 5");
     let mut shop = Shop::offline_under(&text);
@@ -183,8 +205,35 @@ fn a_counter_that_comes_back_or_leaves_numbers_out_is_found() {
     with(&mut shop, 6, 501);
     assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 6)));
     shop.pass(10 * MINUTE);
-    with(&mut shop, 7, 500 - 65);
+    with(&mut shop, 7, 523 - 64);
     assert_eq!(found(&shop).last(), Some(&(AnomalyKind::SequenceReused, 7)));
+}
+
+#[test]
+fn a_copy_of_a_device_is_found_however_many_payments_ago_it_was_made() {
+    let text = policy("[anomaly.sequence_reused]\npoints = 5");
+    for behind in [1, 17, 40, 64, 80, 150, 2_000] {
+        let mut shop = Shop::offline_under(
+            &text.replace("device_consecutive_limit = 60", "device_consecutive_limit = 999"),
+        );
+        let mut number = 0;
+        let mut pay = |shop: &mut Shop, sequence| {
+            number += 1;
+            let request = PaymentRequest {
+                device_sequence: sequence,
+                ..asked(shop, number, 100, &format!("card {number}"))
+            };
+            shop.pay(MPOS, &request);
+            shop.pass(1_000);
+        };
+        for sequence in 10_000..10_300 {
+            pay(&mut shop, sequence);
+        }
+        assert_eq!(found(&shop), []);
+        shop.crash();
+        pay(&mut shop, 10_300 - behind);
+        assert_eq!(found(&shop), [(AnomalyKind::SequenceReused, 301)], "{behind}");
+    }
 }
 
 #[test]
@@ -202,9 +251,23 @@ fn a_devices_clock_that_differs_is_found_unless_the_hubs_is_in_doubt() {
     off(&mut shop, 3, -5 * 60_000 - 1);
     assert_eq!(found(&shop), [(AnomalyKind::ClockSkew, 3)]);
     shop.pass(10 * MINUTE);
+    shop.crash();
+    off(&mut shop, 5, -9 * 60_000);
+    assert_eq!(found(&shop).len(), 1, "as wrong as before is nothing new");
+    off(&mut shop, 6, -15 * 60_000);
+    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::ClockSkew, 6)));
+    shop.pass(10 * MINUTE);
+    off(&mut shop, 7, 0);
+    off(&mut shop, 8, -15 * 60_000);
+    assert_eq!(
+        found(&shop).last(),
+        Some(&(AnomalyKind::ClockSkew, 8)),
+        "set, and wrong again"
+    );
+    shop.pass(10 * MINUTE);
     shop.now.wall_ms += 25 * 60 * MINUTE;
     off(&mut shop, 4, -3_600_000);
-    assert_eq!(found(&shop).len(), 1, "who knows which of the two is wrong");
+    assert_eq!(found(&shop).len(), 3, "who knows which of the two is wrong");
 }
 
 /// Each clock that differs: 15 points, 10 an hour fade.
@@ -213,7 +276,8 @@ const SKEW: &str = "[anomaly.clock_skew]\nminutes = 5\npoints = 15";
 fn skewed(shop: &mut Shop, device: DeviceId, number: u64, amount: u64) -> Receipt {
     let card = format!("card {number}");
     let request = PaymentRequest {
-        device_time_ms: 0,
+        // Each time wrong in another way.
+        device_time_ms: number * 60 * MINUTE,
         ..asked(shop, number, amount, &card)
     };
     shop.pay(device, &request)

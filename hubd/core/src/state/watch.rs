@@ -1,6 +1,7 @@
 //! Detectors' memory, folded. Nothing is remembered while the policy looks
 //! for nothing.
 
+use hub_protocol::entry::EntryTime;
 use hub_protocol::{AnomalyKind, Decision, DeviceId, PaymentId, PaymentRequest, Reason, Restriction};
 
 use super::State;
@@ -14,9 +15,8 @@ const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl State {
     /// A device asked for a payment.
-    pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest) {
-        let (sequence, amount) = (request.device_sequence, request.amount_minor());
-        self.watch_device(device, |watch, rules| watch.asked(sequence, amount, rules));
+    pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest, at: EntryTime) {
+        self.watch_device(device, |watch, rules| watch.asked(request, at, rules));
     }
 
     /// A payment was decided.
