@@ -5,6 +5,7 @@ use hub_protocol::{EntryMode, PaymentRequest, Verification};
 use minicbor::{Decode, Encode};
 
 use crate::policy::velocity::Window;
+use crate::watch::one_first;
 
 /// Offline approvals of a card or device lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -19,6 +20,7 @@ pub struct Recent {
 impl Recent {
     /// One more, at this time. What the window does not need is dropped.
     pub(crate) fn approved(&mut self, at_ms: u64, window: Window) {
+        one_first(&mut self.approved_ms);
         self.approved_ms.push(at_ms);
         let most = usize::try_from(window.most).unwrap_or(usize::MAX);
         let beyond = self.approved_ms.len().saturating_sub(most);

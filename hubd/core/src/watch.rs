@@ -194,7 +194,15 @@ pub(crate) fn keep_last<T>(all: &mut Vec<T>, one: T) {
     if all.len() >= LOOKS_BACK {
         all.drain(..=all.len() - LOOKS_BACK);
     }
+    one_first(all);
     all.push(one);
+}
+
+/// Most cards pay once: room for one at first, where a vector takes four.
+pub(crate) fn one_first<T>(all: &mut Vec<T>) {
+    if all.is_empty() {
+        all.reserve_exact(1);
+    }
 }
 
 #[cfg(test)]
