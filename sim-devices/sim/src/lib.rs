@@ -40,6 +40,8 @@ mod disk;
 #[cfg(feature = "cli")]
 mod faults;
 pub mod figures;
+#[cfg(feature = "cli")]
+pub mod fraud;
 mod gateway;
 pub mod generate;
 mod healing;
