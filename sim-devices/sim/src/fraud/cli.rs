@@ -17,14 +17,14 @@ pub struct FraudArgs {
     /// Seeds that are measured and reported
     #[arg(long, value_name = "FIRST-LAST", default_value = "1001-1400")]
     report: Seeds,
-    /// First look on these seeds for better numbers of [anomaly]; none of them
+    /// First look on these seeds for better numbers of detectors; none of them
     /// may be reported
     #[arg(long, value_name = "FIRST-LAST")]
     tune: Option<Seeds>,
     /// The policy (TOML) instead of config/policies/france-watchful.toml
     #[arg(long)]
     policy: Option<PathBuf>,
-    /// With [anomaly] of this policy (TOML) instead of its own
+    /// With the detectors of this policy (TOML) instead of its own
     #[arg(long)]
     anomaly: Option<PathBuf>,
     /// Threads; one a processor unless told otherwise
