@@ -20,10 +20,8 @@ pub mod limits;
 pub mod load;
 pub mod payments;
 pub mod player;
-pub mod profile;
 pub mod progress;
 pub mod report;
-pub mod sale;
 pub mod scene;
 pub mod shop;
 pub mod skipped;
@@ -33,7 +31,7 @@ pub mod told;
 pub mod wan;
 pub mod witness;
 
-pub use hub_sim::rng;
+pub use hub_sim::{figures as profile, rng, sale};
 
 #[cfg(test)]
 mod sample;

@@ -4,6 +4,7 @@
 
 use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest};
 
+use crate::clock::difference;
 use crate::policy::anomaly::AnomalyRules;
 use crate::record::{CardKey, Velocity};
 use crate::watch::{Seen, Watch};
@@ -93,32 +94,39 @@ fn card_testing(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_
     reaches(recent.count(), rule.declined_cards).then_some(rule.points)
 }
 
-/// A number that has come before: a device that is copied goes on from where
-/// its original stood. Requests that overtake one another on their way, or that
-/// found no hub for a while, have numbers of their own.
+/// Back to a number that the device has used before: it was copied, or an old
+/// backup of it came back. Requests that overtake one another on their way, or
+/// that found no hub for a while, have numbers of their own.
 fn sequence_reused(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let points = rules.sequence_reused?;
-    scene.watch.has_come(request.device_sequence).then_some(points)
+    let again = scene.watch.counter.goes_back_to(request.device_sequence);
+    again.then_some(points)
 }
 
 fn sequence_gap(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let rule = rules.sequence_gap?;
-    let left_out = request
-        .device_sequence
-        .saturating_sub(scene.watch.highest)
-        .saturating_sub(1);
-    (scene.watch.highest > 0 && left_out >= rule.numbers).then_some(rule.points)
+    let left_out = scene.watch.counter.left_out_before(request.device_sequence);
+    (left_out >= rule.numbers).then_some(rule.points)
 }
 
-/// Ahead of the hub's clock, or behind the device's own of before. A request
-/// that found no hub for a while is behind the hub's and no anomaly.
+/// Ahead of the hub's clock, unless it was so before: a device that nobody has
+/// set is one oddity, not one every ten minutes. Or behind the device's own of
+/// before. A request that found no hub for a while is behind the hub's and no
+/// anomaly.
 fn clock_skew(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
     let rule = rules.clock_skew?;
     let (watch, time) = (scene.watch, request.device_time_ms);
-    let ahead = scene.knows_time && time.saturating_sub(scene.now_ms) > rule.more_than_ms;
-    let newest = request.device_sequence > watch.highest && watch.highest > 0;
+    let ahead = difference(time, scene.now_ms);
+    let too_far = |ahead: i64| ahead > 0 && ahead.unsigned_abs() > rule.more_than_ms;
+    let as_before = watch
+        .clock_ahead_ms
+        .is_some_and(|before| too_far(before) && ahead.abs_diff(before) <= rule.more_than_ms);
+    let newest = watch
+        .counter
+        .highest
+        .is_some_and(|highest| request.device_sequence > highest);
     let behind = newest && watch.device_time_ms.saturating_sub(time) > rule.more_than_ms;
-    (ahead || behind).then_some(rule.points)
+    (scene.knows_time && too_far(ahead) && !as_before || behind).then_some(rule.points)
 }
 
 /// The card's offline approvals within a time.

@@ -155,7 +155,8 @@ impl Clock {
     }
 }
 
-fn difference(a: u64, b: u64) -> i64 {
+/// How much later the first is.
+pub(crate) fn difference(a: u64, b: u64) -> i64 {
     i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX)
 }
 

@@ -16,6 +16,7 @@ mod breaker;
 pub mod clock;
 mod contact;
 mod core;
+pub mod counter;
 pub mod decide;
 pub mod effect;
 pub mod input;

@@ -9,7 +9,7 @@ use hub_protocol::{
 use minicbor::{Decode, Encode};
 
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
-use crate::watch::{Alert, Seen, Watch};
+use crate::watch::{Alert, Seen, Watch, one_first};
 
 /// Stands for a card in limits: the first 16 bytes of SHA-256 of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -122,6 +122,7 @@ impl CardRecord {
             self.beyond = self.beyond.saturating_add(1);
             return;
         }
+        one_first(&mut self.waiting);
         self.waiting.insert(at, sequence);
         if self.waiting.len() > MOST_PLACES {
             self.waiting.pop();

@@ -9,7 +9,8 @@ use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Reply, Restricted};
 use crate::input::Ticket;
 use crate::policy::anomaly::AnomalyRules;
-use crate::record::CardKey;
+use crate::record::{CardKey, DeviceRecord};
+use crate::risk::Holder;
 use crate::watch::Watch;
 
 /// How often it is looked whether restrictions have ended, in milliseconds.
@@ -45,7 +46,7 @@ impl Core {
                 device,
                 watch: asking.watch.as_deref().unwrap_or(&blank),
                 card: self.state.card_velocity(&CardKey::of_token(&request.card.token)),
-                ceiling_minor: self.assess(asking, request).effective_ceiling_minor,
+                ceiling_minor: self.most_without_more(asking, request),
                 now_ms,
                 open: hours.is_none_or(|hours| hours.open(now_ms)),
                 clock_suspect: self.clock.suspect(),
@@ -71,6 +72,18 @@ impl Core {
             self.recovery.odd_ms.insert(place, self.now.monotonic_ms);
             self.restrict(place);
         }
+    }
+
+    /// The highest amount that this payment could have as it is, without the
+    /// card inserted and a PIN entered.
+    fn most_without_more(&self, device: &DeviceRecord, request: &PaymentRequest) -> Option<u64> {
+        let tap = self
+            .state
+            .policy()
+            .and_then(|policy| policy.offline.contactless_unverified_ceiling)
+            .filter(|_| Holder::of(request) == Holder::Tap);
+        let ceiling = self.assess(device, request).effective_ceiling_minor?;
+        Some(tap.map_or(ceiling, |tap| tap.min(ceiling)))
     }
 
     /// Restricts a device or the store as its points ask for; never less than

@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::policy::moving::Loosening;
 use crate::policy::velocity::{LONGEST_WINDOW_MS, MAX_IN_WINDOW, Window};
+use crate::watch::one_first;
 
 /// Offline approvals of a card or device lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -22,6 +23,7 @@ impl Recent {
     /// policy may have a larger one than this.
     pub(crate) fn approved(&mut self, at_ms: u64) {
         self.forget(at_ms);
+        one_first(&mut self.approved_ms);
         self.approved_ms.push(at_ms);
         let beyond = self.approved_ms.len().saturating_sub(MAX_IN_WINDOW);
         self.approved_ms.drain(..beyond);

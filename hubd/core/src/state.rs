@@ -268,7 +268,7 @@ impl State {
                 record.asked_online = true;
                 record.received_ms = entry.time.wall_ms;
                 self.insert(*payment_id, record);
-                self.asked(*device, &parsed);
+                self.asked(*device, &parsed, entry.time);
                 self.dirty.insert(Key::Payment(*payment_id));
             }
             Event::PaymentDecided {
@@ -283,7 +283,7 @@ impl State {
                     received.received_ms = entry.time.wall_ms;
                     self.must_know(&received.card, sequence)?;
                     self.insert(*payment_id, received);
-                    self.asked(*device, &parsed);
+                    self.asked(*device, &parsed, entry.time);
                 }
                 let decided = Decided {
                     sequence,

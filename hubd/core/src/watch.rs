@@ -1,9 +1,12 @@
 //! What detectors remember of devices and cards, and the points that
 //! anomalies have come to.
 
+use hub_protocol::entry::{ClockQuality, EntryTime};
 use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction};
 use minicbor::{Decode, Encode};
 
+use crate::clock::difference;
+use crate::counter::Counter;
 use crate::policy::anomaly::{AnomalyRules, EqualAmounts, LOOKS_BACK};
 use crate::record::CardKey;
 
@@ -74,18 +77,18 @@ pub struct Watch {
     /// How things stand.
     #[n(1)]
     pub alert: Alert,
-    /// Which of the 128 numbers of its counter up to the highest have come: a
-    /// bit each, the highest first. The lower half.
-    #[n(2)]
-    pub seen_low: u64,
-    /// The upper half.
+    // 2 and 3 were the last numbers of its counter, and are not used again.
+    /// Its counter.
     #[n(8)]
-    pub seen_high: u64,
-    /// The highest number of all; 0: none has come.
-    #[n(3)]
-    pub highest: u64,
-    /// The device's clock at that number, milliseconds since 1970 UTC.
+    #[cbor(default)]
+    pub counter: Counter,
+    /// How far its clock was ahead of the hub's at its last payment,
+    /// milliseconds; nothing while the hub's was in doubt.
     #[n(9)]
+    pub clock_ahead_ms: Option<i64>,
+    /// Its clock at the highest number, milliseconds since 1970 UTC.
+    #[n(10)]
+    #[cbor(default)]
     pub device_time_ms: u64,
     /// Its last amount that counts as equal or not, minor units.
     #[n(4)]
@@ -99,13 +102,6 @@ pub struct Watch {
     /// When which anomaly was found last.
     #[n(7)]
     pub found: Vec<Found>,
-}
-
-fn shifted(bits: u128, by: u64) -> u128 {
-    u32::try_from(by)
-        .ok()
-        .and_then(|by| bits.checked_shl(by))
-        .unwrap_or(0)
 }
 
 /// A card that was declined.
@@ -134,34 +130,21 @@ pub struct Found {
 
 impl Watch {
     /// A request for a payment came.
-    pub(crate) fn asked(&mut self, request: &PaymentRequest, rules: &AnomalyRules) {
+    pub(crate) fn asked(&mut self, request: &PaymentRequest, at: EntryTime, rules: &AnomalyRules) {
         let (sequence, amount) = (request.device_sequence, request.amount_minor());
-        let mut seen = self.seen();
-        if let Some(above) = sequence.checked_sub(self.highest).filter(|above| *above > 0) {
-            seen = shifted(seen, above) | 1;
-            self.highest = sequence;
+        if self.counter.highest.is_none_or(|highest| sequence > highest) {
             self.device_time_ms = request.device_time_ms;
-        } else {
-            seen |= shifted(1, self.highest - sequence);
+            if at.quality != ClockQuality::Suspect {
+                self.clock_ahead_ms = Some(difference(request.device_time_ms, at.wall_ms));
+            }
         }
-        self.seen_low = (seen & u128::from(u64::MAX)) as u64;
-        self.seen_high = (seen >> 64) as u64;
+        self.counter.count(sequence);
         if let Some(equal) = rules.equal_amounts
             && amount >= equal.from_amount
         {
             self.run = self.run_with(amount, equal);
             self.amount_minor = amount;
         }
-    }
-
-    fn seen(&self) -> u128 {
-        u128::from(self.seen_high) << 64 | u128::from(self.seen_low)
-    }
-
-    /// Whether a number has come before, or is so old that it must have.
-    pub(crate) fn has_come(&self, sequence: u64) -> bool {
-        let below = self.highest.checked_sub(sequence);
-        self.highest > 0 && below.is_some_and(|below| below >= 128 || self.seen() & shifted(1, below) != 0)
     }
 
     /// How long the run of equal amounts is with this one.
@@ -218,7 +201,15 @@ pub(crate) fn keep_last<T>(all: &mut Vec<T>, one: T) {
     if all.len() >= LOOKS_BACK {
         all.drain(..=all.len() - LOOKS_BACK);
     }
+    one_first(all);
     all.push(one);
+}
+
+/// Most cards pay once: room for one at first, where a vector takes four.
+pub(crate) fn one_first<T>(all: &mut Vec<T>) {
+    if all.is_empty() {
+        all.reserve_exact(1);
+    }
 }
 
 #[cfg(test)]

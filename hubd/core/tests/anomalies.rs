@@ -8,7 +8,7 @@ use hub_core::{GatewayAnswer, Input, OperatorCommand, OperatorReply, Probe};
 use hub_protocol::entry::Event;
 use hub_protocol::{
     AnomalyKind, Cryptogram, Decision, DeviceId, Entry, GatewayResult, PaymentRequest, Reason, Receipt,
-    Restriction, RestrictionCause, cbor,
+    Restriction, RestrictionCause, Verification, cbor,
 };
 use support::{MPOS, POLICY, SOFTPOS, Shop, payment_id, request};
 
@@ -116,6 +116,28 @@ fn a_card_that_pays_again_and_again_just_below_its_ceiling_is_found() {
 }
 
 #[test]
+fn taps_just_below_the_pin_are_split_too_though_a_pin_would_allow_more() {
+    let text =
+        policy("[anomaly.ceiling_split]\ncount = 3\nwithin_minutes = 30\nfrom_percent = 90\npoints = 5");
+    let mut shop = Shop::offline_under(&text);
+    let tap = |shop: &mut Shop, number, amount, verification| {
+        let request = PaymentRequest {
+            verification,
+            ..asked(shop, number, amount, "a")
+        };
+        shop.pay(MPOS, &request);
+    };
+    tap(&mut shop, 1, 4_500, Verification::None);
+    tap(&mut shop, 2, 5_000, Verification::None);
+    tap(&mut shop, 3, 4_500, Verification::Cdcvm);
+    assert_eq!(found(&shop), [], "verified: far below 100,00");
+    tap(&mut shop, 4, 4_499, Verification::None);
+    assert_eq!(found(&shop), []);
+    tap(&mut shop, 5, 4_500, Verification::None);
+    assert_eq!(found(&shop), [(AnomalyKind::CeilingSplit, 5)]);
+}
+
+#[test]
 fn a_card_at_many_devices_is_found() {
     let text = policy("[anomaly.card_at_devices]\ndevices = 3\nwithin_minutes = 30\npoints = 5");
     let mut shop = Shop::offline_under(&text);
@@ -160,7 +182,7 @@ fn cards_that_are_tried_out_one_after_the_other_are_found() {
 /// A copy of a device goes on from where it was made, however long ago.
 #[test]
 fn a_number_that_comes_again_is_found_and_one_that_is_late_is_not() {
-    for behind in [1, 2, 20, 40, 75, 127, 128, 199] {
+    for behind in [1, 2, 20, 40, 63, 64, 80, 199] {
         let text = policy("[anomaly.sequence_reused]\npoints = 5")
             .replace("consecutive_limit = 60", "consecutive_limit = 600");
         let mut shop = Shop::offline_under(&text);
@@ -169,9 +191,11 @@ fn a_number_that_comes_again_is_found_and_one_that_is_late_is_not() {
             if number != 150 {
                 pay(&mut shop, MPOS, number, 1, &format!("card {number}"));
             }
+            if number == 180 {
+                pay(&mut shop, MPOS, 150, 1, "late");
+            }
         }
         shop.crash();
-        pay(&mut shop, MPOS, 150, 1, "late");
         assert_eq!(found(&shop), [], "late, and never seen");
         let copy = PaymentRequest {
             device_sequence: 200 - behind,
@@ -247,6 +271,21 @@ fn a_clock_ahead_of_a_hub_that_knows_the_time_is_found() {
     assert_eq!(found(&shop), []);
     off(&mut shop, 3, 5 * MINUTE + 1);
     assert_eq!(found(&shop), [(AnomalyKind::ClockSkew, 3)]);
+    shop.pass(10 * MINUTE);
+    off(&mut shop, 4, 9 * MINUTE);
+    assert_eq!(found(&shop).len(), 1, "as wrong as before is nothing new");
+    off(&mut shop, 5, 15 * MINUTE);
+    assert_eq!(found(&shop).last(), Some(&(AnomalyKind::ClockSkew, 5)));
+    shop.pass(10 * MINUTE);
+    off(&mut shop, 6, 0);
+    assert_eq!(found(&shop).len(), 2, "set right");
+    shop.pass(10 * MINUTE);
+    off(&mut shop, 7, 15 * MINUTE);
+    assert_eq!(
+        found(&shop).last(),
+        Some(&(AnomalyKind::ClockSkew, 7)),
+        "wrong again"
+    );
 }
 
 #[test]

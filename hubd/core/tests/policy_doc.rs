@@ -113,5 +113,5 @@ fn every_sample_policy_is_good() {
         assert!(found.is_ok(), "{}: {found:?}", path.display());
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::faults;
+use crate::fraud::cli::{self as fraud, FraudArgs};
 use crate::runner::{Options, Outcome, Summary, run, run_many};
 
 /// Between two lines of progress.
@@ -60,6 +61,9 @@ enum SimCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Plays shop days with fraud, and measures what it is let through and what
+    /// the policy's detectors see
+    Fraud(FraudArgs),
 }
 
 /// Runs what was asked. True if every rule held.
@@ -67,6 +71,9 @@ enum SimCommand {
 /// # Errors
 /// Output that cannot be written; deliberate faults that cannot be built.
 pub fn main(args: &SimArgs) -> std::io::Result<bool> {
+    if let Some(SimCommand::Fraud(args)) = &args.command {
+        return fraud::main(args);
+    }
     if let Some(SimCommand::Faults {
         project,
         only,

@@ -20,6 +20,8 @@ const COPIED: &[&str] = &[
     "protocol/src",
     "hubd/core/Cargo.toml",
     "hubd/core/src",
+    // The manifest names them.
+    "hubd/core/benches",
 ];
 
 #[derive(Clone, Debug, Deserialize)]

@@ -39,7 +39,11 @@ pub mod cli;
 mod disk;
 #[cfg(feature = "cli")]
 mod faults;
+pub mod figures;
+#[cfg(feature = "cli")]
+pub mod fraud;
 mod gateway;
+pub mod generate;
 mod healing;
 mod ledger;
 mod limits;
@@ -47,6 +51,7 @@ mod people;
 mod profile;
 pub mod rng;
 mod runner;
+pub mod sale;
 mod shell;
 mod verdict;
 mod violation;

@@ -1,7 +1,7 @@
 //! Detectors' memory, folded. Nothing is remembered while the policy looks
 //! for nothing.
 
-use hub_protocol::entry::DecisionRecord;
+use hub_protocol::entry::{DecisionRecord, EntryTime};
 use hub_protocol::{AnomalyKind, Decision, DeviceId, PaymentId, PaymentRequest, Reason, Restriction};
 
 use super::State;
@@ -15,8 +15,8 @@ const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl State {
     /// A device asked for a payment.
-    pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest) {
-        self.watch_device(device, |watch, rules| watch.asked(request, rules));
+    pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest, at: EntryTime) {
+        self.watch_device(device, |watch, rules| watch.asked(request, at, rules));
     }
 
     /// A payment was decided.
