@@ -42,7 +42,10 @@ struct Heard {
 fn told(reason: Reason) -> Reason {
     match reason.number() {
         305 | 312 | 313 => Reason::FundingNotAllowed,
-        620..=622 => Reason::VerificationRequired,
+        213 | 220 => Reason::OfflineDisabled,
+        331 | 620..=622 => Reason::VerificationRequired,
+        530 => Reason::CardConsecutiveLimit,
+        531 => Reason::DeviceConsecutiveLimit,
         _ => reason,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use hub_protocol::{PaymentId, PaymentRequest};
+use hub_protocol::{EntryMode, PaymentId, PaymentRequest, Verification};
 
 use crate::profile::pick;
 use crate::violation::Checked;
@@ -70,6 +70,9 @@ impl World {
         let number = u64::try_from(self.sales.len()).unwrap_or_default() + 1;
         let id = wire::payment_id(self.seed, number);
         let mut request = wire::request(&mut self.rng, id, number, card);
+        if self.rng.chance(self.profile.taps) {
+            (request.entry_mode, request.verification) = (EntryMode::Contactless, Verification::None);
+        }
         request.amount = self.some_amount(device, &request).into();
         let message = self.sign(PayMessage::new(wire::device_id(device), request));
         self.sales.push(Sale {

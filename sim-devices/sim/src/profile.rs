@@ -2,6 +2,7 @@
 //! each kind of fault is absent from half of them, so that rare combinations
 //! are not always drowned by loud ones.
 
+use crate::limits::Windows;
 use crate::rng::Rng;
 
 /// Chances are per thousand, times in milliseconds.
@@ -57,6 +58,9 @@ pub(crate) struct Profile {
     pub(crate) max_in_flight: usize,
     pub(crate) abandoned_after_ms: u64,
     pub(crate) starts_with_policy: bool,
+    pub(crate) windows: Windows,
+    /// A sale is a tap without verification.
+    pub(crate) taps: u64,
     /// So many sales in an outage at the beginning, under limits that let
     /// them pass. 0 in most runs: a long queue takes long.
     pub(crate) stock: u64,
@@ -92,6 +96,7 @@ impl Profile {
         self.refuses_message = pick(rng, &[0, 50, 400]);
         self.card_lost = pick(rng, &[0, 0, 100]);
         self.starts_with_policy = true;
+        self.windows = Windows::default();
     }
 
     fn draw_small(rng: &mut Rng) -> Self {
@@ -144,6 +149,8 @@ impl Profile {
             max_in_flight: usize::try_from(pick(rng, &[1, 4, 8, 8])).unwrap_or_default(),
             abandoned_after_ms: pick(rng, &[5_000, 60_000]),
             starts_with_policy: !rng.chance(150),
+            windows: Windows::draw(rng, pace_ms),
+            taps: some(rng, 600),
             stock: 0,
         }
     }
