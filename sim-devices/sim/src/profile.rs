@@ -20,6 +20,8 @@ pub(crate) struct Profile {
     pub(crate) crash: u64,
     pub(crate) clock_jump: u64,
     pub(crate) operator: u64,
+    /// Somebody looks at how the hub stands.
+    pub(crate) looks: u64,
     pub(crate) policy: u64,
     pub(crate) stop: u64,
     /// Of those two: it takes hours or days until the hub starts again.
@@ -59,6 +61,8 @@ pub(crate) struct Profile {
     pub(crate) abandoned_after_ms: u64,
     pub(crate) starts_with_policy: bool,
     pub(crate) windows: Windows,
+    /// A payment that is settled comes back.
+    pub(crate) regrets: u64,
     /// A sale is a tap without verification.
     pub(crate) taps: u64,
     /// So many sales in an outage at the beginning, under limits that let
@@ -116,6 +120,7 @@ impl Profile {
             crash: some(rng, 40),
             clock_jump: some(rng, 15),
             operator: some(rng, 40),
+            looks: some(rng, 250),
             policy: some(rng, 15),
             stop: some(rng, 8),
             long_down: some(rng, 700),
@@ -150,6 +155,7 @@ impl Profile {
             abandoned_after_ms: pick(rng, &[5_000, 60_000]),
             starts_with_policy: !rng.chance(150),
             windows: Windows::draw(rng, pace_ms),
+            regrets: some(rng, 500),
             taps: some(rng, 600),
             stock: 0,
         }
@@ -164,6 +170,7 @@ impl Profile {
             &mut self.crash,
             &mut self.clock_jump,
             &mut self.operator,
+            &mut self.looks,
             &mut self.policy,
             &mut self.stop,
             &mut self.long_down,
