@@ -237,7 +237,7 @@ impl Core {
         answer: &GatewayAnswer,
         looked_up: bool,
     ) -> bool {
-        let Some(mut flight) = self.online.take(attempt) else {
+        let Some(flight) = self.online.take(attempt) else {
             return false;
         };
         let id = flight.payment_id;
@@ -247,8 +247,8 @@ impl Core {
             return true;
         };
         if looked_up && *answer == GatewayAnswer::NotFound && flight.deadline_ms > self.now.monotonic_ms {
-            // Nothing was taken: it is asked as if for the first time.
-            flight.resumed = false;
+            // Nothing was taken so far. What was sent before the restart may
+            // still be under way, so a no is reversed all the same.
             let (now, effective) = (self.now.monotonic_ms, self.clock.effective_ms());
             self.contacts.sent(id, effective, effective, now);
             self.fly(flight, request_sequence, false);

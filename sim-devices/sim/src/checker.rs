@@ -10,9 +10,9 @@ use hub_protocol::{
 
 use crate::disk::{Disk, Record};
 use crate::gateway::{Said, What};
-use crate::ledger::{Ledger, Signed};
+use crate::ledger::{Ledger, Signed, Subject};
 use crate::profile::Profile;
-use crate::shell::{Answer, Forward, Shell};
+use crate::shell::{Answer, Forward, Shell, Standing};
 use crate::verdict::needs_card;
 use crate::violation::{Checked, Rule, hold};
 
@@ -42,7 +42,10 @@ struct Heard {
 fn told(reason: Reason) -> Reason {
     match reason.number() {
         305 | 312 | 313 => Reason::FundingNotAllowed,
-        620..=622 => Reason::VerificationRequired,
+        213 | 220 => Reason::OfflineDisabled,
+        331 | 620..=622 => Reason::VerificationRequired,
+        530 => Reason::CardConsecutiveLimit,
+        531 => Reason::DeviceConsecutiveLimit,
         _ => reason,
     }
 }
@@ -180,8 +183,39 @@ impl Checker {
                     format!("{answer:?} is answered before it is on disk")
                 })
             }
+            Answer::Standing(told) => self.standing(disk, told),
             Answer::Other => Ok(()),
         }
+    }
+
+    /// What a person is told of the store is what the ledger says.
+    fn standing(&self, disk: &Disk, told: &Standing) -> Checked {
+        hold(
+            usize::try_from(told.newest) == Ok(disk.records.len()),
+            Rule::SameAgain,
+            || format!("entry {} is told to be the newest", told.newest),
+        )?;
+        let [exposure] = self.ledger.exposures(&[Subject::Store]);
+        let at_risk = (exposure, self.ledger.consecutive(&Subject::Store));
+        hold(told.at_risk == at_risk, Rule::NoCeilingPassed, || {
+            format!(
+                "at risk, in a row: {:?} are told, there are {at_risk:?}",
+                told.at_risk
+            )
+        })?;
+        let payments = || self.ledger.payments.values();
+        let in_state = |state| payments().filter(|p| p.state == state).count();
+        let waiting = (
+            in_state(PaymentState::Queued),
+            in_state(PaymentState::ReversalQueued),
+            payments().filter(|p| p.is_parked()).count(),
+        );
+        hold(told.waiting == waiting, Rule::NothingLost, || {
+            format!(
+                "to be sent, to be reversed, parked: {:?} are told, there are {waiting:?}",
+                told.waiting
+            )
+        })
     }
 
     fn receipt(&mut self, disk: &Disk, waiting: &Waiting, receipt: &Receipt) -> Checked {

@@ -11,7 +11,7 @@ use hub_protocol::{
     Reason,
 };
 
-use crate::limits::Limits;
+use crate::limits::{Limits, Window, is_tap, is_verified};
 use crate::violation::{Checked, Rule, hold};
 use crate::wire::PayMessage;
 
@@ -34,6 +34,8 @@ pub(crate) struct Payment {
     pub(crate) request_digest: Digest,
     pub(crate) state: PaymentState,
     pub(crate) decided: Option<(u64, DecisionRecord)>,
+    /// When it was approved offline.
+    pub(crate) approved_ms: Option<u64>,
     /// Approved offline, and the gateway's word is not there yet.
     pub(crate) at_risk: bool,
     pub(crate) parked: bool,
@@ -105,6 +107,8 @@ pub(crate) struct Ledger {
     pub(crate) policy_version: u64,
     pub(crate) wan: Option<WanState>,
     consecutive: BTreeMap<Subject, u32>,
+    /// Of cards: sum and number of taps since their holders were verified.
+    taps: BTreeMap<String, (u64, u32)>,
     alone_since_ms: Option<u64>,
     /// The newest entry was written by a clock in doubt.
     pub(crate) doubt: bool,
@@ -354,6 +358,7 @@ impl Ledger {
             request_digest: Digest::of(request),
             state: PaymentState::Open,
             decided: None,
+            approved_ms: None,
             at_risk: false,
             parked: false,
             place: None,
@@ -403,6 +408,7 @@ impl Ledger {
         if let Some(payment) = self.payments.get_mut(id) {
             payment.decided = Some((sequence, record.clone()));
             payment.at_risk = record.decision == Decision::ApprovedOffline;
+            payment.approved_ms = payment.at_risk.then_some(time.wall_ms);
         }
         self.enter(id, sequence, state);
         if record.decision == Decision::ApprovedOffline {
@@ -410,8 +416,25 @@ impl Ledger {
             for subject in self.subjects(id) {
                 *self.consecutive.entry(subject).or_default() += 1;
             }
+            self.count_tap(id);
         } else if record.decision == Decision::ApprovedOnline {
             self.approved_by_gateway(id);
+            self.holder_seen(id);
+        }
+    }
+
+    /// One more without verification, or the holder is known again.
+    fn count_tap(&mut self, id: &PaymentId) {
+        if let Some(payment) = self.payments.get(id).filter(|p| is_tap(&p.asked.request)) {
+            let (sum, count) = self.taps.entry(payment.card.clone()).or_default();
+            (*sum, *count) = (*sum + payment.amount, *count + 1);
+        }
+        self.holder_seen(id);
+    }
+
+    fn holder_seen(&mut self, id: &PaymentId) {
+        if let Some(payment) = self.payments.get(id).filter(|p| is_verified(&p.asked.request)) {
+            self.taps.remove(&payment.card);
         }
     }
 
@@ -465,6 +488,9 @@ impl Ledger {
         for subject in self.subjects(id) {
             if !self.is_open(&subject) {
                 self.consecutive.remove(&subject);
+                if let Subject::Card(card) = subject {
+                    self.taps.remove(&card);
+                }
             }
         }
     }
@@ -492,6 +518,19 @@ impl Ledger {
 
     pub(crate) fn consecutive(&self, subject: &Subject) -> u32 {
         self.consecutive.get(subject).copied().unwrap_or_default()
+    }
+
+    /// Sum and number of a card's taps.
+    pub(crate) fn taps(&self, card: &str) -> (u64, u32) {
+        self.taps.get(card).copied().unwrap_or_default()
+    }
+
+    /// Offline approvals that a window still counts, whatever came of them.
+    pub(crate) fn lately(&self, subject: &Subject, window: Window, now_ms: u64) -> u32 {
+        let of_subject = self.payments.values().filter(|p| subject.covers(p));
+        let approved = of_subject.filter_map(|p| p.approved_ms);
+        let count = approved.filter(|at_ms| window.counts(*at_ms, now_ms)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn alone_ms(&self, now_ms: u64) -> u64 {

@@ -6,15 +6,19 @@ use std::fmt::Write as _;
 use hub_protocol::{CardScheme, DeviceClass, EntryMode, Funding, KeyId};
 use jiff::Timestamp;
 
-use crate::profile::pick;
+use crate::profile::{Profile, pick};
 use crate::rng::Rng;
 use crate::wire;
 
 mod cards;
+mod hours;
 mod kinds;
+mod often;
 
 pub(crate) use cards::CardRules;
+pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
+pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified};
 
 /// The key that headquarters signs policies with.
 pub(crate) const POLICY_KEY: KeyId = KeyId([50; 16]);
@@ -40,6 +44,9 @@ pub(crate) struct Limits {
     pub(crate) funding: Vec<Funding>,
     pub(crate) entry_modes: Vec<EntryMode>,
     pub(crate) unverified: Option<u64>,
+    pub(crate) taps: TapLimits,
+    pub(crate) windows: Windows,
+    pub(crate) hours: Option<Hours>,
     pub(crate) store: Pair,
     pub(crate) card: Pair,
     pub(crate) cards: CardRules,
@@ -77,7 +84,8 @@ fn instant(ms: u64) -> String {
 
 impl Limits {
     /// Small enough that limits bite all the time.
-    pub(crate) fn draw(rng: &mut Rng, version: u64, wall_ms: u64, pace_ms: u64) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, version: u64, wall_ms: u64, profile: &Profile) -> Self {
+        let pace_ms = profile.pace_ms;
         let step = 500;
         let lower = if rng.chance(400) { 500 } else { 0 };
         let pair = |rng: &mut Rng, least: u64, exposure: u64, count: u64| {
@@ -140,6 +148,9 @@ impl Limits {
             unverified: rng
                 .chance(500)
                 .then(|| pick(rng, &[step / 2 + 1, step * 2, step * 2, step * 4])),
+            taps: TapLimits::draw(rng, step),
+            windows: profile.windows,
+            hours: rng.chance(200).then(|| Hours::draw(rng, wall_ms, pace_ms)),
             store: pair(rng, 6, 40, 14),
             card: pair(rng, 3, 10, 5),
             cards,
@@ -162,6 +173,9 @@ impl Limits {
         self.outage.clear();
         self.store_used.clear();
         self.unverified = None;
+        self.taps = TapLimits::default();
+        self.windows = Windows::default();
+        self.hours = None;
         self.schemes = CardScheme::ALL.to_vec();
         self.funding = Funding::ALL.to_vec();
         self.entry_modes = EntryMode::ALL.to_vec();
@@ -202,6 +216,8 @@ impl Limits {
         for (name, pair) in [("store", self.store), ("card", self.card)] {
             let _ = writeln!(text, "[{name}]\n{}", pair.text(""));
         }
+        text += &self.taps.text();
+        text += &self.windows.text_of_card();
         text += &self.cards.text();
         for (class, transaction, pair) in &self.classes {
             let pair = pair.text("device_");
@@ -209,6 +225,10 @@ impl Limits {
                 text,
                 "[class.{class}]\ntransaction_ceiling = {transaction}\n{pair}"
             );
+            text += &self.windows.text_of_device();
+        }
+        if let Some(hours) = &self.hours {
+            text += &hours.text();
         }
         let kinds = self.kinds.iter().map(Kind::text);
         let outage = self.outage.iter().map(|step| step.text("outage", "from_minutes"));

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use hub_protocol::{PaymentId, PaymentRequest};
+use hub_protocol::{EntryMode, PaymentId, PaymentRequest, PaymentState, Verification};
 
 use crate::profile::pick;
 use crate::violation::Checked;
@@ -12,6 +12,12 @@ use crate::world::{Question, Sale, World};
 impl World {
     /// Somebody at a device does something.
     pub(crate) fn act(&mut self) {
+        if self.rng.chance(self.profile.regrets)
+            && let Some((device, id)) = self.some_settled_sale()
+        {
+            self.ask(&Question::Void(device, id));
+            return;
+        }
         match self.rng.below(100) {
             0..=9 => {
                 if let Some((device, id)) = self.some_sale() {
@@ -60,6 +66,24 @@ impl World {
         Some((sale.device, sale.message.request.payment_id))
     }
 
+    /// Approved offline, and the gateway has approved it since.
+    fn some_settled_sale(&mut self) -> Option<(usize, PaymentId)> {
+        let payments = &self.check.ledger.payments;
+        let settled = |id: &PaymentId| {
+            payments.get(id).is_some_and(|payment| {
+                payment.state == PaymentState::Settled && payment.approved_ms.is_some()
+            })
+        };
+        let all: Vec<_> = self
+            .sales
+            .iter()
+            .map(|sale| (sale.device, sale.message.request.payment_id))
+            .filter(|(_, id)| settled(id))
+            .collect();
+        let place = self.rng.below(u64::try_from(all.len()).unwrap_or_default());
+        all.get(usize::try_from(place).unwrap_or_default()).copied()
+    }
+
     fn some_device(&mut self) -> usize {
         usize::try_from(self.rng.below(u64::try_from(self.profile.devices).unwrap_or(1))).unwrap_or_default()
     }
@@ -70,6 +94,9 @@ impl World {
         let number = u64::try_from(self.sales.len()).unwrap_or_default() + 1;
         let id = wire::payment_id(self.seed, number);
         let mut request = wire::request(&mut self.rng, id, number, card);
+        if self.rng.chance(self.profile.taps) {
+            (request.entry_mode, request.verification) = (EntryMode::Contactless, Verification::None);
+        }
         request.amount = self.some_amount(device, &request).into();
         let message = self.sign(PayMessage::new(wire::device_id(device), request));
         self.sales.push(Sale {
@@ -198,6 +225,9 @@ impl World {
         }
         if self.rng.chance(self.profile.operator) {
             self.operate();
+        }
+        if self.rng.chance(self.profile.looks) {
+            self.tell_hub(Question::Overview);
         }
         if self.hub.is_none() {
             return Ok(());

@@ -2,6 +2,7 @@
 //! each kind of fault is absent from half of them, so that rare combinations
 //! are not always drowned by loud ones.
 
+use crate::limits::Windows;
 use crate::rng::Rng;
 
 /// Chances are per thousand, times in milliseconds.
@@ -19,6 +20,8 @@ pub(crate) struct Profile {
     pub(crate) crash: u64,
     pub(crate) clock_jump: u64,
     pub(crate) operator: u64,
+    /// Somebody looks at how the hub stands.
+    pub(crate) looks: u64,
     pub(crate) policy: u64,
     pub(crate) stop: u64,
     /// Of those two: it takes hours or days until the hub starts again.
@@ -57,6 +60,11 @@ pub(crate) struct Profile {
     pub(crate) max_in_flight: usize,
     pub(crate) abandoned_after_ms: u64,
     pub(crate) starts_with_policy: bool,
+    pub(crate) windows: Windows,
+    /// A payment that is settled comes back.
+    pub(crate) regrets: u64,
+    /// A sale is a tap without verification.
+    pub(crate) taps: u64,
     /// So many sales in an outage at the beginning, under limits that let
     /// them pass. 0 in most runs: a long queue takes long.
     pub(crate) stock: u64,
@@ -92,6 +100,7 @@ impl Profile {
         self.refuses_message = pick(rng, &[0, 50, 400]);
         self.card_lost = pick(rng, &[0, 0, 100]);
         self.starts_with_policy = true;
+        self.windows = Windows::default();
     }
 
     fn draw_small(rng: &mut Rng) -> Self {
@@ -111,6 +120,7 @@ impl Profile {
             crash: some(rng, 40),
             clock_jump: some(rng, 15),
             operator: some(rng, 40),
+            looks: some(rng, 250),
             policy: some(rng, 15),
             stop: some(rng, 8),
             long_down: some(rng, 700),
@@ -144,6 +154,9 @@ impl Profile {
             max_in_flight: usize::try_from(pick(rng, &[1, 4, 8, 8])).unwrap_or_default(),
             abandoned_after_ms: pick(rng, &[5_000, 60_000]),
             starts_with_policy: !rng.chance(150),
+            windows: Windows::draw(rng, pace_ms),
+            regrets: some(rng, 500),
+            taps: some(rng, 600),
             stock: 0,
         }
     }
@@ -157,6 +170,7 @@ impl Profile {
             &mut self.crash,
             &mut self.clock_jump,
             &mut self.operator,
+            &mut self.looks,
             &mut self.policy,
             &mut self.stop,
             &mut self.long_down,

@@ -69,7 +69,19 @@ pub(crate) enum Answer {
     Registered,
     PolicyActive,
     Done,
+    Standing(Standing),
     Other,
+}
+
+/// How the hub stands, as a person is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// The newest entry.
+    pub(crate) newest: u64,
+    /// Of the store: its exposure, and how many in a row.
+    pub(crate) at_risk: (u64, u32),
+    /// Payments to be sent, to be reversed, and parked.
+    pub(crate) waiting: (usize, usize, usize),
 }
 
 /// One life of the hub's process.
@@ -303,6 +315,11 @@ impl Shell {
                             Reply::Registered(_) => Answer::Registered,
                             Reply::PolicyActive { .. } => Answer::PolicyActive,
                             Reply::Operator(OperatorReply::Done) => Answer::Done,
+                            Reply::Operator(OperatorReply::Overview(told)) => Answer::Standing(Standing {
+                                newest: told.sequence,
+                                at_risk: (told.exposure_minor, told.consecutive),
+                                waiting: (told.queued, told.reversals_queued, told.parked),
+                            }),
                             Reply::Operator(_) => Answer::Other,
                         },
                     },

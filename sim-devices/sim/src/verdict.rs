@@ -7,7 +7,7 @@ use hub_protocol::{
 };
 
 use crate::ledger::{Ledger, Subject, objection_always};
-use crate::limits::{Limits, Pair, Payment};
+use crate::limits::{Limits, Pair, Payment, TapLimits, is_tap};
 use crate::violation::{Checked, Rule, hold};
 
 impl Ledger {
@@ -110,6 +110,11 @@ impl Ledger {
         against(now >= limits.expires_ms, Reason::PolicyExpired);
         against(!limits.enabled, Reason::OfflineDisabled);
         against(self.alone_ms(now) > limits.longest_ms, Reason::OfflineTooLong);
+        let closed = limits
+            .hours
+            .as_ref()
+            .is_some_and(|hours| !hours.approve_outside && !hours.is_open(now));
+        against(closed, Reason::OutsideHours);
         against(limits.cards.is_excepted(card, now), Reason::CardOnExceptionList);
         against(!limits.schemes.contains(&card.scheme), Reason::SchemeNotAllowed);
         against(!limits.funding.contains(&card.funding), Reason::FundingNotAllowed);
@@ -130,6 +135,7 @@ impl Ledger {
         let doubt = time.quality == ClockQuality::Suspect;
         let held = if doubt { signed.halved() } else { signed.clone() };
         against(held.asks_for_pin(request), Reason::VerificationRequired);
+        against(held.taps_used_up(request), Reason::CardContactlessLimit);
         for reason in signed.passed(request) {
             against(true, reason);
         }
@@ -158,6 +164,15 @@ impl Ledger {
             Subject::Store,
         ];
         let exposures = self.exposures(&subjects);
+        let [of_this_card, of_this_device, _] = &subjects;
+        let windows = [
+            (limits.windows.card, of_this_card, Reason::CardWindow),
+            (limits.windows.device, of_this_device, Reason::DeviceWindow),
+        ]
+        .map(|(window, subject, reason)| {
+            let lately = window.map_or(0, |window| self.lately(subject, window, now_ms));
+            (lately, window.map(|window| window.count), reason)
+        });
         let mut at_risk = subjects.iter().zip(exposures).map(|(subject, exposure)| AtRisk {
             exposure,
             consecutive: self.consecutive(subject),
@@ -198,6 +213,9 @@ impl Ledger {
             transaction: ceiling(&payment),
             by_pin: takes_chips.then(|| ceiling(&by_pin)),
             tap: limits.unverified,
+            tapped: self.taps(&request.card.token),
+            taps: limits.taps,
+            windows,
             subjects: [
                 (card, moved_pair(&limits.card), OF_CARD),
                 (device, moved_pair(of_device), OF_DEVICE),
@@ -215,6 +233,8 @@ impl Ledger {
         let mut edges = vec![numbers.transaction];
         edges.extend(numbers.by_pin);
         edges.extend(numbers.tap);
+        let (tapped, _) = numbers.tapped;
+        edges.extend(numbers.taps.sum.map(|most| most.saturating_sub(tapped)));
         for (at_risk, pair, _) in &numbers.subjects {
             edges.push(pair.exposure.saturating_sub(at_risk.exposure));
         }
@@ -248,6 +268,11 @@ struct Numbers {
     /// The same for the card inserted and the PIN entered.
     by_pin: Option<u64>,
     tap: Option<u64>,
+    /// Sum and number of the card's taps.
+    tapped: (u64, u32),
+    taps: TapLimits,
+    /// Payments lately, and the most of them.
+    windows: [(u32, Option<u32>, Reason); 2],
     subjects: [(AtRisk, Pair, Reasons); 3],
 }
 
@@ -264,6 +289,13 @@ impl Numbers {
         halved.transaction /= 2;
         for amount in [&mut halved.by_pin, &mut halved.tap].into_iter().flatten() {
             *amount /= 2;
+        }
+        halved.taps = TapLimits {
+            sum: self.taps.sum.map(|most| most / 2),
+            count: self.taps.count.map(|most| most / 2),
+        };
+        for (_, most, _) in &mut halved.windows {
+            *most = most.map(|most| most / 2);
         }
         for (_, pair, _) in &mut halved.subjects {
             pair.exposure /= 2;
@@ -288,6 +320,11 @@ impl Numbers {
                 all.push(*count);
             }
         }
+        for (lately, most, reason) in &self.windows {
+            if most.is_some_and(|most| *lately >= most) {
+                all.push(*reason);
+            }
+        }
         all
     }
 
@@ -304,12 +341,22 @@ impl Numbers {
         reasons.min_by_key(|r| r.number()).filter(|_| !verified)
     }
 
+    /// Whether it would be one tap, or one cent of them, too many.
+    fn taps_used_up(&self, request: &PaymentRequest) -> bool {
+        let (sum, count) = self.tapped;
+        let too_much = self
+            .taps
+            .sum
+            .is_some_and(|most| sum + request.amount_minor() > most);
+        let too_many = self.taps.count.is_some_and(|most| count >= most);
+        is_tap(request) && (too_much || too_many)
+    }
+
     /// Whether it is too much for this payment, and not for one by chip and
     /// PIN.
     fn asks_for_pin(&self, request: &PaymentRequest) -> bool {
         let amount = request.amount_minor();
-        let tap = request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
-        let too_much_untold = tap && self.tap.is_some_and(|most| amount > most);
+        let too_much_untold = is_tap(request) && self.tap.is_some_and(|most| amount > most);
         too_much_untold || amount > self.transaction && self.by_pin.is_some_and(|most| amount <= most)
     }
 }
@@ -324,7 +371,10 @@ fn rule_of(reason: Reason) -> Rule {
         | Reason::CardConsecutiveLimit
         | Reason::DeviceConsecutiveLimit
         | Reason::StoreConsecutiveLimit
+        | Reason::CardWindow
+        | Reason::DeviceWindow
         | Reason::VerificationRequired
+        | Reason::CardContactlessLimit
         | Reason::CardConsecutiveLowerLimit
         | Reason::DeviceConsecutiveLowerLimit
         | Reason::StoreConsecutiveLowerLimit => Rule::NoCeilingPassed,

@@ -289,7 +289,7 @@ impl World {
             1 + self.rng.below(self.policy_version)
         };
         let wall = BEGIN_MS + self.now_ms;
-        let mut limits = Limits::draw(&mut self.rng, version, wall, self.profile.pace_ms);
+        let mut limits = Limits::draw(&mut self.rng, version, wall, &self.profile);
         if self.stocks() {
             limits.widen();
         }
@@ -306,6 +306,10 @@ impl World {
     }
 
     pub(crate) fn jump(&mut self, ms: i64) {
+        // Where times are remembered the clock is never ahead, so that the
+        // gateway has nothing to set back: what that does to times of before
+        // is not modelled.
+        let ms = if self.profile.windows.any() { -ms.abs() } else { ms };
         self.wall_offset_ms = self.wall_offset_ms.saturating_add(ms);
         self.note(|_| format!("the wall clock jumps by {ms} ms"));
     }

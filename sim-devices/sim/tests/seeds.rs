@@ -36,16 +36,12 @@ fn every_rule_holds_in_some_hundred_seeds() {
 
 /// The simulated disk does not fill up, no policy comes before its time, and
 /// the model does not know these rules yet.
-const NOT_SIMULATED: [Reason; 9] = [
+const NOT_SIMULATED: [Reason; 5] = [
     Reason::StorageFull,
     Reason::PolicyNotYetValid,
     Reason::UnsentTooLong,
     Reason::StoreSuspended,
     Reason::DeviceSuspended,
-    Reason::OutsideHours,
-    Reason::CardContactlessLimit,
-    Reason::CardWindow,
-    Reason::DeviceWindow,
 ];
 
 #[test]
