@@ -10,8 +10,9 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use divan::Bencher;
+use hub_core::Moment;
 use hub_core::decide::{Assessment, Situation, assess_offline};
-use hub_core::state::{CardKey, State};
+use hub_core::state::State;
 use hub_protocol::{Currency, DeviceId, PaymentRequest};
 use shop::Shop;
 
@@ -31,34 +32,21 @@ fn busy() -> Shop {
 /// What `Core` does to decide: find the card, the device and the store, and
 /// ask the rules.
 fn assess(state: &State, device: &DeviceId, request: &PaymentRequest, now_ms: u64) -> Assessment {
-    let card = CardKey::of_token(&request.card.token);
-    let store = state.store();
     let asking = state.device(device).expect("enrolled");
-    let offline_ms = store
-        .offline_since_ms
-        .map_or(0, |since| now_ms.saturating_sub(since));
+    let moment = Moment {
+        now_ms,
+        // As old as the outage, so that the rule is asked.
+        oldest_unsent_ms: state
+            .store()
+            .offline_since_ms
+            .map_or(0, |since| now_ms.saturating_sub(since)),
+        clock_suspect: false,
+        queue_has_room: true,
+        storage_full: false,
+    };
     assess_offline(
         request,
-        &Situation {
-            policy: state.policy(),
-            currency: Currency::EUR,
-            class: asking.registration.class,
-            card: state.card(&card),
-            device: asking.subject,
-            store: store.subject,
-            card_velocity: state.card_velocity(&card),
-            device_recent: asking.recent.as_ref(),
-            held: store.held,
-            declined: state.percent_declined(request.card.scheme, asking),
-            store_restriction: state.alert().restriction,
-            device_restriction: asking.alert().restriction,
-            oldest_unsent_ms: offline_ms,
-            now_ms,
-            offline_ms,
-            clock_suspect: false,
-            queue_has_room: true,
-            storage_full: false,
-        },
+        &Situation::of(state, Currency::EUR, asking, request, moment),
     )
 }
 
