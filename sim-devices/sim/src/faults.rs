@@ -196,6 +196,9 @@ fn build_and_run(workspace: &Path, runs: u64) -> io::Result<String> {
             "seeds",
             "--config",
             "profile.release.debug=false",
+            // Each fault changes one function.
+            "--config",
+            "profile.release.incremental=true",
         ])
         .current_dir(workspace)
         .env("CARGO_TARGET_DIR", &target)
