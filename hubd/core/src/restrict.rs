@@ -46,7 +46,10 @@ impl Core {
                 device,
                 watch: asking.watch.as_deref().unwrap_or(&blank),
                 card: self.state.card_velocity(&CardKey::of_token(&request.card.token)),
-                ceiling_minor: self.most_without_more(asking, request),
+                // Only that detector asks, and it takes as long as a decision.
+                ceiling_minor: rules
+                    .ceiling_split
+                    .and_then(|_| self.most_without_more(asking, request)),
                 now_ms,
                 open: hours.is_none_or(|hours| hours.open(now_ms)),
                 clock_suspect: self.clock.suspect(),

@@ -464,7 +464,9 @@ impl State {
 
     fn decided(&mut self, payment_id: PaymentId, decided: Decided) -> Result<(), FoldError> {
         let sequence = decided.sequence;
-        let decision = decided.record.decision;
+        let (decision, at_ms) = (decided.record.decision, decided.time.wall_ms);
+        self.share_held(decision, decided.record.percent, at_ms);
+        self.watch_decision(payment_id, &decided.record, at_ms);
         if decision == Decision::ApprovedOffline {
             self.store.offline_since_ms.get_or_insert(decided.time.wall_ms);
         }
@@ -481,12 +483,8 @@ impl State {
         payment.exposed = decision == Decision::ApprovedOffline;
         payment.queue_sequence =
             matches!(payment.state, PaymentState::Queued | PaymentState::ReversalQueued).then_some(sequence);
-        let at_ms = decided.time.wall_ms;
-        let record = decided.record.clone();
         payment.decided = Some(decided);
         let amount = payment.amount_minor;
-        self.share_held(decision, record.percent, at_ms);
-        self.watch_decision(payment_id, &record, at_ms);
         match decision {
             Decision::ApprovedOffline => {
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));
