@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hub_protocol::RefusalCode;
 use hub_sdk::PayError;
 use sim_devices::rng::Rng;
@@ -15,33 +15,54 @@ use super::{Ground, below, copy, one_of};
 /// What the hub says when it builds the index anew.
 const SET_ASIDE: &str = "the index is set aside and built again";
 
+/// What it says when the part of the queue that it reads next is not there.
+const FOUND_LATE: &str = "the queue cannot be read from the index";
+
 pub(super) async fn suffer(ground: &mut Ground, kind: Index, rng: &mut Rng, row: &mut Row) -> Result<()> {
     damage(ground, kind, rng)?;
     ground.shop.start().await?;
-    let lost = match ground.answers_lost().await {
-        Ok(lost) => lost,
+    if !serves_as_before(ground, row).await? {
         // Damage that shows when it is read: it is said, nothing is decided,
         // and the next start builds the index anew.
+        ground.shop.start().await?;
+        ensure!(
+            serves_as_before(ground, row).await?,
+            "a hub that has built its index anew finds it damaged"
+        );
+    }
+    row.found += 1;
+    let rebuilt = u64::from(ground.log().contains(SET_ASIDE));
+    row.rebuilt += rebuilt;
+    row.named += rebuilt;
+    Ok(())
+}
+
+/// Asks the hub for all that it has answered, compares how it stands, and
+/// stops it. `false` if it found its index damaged meanwhile, be it while it
+/// stopped: then it is down all the same.
+async fn serves_as_before(ground: &mut Ground, row: &mut Row) -> Result<bool> {
+    let answers = ground.answers_lost().await;
+    let standing = ground.standing_now().await;
+    ground.hang_up().await;
+    let stopped = ground.shop.stop().await;
+    let lost = match answers {
+        Ok(lost) => lost,
         Err(error) if says_so(&error) => {
-            ground.hang_up().await;
-            if ground.shop.stop().await.is_err() {
+            if stopped.is_err() {
                 // It had ended by itself.
                 let _ = ground.shop.kill().await;
             }
-            ground.shop.start().await?;
-            ground.answers_lost().await?
+            return Ok(false);
         }
         Err(error) => return Err(error.into()),
     };
-    let standing = ground.standing_now().await?;
-    row.lost += lost + u64::from(standing != ground.standing);
-    row.found += 1;
-    let log = ground.log();
-    let rebuilt = u64::from(log.contains(SET_ASIDE));
-    row.rebuilt += rebuilt;
-    row.named += rebuilt;
-    ground.hang_up().await;
-    ground.shop.stop().await
+    if stopped.is_err() && ground.log().contains(FOUND_LATE) {
+        let _ = ground.shop.kill().await;
+        return Ok(false);
+    }
+    row.lost += lost + u64::from(standing? != ground.standing);
+    stopped?;
+    Ok(true)
 }
 
 fn says_so(error: &PayError) -> bool {
