@@ -177,6 +177,21 @@ pub struct DecisionRecord {
     /// 99, if moving limits had made them smaller.
     #[n(7)]
     pub percent: Option<u8>,
+    /// A supervisor's override that let it pass.
+    #[n(9)]
+    pub lifted: Option<Lifted>,
+}
+
+/// What a supervisor's [`Override`](crate::Override) let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Lifted {
+    /// What stood against the payment.
+    #[n(1)]
+    pub reason: Reason,
+    /// Whose override: the key.
+    #[n(2)]
+    pub supervisor: KeyId,
 }
 
 /// What happened. Numbers are never reused.

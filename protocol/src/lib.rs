@@ -37,8 +37,8 @@ pub use frame::{Answer, Push, Request};
 pub use id::{DeviceId, Digest, HubId, KeyId, PaymentId};
 pub use money::{Currency, MAX_AMOUNT_MINOR};
 pub use payment::{
-    CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, PaymentRequest, SealedCard,
-    Verification, VoidRequest,
+    CardExpiry, CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, Override, PaymentRequest,
+    SealedCard, Terms, TransactionType, Verification, VoidRequest,
 };
 pub use reason::{Reason, Retry};
 pub use receipt::{
@@ -48,7 +48,11 @@ pub use refusal::{Refusal, RefusalCode};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/2";
+pub const ALPN: &[u8] = b"store-hub/3";
+
+/// The same of wire version 2, whose requests have no
+/// [`Terms`](payment::Terms). Hubs still speak it.
+pub const ALPN_2: &[u8] = b"store-hub/2";
 
 /// The same of wire version 1, in which every receipt has a signature of its
 /// own ([`cose::ObjectType::Receipt`]). Hubs still speak it.
@@ -59,7 +63,7 @@ pub const ALPN_1: &[u8] = b"store-hub/1";
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

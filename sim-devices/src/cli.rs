@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use hub_protocol::{
-    CardScheme, Cryptogram, Currency, DeviceClass, EntryMode, Funding, PaymentId, Verification,
+    CardExpiry, CardScheme, Cryptogram, Currency, DeviceClass, EntryMode, Funding, PaymentId, Terms,
+    TransactionType, Verification,
 };
 use jiff::civil::Date;
 use sim_devices::day::{DayOptions, Window};
@@ -377,6 +378,25 @@ struct PayArgs {
     /// card-approved, asks-online, refused
     #[arg(long, default_value = "asks-online")]
     cryptogram: Cryptogram,
+    /// sale, refund, cash-back
+    #[arg(long)]
+    transaction_type: Option<TransactionType>,
+    /// The cash handed out, in minor units: part of the amount
+    #[arg(long)]
+    cash_back: Option<u64>,
+    /// The member of staff at the device
+    #[arg(long)]
+    staff: Option<String>,
+    /// Somebody practises: nothing is charged
+    #[arg(long)]
+    training: bool,
+    /// The card's last month: year and month, such as 2711
+    #[arg(long)]
+    expiry: Option<CardExpiry>,
+    /// A supervisor's key, who lets the payments pass lower limits: a file with
+    /// the Ed25519 seed, 64 hexadecimal digits
+    #[arg(long)]
+    supervisor: Option<PathBuf>,
     /// How many payments
     #[arg(long, default_value_t = 1)]
     count: u64,
@@ -401,7 +421,7 @@ impl DeviceArgs {
         match &self.command {
             DeviceCommand::Find { timeout } => device::find(&options, Duration::from_secs(*timeout)).await,
             DeviceCommand::Enrol { code, class, name } => device::enrol(&options, code, *class, name).await,
-            DeviceCommand::Pay(args) => device::pay(&options, &args.options()).await,
+            DeviceCommand::Pay(args) => device::pay(&options, &args.options()?).await,
             DeviceCommand::Status { payment_id } => device::status(&options, *payment_id).await,
             DeviceCommand::Void { payment_id } => device::void(&options, *payment_id).await,
         }
@@ -409,8 +429,10 @@ impl DeviceArgs {
 }
 
 impl PayArgs {
-    fn options(&self) -> PayOptions {
-        PayOptions {
+    fn options(&self) -> anyhow::Result<PayOptions> {
+        Ok(PayOptions {
+            terms: self.terms(),
+            supervisor: self.supervisor.as_deref().map(device::seed).transpose()?,
             amount_minor: self.amount,
             currency: self.currency,
             token: self.card.clone(),
@@ -421,7 +443,23 @@ impl PayArgs {
             cryptogram: self.cryptogram,
             count: self.count,
             every: Duration::from_millis(self.every_ms),
-        }
+        })
+    }
+
+    /// Older hubs take payments without.
+    fn terms(&self) -> Option<Terms> {
+        let stated = self.transaction_type.is_some()
+            || self.cash_back.is_some()
+            || self.staff.is_some()
+            || self.training
+            || self.expiry.is_some();
+        stated.then(|| Terms {
+            cash_back_minor: self.cash_back,
+            staff: self.staff.clone(),
+            training: self.training,
+            card_expiry: self.expiry,
+            ..Terms::of(self.transaction_type.unwrap_or(TransactionType::Sale))
+        })
     }
 }
 

@@ -2,11 +2,14 @@
 //! is already at risk. Rules are tried in the order of their reason numbers;
 //! the first that stands against the payment gives the answer.
 
-use hub_protocol::entry::DecisionRecord;
+use hub_protocol::entry::{DecisionRecord, Lifted};
 use hub_protocol::{
-    Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, PaymentRequest, Reason,
+    Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, KeyId, PaymentRequest, Reason,
     Restriction, Submission, Verification,
 };
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::limits::Limits;
 use crate::policy::Policy;
@@ -28,6 +31,13 @@ pub struct Situation<'a> {
     pub device: Subject,
     /// What the store has at risk.
     pub store: Subject,
+    /// What the member of staff at the device has at risk.
+    pub staff: Subject,
+    /// The supervisor who lets this payment pass a lower limit or a score, by
+    /// an override that holds.
+    pub supervisor: Option<KeyId>,
+    /// The overrides that were used lately.
+    pub overrides: Option<&'a Recent>,
     /// What else is remembered of the card.
     pub card_velocity: Option<&'a Velocity>,
     /// The device's payments lately.
@@ -82,13 +92,23 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let limits = situation
         .policy
         .and_then(|policy| Limits::now(request, policy, situation));
-    let mut record = match objection(request, situation, limits.as_ref()) {
-        None => DecisionRecord {
-            decision: Decision::ApprovedOffline,
-            submission: Some(submission(request.cryptogram)),
-            ..refuse(Reason::None)
-        },
-        Some(reason) => refuse(reason),
+    let approved = |lifted| DecisionRecord {
+        decision: Decision::ApprovedOffline,
+        submission: Some(submission(request.cryptogram)),
+        lifted,
+        ..refuse(Reason::None)
+    };
+    let limits_now = limits.as_ref();
+    let mut record = if let Some(reason) = objection(request, situation, limits_now) {
+        refuse(reason)
+    } else if let Some(reason) = limits_now.and_then(|limits| objection_by_lower(request, situation, limits))
+    {
+        match supervisor(situation) {
+            Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
+            None => refuse(reason),
+        }
+    } else {
+        approved(None)
     };
     record.percent = limits
         .as_ref()
@@ -113,7 +133,8 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         | Reason::CardContactlessLimit
         | Reason::CardConsecutiveLowerLimit
         | Reason::DeviceConsecutiveLowerLimit
-        | Reason::StoreConsecutiveLowerLimit => Some(FallbackAction::InsertCardEnterPin),
+        | Reason::StoreConsecutiveLowerLimit
+        | Reason::StaffConsecutiveLowerLimit => Some(FallbackAction::InsertCardEnterPin),
         _ => None,
     };
     let decision = if fallback.is_some() {
@@ -129,6 +150,7 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        lifted: None,
     }
 }
 
@@ -144,6 +166,9 @@ fn submission(cryptogram: Cryptogram) -> Submission {
 
 /// The objections that hold whether or not the gateway answers.
 pub fn objection_always(request: &PaymentRequest, currency: Currency) -> Option<Reason> {
+    if request.terms.as_ref().is_some_and(|terms| terms.training) {
+        return Some(Reason::TrainingMode);
+    }
     if request.cryptogram == Cryptogram::Refused {
         return Some(Reason::CardRefused);
     }
@@ -169,6 +194,7 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
     };
     // Without limits the class is not allowed, which is said first.
     objection_to_offline(policy, s)
+        .or_else(|| objection_to_transaction(request, policy))
         .or_else(|| objection_to_card(request, policy, s.now_ms))
         .or_else(|| objection_to_reading(request, policy, s, limits?))
         .or_else(|| objection_to_tap(request, policy, s))
@@ -208,11 +234,22 @@ fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
     }
 }
 
+/// May this be asked for?
+fn objection_to_transaction(request: &PaymentRequest, policy: &Policy) -> Option<Reason> {
+    let allowed = policy
+        .offline
+        .transaction_types
+        .contains(&request.transaction_type());
+    (!allowed).then_some(Reason::TransactionTypeNotAllowed)
+}
+
 /// May this card be approved offline?
 fn objection_to_card(request: &PaymentRequest, policy: &Policy, now_ms: u64) -> Option<Reason> {
     let (card, rules) = (&request.card, &policy.offline);
     if policy.cards.is_excepted(&card.token, now_ms) {
         Some(Reason::CardOnExceptionList)
+    } else if !rules.expired_cards && has_expired(request, now_ms) {
+        Some(Reason::CardExpired)
     } else if !rules.schemes.contains(&card.scheme) {
         Some(Reason::SchemeNotAllowed)
     } else if !rules.funding.contains(&card.funding) {
@@ -224,6 +261,20 @@ fn objection_to_card(request: &PaymentRequest, policy: &Policy, now_ms: u64) -> 
     } else {
         None
     }
+}
+
+/// Whether the card says that its last month is over, by UTC.
+fn has_expired(request: &PaymentRequest, now_ms: u64) -> bool {
+    let expiry = request.terms.as_ref().and_then(|terms| terms.card_expiry);
+    let now = i64::try_from(now_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let (Some(expiry), Some(now)) = (expiry, now) else {
+        return false;
+    };
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let months = |year: i32, month: i32| year * 12 + month;
+    months(today.year().into(), today.month().into()) > months(expiry.year().into(), expiry.month().into())
 }
 
 /// May a card read and verified this way be approved offline?
@@ -279,9 +330,15 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
         return full;
     }
     let limits = limits.by_clock(s);
-    if limits.first_passed(amount, s).is_some() {
-        return Some(Reason::ClockInDoubt);
-    }
+    limits
+        .first_passed(amount, s)
+        .is_some()
+        .then_some(Reason::ClockInDoubt)
+}
+
+/// Is the holder to be verified, or a supervisor asked?
+fn objection_by_lower(request: &PaymentRequest, s: &Situation<'_>, limits: &Limits) -> Option<Reason> {
+    let limits = limits.by_clock(s);
     let verified = matches!(
         request.verification,
         Verification::OfflinePin | Verification::Cdcvm
@@ -291,4 +348,11 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
     } else {
         limits.first_lower_reached(s)
     }
+}
+
+/// The supervisor whose override counts, as long as there are not too many.
+fn supervisor(s: &Situation<'_>) -> Option<KeyId> {
+    let window = s.policy?.overrides.as_ref()?.window;
+    let used = s.overrides.map_or(0, |recent| recent.count(s.now_ms, window));
+    s.supervisor.filter(|_| used < u64::from(window.most))
 }

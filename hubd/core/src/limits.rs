@@ -29,6 +29,9 @@ pub(crate) struct Limits {
     card: SubjectLimits,
     device: SubjectLimits,
     store: SubjectLimits,
+    staff: Option<SubjectLimits>,
+    /// The cash asked for, and the most that is handed out.
+    cash_back: Option<(u64, u64)>,
     card_window: Option<Window>,
     device_window: Option<Window>,
 }
@@ -78,6 +81,8 @@ impl Limits {
             card: moved_subject(policy.card),
             device: moved_subject(class.device),
             store: policy.store,
+            staff: policy.staff.map(moved_subject),
+            cash_back: cash_asked(request).zip(policy.offline.cash_back_ceiling.map(moved)),
             card_window: policy.card_window,
             device_window: class.window,
         })
@@ -108,6 +113,8 @@ impl Limits {
             card: half(self.card),
             device: half(self.device),
             store: half(self.store),
+            staff: self.staff.map(half),
+            cash_back: self.cash_back.map(|(asked, most)| (asked, most / 2)),
             card_window: half_window(self.card_window),
             device_window: half_window(self.device_window),
             ..*self
@@ -130,15 +137,22 @@ impl Limits {
                 counted >= u64::from(window.most)
             })
         };
+        let cash_full = self.cash_back.is_some_and(|(asked, most)| asked > most);
+        let staff = |check: &dyn Fn(&Subject, &SubjectLimits) -> bool| {
+            self.staff.is_some_and(|limits| check(&s.staff, &limits))
+        };
         let card_recent = s.card_velocity.map(|velocity| &velocity.recent);
         first(&[
             (amount > self.transaction, Reason::TransactionCeiling),
+            (cash_full, Reason::CashBackCeiling),
             (over(&s.card, &self.card), Reason::CardCeiling),
             (over(&s.device, &self.device), Reason::DeviceCeiling),
             (over(&s.store, &self.store), Reason::StoreCeiling),
+            (staff(&over), Reason::StaffCeiling),
             (too_many(&s.card, &self.card), Reason::CardConsecutiveLimit),
             (too_many(&s.device, &self.device), Reason::DeviceConsecutiveLimit),
             (too_many(&s.store, &self.store), Reason::StoreConsecutiveLimit),
+            (staff(&too_many), Reason::StaffConsecutiveLimit),
             (full(self.card_window, card_recent), Reason::CardWindow),
             (full(self.device_window, s.device_recent), Reason::DeviceWindow),
         ])
@@ -158,8 +172,16 @@ impl Limits {
                 Reason::DeviceConsecutiveLowerLimit,
             ),
             (reached(&s.store, &self.store), Reason::StoreConsecutiveLowerLimit),
+            (
+                self.staff.is_some_and(|limits| reached(&s.staff, &limits)),
+                Reason::StaffConsecutiveLowerLimit,
+            ),
         ])
     }
+}
+
+fn cash_asked(request: &PaymentRequest) -> Option<u64> {
+    request.terms.as_ref()?.cash_back_minor
 }
 
 fn first(rules: &[(bool, Reason)]) -> Option<Reason> {

@@ -96,7 +96,9 @@ impl Core {
                 "what the card has at risk cannot be read; try again",
             );
         } else {
-            self.watch(device, request);
+            if request.terms.as_ref().is_none_or(|terms| !terms.training) {
+                self.watch(device, request);
+            }
             self.pay_first(ticket, device, request, signed, sealed_card);
         }
     }

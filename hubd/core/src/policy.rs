@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use hub_protocol::{CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR};
+use hub_protocol::{
+    CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR, TransactionType,
+};
 use jiff::Timestamp;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
@@ -17,6 +19,7 @@ pub mod cards;
 pub mod ceilings;
 pub mod hours;
 pub mod moving;
+pub mod people;
 pub mod velocity;
 
 use anomaly::AnomalyRules;
@@ -24,6 +27,7 @@ use cards::CardRules;
 use ceilings::Ceiling;
 use hours::Hours;
 use moving::MovingLimits;
+use people::OverrideRules;
 use velocity::{TapLimits, Window};
 
 /// The longest policy, in bytes.
@@ -58,6 +62,10 @@ pub struct Policy {
     pub card: SubjectLimits,
     /// What one card may pay by tap without verification.
     pub taps: TapLimits,
+    /// Ceilings for one member of staff; `None`: nobody has any.
+    pub staff: Option<SubjectLimits>,
+    /// Who may let payments pass lower limits and scores; `None`: nobody.
+    pub overrides: Option<OverrideRules>,
     /// How often one card.
     pub card_window: Option<Window>,
     /// Which cards.
@@ -113,6 +121,13 @@ pub struct OfflineRules {
     /// The highest age of a payment that waits to be sent, in milliseconds;
     /// `None`: no such limit.
     pub oldest_unsent_ms: Option<u64>,
+    /// What may be asked for.
+    pub transaction_types: Vec<TransactionType>,
+    /// Highest amount of cash handed out, minor units; there is one where
+    /// cash-back may be asked for.
+    pub cash_back_ceiling: Option<u64>,
+    /// Whether cards are accepted that say that they have expired.
+    pub expired_cards: bool,
     /// Accepted schemes.
     pub schemes: Vec<CardScheme>,
     /// Accepted funding types.
@@ -204,6 +219,8 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let taps = velocity::read_taps(&card);
     let card_window = velocity::read_window(&card, "window_count", "window_minutes");
     let card = read_subject(card);
+    let staff = people::read_staff(root.section("staff"));
+    let overrides = people::read_overrides(root.section("override"));
     let classes = read_classes(root.section("class"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
@@ -227,6 +244,8 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         store: store?,
         card: card?,
         taps,
+        staff,
+        overrides,
         card_window,
         cards,
         classes: classes?,
@@ -254,6 +273,22 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         "minutes from 1 to 43200 (30 days)",
         integer(1..=43_200),
     );
+    let types = section.optional(
+        "transaction_types",
+        &names(TransactionType::ALL.iter().map(|t| t.name())),
+        list,
+    );
+    let cash_back = section.optional("cash_back_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    if let Some(types) = &types
+        && types.value.contains(&TransactionType::CashBack)
+        && cash_back.is_none()
+    {
+        section.fault(
+            types.line,
+            "offline.cash_back_ceiling is missing: with cash-back, how much cash is handed out at most",
+        );
+    }
+    let expired = section.optional("expired_cards", "true or false", boolean);
     let schemes = section.required("schemes", &names(CardScheme::ALL.iter().map(|s| s.name())), list);
     let funding = section.required("funding", &names(Funding::ALL.iter().map(|f| f.name())), list);
     let entry_modes = section.required(
@@ -271,6 +306,9 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         enabled: enabled?.value,
         longest_ms: longest?.value * 60_000,
         oldest_unsent_ms: oldest.map(|at| at.value * 60_000),
+        transaction_types: types.map_or_else(|| vec![TransactionType::Sale], |at| at.value),
+        cash_back_ceiling: cash_back.map(|at| at.value),
+        expired_cards: expired.is_some_and(|at| at.value),
         schemes: schemes?.value,
         funding: funding?.value,
         entry_modes: entry_modes?.value,

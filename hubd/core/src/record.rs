@@ -4,7 +4,7 @@
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
 use hub_protocol::{
     CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest,
-    PaymentState, PaymentStatus, Receipt, Registration,
+    PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
 };
 use minicbor::{Decode, Encode};
 
@@ -240,6 +240,42 @@ pub struct PaymentRecord {
     /// How the holder stood to it.
     #[n(19)]
     pub holder: Option<Holder>,
+    /// What its request stated beside it, if it did.
+    #[n(20)]
+    pub terms: Option<StatedTerms>,
+}
+
+/// What limits and receipts need of a request's
+/// [`Terms`](hub_protocol::Terms).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StatedTerms {
+    /// What it was.
+    #[n(1)]
+    pub transaction_type: TransactionType,
+    /// Who stood at the device.
+    #[n(2)]
+    pub staff: Option<StaffKey>,
+}
+
+/// Stands for a member of staff in limits: the first 16 bytes of SHA-256 of the
+/// till's name for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct StaffKey(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+impl StaffKey {
+    /// Of payments that name nobody: they count together, as one person's.
+    pub const NOBODY: Self = Self([0; 16]);
+
+    /// The key of a name.
+    pub fn of(staff: Option<&str>) -> Self {
+        staff.map_or(Self::NOBODY, |staff| {
+            let mut key = [0; 16];
+            key.copy_from_slice(&Digest::of(staff.as_bytes()).0[..16]);
+            Self(key)
+        })
+    }
 }
 
 /// A payment that the issuer declined and that is presented again.
@@ -283,8 +319,19 @@ impl PaymentRecord {
             received_ms: 0,
             retry: None,
             parked_at: None,
+            terms: request.terms.as_ref().map(|terms| StatedTerms {
+                transaction_type: terms.transaction_type,
+                staff: terms.staff.as_deref().map(|staff| StaffKey::of(Some(staff))),
+            }),
             holder: Some(Holder::of(request)).filter(|holder| *holder != Holder::Other),
         }
+    }
+
+    /// Whose limits it counts for.
+    pub fn staff(&self) -> StaffKey {
+        self.terms
+            .and_then(|terms| terms.staff)
+            .unwrap_or(StaffKey::NOBODY)
     }
 
     /// When it was declined, each time.
@@ -320,7 +367,10 @@ impl PaymentRecord {
             amount_minor: self.amount_minor,
             currency: self.currency,
             decision: decided.record.decision,
-            reason: decided.record.reason.in_receipts(),
+            reason: match self.terms {
+                Some(_) => decided.record.reason,
+                None => decided.record.reason.in_receipts(),
+            },
             fallback: decided.record.fallback,
             submission: decided.record.submission,
             gateway: decided.record.gateway.clone(),
@@ -328,6 +378,7 @@ impl PaymentRecord {
             entry_digest: decided.digest,
             time: decided.time,
             policy_version: decided.policy_version,
+            transaction_type: self.terms.map(|terms| terms.transaction_type),
         })
     }
 
@@ -463,6 +514,9 @@ pub struct StoreRecord {
     /// How things stand after anomalies.
     #[n(15)]
     pub alert: Option<Alert>,
+    /// The supervisors' overrides that were used lately.
+    #[n(16)]
+    pub overrides: Option<Recent>,
 }
 
 /// How offline approvals ended.
@@ -581,6 +635,7 @@ impl Default for StoreRecord {
             outcomes: None,
             held: None,
             alert: None,
+            overrides: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::decide::{Assessment, Situation, assess_offline};
 use crate::policy::{Policy, moving};
 use crate::queue::Oldest;
 use crate::risk::Declined;
-use crate::state::{CardKey, DeviceRecord, State, Subject};
+use crate::state::{CardKey, DeviceRecord, StaffKey, State, Subject};
 
 /// What the folded state does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ impl<'a> Situation<'a> {
             card: Subject::default(),
             device: Subject::default(),
             store: Subject::default(),
+            staff: Subject::default(),
+            supervisor: None,
+            overrides: None,
             card_velocity: None,
             device_recent: None,
             held: None,
@@ -72,6 +75,12 @@ impl<'a> Situation<'a> {
             card: state.card(&card),
             device: asking.subject,
             store: store.subject,
+            staff: state.staff(StaffKey::of(request.staff())),
+            supervisor: state
+                .policy()
+                .and_then(|policy| policy.overrides.as_ref())
+                .and_then(|rules| rules.supervisor_of(asking.registration.device, request)),
+            overrides: store.overrides.as_ref(),
             card_velocity: state.card_velocity(&card),
             device_recent: asking.recent.as_ref(),
             held: store.held,

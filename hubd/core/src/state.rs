@@ -23,7 +23,8 @@ use stored::Key;
 pub(crate) use crate::record::Place;
 pub use crate::record::{
     ArchiveMarks, CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
-    QueueCounts, RetryRecord, SchemeOutcomes, StoreOutcomes, StoreRecord, Subject, Velocity,
+    QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes, StoreRecord, Subject,
+    Velocity,
 };
 pub use memory::Recalled;
 pub use stored::Lane;
@@ -99,6 +100,9 @@ pub struct State {
     /// nothing at risk.
     all_cards: bool,
     devices: HashMap<DeviceId, DeviceRecord>,
+    /// Members of staff with something at risk: never more than payments in
+    /// the queue, and in a shop a handful.
+    staff: BTreeMap<StaffKey, Subject>,
     store: StoreRecord,
     policy: Option<Policy>,
     dirty: BTreeSet<Key>,
@@ -115,6 +119,7 @@ impl Default for State {
             card_order: VecDeque::new(),
             all_cards: true,
             devices: HashMap::new(),
+            staff: BTreeMap::new(),
             store: StoreRecord::default(),
             policy: None,
             dirty: BTreeSet::new(),
@@ -155,6 +160,11 @@ impl State {
     /// All devices, in no particular order.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceRecord> {
         self.devices.values()
+    }
+
+    /// What a member of staff has at risk.
+    pub fn staff(&self, key: StaffKey) -> Subject {
+        self.staff.get(&key).copied().unwrap_or_default()
     }
 
     /// What is remembered of the store.
@@ -465,6 +475,9 @@ impl State {
     fn decided(&mut self, payment_id: PaymentId, decided: Decided) -> Result<(), FoldError> {
         let sequence = decided.sequence;
         let (decision, at_ms) = (decided.record.decision, decided.time.wall_ms);
+        if decided.record.lifted.is_some() {
+            self.store.overrides.get_or_insert_default().approved(at_ms);
+        }
         self.share_held(decision, decided.record.percent, at_ms);
         self.watch_decision(payment_id, &decided.record, at_ms);
         if decision == Decision::ApprovedOffline {
@@ -523,8 +536,9 @@ impl State {
         let Some(payment) = self.payments.get(&payment_id) else {
             return;
         };
-        let (card, device) = (payment.card, payment.device);
+        let (card, device, staff) = (payment.card, payment.device, payment.staff());
         change(&mut self.store.subject);
+        self.change_staff(staff, &change);
         if let Some(record) = self.devices.get_mut(&device) {
             change(&mut record.subject);
             self.dirty.insert(Key::Device(device));

@@ -8,15 +8,16 @@ mod support;
 use std::sync::LazyLock;
 
 use hub_core::decide::{Situation, decide_offline};
-use hub_core::policy::Policy;
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
 use hub_core::policy::moving::{Loosening, Step};
+use hub_core::policy::people::OverrideRules;
 use hub_core::policy::velocity::{TapLimits, Window};
+use hub_core::policy::{Policy, SubjectLimits};
 use hub_core::risk::{Declined, Held, Recent, Taps};
 use hub_core::state::{Subject, Velocity};
 use hub_protocol::{
-    CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
-    PaymentRequest, Reason, Restriction, Submission, Verification,
+    CardExpiry, CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
+    KeyId, PaymentRequest, Reason, Restriction, Submission, Terms, TransactionType, Verification,
 };
 
 struct Case<'a> {
@@ -37,6 +38,9 @@ fn usual() -> Case<'static> {
             card: Subject::default(),
             device: Subject::default(),
             store: Subject::default(),
+            staff: Subject::default(),
+            supervisor: None,
+            overrides: None,
             card_velocity: None,
             device_recent: None,
             held: None,
@@ -238,6 +242,44 @@ static LATELY: LazyLock<[Velocity; 4]> = LazyLock::new(|| {
     ]
 });
 
+/// A payment that states terms.
+fn stated<'c>(c: &'c mut Case<'_>, transaction_type: TransactionType) -> &'c mut Terms {
+    let terms = Terms::of(transaction_type);
+    c.request.terms.insert(Box::new(terms))
+}
+
+/// Cash-back up to 20,00.
+fn cash_back(c: &mut Case<'_>, cash_minor: u64) {
+    let types = &mut c.policy.offline.transaction_types;
+    types.push(TransactionType::CashBack);
+    c.policy.offline.cash_back_ceiling = Some(2_000);
+    c.request.amount = 5_000.into();
+    stated(c, TransactionType::CashBack).cash_back_minor = Some(cash_minor);
+}
+
+/// A member of staff: 400,00 and 20 in a row, from the 11th on with the PIN.
+fn staff(c: &mut Case<'_>, at_risk: Subject) {
+    c.policy.staff = Some(SubjectLimits {
+        exposure_ceiling: 40_000,
+        consecutive_limit: 20,
+        consecutive_lower_limit: Some(10),
+    });
+    c.situation.staff = at_risk;
+}
+
+/// A supervisor's override beside so many in the last hour; 3 are allowed.
+fn overridden<'a>(c: &mut Case<'a>, lately: &'a Velocity) {
+    c.policy.overrides = Some(OverrideRules {
+        window: Window {
+            most: 3,
+            within_ms: 3_600_000,
+        },
+        supervisors: Vec::new(),
+    });
+    c.situation.supervisor = Some(KeyId([5; 16]));
+    c.situation.overrides = Some(&lately.recent);
+}
+
 /// 3 in an hour, of a card and of an mPOS.
 fn windows(c: &mut Case<'_>) {
     let window = Some(Window {
@@ -253,6 +295,7 @@ fn windows(c: &mut Case<'_>) {
 #[rustfmt::skip]
 const TABLE: &[(&str, Change, Reason)] = &[
     ("the usual payment",                       |_| {},                                                            Reason::None),
+    ("somebody practises",                      |c| stated(c, TransactionType::Sale).training = true,              Reason::TrainingMode),
     ("the card itself refused",                 |c| c.request.cryptogram = Cryptogram::Refused,                    Reason::CardRefused),
     ("the chip approved",                       |c| c.request.cryptogram = Cryptogram::CardApproved,               Reason::None),
     ("another currency than the hub's",         |c| c.request.currency = "CHF".parse().unwrap(),                   Reason::CurrencyNotAccepted),
@@ -275,6 +318,16 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("in the minute after",                     |c| hours(c, "00:00-04:26", false),                                Reason::OutsideHours),
     ("closed, and that may pass",               |c| hours(c, "00:00-04:26", true),                                 Reason::None),
     ("the device only watched",                 |c| c.situation.device_restriction = Restriction::Warned,          Reason::None),
+    ("a sale that says so",                     |c| { stated(c, TransactionType::Sale); },                         Reason::None),
+    ("a refund",                                |c| { stated(c, TransactionType::Refund); },                       Reason::TransactionTypeNotAllowed),
+    ("a refund where refunds are allowed",      |c| { stated(c, TransactionType::Refund); c.policy.offline.transaction_types.push(TransactionType::Refund); }, Reason::None),
+    ("in the card's last month",                |c| stated(c, TransactionType::Sale).card_expiry = Some(CardExpiry(2612)), Reason::None),
+    ("in the month after",                      |c| stated(c, TransactionType::Sale).card_expiry = Some(CardExpiry(2611)), Reason::CardExpired),
+    ("expired, and that may pass",              |c| { stated(c, TransactionType::Sale).card_expiry = Some(CardExpiry(2611)); c.policy.offline.expired_cards = true; }, Reason::None),
+    ("cash of 20,00",                           |c| cash_back(c, 2_000),                                           Reason::None),
+    ("cash of 20,01",                           |c| cash_back(c, 2_001),                                           Reason::CashBackCeiling),
+    ("clock in doubt, cash of 10,00",           |c| { cash_back(c, 1_000); c.situation.clock_suspect = true; },    Reason::None),
+    ("clock in doubt, cash of 10,01",           |c| { cash_back(c, 1_001); c.situation.clock_suspect = true; },    Reason::ClockInDoubt),
     ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
     ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),
     ("funding unknown",                         |c| c.request.card.funding = Funding::Unknown,                     Reason::FundingNotAllowed),
@@ -345,6 +398,15 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("store at 2 980,00, 20,00 more",           |c| c.situation.store = at_risk(298_000, 99),                      Reason::None),
     ("store at 2 980,01, 20,00 more",           |c| c.situation.store = at_risk(298_001, 99),                      Reason::StoreCeiling),
     ("exposure that would overflow",            |c| c.situation.store = at_risk(u64::MAX, 99),                     Reason::StoreCeiling),
+    ("staff at 380,00, 20,00 more",             |c| staff(c, at_risk(38_000, 9)),                                Reason::None),
+    ("staff at 380,01, 20,00 more",             |c| staff(c, at_risk(38_001, 9)),                                Reason::StaffCeiling),
+    ("staff's ceiling moves: 300,00",           |c| { staff(c, at_risk(28_000, 9)); moving(c); c.situation.offline_ms = 3_600_000; }, Reason::None),
+    ("staff's ceiling moves: 300,01",           |c| { staff(c, at_risk(28_001, 9)); moving(c); c.situation.offline_ms = 3_600_000; }, Reason::StaffCeiling),
+    ("clock in doubt, staff at 180,01",         |c| { staff(c, at_risk(18_001, 1)); c.situation.clock_suspect = true; }, Reason::ClockInDoubt),
+    ("staff's 20th in a row",                   |c| staff(c, at_risk(0, 19)),                                    Reason::None),
+    ("staff's 21st in a row",                   |c| staff(c, at_risk(0, 20)),                                    Reason::StaffConsecutiveLimit),
+    ("staff's 10th in a row, signed for",       |c| { signed_for(c); staff(c, at_risk(0, 9)); },                 Reason::None),
+    ("staff's 11th in a row, signed for",       |c| { signed_for(c); staff(c, at_risk(0, 10)); },                Reason::StaffConsecutiveLowerLimit),
     ("card's 5th in a row",                     |c| c.situation.card = at_risk(0, 4),                              Reason::None),
     ("card's 6th in a row",                     |c| c.situation.card = at_risk(0, 5),                              Reason::CardConsecutiveLimit),
     ("device's 60th in a row",                  |c| c.situation.device = at_risk(0, 59),                           Reason::None),
@@ -375,10 +437,25 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("clock in doubt, above the full ceiling",  |c| { c.situation.clock_suspect = true; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
 ];
 
+/// What a supervisor's override lets pass, and what it does not. An override
+/// stands against nothing, so these are no pairs below.
+#[rustfmt::skip]
+const OVERRIDES: &[(&str, Change, Reason)] = &[
+    ("card's 3rd in a row, a supervisor says yes", |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[0]); }, Reason::None),
+    ("the 3rd override in an hour was the last",   |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[1]); }, Reason::CardConsecutiveLowerLimit),
+    ("unless the first was an hour ago",           |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[2]); }, Reason::None),
+    ("a policy without overrides",                 |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[0]); c.policy.overrides = None; }, Reason::CardConsecutiveLowerLimit),
+    ("never an upper limit: card's 6th in a row",  |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 5); overridden(c, &LATELY[0]); }, Reason::CardConsecutiveLimit),
+    ("never a ceiling: mPOS 100,01",               |c| { overridden(c, &LATELY[0]); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
+    ("never a doubtful clock: mPOS 50,01",         |c| { overridden(c, &LATELY[0]); c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
+    ("never a tap: 50,01",                         |c| { overridden(c, &LATELY[0]); c.request.verification = Verification::None; c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
+];
+
 /// Ceilings for kinds of payments. What a PIN would change depends on all of
 /// the payment, so these are no pairs below.
 #[rustfmt::skip]
 const KINDS: &[(&str, Change, Reason)] = &[
+    ("a sale where only refunds are allowed",   |c| c.policy.offline.transaction_types = vec![TransactionType::Refund], Reason::TransactionTypeNotAllowed),
     ("PIN at an mPOS: 200,00",                  |c| { ceilings(c); c.request.verification = Verification::OfflinePin; c.request.amount = 20_000.into(); c.policy.card.exposure_ceiling = 50_000; }, Reason::None),
     ("PIN at an mPOS: 200,01",                  |c| { ceilings(c); c.request.verification = Verification::OfflinePin; c.request.amount = 20_001.into(); c.policy.card.exposure_ceiling = 50_000; }, Reason::TransactionCeiling),
     ("signed for at an mPOS: 100,01 needs a PIN", |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); }, Reason::VerificationRequired),
@@ -405,7 +482,7 @@ const KINDS: &[(&str, Change, Reason)] = &[
 
 #[test]
 fn offline_decisions_are_as_the_table_says() {
-    for (what, change, expected) in TABLE.iter().chain(KINDS) {
+    for (what, change, expected) in TABLE.iter().chain(KINDS).chain(OVERRIDES) {
         assert_eq!(reason(change), *expected, "{what}");
     }
 }

@@ -62,6 +62,9 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[store]\n", "[store]\nx = 1\n")
         .replace("[class.mpos]", "[class.x]\n[class.mpos]\nx = 1 #")
         .replace("[card]\n", "[card]\nx = 1\n")
+        .replace("[staff] ", "[staff]\nx = 1 #")
+        .replace("[override] ", "[override]\nx = 1 #")
+        .replace("[[override.supervisor]]\n", "[[override.supervisor]]\nx = 1\n")
         .replacen("[[card.exception]]", "[[card.exception]]\nx = 1 #", 1)
         .replacen("[[ceiling]]\n", "[[ceiling]]\nx = 1\n", 1)
         .replace("[moving]\n", "[moving]\nx = 1\n")
@@ -82,7 +85,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 24, "{faults:?}");
+    assert_eq!(faults.len(), 27, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

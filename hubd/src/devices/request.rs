@@ -7,13 +7,14 @@
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::ObjectType;
+use hub_protocol::cbor::CborError;
+use hub_protocol::cose::{ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{Answer, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor};
 use quinn::{ReadToEndError, RecvStream};
 
 use super::session::Peer;
-use super::shared::Shared;
+use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
 use crate::port::Ask;
 
@@ -55,10 +56,14 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             request: signed,
             sealed_card,
         } => {
-            let (signed, payload) = verified(shared, peer, signed, ObjectType::PaymentRequest, key).await?;
+            let object_type = match (wire, Unverified::payload_of(&signed)) {
+                (WireVersion::Three, Ok(payload)) => PaymentRequest::object_type_of(payload),
+                _ => ObjectType::PaymentRequest,
+            };
+            let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
             Ask::Pay {
                 device,
-                request: Box::new(check_payment(&payload, &sealed_card)?),
+                request: Box::new(check_payment(&payload, object_type, &sealed_card)?),
                 signed,
                 sealed_card,
             }
@@ -107,8 +112,15 @@ fn stopping() -> Refusal {
     Refusal::new(RefusalCode::Stopping, "the hub is stopping; try again shortly")
 }
 
-fn check_payment(payload: &[u8], sealed_card: &SealedCard) -> Result<PaymentRequest, Refusal> {
+fn check_payment(
+    payload: &[u8],
+    object_type: ObjectType,
+    sealed_card: &SealedCard,
+) -> Result<PaymentRequest, Refusal> {
     let request: PaymentRequest = cbor::decode(payload)?;
+    if request.object_type() != object_type {
+        return Err(CborError::NotCanonical.into());
+    }
     request.check()?;
     sealed_card.check(&request.sealed_card_digest)?;
     Ok(request)

@@ -9,7 +9,9 @@ use hub_core::Reply;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
-use hub_protocol::{ALPN_1, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor};
+use hub_protocol::{
+    ALPN_1, ALPN_2, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor,
+};
 use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
 use tokio::sync::watch;
@@ -40,6 +42,8 @@ pub(super) enum WireVersion {
     One,
     /// Receipts rest on the signature of their group.
     Two,
+    /// Requests may state terms.
+    Three,
 }
 
 impl WireVersion {
@@ -49,7 +53,8 @@ impl WireVersion {
             .and_then(|data| data.downcast::<HandshakeData>().ok());
         match handshake.and_then(|data| data.protocol) {
             Some(protocol) if protocol == ALPN_1 => Self::One,
-            _ => Self::Two,
+            Some(protocol) if protocol == ALPN_2 => Self::Two,
+            _ => Self::Three,
         }
     }
 
@@ -57,6 +62,7 @@ impl WireVersion {
         match self {
             Self::One => 1,
             Self::Two => 2,
+            Self::Three => 3,
         }
     }
 }
@@ -184,7 +190,7 @@ impl Shared {
         };
         Ok(match wire {
             WireVersion::One => cose::sign(&self.signing, ObjectType::Receipt, &committed.receipt),
-            WireVersion::Two => cbor::encode(&committed),
+            WireVersion::Two | WireVersion::Three => cbor::encode(&committed),
         })
     }
 

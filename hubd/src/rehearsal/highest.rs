@@ -264,6 +264,7 @@ pub fn request(
         cryptogram,
         sealed_card_digest: sealed.digest(),
         device_time_ms: 0,
+        terms: None,
     }
 }
 

@@ -40,6 +40,12 @@ pub fn key(
         }
         Reason::CardWindow => fixed("card.window_count"),
         Reason::DeviceWindow => of_class("device_window_count"),
+        Reason::TransactionTypeNotAllowed => fixed("offline.transaction_types"),
+        Reason::CardExpired => fixed("offline.expired_cards"),
+        Reason::CashBackCeiling => fixed("offline.cash_back_ceiling"),
+        Reason::StaffCeiling => fixed("staff.exposure_ceiling"),
+        Reason::StaffConsecutiveLimit => fixed("staff.consecutive_limit"),
+        Reason::StaffConsecutiveLowerLimit => fixed("staff.consecutive_lower_limit"),
         Reason::CardOnExceptionList => fixed("card.exception"),
         Reason::SchemeNotAllowed => fixed("offline.schemes"),
         Reason::FundingNotAllowed => fixed("offline.funding"),
@@ -75,8 +81,9 @@ mod tests {
 
     #[test]
     fn every_reason_that_a_policy_can_change_names_its_key() {
-        const OF_NO_KEY: [Reason; 12] = [
+        const OF_NO_KEY: [Reason; 13] = [
             Reason::None,
+            Reason::TrainingMode,
             Reason::CardRefused,
             Reason::DeviceBlocked,
             Reason::CurrencyNotAccepted,

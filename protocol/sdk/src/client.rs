@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hub_protocol::frame::{self, HubInfo};
-use hub_protocol::{ALPN, Answer, DeviceId, PaymentId, Request, VoidRequest};
+use hub_protocol::{ALPN, ALPN_2, Answer, DeviceId, Override, PaymentId, Request, VoidRequest};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -20,6 +20,9 @@ use crate::payment::{PreparedPayment, Sale, jitter, unix_ms};
 use crate::pushes::{PUSHES, PushEvent, read_pushes};
 use crate::tls;
 use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
+
+/// The lowest wire version that this client offers: what has not changed since.
+const OLDEST_WIRE: u16 = 2;
 
 /// The first and the longest pause between two tries, before jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -72,7 +75,7 @@ impl DeviceClient {
             .transpose()?;
         Ok(Self {
             inner: Arc::new(Inner {
-                config: tls::client_config(&identity, enrolled.hub, ALPN)?,
+                config: tls::client_config(&identity, enrolled.hub, &[ALPN, ALPN_2])?,
                 sequence: AtomicU64::new(options.next_sequence),
                 identity,
                 enrolled,
@@ -113,6 +116,18 @@ impl DeviceClient {
         PreparedPayment::new(&self.inner.identity, self.inner.next_number(), sale)
     }
 
+    /// The same with a supervisor's override: `sign` is given what the
+    /// supervisor signs as an
+    /// [`ObjectType::Override`](hub_protocol::cose::ObjectType), and gives it
+    /// back signed.
+    pub fn next_payment_overridden(
+        &self,
+        sale: Sale,
+        sign: impl FnOnce(&Override) -> Vec<u8>,
+    ) -> PreparedPayment {
+        PreparedPayment::overridden(&self.inner.identity, self.inner.next_number(), sale, sign)
+    }
+
     /// Asks until there is an answer: the last address that was good, those
     /// that mDNS shows, the static ones; again under the same id, with the
     /// same bytes, until `give_up_after`.
@@ -125,7 +140,9 @@ impl DeviceClient {
     pub async fn pay(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .persist(&bytes, |answer| self.receipt(answer, payment))
+            .persist(&bytes, payment.wire_version(), |answer| {
+                self.receipt(answer, payment)
+            })
             .await
     }
 
@@ -137,7 +154,9 @@ impl DeviceClient {
     pub async fn pay_once(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .once(&bytes, &|answer| self.receipt(answer, payment))
+            .once(&bytes, payment.wire_version(), &|answer| {
+                self.receipt(answer, payment)
+            })
             .await
     }
 
@@ -154,7 +173,9 @@ impl DeviceClient {
         });
         let bytes = frame::to_wire(&Request::Void { request });
         self.inner
-            .persist(&bytes, |answer| Ok(self.status_of(answer, &payment_id)?.0))
+            .persist(&bytes, OLDEST_WIRE, |answer| {
+                Ok(self.status_of(answer, &payment_id)?.0)
+            })
             .await
     }
 
@@ -169,7 +190,7 @@ impl DeviceClient {
     ) -> Result<(VerifiedStatus, Option<VerifiedReceipt>), PayError> {
         let bytes = frame::to_wire(&Request::Status { payment_id });
         self.inner
-            .persist(&bytes, |answer| self.status_of(answer, &payment_id))
+            .persist(&bytes, OLDEST_WIRE, |answer| self.status_of(answer, &payment_id))
             .await
     }
 
@@ -183,7 +204,7 @@ impl DeviceClient {
             app: self.inner.options.app.clone(),
         });
         self.inner
-            .persist(&bytes, |answer| match answer {
+            .persist(&bytes, OLDEST_WIRE, |answer| match answer {
                 Answer::Hello { info } if info.hub == self.inner.enrolled.hub => Ok(info),
                 Answer::Hello { .. } => Err(VerifyError::Differs("the hub").into()),
                 Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
@@ -200,7 +221,7 @@ impl DeviceClient {
     ///
     /// As [`pay_once`](Self::pay_once), but a refusal is an answer here.
     pub async fn send_raw(&self, bytes: &[u8]) -> Result<Answer, PayError> {
-        self.inner.once(bytes, &Ok).await
+        self.inner.once(bytes, OLDEST_WIRE, &Ok).await
     }
 
     /// Holds a receipt that was kept, as [`VerifiedReceipt::proof`] has it,
@@ -263,6 +284,7 @@ impl Inner {
     async fn persist<T>(
         &self,
         bytes: &[u8],
+        wire: u16,
         read: impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
         let give_up = Instant::now() + self.options.give_up_after;
@@ -271,7 +293,7 @@ impl Inner {
         let mut last = None;
         loop {
             tries += 1;
-            match tokio::time::timeout_at(give_up, self.once(bytes, &read)).await {
+            match tokio::time::timeout_at(give_up, self.once(bytes, wire, &read)).await {
                 Ok(Err(error)) if error.transient() => last = Some(error),
                 Ok(done) => return done,
                 // Keeps what the try before said, which is more telling.
@@ -289,14 +311,19 @@ impl Inner {
         }
     }
 
-    /// One try. A connection that failed, that gave an answer which does not
+    /// One try, on a connection that speaks this wire version or a later one.
+    /// A connection that failed, that gave an answer which does not
     /// hold, or whose end a refusal announces, is not used again.
     async fn once<T>(
         &self,
         bytes: &[u8],
+        wire: u16,
         read: &impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
         let link = self.link().await?;
+        if link.wire < wire {
+            return Err(PayError::HubTooOld);
+        }
         let answer = link.request(bytes, self.options.request_timeout).await;
         let closes = matches!(&answer, Ok(Answer::Refused { refusal }) if refusal.code.closes_connection());
         let outcome = answer.and_then(read);

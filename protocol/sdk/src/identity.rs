@@ -116,11 +116,7 @@ impl DeviceIdentity {
 
     /// Signs a payment request as it stands, without checking it.
     pub fn sign_request(&self, request: &PaymentRequest) -> Vec<u8> {
-        cose::sign(
-            &self.keys.signing,
-            ObjectType::PaymentRequest,
-            &cbor::encode(request),
-        )
+        cose::sign(&self.keys.signing, request.object_type(), &cbor::encode(request))
     }
 
     /// Signs a request to void a payment.

@@ -16,8 +16,13 @@ use crate::refusal::Refusal;
 /// object of one type can never be passed off as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectType {
-    /// A device asks for a payment.
+    /// A device asks for a payment: in wire versions 1 and 2.
     PaymentRequest,
+    /// A device asks for a payment and states its
+    /// [`Terms`](crate::payment::Terms): from wire version 3 on.
+    PaymentRequest2,
+    /// A supervisor lets a payment pass a lower limit or a score.
+    Override,
     /// A device asks to void a payment.
     VoidRequest,
     /// The hub's answer to a payment, signed alone: in wire version 1.
@@ -47,6 +52,8 @@ impl ObjectType {
     pub const fn aad(self) -> &'static str {
         match self {
             Self::PaymentRequest => "hub-payment-request/1",
+            Self::PaymentRequest2 => "hub-payment-request/2",
+            Self::Override => "hub-override/1",
             Self::VoidRequest => "hub-void-request/1",
             Self::Receipt => "hub-receipt/1",
             Self::Status => "hub-status/1",

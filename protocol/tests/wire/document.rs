@@ -114,7 +114,9 @@ fn grammar_of_numbers(all: &[Enum]) -> String {
 
 fn objects() -> String {
     let who = |object: ObjectType| match object {
-        ObjectType::PaymentRequest => ("device", "`payment-request`"),
+        ObjectType::PaymentRequest => ("device", "`payment-request` without `terms`"),
+        ObjectType::PaymentRequest2 => ("device", "`payment-request` with `terms`; from wire version 3 on"),
+        ObjectType::Override => ("supervisor", "`override`"),
         ObjectType::VoidRequest => ("device", "`void-request`"),
         ObjectType::Enrolment => ("device", "`enrolment-request`"),
         ObjectType::Receipt => ("hub", "`receipt`; wire version 1 only"),
@@ -160,6 +162,10 @@ fn bounds() -> String {
         (
             "longest sealed card",
             format!("{} bytes", payment::MAX_SEALED_CARD),
+        ),
+        (
+            "longest override, signed",
+            format!("{} bytes", payment::MAX_OVERRIDE),
         ),
         (
             "longest path of a receipt",
@@ -317,6 +323,7 @@ fn rule_of(kind: &str) -> &'static str {
         "PaymentRequest" => "payment-request",
         "VoidRequest" => "void-request",
         "EnrolmentRequest" => "enrolment-request",
+        "Override" => "override",
         "Registration" => "registration",
         "Receipt" => "receipt",
         "LedgerCommit" => "ledger-commit",

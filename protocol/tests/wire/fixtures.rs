@@ -3,15 +3,21 @@
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, ParkReason, StorageLevel, VoidEffect, WanReason, WanState,
+    ClockQuality, DecisionRecord, EntryTime, Lifted, ParkReason, StorageLevel, VoidEffect, WanReason,
+    WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
 
 /// The device's Ed25519 seed is 32 bytes of 0x01; the hub's 0x02; that of
-/// head office's policy key 0x03; that of somebody unknown 0x04.
+/// head office's policy key 0x03; that of somebody unknown 0x04; a supervisor's
+/// 0x05.
 pub(crate) fn device_key() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
+}
+
+pub(crate) fn supervisor_key() -> SigningKey {
+    SigningKey::from_bytes(&[5; 32])
 }
 
 pub(crate) fn hub_key() -> SigningKey {
@@ -79,6 +85,7 @@ pub(crate) fn payment_full() -> PaymentRequest {
         cryptogram: Cryptogram::AsksOnline,
         sealed_card_digest: sealed_card().digest(),
         device_time_ms: 1_774_688_730_000,
+        terms: None,
     }
 }
 
@@ -101,6 +108,35 @@ pub(crate) fn payment_least() -> PaymentRequest {
         cryptogram: Cryptogram::CardApproved,
         device_time_ms: 0,
         ..payment_full()
+    }
+}
+
+/// Everything that wire version 3 states.
+pub(crate) fn payment_with_terms() -> PaymentRequest {
+    PaymentRequest {
+        terms: Some(Box::new(Terms {
+            transaction_type: TransactionType::CashBack,
+            cash_back_minor: Some(1000),
+            staff: Some("anna".into()),
+            training: false,
+            card_expiry: Some(CardExpiry(2711)),
+            supervisor: Some(cose::sign(
+                &supervisor_key(),
+                cose::ObjectType::Override,
+                &cbor::encode(&supervisors_word()),
+            )),
+        })),
+        ..payment_full()
+    }
+}
+
+pub(crate) fn supervisors_word() -> Override {
+    Override {
+        payment_id: payment_id(),
+        device: device_id(),
+        amount_minor: 2590,
+        currency: Currency::EUR,
+        time_ms: 1_774_688_729_000,
     }
 }
 
@@ -164,6 +200,7 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        lifted: None,
     }
 }
 
@@ -208,6 +245,17 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
             },
         ),
         (
+            "approved-offline-by-a-supervisor",
+            DecisionRecord {
+                submission: Some(Submission::Deferred),
+                lifted: Some(Lifted {
+                    reason: Reason::CardConsecutiveLowerLimit,
+                    supervisor: KeyId::of_key(supervisor_key().verifying_key().as_bytes()),
+                }),
+                ..record(Decision::ApprovedOffline, Reason::None)
+            },
+        ),
+        (
             "fallback",
             DecisionRecord {
                 fallback: Some(FallbackAction::InsertCardEnterPin),
@@ -234,6 +282,7 @@ pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
         entry_digest: Digest([0xed; 32]),
         time: time(0),
         policy_version: 7,
+        transaction_type: record.lifted.map(|_| TransactionType::CashBack),
     };
     decisions()
         .into_iter()

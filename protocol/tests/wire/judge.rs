@@ -19,7 +19,9 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
     let key = device_key().verifying_key();
     match &request {
         Request::Pay { request, sealed_card } => {
-            let payment: PaymentRequest = cose::open(request, ObjectType::PaymentRequest, &key)?;
+            let object = cose::Unverified::payload_of(request)
+                .map_or(ObjectType::PaymentRequest, PaymentRequest::object_type_of);
+            let payment: PaymentRequest = cose::open(request, object, &key)?;
             payment.check()?;
             sealed_card.check(&payment.sealed_card_digest)?;
         }

@@ -99,6 +99,6 @@ fn the_source_as_read_is_the_enums_as_compiled() {
     }
     compare!(DeviceClass CardScheme Funding EntryMode Verification Cryptogram Decision FallbackAction);
     compare!(Submission PaymentState Reason RefusalCode ClockQuality VoidEffect ParkReason WanState WanReason);
-    compare!(StorageLevel AnomalyKind Restriction RestrictionCause);
+    compare!(StorageLevel AnomalyKind Restriction RestrictionCause TransactionType);
     assert!(left.is_empty(), "not compared: {left:?}");
 }

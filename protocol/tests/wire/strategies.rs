@@ -75,6 +75,7 @@ pub(crate) fn payment_request() -> impl Strategy<Value = PaymentRequest> {
         one_of(Cryptogram::ALL),
         digest(),
         any::<u64>(),
+        of(terms()),
     );
     (who, how).prop_map(|(who, how)| PaymentRequest {
         payment_id: who.0,
@@ -88,7 +89,29 @@ pub(crate) fn payment_request() -> impl Strategy<Value = PaymentRequest> {
         cryptogram: how.2,
         sealed_card_digest: how.3,
         device_time_ms: how.4,
+        terms: how.5.map(Box::new),
     })
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let all = (
+        one_of(TransactionType::ALL),
+        of(any::<u64>()),
+        of(any::<String>()),
+        any::<bool>(),
+        of(any::<u16>().prop_map(CardExpiry)),
+        of(bytes()),
+    );
+    all.prop_map(
+        |(transaction_type, cash_back_minor, staff, training, card_expiry, supervisor)| Terms {
+            transaction_type,
+            cash_back_minor,
+            staff,
+            training,
+            card_expiry,
+            supervisor,
+        },
+    )
 }
 
 pub(crate) fn void_request() -> impl Strategy<Value = VoidRequest> {
@@ -156,6 +179,7 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
             gateway,
             reversal_queued,
             percent,
+            lifted: None,
         },
     )
 }
@@ -179,6 +203,7 @@ pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
             entry_digest,
             time,
             policy_version,
+            transaction_type: None,
         },
     )
 }

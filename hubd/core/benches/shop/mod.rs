@@ -260,6 +260,7 @@ pub fn request(number: u64, card: u64, now_ms: u64) -> (DeviceId, PaymentRequest
         cryptogram: Cryptogram::AsksOnline,
         sealed_card_digest: sealed_card(id).digest(),
         device_time_ms: now_ms,
+        terms: None,
     };
     (device(number % DEVICES), request)
 }

@@ -6,7 +6,7 @@ use super::State;
 use super::stored::Key;
 use crate::policy::Policy;
 use crate::policy::velocity::Window;
-use crate::record::{CardKey, CardRecord, DeviceRecord, Subject, Velocity};
+use crate::record::{CardKey, CardRecord, DeviceRecord, StaffKey, Subject, Velocity};
 use crate::risk::{Declined, Held, Holder, Outcomes, Taps};
 
 impl State {
@@ -115,6 +115,23 @@ impl State {
             record.outcomes.get_or_insert_default().ended(approved, at_ms);
             self.dirty.insert(Key::Device(device));
         }
+    }
+
+    /// Changes what a member of staff has at risk. Whoever has nothing is not
+    /// remembered.
+    pub(super) fn change_staff(&mut self, key: StaffKey, change: &impl Fn(&mut Subject)) {
+        let before = self.staff(key);
+        let mut subject = before;
+        change(&mut subject);
+        if subject == before {
+            return;
+        }
+        if subject == Subject::default() {
+            self.staff.remove(&key);
+        } else {
+            self.staff.insert(key, subject);
+        }
+        self.dirty.insert(Key::Staff(key));
     }
 
     /// Puts another policy into force that no entry names, for whoever tries

@@ -8,16 +8,17 @@
 //! | `x` place | a payment id: parked |
 //! | `h` payment id | a payment id: not final and in no lane |
 //! | `d` device | the device's record |
+//! | `t` member of staff | what they have at risk, unless it is nothing |
 //! | `s` | the store's record |
 //!
 //! Payments and cards, with the places that payments hold, grow with the
-//! ledger; devices and store do not, and are all that opening reads.
+//! ledger; devices, staff and store do not, and are all that opening reads.
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
 use super::memory::Card;
 use super::{FoldError, Head, State, parse_policy};
-use crate::record::{CardKey, DeviceRecord, Place};
+use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
 /// One key of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,7 @@ pub(super) enum Key {
     Payment(PaymentId),
     Card(CardKey),
     Device(DeviceId),
+    Staff(StaffKey),
     Store,
 }
 
@@ -34,6 +36,7 @@ impl Key {
             Self::Payment(id) => [State::PAYMENTS, &id.0].concat(),
             Self::Card(key) => [&b"c"[..], &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
+            Self::Staff(key) => [&b"t"[..], &key.0].concat(),
             Self::Store => State::STORE.to_vec(),
         }
     }
@@ -93,6 +96,7 @@ impl State {
                     .map(|payment| cbor::encode(payment.as_ref())),
                 Key::Card(card) => self.cards.get(&card).and_then(Card::value),
                 Key::Device(id) => self.devices.get(&id).map(cbor::encode),
+                Key::Staff(key) => self.staff.get(&key).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
             };
             (key.bytes(), value)
@@ -118,20 +122,25 @@ impl State {
 
     /// What the keys begin with whose values [`restore`](Self::restore)
     /// takes.
-    pub const RESTORED: [&'static [u8]; 2] = [b"d", b"s"];
+    pub const RESTORED: [&'static [u8]; 3] = [b"d", b"s", b"t"];
 
     /// What the keys begin with whose values are ids of payments to
     /// [`recall`](Self::recall) while opening.
     pub const HELD: &'static [u8] = HELD;
 
-    /// Takes one value of the index in, while opening: of a device or of the
-    /// store. Payments and cards stay in the index until somebody asks.
+    /// Takes one value of the index in, while opening: of a device, a member of
+    /// staff or the store. Payments and cards stay in the index until somebody asks.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), FoldError> {
         let wrong = |_| FoldError::IndexValue;
         match key.split_first() {
             Some((b'd', _)) => {
                 let record: DeviceRecord = cbor::decode(value).map_err(wrong)?;
                 self.devices.insert(record.registration.device, record);
+            }
+            Some((b't', key)) => {
+                let key = key.try_into().map_err(|_| FoldError::IndexValue)?;
+                let subject = cbor::decode(value).map_err(wrong)?;
+                self.staff.insert(StaffKey(key), subject);
             }
             Some((b's', [])) => self.store = cbor::decode(value).map_err(wrong)?,
             _ => return Err(FoldError::IndexValue),

@@ -16,6 +16,9 @@ const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 impl State {
     /// A device asked for a payment.
     pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest, at: EntryTime) {
+        if request.terms.as_ref().is_some_and(|terms| terms.training) {
+            return;
+        }
         self.watch_device(device, |watch, rules| watch.asked(request, at, rules));
     }
 
@@ -110,6 +113,9 @@ impl State {
         }
         if let Some(alert) = &mut self.store.alert {
             back(&mut alert.at_ms);
+        }
+        if let Some(overrides) = &mut self.store.overrides {
+            overrides.approved_ms.iter_mut().for_each(back);
         }
         for (id, record) in &mut self.devices {
             if let Some(recent) = &mut record.recent {

@@ -4,6 +4,7 @@
 use hub_core::policy::Policy;
 use hub_core::policy::anomaly::Thresholds;
 use hub_core::policy::velocity::Window;
+use hub_protocol::TransactionType;
 use serde::Serialize;
 
 use super::super::show::Language;
@@ -57,6 +58,7 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
             format!("Opening hours: {english}.{closed_en}"),
         );
     }
+    operations(policy, fr, en, &mut say);
     if let Some(age) = policy.offline.oldest_unsent_ms {
         let minutes = age / 60_000;
         say(
@@ -112,6 +114,48 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
     moving(policy, fr, en, &mut say);
     oddities(policy, &mut say);
     all
+}
+
+fn operations(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
+    let types = &policy.offline.transaction_types;
+    if types.as_slice() != [TransactionType::Sale] {
+        let [french, english] = [fr, en].map(|l| {
+            let names: Vec<&str> = types.iter().map(|t| l.transaction_type(*t)).collect();
+            names.join(", ")
+        });
+        say(
+            "offline.transaction_types",
+            format!("Opérations possibles sans réseau : {french}."),
+            format!("What can be done without the network: {english}."),
+        );
+    }
+    if let (true, Some(most)) = (
+        types.contains(&TransactionType::CashBack),
+        policy.offline.cash_back_ceiling,
+    ) {
+        say(
+            "offline.cash_back_ceiling",
+            format!("Espèces remises : {} au plus.", fr.money(most)),
+            format!("Cash handed out: at most {}.", en.money(most)),
+        );
+    }
+    if let Some(rules) = &policy.overrides {
+        let names: Vec<&str> = rules.supervisors.iter().map(|one| one.name.as_str()).collect();
+        let names = names.join(", ");
+        let [french, english] =
+            [fr, en].map(|l| (rules.window.most, l.span(rules.window.within_ms / 60_000)));
+        say(
+            "override",
+            format!(
+                "Peuvent autoriser un paiement là où le code est exigé, {} fois en {} au plus : {names}.",
+                french.0, french.1
+            ),
+            format!(
+                "May let a payment pass where the PIN is required, {} times in {} at most: {names}.",
+                english.0, english.1
+            ),
+        );
+    }
 }
 
 fn moving(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
@@ -240,6 +284,9 @@ mod tests {
         let all = sentences(&policy);
         for key in [
             "hours",
+            "offline.transaction_types",
+            "offline.cash_back_ceiling",
+            "override",
             "offline.oldest_unsent_minutes",
             "card.contactless_cumulative_ceiling",
             "card.contactless_consecutive_limit",

@@ -173,6 +173,7 @@ fn sale(amount_minor: u64) -> Sale {
         verification: Verification::None,
         cryptogram: Cryptogram::AsksOnline,
         sealed_card: vec![7; 100],
+        terms: None,
     }
 }
 
@@ -289,6 +290,7 @@ fn receipt(
             quality: ClockQuality::Synchronised,
         },
         policy_version: 1,
+        transaction_type: request.terms.as_ref().map(|terms| terms.transaction_type),
     }
 }
 
