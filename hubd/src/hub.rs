@@ -322,6 +322,18 @@ impl<E: Edges> Hub<E> {
                     recalled: None,
                 }
             }
+            Ask::Describe {
+                device,
+                description,
+                signed,
+                attestation,
+            } => Input::Describe {
+                ticket,
+                device,
+                description,
+                signed,
+                attestation,
+            },
             Ask::Enrol { registration } => Input::Enrol { ticket, registration },
             Ask::Activate { policy, signed, key } => Input::Activate {
                 ticket: Some(ticket),

@@ -7,8 +7,8 @@ use hub_core::state::Head;
 use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    CommittedGroup, DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode, Registration,
-    SealedCard, VoidRequest,
+    CommittedGroup, DeviceDescription, DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode,
+    Registration, SealedCard, VoidRequest,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -45,6 +45,17 @@ pub enum Ask {
         device: DeviceId,
         /// Which payment.
         payment_id: PaymentId,
+    },
+    /// A device says what it is; its signature checked.
+    Describe {
+        /// The device.
+        device: DeviceId,
+        /// What it says.
+        description: Box<DeviceDescription>,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
+        /// A verifier's word on it, not checked yet.
+        attestation: Option<Vec<u8>>,
     },
     /// Enrol a device whose code was good.
     Enrol {

@@ -356,6 +356,24 @@ pub enum Event {
         #[n(3)]
         operator: String,
     },
+    /// A device said what it is.
+    #[n(22)]
+    #[cbor(map)]
+    DeviceDescribed {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// The signed [`DeviceDescription`](crate::DeviceDescription) as
+        /// received.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        description: Vec<u8>,
+        /// The signed [`AttestationResult`](crate::AttestationResult) as
+        /// received, if it counted and was newer than the one before.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        attestation: Option<Vec<u8>>,
+    },
     /// A policy was activated.
     #[n(30)]
     #[cbor(map)]
@@ -510,6 +528,7 @@ impl Event {
             Self::PaymentRetryDue { .. } => 18,
             Self::DeviceEnrolled { .. } => 20,
             Self::DeviceBlocked { .. } => 21,
+            Self::DeviceDescribed { .. } => 22,
             Self::PolicyActivated { .. } => 30,
             Self::WanChanged { .. } => 40,
             Self::ClockChanged { .. } => 50,
@@ -539,6 +558,7 @@ impl Event {
             Self::PaymentRetryDue { .. } => "payment-retry-due",
             Self::DeviceEnrolled { .. } => "device-enrolled",
             Self::DeviceBlocked { .. } => "device-blocked",
+            Self::DeviceDescribed { .. } => "device-described",
             Self::PolicyActivated { .. } => "policy-activated",
             Self::WanChanged { .. } => "wan-changed",
             Self::ClockChanged { .. } => "clock-changed",

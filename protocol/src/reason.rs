@@ -54,6 +54,10 @@ codes! {
         DeviceSuspended = 219, "device-suspended";
         /// The shop is closed, and nothing is approved offline then.
         OutsideHours = 220, "outside-hours";
+        /// The device's model is not certified, or it does not say which it is.
+        ModelNotCertified = 221, "model-not-certified";
+        /// No verifier has lately said that the device is as it should be.
+        AttestationMissing = 222, "attestation-missing";
         /// What is asked for, such as a refund, is not approved offline.
         TransactionTypeNotAllowed = 230, "transaction-type-not-allowed";
         /// The card is on the policy's exception list.
@@ -73,6 +77,8 @@ codes! {
         EntryModeNotAllowed = 320, "entry-mode-not-allowed";
         /// The PIN would have to be checked by the issuer.
         OnlinePinNotPossible = 321, "online-pin-not-possible";
+        /// The PIN may not be entered on the glass of this device.
+        PinOnGlassNotAllowed = 322, "pin-on-glass-not-allowed";
         /// Above the limit for payments verified like this; with the PIN it
         /// would not be.
         VerificationRequired = 330, "verification-required";
@@ -148,7 +154,10 @@ impl Reason {
             Self::StoreSuspended | Self::OutsideHours | Self::TransactionTypeNotAllowed => {
                 Self::OfflineDisabled
             }
-            Self::DeviceSuspended => Self::ClassNotAllowed,
+            Self::DeviceSuspended | Self::ModelNotCertified | Self::AttestationMissing => {
+                Self::ClassNotAllowed
+            }
+            Self::PinOnGlassNotAllowed => Self::OnlinePinNotPossible,
             Self::CardWindow => Self::CardConsecutiveLimit,
             Self::DeviceWindow => Self::DeviceConsecutiveLimit,
             other => other,
@@ -187,6 +196,15 @@ impl Reason {
                 "Pas de réseau : cette opération n’est pas possible hors ligne. Attendez le retour du réseau."
             }
             Self::CardExpired => "Carte expirée. Demandez une autre carte.",
+            Self::ModelNotCertified => {
+                "Pas de réseau : ce modèle d’appareil n’est pas admis. Utilisez un autre appareil."
+            }
+            Self::AttestationMissing => {
+                "Cet appareil doit d’abord être contrôlé en ligne. Utilisez un autre appareil et prévenez le responsable."
+            }
+            Self::PinOnGlassNotAllowed => {
+                "Le code ne peut pas être composé sur cet appareil. Utilisez un appareil avec clavier."
+            }
             Self::CashBackCeiling => {
                 "Pas de réseau : trop d’espèces demandées. Proposez moins d’espèces, ou le paiement seul."
             }
@@ -303,6 +321,15 @@ impl Reason {
                 "No network: this cannot be done offline. Wait until the network is back."
             }
             Self::CardExpired => "The card has expired. Ask for another card.",
+            Self::ModelNotCertified => {
+                "No network: this model of device is not admitted. Use another device."
+            }
+            Self::AttestationMissing => {
+                "This device must first be checked online. Use another device and tell the manager."
+            }
+            Self::PinOnGlassNotAllowed => {
+                "The PIN cannot be entered on this device. Use a device with a keypad."
+            }
             Self::CashBackCeiling => {
                 "No network: too much cash asked for. Offer less cash, or the payment alone."
             }

@@ -15,10 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
-    CardScheme, Cryptogram, Currency, DeviceClass, EnrolmentCode, EntryMode, Funding, PaymentId, Terms,
-    Verification, cbor,
+    AttestationResult, AttestationStatus, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId,
+    EnrolmentCode, EntryMode, Funding, PaymentId, Terms, Verification, cbor,
 };
-use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment};
+use hub_sdk::{
+    ClientOptions, Description, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment,
+};
 use serde_json::json;
 
 use crate::sale;
@@ -100,6 +102,28 @@ pub async fn enrol(options: &DeviceOptions, code: &str, class: DeviceClass, name
         "hub": enrolled.hub.to_string(),
         "addresses": enrolled.addresses,
     }))
+}
+
+/// Tells the hub what the device is.
+pub async fn describe(options: &DeviceOptions, what: Description, attestation: Option<&Path>) -> Result<()> {
+    let client = client(options)?;
+    let attestation = attestation
+        .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())))
+        .transpose()?;
+    let attested = client.describe(what, attestation).await?;
+    print(&json!({ "described": client.device_id().to_string(), "attested": attested }))
+}
+
+/// Writes a verifier's signed word on a device to standard output.
+pub fn attest(key: &Path, device: DeviceId, status: AttestationStatus, age_minutes: u64) -> Result<()> {
+    let key = SigningKey::from_bytes(&seed(key)?);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let issued_s = now.as_secs().saturating_sub(age_minutes * 60);
+    let result = AttestationResult::new(device, issued_s, status);
+    let signed = cose::sign(&key, ObjectType::AttestationResult, &cbor::encode(&result));
+    let mut out = std::io::stdout().lock();
+    out.write_all(&signed)?;
+    Ok(out.flush()?)
 }
 
 /// Lists the hubs that mDNS shows.

@@ -234,6 +234,13 @@ impl Core {
                 self.recall(payment_id, recalled);
                 self.status(ticket, device, payment_id);
             }
+            Input::Describe {
+                ticket,
+                device,
+                description,
+                signed,
+                attestation,
+            } => self.describe(ticket, device, &description, signed, attestation),
             Input::Enrol { ticket, registration } => self.enrol(ticket, *registration),
             Input::Activate {
                 ticket,

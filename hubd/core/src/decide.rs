@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use crate::limits::Limits;
 use crate::policy::Policy;
+use crate::policy::device::{Attestation, Standing};
 use crate::risk::{Declined, Held, Holder, Recent};
 use crate::state::{Subject, Velocity};
 
@@ -33,6 +34,8 @@ pub struct Situation<'a> {
     pub store: Subject,
     /// What the member of staff at the device has at risk.
     pub staff: Subject,
+    /// How the device stands to the rules for devices.
+    pub standing: Standing,
     /// The supervisor who lets this payment pass a lower limit or a score, by
     /// an override that holds.
     pub supervisor: Option<KeyId>,
@@ -229,6 +232,10 @@ fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
         .is_some_and(|hours| !hours.approve_outside && !hours.open(s.now_ms))
     {
         Some(Reason::OutsideHours)
+    } else if !s.standing.certified {
+        Some(Reason::ModelNotCertified)
+    } else if s.standing.attestation == Attestation::Missing {
+        Some(Reason::AttestationMissing)
     } else {
         None
     }
@@ -296,6 +303,11 @@ fn objection_to_reading(
         Some(Reason::EntryModeNotAllowed)
     } else if request.verification == Verification::OnlinePin {
         Some(Reason::OnlinePinNotPossible)
+    } else if s.class == DeviceClass::Softpos
+        && request.verification == Verification::OfflinePin
+        && !s.standing.pin_on_glass
+    {
+        Some(Reason::PinOnGlassNotAllowed)
     } else if tap_ceiling.is_some_and(|ceiling| amount > ceiling) || pin_would_help {
         Some(Reason::VerificationRequired)
     } else {

@@ -6,6 +6,7 @@ use hub_protocol::{
     RestrictionCause, SealedCard,
 };
 
+use crate::described::Described;
 use crate::input::{AttemptId, Ticket};
 use crate::state::{ArchiveMarks, Lane};
 
@@ -158,6 +159,11 @@ pub enum Reply {
         /// The decision.
         receipt: Option<Box<Receipt>>,
     },
+    /// The device's description is known.
+    Described {
+        /// Whether the attestation result beside it counts.
+        attested: bool,
+    },
     /// The device is enrolled.
     Registered(Box<Registration>),
     /// The policy with this version is in force.
@@ -185,6 +191,8 @@ pub enum OperatorReply {
         /// How many of them are parked.
         parked: usize,
     },
+    /// What devices have said of themselves, those that have.
+    Described(Vec<(DeviceId, Described)>),
     /// How the hub stands.
     Overview(Box<Overview>),
     /// No, and why.

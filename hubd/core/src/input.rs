@@ -2,7 +2,8 @@
 
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    DeviceId, Digest, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration, SealedCard, VoidRequest,
+    DeviceDescription, DeviceId, Digest, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration,
+    SealedCard, VoidRequest,
 };
 
 use crate::policy::Policy;
@@ -71,6 +72,19 @@ pub enum Input {
         payment_id: PaymentId,
         /// As with `Pay`.
         recalled: Option<Box<Recalled>>,
+    },
+    /// A device says what it is.
+    Describe {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// What it says.
+        description: Box<DeviceDescription>,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
+        /// A verifier's signed word on it, as received; not checked yet.
+        attestation: Option<Vec<u8>>,
     },
     /// A device presented a good enrolment code.
     Enrol {
@@ -214,6 +228,8 @@ pub enum OperatorCommand {
     Block(DeviceId),
     /// Unblock a device.
     Unblock(DeviceId),
+    /// What have devices said of themselves?
+    Described,
     /// Try to send the queue now, whatever the backoff says.
     Drain,
     /// Put a parked payment back into the queue.

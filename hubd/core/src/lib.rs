@@ -18,6 +18,7 @@ mod contact;
 mod core;
 pub mod counter;
 pub mod decide;
+pub mod described;
 pub mod effect;
 pub mod input;
 mod limits;

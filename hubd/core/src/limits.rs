@@ -5,6 +5,7 @@ use hub_protocol::{EntryMode, PaymentRequest, Reason, Restriction, Verification}
 
 use crate::decide::Situation;
 use crate::policy::ceilings::{Fits, most_specific};
+use crate::policy::device::Attestation;
 use crate::policy::moving::Moment;
 use crate::policy::velocity::Window;
 use crate::policy::{Policy, SubjectLimits};
@@ -52,7 +53,17 @@ impl Limits {
         });
         let tightened = s.store_restriction.max(s.device_restriction) >= Restriction::Tightened;
         let tighten = policy.anomaly.as_ref().filter(|_| tightened);
-        let percent = tighten.map_or(shares.own, |rules| shares.own.min(rules.tighten_percent));
+        let stale = policy
+            .attestation
+            .as_ref()
+            .and_then(|rules| rules.stale)
+            .filter(|_| s.standing.attestation == Attestation::Stale);
+        let percent = [
+            Some(shares.own),
+            tighten.map(|rules| rules.tighten_percent),
+            stale.map(|stale| stale.percent),
+        ];
+        let percent = percent.into_iter().flatten().min().unwrap_or(shares.own);
         let moved = |amount: u64| share(amount, percent);
         let moved_subject = |limits: SubjectLimits| SubjectLimits {
             exposure_ceiling: moved(limits.exposure_ceiling),

@@ -116,6 +116,9 @@ impl Core {
         if let Some(reason) = objection_always(request, self.settings.currency) {
             let record = refuse(reason);
             self.decide_now(ticket, device, request, signed, None, record);
+        } else if let Some(reason) = self.objection_online(device, request) {
+            let record = refuse(reason);
+            self.decide_now(ticket, device, request, signed, None, record);
         } else if self.should_ask_online(request) {
             let event = Event::PaymentOpened {
                 payment_id: id,
@@ -135,6 +138,13 @@ impl Core {
     /// the gateway while it answers.
     fn should_ask_online(&self, request: &PaymentRequest) -> bool {
         request.cryptogram == hub_protocol::Cryptogram::AsksOnline && self.wan.state() != WanState::Offline
+    }
+
+    /// What stands against asking the gateway.
+    fn objection_online(&self, device: DeviceId, request: &PaymentRequest) -> Option<Reason> {
+        let record = self.state.device(&device)?;
+        let standing = record.standing(self.state.policy(), self.clock.effective_ms());
+        (self.should_ask_online(request) && !standing.online).then_some(Reason::AttestationMissing)
     }
 
     pub(crate) fn refuse_if_not_enrolled(&mut self, ticket: Ticket, device: DeviceId) -> bool {

@@ -8,6 +8,7 @@ use hub_protocol::{
 };
 use minicbor::{Decode, Encode};
 
+use crate::described::Described;
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
 use crate::watch::{Alert, Seen, Watch, one_first};
 
@@ -447,6 +448,9 @@ pub struct DeviceRecord {
     /// box: it is large.
     #[n(7)]
     pub watch: Option<Box<Watch>>,
+    /// What it has said of itself, and a verifier of it.
+    #[n(8)]
+    pub described: Option<Box<Described>>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.

@@ -6,6 +6,7 @@ use hub_protocol::{Currency, DeviceClass, DeviceId, PaymentRequest, Restriction}
 
 use crate::core::Core;
 use crate::decide::{Assessment, Situation, assess_offline};
+use crate::policy::device::Standing;
 use crate::policy::{Policy, moving};
 use crate::queue::Oldest;
 use crate::risk::Declined;
@@ -39,6 +40,7 @@ impl<'a> Situation<'a> {
             device: Subject::default(),
             store: Subject::default(),
             staff: Subject::default(),
+            standing: Standing::default(),
             supervisor: None,
             overrides: None,
             card_velocity: None,
@@ -76,6 +78,7 @@ impl<'a> Situation<'a> {
             device: asking.subject,
             store: store.subject,
             staff: state.staff(StaffKey::of(request.staff())),
+            standing: asking.standing(state.policy(), moment.now_ms),
             supervisor: state
                 .policy()
                 .and_then(|policy| policy.overrides.as_ref())
@@ -96,6 +99,17 @@ impl<'a> Situation<'a> {
             queue_has_room: moment.queue_has_room,
             storage_full: moment.storage_full,
         }
+    }
+}
+
+impl DeviceRecord {
+    /// How it stands to the policy's rules for devices.
+    pub(crate) fn standing(&self, policy: Option<&Policy>, now_ms: u64) -> Standing {
+        policy.map_or_else(Standing::default, |policy| {
+            let rules = policy.attestation.as_ref();
+            let described = self.described.as_deref();
+            Standing::of(&policy.models, rules, self.registration.class, described, now_ms)
+        })
     }
 }
 

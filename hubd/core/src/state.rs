@@ -11,6 +11,7 @@ use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
 use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
 
 use crate::clock::is_set_back;
+use crate::described::Described;
 use crate::policy::Policy;
 mod limits;
 mod memory;
@@ -409,6 +410,7 @@ impl State {
                     recent: known.and_then(|d| d.recent.clone()),
                     outcomes: known.and_then(|d| d.outcomes),
                     watch: known.and_then(|d| d.watch.clone()),
+                    described: known.and_then(|d| d.described.clone()),
                 };
                 self.dirty.insert(Key::Device(registration.device));
                 self.devices.insert(registration.device, record);
@@ -416,6 +418,18 @@ impl State {
             Event::DeviceBlocked { device, blocked, .. } => {
                 if let Some(record) = self.devices.get_mut(device) {
                     record.blocked = *blocked;
+                    self.dirty.insert(Key::Device(*device));
+                }
+            }
+            Event::DeviceDescribed {
+                device,
+                description,
+                attestation,
+            } => {
+                if let Some(record) = self.devices.get_mut(device) {
+                    let before = record.described.as_deref();
+                    let after = Described::folded(before, description, attestation.as_deref());
+                    record.described = after.map(Box::new);
                     self.dirty.insert(Key::Device(*device));
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use hub_core::decide::{Situation, decide_offline};
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
+use hub_core::policy::device::{Attestation, AttestationRules, Stale, Standing};
 use hub_core::policy::moving::{Loosening, Step};
 use hub_core::policy::people::OverrideRules;
 use hub_core::policy::velocity::{TapLimits, Window};
@@ -39,6 +40,7 @@ fn usual() -> Case<'static> {
             device: Subject::default(),
             store: Subject::default(),
             staff: Subject::default(),
+            standing: Standing::default(),
             supervisor: None,
             overrides: None,
             card_velocity: None,
@@ -257,6 +259,28 @@ fn cash_back(c: &mut Case<'_>, cash_minor: u64) {
     stated(c, TransactionType::CashBack).cash_back_minor = Some(cash_minor);
 }
 
+/// A phone alone, and the PIN.
+fn pin_on_glass(c: &mut Case<'_>, allowed: bool) {
+    c.situation.class = DeviceClass::Softpos;
+    c.request.verification = Verification::OfflinePin;
+    c.situation.standing.pin_on_glass = allowed;
+}
+
+/// 40 % while a verifier's word on the device is stale.
+fn stale(c: &mut Case<'_>) {
+    c.policy.attestation = Some(AttestationRules {
+        classes: vec![DeviceClass::Mpos],
+        max_age_ms: 2,
+        stale: Some(Stale {
+            after_ms: 1,
+            percent: 40,
+        }),
+        online_max_age_ms: None,
+        verifiers: Vec::new(),
+    });
+    c.situation.standing.attestation = Attestation::Stale;
+}
+
 /// A member of staff: 400,00 and 20 in a row, from the 11th on with the PIN.
 fn staff(c: &mut Case<'_>, at_risk: Subject) {
     c.policy.staff = Some(SubjectLimits {
@@ -317,6 +341,9 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("in the last minute that the shop is open", |c| hours(c, "00:00-04:27", false),                               Reason::None),
     ("in the minute after",                     |c| hours(c, "00:00-04:26", false),                                Reason::OutsideHours),
     ("closed, and that may pass",               |c| hours(c, "00:00-04:26", true),                                 Reason::None),
+    ("a model that is not certified",           |c| c.situation.standing.certified = false,                        Reason::ModelNotCertified),
+    ("no verifier's word on it",                |c| c.situation.standing.attestation = Attestation::Missing,       Reason::AttestationMissing),
+    ("too old a word to ask online",            |c| c.situation.standing.online = false,                           Reason::None),
     ("the device only watched",                 |c| c.situation.device_restriction = Restriction::Warned,          Reason::None),
     ("a sale that says so",                     |c| { stated(c, TransactionType::Sale); },                         Reason::None),
     ("a refund",                                |c| { stated(c, TransactionType::Refund); },                       Reason::TransactionTypeNotAllowed),
@@ -352,6 +379,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("a BIN that is not known",                 |c| { bins(c, "497012", &[], &["510000"]); c.request.card.bin = None; }, Reason::BinNotAllowed),
     ("magnetic stripe",                         |c| c.request.entry_mode = EntryMode::MagneticStripe,              Reason::EntryModeNotAllowed),
     ("a PIN that only the issuer can check",    |c| c.request.verification = Verification::OnlinePin,              Reason::OnlinePinNotPossible),
+    ("SoftPOS, PIN on glass that may not be",   |c| pin_on_glass(c, false),                                        Reason::PinOnGlassNotAllowed),
+    ("SoftPOS, PIN on glass that may be",       |c| pin_on_glass(c, true),                                         Reason::None),
     ("unverified tap of 50,00",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_000.into(); }, Reason::None),
     ("unverified tap of 50,01",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
     ("verified tap of 50,01",                   |c| c.request.amount = 5_001.into(),                               Reason::None),
@@ -391,6 +420,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("device tightened to 50 %: 50,01",         |c| { tightened(c); c.situation.device_restriction = Restriction::Tightened; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
     ("store tightened to 50 %: 50,01",          |c| { tightened(c); c.situation.store_restriction = Restriction::Tightened; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
     ("store warned: 50,01",                     |c| { tightened(c); c.situation.store_restriction = Restriction::Warned; c.request.amount = 5_001.into(); }, Reason::None),
+    ("a stale word on the device: 40,00",       |c| { stale(c); c.request.amount = 4_000.into(); },                Reason::None),
+    ("a stale word on the device: 40,01",       |c| { stale(c); c.request.amount = 4_001.into(); },                Reason::TransactionCeiling),
     ("card at 130,00, 20,00 more",              |c| c.situation.card = at_risk(13_000, 2),                         Reason::None),
     ("card at 130,01, 20,00 more",              |c| c.situation.card = at_risk(13_001, 2),                         Reason::CardCeiling),
     ("device at 980,00, 20,00 more",            |c| c.situation.device = at_risk(98_000, 9),                       Reason::None),

@@ -66,6 +66,9 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[override] ", "[override]\nx = 1 #")
         .replace("[[override.supervisor]]\n", "[[override.supervisor]]\nx = 1\n")
         .replacen("[[card.exception]]", "[[card.exception]]\nx = 1 #", 1)
+        .replacen("[[model]]\n", "[[model]]\nx = 1\n", 1)
+        .replace("[attestation] ", "[attestation]\nx = 1 #")
+        .replace("[[attestation.verifier]]\n", "[[attestation.verifier]]\nx = 1\n")
         .replacen("[[ceiling]]\n", "[[ceiling]]\nx = 1\n", 1)
         .replace("[moving]\n", "[moving]\nx = 1\n")
         .replacen("[[moving.outage]]\n", "[[moving.outage]]\nx = 1\n", 1)
@@ -85,7 +88,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 27, "{faults:?}");
+    assert_eq!(faults.len(), 30, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

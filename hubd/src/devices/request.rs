@@ -10,7 +10,9 @@ use ed25519_dalek::VerifyingKey;
 use hub_protocol::cbor::CborError;
 use hub_protocol::cose::{ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
-use hub_protocol::{Answer, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor};
+use hub_protocol::{
+    Answer, DeviceDescription, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
+};
 use quinn::{ReadToEndError, RecvStream};
 
 use super::session::Peer;
@@ -75,6 +77,27 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
                 request: cbor::decode(&payload)?,
                 signed,
             }
+        }
+        Request::Describe {
+            description: signed,
+            attestation,
+        } if wire == WireVersion::Three => {
+            let (signed, payload) =
+                verified(shared, peer, signed, ObjectType::DeviceDescription, key).await?;
+            let description: DeviceDescription = cbor::decode(&payload)?;
+            description.check()?;
+            Ask::Describe {
+                device,
+                description: Box::new(description),
+                signed,
+                attestation,
+            }
+        }
+        Request::Describe { .. } => {
+            return Err(Refusal::new(
+                RefusalCode::UnknownFrame,
+                "devices describe themselves from wire version 3 on",
+            ));
         }
         Request::Status { payment_id } => Ask::Status { device, payment_id },
         Request::Enrol { .. } => {

@@ -152,6 +152,7 @@ impl Shared {
                     .map(|receipt| self.receipt(&receipt, proof.as_ref(), wire))
                     .transpose()?,
             }),
+            Reply::Described { attested } => Ok(Answer::Described { attested }),
             Reply::Registered(registration) => {
                 self.registry.apply_if_new(&registration);
                 Ok(Answer::Enrolled {

@@ -48,6 +48,8 @@ impl<R: BufRead> Reader<R> {
         let sent = self.payments.get(&payment_id);
         let next = self.devices.get(&device).map_or(0, |device| device.requests) + 1;
         let gateway = fields.name("gateway", &GatewaySays::NAMES).unwrap_or_default();
+        let overridden = Self::is_overridden(fields);
+        let terms = terms(fields, expiry, overridden);
         let sealed_card = SealedCard {
             salt: payment_id.0,
             blob: payment_id.0.to_vec(),
@@ -66,7 +68,7 @@ impl<R: BufRead> Reader<R> {
             verification,
             cryptogram,
             sealed_card_digest: sealed_card.digest(),
-            terms: terms(fields, expiry),
+            terms,
         };
         if let Err(refusal) = request.check() {
             fields.fault(refusal.text);
@@ -78,11 +80,12 @@ impl<R: BufRead> Reader<R> {
             device,
             class,
             gateway,
+            overridden,
         })
     }
 
     /// A device has the class that its first line gives it.
-    fn device(&self, fields: &Fields<'_>) -> Option<(String, DeviceClass)> {
+    pub(super) fn device(&self, fields: &Fields<'_>) -> Option<(String, DeviceClass)> {
         let said: Option<DeviceClass> =
             fields.name("class", &names(DeviceClass::ALL.iter().map(|class| class.name())));
         let name = fields.read("device", "a name of 1 to 64 bytes, or a number,", |value| {
@@ -109,7 +112,7 @@ impl<R: BufRead> Reader<R> {
 }
 
 /// What wire version 3 states; nothing if the line names none of it.
-fn terms(fields: &Fields<'_>, card_expiry: Option<CardExpiry>) -> Option<Box<Terms>> {
+fn terms(fields: &Fields<'_>, card_expiry: Option<CardExpiry>, overridden: bool) -> Option<Box<Terms>> {
     let transaction_type: Option<TransactionType> = fields.name(
         "transaction_type",
         &names(TransactionType::ALL.iter().map(|t| t.name())),
@@ -117,7 +120,8 @@ fn terms(fields: &Fields<'_>, card_expiry: Option<CardExpiry>) -> Option<Box<Ter
     let cash_back_minor = fields.read("cash_back_minor", "minor units (cents) from 1", Value::as_u64);
     let staff = fields.text("staff");
     let training = fields.read("training", "true or false", Value::as_bool);
-    let stated = transaction_type.is_some()
+    let stated = overridden
+        || transaction_type.is_some()
         || cash_back_minor.is_some()
         || staff.is_some()
         || training.is_some()
@@ -180,7 +184,7 @@ fn card(fields: &Fields<'_>) -> (Option<CardFacts>, Option<CardExpiry>) {
     ((!card.token.is_empty()).then_some(card), expiry)
 }
 
-fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+pub(super) fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     all.collect()
 }
 

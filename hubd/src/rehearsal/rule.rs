@@ -40,6 +40,9 @@ pub fn key(
         }
         Reason::CardWindow => fixed("card.window_count"),
         Reason::DeviceWindow => of_class("device_window_count"),
+        Reason::ModelNotCertified => fixed("model"),
+        Reason::AttestationMissing => fixed("attestation.max_age_minutes"),
+        Reason::PinOnGlassNotAllowed => fixed("model.pin_on_glass"),
         Reason::TransactionTypeNotAllowed => fixed("offline.transaction_types"),
         Reason::CardExpired => fixed("offline.expired_cards"),
         Reason::CashBackCeiling => fixed("offline.cash_back_ceiling"),

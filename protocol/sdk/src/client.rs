@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hub_protocol::DeviceDescription;
+use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
 use hub_protocol::{ALPN, ALPN_2, Answer, DeviceId, Override, PaymentId, Request, VoidRequest};
 use tokio::sync::broadcast;
@@ -47,6 +49,23 @@ struct Inner {
     browser: Option<Browser>,
     pushes: broadcast::Sender<PushEvent>,
     sequence: AtomicU64,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Who makes it, 1 to 64 bytes.
+    pub vendor: String,
+    /// Its model, 1 to 64 bytes.
+    pub model: String,
+    /// Its operating system, 1 to 64 bytes.
+    pub os: String,
+    /// And that one's version.
+    pub os_version: Version,
+    /// The version of its payment app.
+    pub app_version: Version,
+    /// What it is certified as.
+    pub certification: Certification,
 }
 
 impl DeviceClient {
@@ -207,6 +226,41 @@ impl DeviceClient {
             .persist(&bytes, OLDEST_WIRE, |answer| match answer {
                 Answer::Hello { info } if info.hub == self.inner.enrolled.hub => Ok(info),
                 Answer::Hello { .. } => Err(VerifyError::Differs("the hub").into()),
+                Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
+                _ => Err(VerifyError::OtherAnswer.into()),
+            })
+            .await
+    }
+
+    /// Tells the hub what this device is, with a verifier's signed word on it
+    /// if there is one, until there is an answer: whether that word counts
+    /// under the policy in force. To be told again after an update, with each
+    /// new word, and when another policy came into force.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay`](Self::pay); [`PayError::HubTooOld`] of a hub before wire
+    /// version 3.
+    pub async fn describe(&self, what: Description, attestation: Option<Vec<u8>>) -> Result<bool, PayError> {
+        let description = DeviceDescription {
+            device: self.device_id(),
+            device_time_ms: unix_ms(),
+            vendor: what.vendor,
+            model: what.model,
+            os: what.os,
+            os_version: what.os_version,
+            app_version: what.app_version,
+            certification: what.certification,
+        };
+        description.check().map_err(PayError::Refused)?;
+        let description = self.inner.identity.sign_description(&description);
+        let bytes = frame::to_wire(&Request::Describe {
+            description,
+            attestation,
+        });
+        self.inner
+            .persist(&bytes, 3, |answer| match answer {
+                Answer::Described { attested } => Ok(attested),
                 Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
                 _ => Err(VerifyError::OtherAnswer.into()),
             })

@@ -36,7 +36,7 @@ mod pushes;
 mod tls;
 mod verify;
 
-pub use client::DeviceClient;
+pub use client::{Description, DeviceClient};
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
 pub use enrolment::{Enrolled, enrol};
 pub use error::{LinkError, PayError, SdkError, VerifyError};

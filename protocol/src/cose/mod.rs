@@ -41,6 +41,10 @@ pub enum ObjectType {
     LedgerBase,
     /// A policy, signed by HQ.
     Policy,
+    /// What a device says of itself.
+    DeviceDescription,
+    /// What a verifier says of a device.
+    AttestationResult,
     /// A device's request to be enrolled.
     Enrolment,
     /// The hub's confirmation of an enrolment.
@@ -63,6 +67,8 @@ impl ObjectType {
             Self::ArchiveManifest => "hub-archive-manifest/1",
             Self::LedgerBase => "hub-ledger-base/1",
             Self::Policy => "hub-policy/1",
+            Self::DeviceDescription => "hub-device-description/1",
+            Self::AttestationResult => "hub-attestation-result/1",
             Self::Enrolment => "hub-enrolment/1",
             Self::Registration => "hub-registration/1",
         }

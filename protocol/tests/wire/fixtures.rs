@@ -11,9 +11,46 @@ use hub_protocol::*;
 
 /// The device's Ed25519 seed is 32 bytes of 0x01; the hub's 0x02; that of
 /// head office's policy key 0x03; that of somebody unknown 0x04; a supervisor's
-/// 0x05.
+/// 0x05; a verifier's of devices 0x06.
 pub(crate) fn device_key() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
+}
+
+pub(crate) fn verifier_key() -> SigningKey {
+    SigningKey::from_bytes(&[6; 32])
+}
+
+pub(crate) fn device_description() -> DeviceDescription {
+    DeviceDescription {
+        device: device_id(),
+        device_time_ms: 1_774_688_700_000,
+        vendor: "Acme".into(),
+        model: "Tap 3".into(),
+        os: "Android".into(),
+        os_version: "14.1".parse().unwrap(),
+        app_version: "2.4.10".parse().unwrap(),
+        certification: Certification::Mpoc,
+    }
+}
+
+pub(crate) fn signed_description() -> Vec<u8> {
+    cose::sign(
+        &device_key(),
+        cose::ObjectType::DeviceDescription,
+        &cbor::encode(&device_description()),
+    )
+}
+
+pub(crate) fn attestation_result() -> AttestationResult {
+    AttestationResult::new(device_id(), 1_774_688_000, AttestationStatus::Affirming)
+}
+
+pub(crate) fn signed_attestation() -> Vec<u8> {
+    cose::sign(
+        &verifier_key(),
+        cose::ObjectType::AttestationResult,
+        &cbor::encode(&attestation_result()),
+    )
 }
 
 pub(crate) fn supervisor_key() -> SigningKey {
@@ -513,6 +550,16 @@ pub(crate) fn events() -> Vec<Event> {
             due_ms: 1_774_692_331_000,
         },
         Event::PaymentRetryDue { payment_id },
+        Event::DeviceDescribed {
+            device,
+            description: signed_description(),
+            attestation: Some(signed_attestation()),
+        },
+        Event::DeviceDescribed {
+            device,
+            description: signed_description(),
+            attestation: None,
+        },
         Event::DeviceBlocked {
             device,
             blocked: true,

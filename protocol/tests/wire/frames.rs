@@ -60,6 +60,20 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 ),
             },
         ),
+        (
+            "describe",
+            Request::Describe {
+                description: signed_description(),
+                attestation: Some(signed_attestation()),
+            },
+        ),
+        (
+            "describe without an attestation result",
+            Request::Describe {
+                description: signed_description(),
+                attestation: None,
+            },
+        ),
     ]
 }
 
@@ -101,6 +115,7 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
                 registration: signed(ObjectType::Registration, &registration()),
             },
         ),
+        ("described", Answer::Described { attested: true }),
         (
             "refused",
             Answer::Refused {
@@ -192,7 +207,7 @@ fn every_committed_frame_is_accepted_by_whom_it_is_sent_to_and_nobody_else() {
     }
     // Every frame of the protocol is there: a new one has no vector yet.
     seen.dedup();
-    assert_eq!(seen, [1, 2, 3, 4, 5, 101, 102, 103, 105, 199, 201, 202]);
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 101, 102, 103, 105, 106, 199, 201, 202]);
     let known = |number: i128| {
         let body = crate::tree::Tree::Array(vec![crate::tree::int(number), crate::tree::Tree::Map(vec![])]);
         let wire = crate::judge::wire(&body.encode());

@@ -28,6 +28,9 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
         Request::Void { request } => {
             cose::open::<VoidRequest>(request, ObjectType::VoidRequest, &key)?;
         }
+        Request::Describe { description, .. } => {
+            cose::open::<DeviceDescription>(description, ObjectType::DeviceDescription, &key)?.check()?;
+        }
         Request::Enrol { request } => {
             EnrolmentRequest::open(request)?;
         }
@@ -53,7 +56,7 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
         Answer::Enrolled { registration } => {
             cose::open::<Registration>(registration, ObjectType::Registration, &key)?;
         }
-        Answer::Hello { .. } | Answer::Refused { .. } => {}
+        Answer::Hello { .. } | Answer::Described { .. } | Answer::Refused { .. } => {}
     }
     Ok(answer)
 }

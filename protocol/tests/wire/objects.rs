@@ -58,13 +58,14 @@ pub(crate) fn signing_key(name: &str) -> SigningKey {
         "hub" => hub_key(),
         "policy" => policy_key(),
         "supervisor" => supervisor_key(),
+        "verifier" => verifier_key(),
         "stranger" => stranger_key(),
         _ => panic!("no key of that name"),
     }
 }
 
 fn keys() -> Keys {
-    let signing = ["device", "hub", "policy", "stranger", "supervisor"].map(|name| {
+    let signing = ["device", "hub", "policy", "stranger", "supervisor", "verifier"].map(|name| {
         let public = signing_key(name).verifying_key().to_bytes();
         SigningKeyVector {
             name: name.into(),
@@ -150,6 +151,20 @@ fn objects() -> Vec<Object> {
             "supervisor",
             ObjectType::Override,
             &cbor::encode(&supervisors_word()),
+        ),
+        object(
+            "device description",
+            "DeviceDescription",
+            "device",
+            ObjectType::DeviceDescription,
+            &cbor::encode(&device_description()),
+        ),
+        object(
+            "attestation result",
+            "AttestationResult",
+            "verifier",
+            ObjectType::AttestationResult,
+            &cbor::encode(&attestation_result()),
         ),
         object(
             "void request",
@@ -270,6 +285,8 @@ fn the_committed_keys_objects_and_code_are_what_the_code_makes() {
 fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
     Ok(match kind {
         "PaymentRequest" => cbor::encode(&cbor::decode::<PaymentRequest>(payload)?),
+        "DeviceDescription" => cbor::encode(&cbor::decode::<DeviceDescription>(payload)?),
+        "AttestationResult" => cbor::encode(&cbor::decode::<AttestationResult>(payload)?),
         "Override" => cbor::encode(&cbor::decode::<Override>(payload)?),
         "VoidRequest" => cbor::encode(&cbor::decode::<VoidRequest>(payload)?),
         "EnrolmentRequest" => cbor::encode(&cbor::decode::<EnrolmentRequest>(payload)?),
@@ -283,10 +300,12 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 14] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 16] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
+    ObjectType::DeviceDescription,
+    ObjectType::AttestationResult,
     ObjectType::VoidRequest,
     ObjectType::Receipt,
     ObjectType::Status,

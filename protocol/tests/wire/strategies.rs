@@ -357,6 +357,10 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         bytes().prop_map(|request| Request::Void { request }),
         payment_id().prop_map(|payment_id| Request::Status { payment_id }),
         bytes().prop_map(|request| Request::Enrol { request }),
+        (bytes(), of(bytes())).prop_map(|(description, attestation)| Request::Describe {
+            description,
+            attestation,
+        }),
     ]
 }
 
@@ -387,6 +391,7 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         bytes().prop_map(|receipt| Answer::Receipt { receipt }),
         (bytes(), of(bytes())).prop_map(|(status, receipt)| Answer::Status { status, receipt }),
         bytes().prop_map(|registration| Answer::Enrolled { registration }),
+        any::<bool>().prop_map(|attested| Answer::Described { attested }),
         (one_of(RefusalCode::ALL), any::<String>()).prop_map(|(code, text)| Answer::Refused {
             refusal: Refusal { code, text }
         }),
@@ -450,6 +455,13 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(version, torn_bytes)| Event::HubStarted { version, torn_bytes }),
         Just(Event::HubStopped),
         registration().prop_map(|registration| Event::DeviceEnrolled { registration }),
+        (device(), bytes(), of(bytes())).prop_map(|(device, description, attestation)| {
+            Event::DeviceDescribed {
+                device,
+                description,
+                attestation,
+            }
+        }),
         (device(), any::<bool>(), any::<String>()).prop_map(|(device, blocked, operator)| {
             Event::DeviceBlocked {
                 device,

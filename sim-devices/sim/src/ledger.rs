@@ -292,6 +292,7 @@ impl Ledger {
             | Event::StorageChanged { .. }
             | Event::AnomalyFound { .. }
             | Event::RestrictionChanged { .. }
+            | Event::DeviceDescribed { .. }
             | Event::SegmentArchived { .. }
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }

@@ -9,8 +9,8 @@ use super::velocity::{Window, read_window};
 use super::{SubjectLimits, read_subject, short_text};
 use crate::toml_reader::Section;
 
-/// The most supervisors of a policy.
-pub const MAX_SUPERVISORS: usize = 64;
+/// The most keys of one kind in a policy.
+pub const MAX_NAMED: usize = 64;
 
 /// Whose word lets a payment pass a lower limit or a score, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,16 +18,23 @@ pub struct OverrideRules {
     /// At most so many in the whole store.
     pub window: Window,
     /// Who.
-    pub supervisors: Vec<Supervisor>,
+    pub supervisors: Vec<Named>,
 }
 
-/// Somebody whose word counts.
+/// Somebody whose word counts, by a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Supervisor {
+pub struct Named {
     /// What people call them, 1 to 64 bytes.
     pub name: String,
     /// Their Ed25519 key.
     pub key: [u8; 32],
+}
+
+impl Named {
+    /// The key's id.
+    pub fn key_id(&self) -> KeyId {
+        KeyId::of_key(&self.key)
+    }
 }
 
 impl OverrideRules {
@@ -38,7 +45,7 @@ impl OverrideRules {
         let object = Unverified::parse(signed).ok()?;
         let kid = object.kid();
         let mut supervisors = self.supervisors.iter();
-        let supervisor = supervisors.find(|one| KeyId::of_key(&one.key) == kid)?;
+        let supervisor = supervisors.find(|one| one.key_id() == kid)?;
         let key = verifying_key(&supervisor.key)?;
         let payload = object.verify(ObjectType::Override, &key).ok()?;
         let said: Override = cbor::decode(&payload).ok()?;
@@ -74,41 +81,45 @@ pub(super) fn read_overrides(section: Section<'_, '_>) -> Option<OverrideRules> 
             "override.window_count and override.window_minutes are missing: how often",
         );
     }
-    let listed = section.sections("supervisor");
-    if listed.is_empty() {
-        section.fault(
-            line,
-            "override.supervisor is missing: at least one [[override.supervisor]] expected",
-        );
-    }
-    let mut supervisors: Vec<Supervisor> = Vec::with_capacity(listed.len());
-    for (at, one) in listed.into_iter().enumerate() {
-        if at == MAX_SUPERVISORS {
-            one.fault(
-                one.line(),
-                format!("override.supervisor: at most {MAX_SUPERVISORS} expected"),
-            );
-        }
-        let line = one.line();
-        let name = one.required("name", "a name of 1 to 64 bytes", short_text);
-        let key = one.required("key", "an Ed25519 public key, 64 hexadecimal digits,", key);
-        one.finish();
-        let (Some(name), Some(key)) = (name, key) else {
-            continue;
-        };
-        if supervisors.iter().any(|other| other.key == key.value) {
-            section.fault(line, "override.supervisor: this key stands here twice");
-        }
-        supervisors.push(Supervisor {
-            name: name.value,
-            key: key.value,
-        });
-    }
+    let supervisors = read_named(&section, "supervisor", "override.supervisor");
     section.finish();
     Some(OverrideRules {
         window: window?,
         supervisors,
     })
+}
+
+/// Reads who is named by a list of tables with `name` and `key`, at least one.
+pub(super) fn read_named(section: &Section<'_, '_>, key_of: &'static str, path: &str) -> Vec<Named> {
+    let listed = section.sections(key_of);
+    if listed.is_empty() {
+        section.fault(
+            section.line(),
+            format!("{path} is missing: at least one [[{path}]] expected"),
+        );
+    }
+    let mut all: Vec<Named> = Vec::with_capacity(listed.len());
+    for (at, one) in listed.into_iter().enumerate() {
+        let line = one.line();
+        if at == MAX_NAMED {
+            one.fault(line, format!("{path}: at most {MAX_NAMED} expected"));
+        }
+        let name = one.required("name", "a name of 1 to 64 bytes", short_text);
+        let public = one.required("key", "an Ed25519 public key, 64 hexadecimal digits,", key);
+        if let Some(public) = &public
+            && all.iter().any(|other| other.key == public.value)
+        {
+            one.fault(line, format!("{path}: this key stands here twice"));
+        }
+        one.finish();
+        if let (Some(name), Some(public)) = (name, public) {
+            all.push(Named {
+                name: name.value,
+                key: public.value,
+            });
+        }
+    }
+    all
 }
 
 fn key(value: &DeValue<'_>) -> Option<[u8; 32]> {

@@ -59,6 +59,7 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
         );
     }
     operations(policy, fr, en, &mut say);
+    devices(policy, fr, en, &mut say);
     if let Some(age) = policy.offline.oldest_unsent_ms {
         let minutes = age / 60_000;
         say(
@@ -154,6 +155,49 @@ fn operations(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str
                 "May let a payment pass where the PIN is required, {} times in {} at most: {names}.",
                 english.0, english.1
             ),
+        );
+    }
+}
+
+fn devices(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
+    if !policy.models.is_empty() {
+        let names: Vec<String> = policy
+            .models
+            .iter()
+            .map(|model| format!("{} {}", model.vendor, model.model.as_deref().unwrap_or("*")))
+            .collect();
+        let names = names.join(", ");
+        say(
+            "model",
+            format!("Seuls appareils admis sans réseau : {names}."),
+            format!("The only devices that may be used without the network: {names}."),
+        );
+    }
+    let Some(rules) = &policy.attestation else {
+        return;
+    };
+    let [french, english] = [fr, en].map(|l| {
+        let classes: Vec<String> = rules.classes.iter().map(|class| l.class(class.name())).collect();
+        (classes.join(", "), l.span(rules.max_age_ms / 60_000))
+    });
+    say(
+        "attestation.max_age_minutes",
+        format!(
+            "{} : contrôlé en ligne depuis moins de {}, sinon aucun paiement.",
+            french.0, french.1
+        ),
+        format!(
+            "{}: checked online within {}, else no payment.",
+            english.0, english.1
+        ),
+    );
+    if let Some(stale) = rules.stale {
+        let percent = stale.percent;
+        let [french, english] = [fr, en].map(|l| l.span(stale.after_ms / 60_000));
+        say(
+            "attestation.stale_percent",
+            format!("Contrôle plus ancien que {french} : montants à {percent} %."),
+            format!("A check older than {english}: amounts at {percent} %."),
         );
     }
 }
@@ -287,6 +331,9 @@ mod tests {
             "offline.transaction_types",
             "offline.cash_back_ceiling",
             "override",
+            "model",
+            "attestation.max_age_minutes",
+            "attestation.stale_percent",
             "offline.oldest_unsent_minutes",
             "card.contactless_cumulative_ceiling",
             "card.contactless_consecutive_limit",

@@ -256,6 +256,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
                 refused(RefusalCode::EnrolledAlready)
             }
         }
+        Ask::Describe { attestation, .. } => Reply::Described {
+            attested: attestation.is_some(),
+        },
         Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) => {
             unreachable!("devices do not ask this")
         }

@@ -144,7 +144,7 @@ pub(super) fn bad_answers() -> Vec<(RefusalCode, Vec<Case>)> {
             RefusalCode::UnknownFrame,
             vec![case(
                 "an answer of a later version",
-                wire(&frame_of(106, vec![]).encode()),
+                wire(&frame_of(160, vec![]).encode()),
             )],
         ),
         (
