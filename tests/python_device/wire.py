@@ -61,11 +61,9 @@ class Pinned(QuicConnection):
     def __init__(self, hub: bytes, **settings):
         super().__init__(**settings)
         self.hub = hub
-        self.tickets = 0
-        self._session_ticket_handler = self._count_ticket
-
-    def _count_ticket(self, _):
-        self.tickets += 1
+        self.tickets, self.tokens = [], []
+        self._session_ticket_handler = self.tickets.append
+        self._token_handler = self.tokens.append
 
     def _initialize(self, peer_cid):
         super()._initialize(peer_cid)
