@@ -26,6 +26,7 @@ mod operator;
 mod pace;
 mod pacing;
 pub mod policy;
+pub mod profile;
 mod queue;
 mod random;
 mod record;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use hub_protocol::{CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
 
@@ -17,6 +18,7 @@ pub mod cards;
 pub mod ceilings;
 pub mod hours;
 pub mod moving;
+pub mod profile;
 pub mod velocity;
 
 use anomaly::AnomalyRules;
@@ -24,6 +26,7 @@ use cards::CardRules;
 use ceilings::Ceiling;
 use hours::Hours;
 use moving::MovingLimits;
+use profile::ProfileRules;
 use velocity::{TapLimits, Window};
 
 /// The longest policy, in bytes.
@@ -68,6 +71,9 @@ pub struct Policy {
     pub ceilings: Vec<Ceiling>,
     /// What makes ceilings smaller.
     pub moving: MovingLimits,
+    /// When what is usual in the shop is known; `None`: never, and nothing of
+    /// it is remembered.
+    pub profile: Option<ProfileRules>,
     /// What is looked for and what it leads to; `None`: nothing.
     pub anomaly: Option<AnomalyRules>,
     /// How the backlog is sent.
@@ -166,6 +172,16 @@ impl Policy {
         }
     }
 
+    /// The hour of the shop's week at this time (milliseconds since 1970 UTC),
+    /// 0 to 167, from Monday's first: by the shop's own time zone if the policy
+    /// knows it, otherwise by UTC.
+    pub(crate) fn hour_of_week(&self, at_ms: u64) -> usize {
+        match &self.hours {
+            Some(hours) => hours.hour_of_week(at_ms),
+            None => hours::hour_of_week(&TimeZone::UTC, at_ms),
+        }
+    }
+
     /// Whether the policy is for this store.
     pub fn covers(&self, store_id: &str) -> bool {
         self.stores.iter().any(|store| store == "*" || store == store_id)
@@ -207,6 +223,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let classes = read_classes(root.section("class"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
+    let profile = profile::read(root.section("profile"));
     let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
@@ -232,6 +249,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         classes: classes?,
         ceilings,
         moving,
+        profile,
         anomaly,
         replay: replay?,
     })

@@ -69,6 +69,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replacen("[[moving.store_used]]\n", "[[moving.store_used]]\nx = 1\n", 1)
         .replace("[hours] ", "[hours]\nx = 1 #")
         .replace("[anomaly.outside_hours] ", "[anomaly.outside_hours]\nx = 1 #")
+        .replace("[profile]\n", "[profile]\nx = 1\n")
         .replace("[anomaly]\n", "[anomaly]\nx = 1\n")
         .replace("[anomaly.device] ", "[anomaly.device]\nx = 1 #")
         .replace("[anomaly.equal_amounts] ", "[anomaly.equal_amounts]\nx = 1 #")
@@ -82,7 +83,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 24, "{faults:?}");
+    assert_eq!(faults.len(), 25, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

@@ -9,9 +9,10 @@
 //! | `h` payment id | a payment id: not final and in no lane |
 //! | `d` device | the device's record |
 //! | `s` | the store's record |
+//! | `u` | what is usual in the shop, if the policy asks for it |
 //!
 //! Payments and cards, with the places that payments hold, grow with the
-//! ledger; devices and store do not, and are all that opening reads.
+//! ledger; the others do not, and are all that opening reads.
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
@@ -26,6 +27,7 @@ pub(super) enum Key {
     Card(CardKey),
     Device(DeviceId),
     Store,
+    Profile,
 }
 
 impl Key {
@@ -35,6 +37,7 @@ impl Key {
             Self::Card(key) => [&b"c"[..], &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
             Self::Store => State::STORE.to_vec(),
+            Self::Profile => PROFILE.to_vec(),
         }
     }
 }
@@ -51,6 +54,10 @@ impl Place {
 
 /// What [`Place::Held`] keys begin with.
 const HELD: &[u8] = b"h";
+
+/// The key of the profile. Beside the store's record, which every entry
+/// changes and which is small.
+const PROFILE: &[u8] = b"u";
 
 /// A part of the queue that is loaded by itself, in the order of its places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +101,7 @@ impl State {
                 Key::Card(card) => self.cards.get(&card).and_then(Card::value),
                 Key::Device(id) => self.devices.get(&id).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
+                Key::Profile => self.profile.as_deref().map(cbor::encode),
             };
             (key.bytes(), value)
         }));
@@ -118,14 +126,14 @@ impl State {
 
     /// What the keys begin with whose values [`restore`](Self::restore)
     /// takes.
-    pub const RESTORED: [&'static [u8]; 2] = [b"d", b"s"];
+    pub const RESTORED: [&'static [u8]; 3] = [b"d", b"s", PROFILE];
 
     /// What the keys begin with whose values are ids of payments to
     /// [`recall`](Self::recall) while opening.
     pub const HELD: &'static [u8] = HELD;
 
-    /// Takes one value of the index in, while opening: of a device or of the
-    /// store. Payments and cards stay in the index until somebody asks.
+    /// Takes one value of the index in, while opening: of a device, of the
+    /// store or of what is usual in it. Payments and cards stay in the index until somebody asks.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), FoldError> {
         let wrong = |_| FoldError::IndexValue;
         match key.split_first() {
@@ -134,6 +142,7 @@ impl State {
                 self.devices.insert(record.registration.device, record);
             }
             Some((b's', [])) => self.store = cbor::decode(value).map_err(wrong)?,
+            Some((b'u', [])) => self.profile = Some(Box::new(cbor::decode(value).map_err(wrong)?)),
             _ => return Err(FoldError::IndexValue),
         }
         Ok(())

@@ -17,6 +17,7 @@ impl State {
     /// A device asked for a payment.
     pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest, at: EntryTime) {
         self.watch_device(device, |watch, rules| watch.asked(request, at, rules));
+        self.usual_hour(at);
     }
 
     /// A payment was decided.
@@ -76,6 +77,7 @@ impl State {
     /// Another policy came into force: restrictions end with it, what detectors
     /// remember too if it looks for nothing, and outcomes begin anew.
     pub(super) fn policy_changed(&mut self) {
+        self.profile_follows_policy();
         let looks = self.rules().is_some();
         self.store.alert = None;
         self.store.outcomes = None;
@@ -111,6 +113,7 @@ impl State {
         if let Some(alert) = &mut self.store.alert {
             back(&mut alert.at_ms);
         }
+        self.profile_set_back(by_ms);
         for (id, record) in &mut self.devices {
             if let Some(recent) = &mut record.recent {
                 recent.approved_ms.iter_mut().for_each(back);
