@@ -15,6 +15,7 @@ use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
+use crate::score::Score;
 
 codes! {
     /// How far the hub's clock can be trusted.
@@ -177,6 +178,10 @@ pub struct DecisionRecord {
     /// 99, if moving limits had made them smaller.
     #[n(7)]
     pub percent: Option<u8>,
+    /// How risky the payment looked, if the policy weighs that. In a box: few
+    /// have it.
+    #[n(8)]
+    pub score: Option<Box<Score>>,
 }
 
 /// What happened. Numbers are never reused.

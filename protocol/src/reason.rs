@@ -92,6 +92,8 @@ codes! {
         /// As many offline payments at this device lately as the policy
         /// allows.
         DeviceWindow = 531, "device-window";
+        /// The payment looks too risky, by the points of the policy.
+        ScoreTooHigh = 540, "score-too-high";
         /// The card's lower consecutive limit is reached: with the PIN it goes
         /// on.
         CardConsecutiveLowerLimit = 620, "card-consecutive-lower-limit";
@@ -99,6 +101,9 @@ codes! {
         DeviceConsecutiveLowerLimit = 621, "device-consecutive-lower-limit";
         /// The same for the store.
         StoreConsecutiveLowerLimit = 622, "store-consecutive-lower-limit";
+        /// The payment looks risky, by the points of the policy; with the PIN
+        /// it goes on.
+        ScoreVerification = 630, "score-verification";
     }
 }
 
@@ -125,7 +130,10 @@ impl Reason {
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => Self::VerificationRequired,
+            | Self::StoreConsecutiveLowerLimit
+            | Self::ScoreVerification => Self::VerificationRequired,
+            // Not the amount's, which would ask for two smaller payments.
+            Self::ScoreTooHigh => Self::CardCeiling,
             Self::UnsentTooLong => Self::OfflineTooLong,
             Self::StoreSuspended | Self::OutsideHours => Self::OfflineDisabled,
             Self::DeviceSuspended => Self::ClassNotAllowed,
@@ -149,7 +157,8 @@ impl Reason {
             | Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => Retry::Otherwise,
+            | Self::StoreConsecutiveLowerLimit
+            | Self::ScoreVerification => Retry::Otherwise,
             _ => Retry::WhenOnline,
         }
     }
@@ -249,10 +258,14 @@ impl Reason {
             Self::DeviceWindow => {
                 "Pas de réseau : trop de paiements en peu de temps sur cet appareil. Utilisez un autre appareil."
             }
+            Self::ScoreTooHigh => {
+                "Pas de réseau : ce paiement n’est pas accepté hors ligne avec cette carte. Demandez une autre carte."
+            }
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => {
+            | Self::StoreConsecutiveLowerLimit
+            | Self::ScoreVerification => {
                 "Pas de réseau : un code est demandé pour ce paiement. Insérez la carte et composez le code."
             }
         }
@@ -347,10 +360,14 @@ impl Reason {
             Self::DeviceWindow => {
                 "No network: too many payments on this device in a short time. Use another device."
             }
+            Self::ScoreTooHigh => {
+                "No network: this payment is not accepted offline with this card. Ask for another card."
+            }
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => {
+            | Self::StoreConsecutiveLowerLimit
+            | Self::ScoreVerification => {
                 "No network: a PIN is asked for this payment. Insert the card and enter the PIN."
             }
         }

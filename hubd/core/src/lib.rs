@@ -34,6 +34,7 @@ mod replay;
 mod restrict;
 pub mod retry;
 pub mod risk;
+mod score;
 mod settle;
 mod situation;
 pub mod state;

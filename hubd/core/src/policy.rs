@@ -19,6 +19,7 @@ pub mod ceilings;
 pub mod hours;
 pub mod moving;
 pub mod profile;
+pub mod score;
 pub mod velocity;
 
 use anomaly::AnomalyRules;
@@ -27,6 +28,7 @@ use ceilings::Ceiling;
 use hours::Hours;
 use moving::MovingLimits;
 use profile::ProfileRules;
+use score::ScoreRules;
 use velocity::{TapLimits, Window};
 
 /// The longest policy, in bytes.
@@ -76,6 +78,8 @@ pub struct Policy {
     pub profile: Option<ProfileRules>,
     /// What is looked for and what it leads to; `None`: nothing.
     pub anomaly: Option<AnomalyRules>,
+    /// How risky a payment may look; `None`: nothing is weighed.
+    pub score: Option<ScoreRules>,
     /// How the backlog is sent.
     pub replay: ReplayRules,
 }
@@ -182,6 +186,17 @@ impl Policy {
         }
     }
 
+    /// Whether it asks how often a card has paid offline lately.
+    pub(crate) fn counts_payments_of_cards(&self) -> bool {
+        let by_score = self.score.as_ref().and_then(|rules| rules.card_lately);
+        self.card_window.is_some() || by_score.is_some()
+    }
+
+    /// Whether it asks which cards have paid here before.
+    pub(crate) fn knows_cards(&self) -> bool {
+        self.score.as_ref().is_some_and(|rules| rules.new_card.is_some())
+    }
+
     /// Whether the policy is for this store.
     pub fn covers(&self, store_id: &str) -> bool {
         self.stores.iter().any(|store| store == "*" || store == store_id)
@@ -225,6 +240,13 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let moving = moving::read(root.section("moving"));
     let profile = profile::read(root.section("profile"));
     let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
+    let has = score::Has {
+        domestic: !cards.domestic.is_empty(),
+        hours: hours.is_some(),
+        profile: profile.is_some(),
+        anomaly: anomaly.is_some(),
+    };
+    let score = score::read(root.section("score"), has);
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -251,6 +273,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         moving,
         profile,
         anomaly,
+        score,
         replay: replay?,
     })
 }
@@ -531,10 +554,32 @@ mod tests {
                 "one of card-approved, asks-online",
             ),
             ("percent = 75", "percent = 101", "percent from 0 to 100"),
+            (
+                "verify_from = 50 ",
+                "verify_from = 90 ",
+                "verify_from below decline_from",
+            ),
+            (
+                "decline_from = 90 ",
+                "decline_from = 161 ",
+                "all factors together count 160",
+            ),
+            ("percentile = 95", "percentile = 100", "percent from 50 to 99"),
+            (
+                "least_payments = 200",
+                "least_payments = 19",
+                "payments from 20 to 4000",
+            ),
+            ("least_weeks = 4 ", "least_weeks = 0 ", "weeks from 1 to 26"),
         ] {
             let faults = faults_after(from, to);
             assert!(faults[0].contains(expected), "{to}: {faults:?}");
         }
+        let nothing = EVERYTHING
+            .replace("verify_from = 50 ", "#")
+            .replace("decline_from = 90 ", "#");
+        let faults = Policy::parse(nothing.as_bytes()).unwrap_err();
+        assert!(faults[0].message.contains("score leads to nothing"), "{faults:?}");
         let one_table = EVERYTHING.replace("[[moving.store_used]]", "[moving.store_used]");
         let faults = Policy::parse(one_table.as_bytes()).unwrap_err();
         assert!(
@@ -543,6 +588,29 @@ mod tests {
                 .contains("tables, each under [[moving.store_used]]"),
             "{faults:?}"
         );
+    }
+
+    #[test]
+    fn a_factor_of_the_score_that_could_never_count_is_a_fault() {
+        let with = |rest: &str| {
+            let text = format!("{SAMPLE}\n[score]\nverify_from = 1\n[score.new_card]\npoints = 1\n{rest}");
+            let faults = Policy::parse(text.as_bytes()).err().unwrap_or_default();
+            faults
+                .iter()
+                .map(|fault| fault.message.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(with(""), Vec::<String>::new());
+        for (table, needs) in [
+            ("amount_above_usual]\npercentile = 90", "[profile]"),
+            ("foreign_card]", "card.domestic"),
+            ("unusual_hour]", "[hours] or [profile]"),
+            ("device_odd]\nfrom_points = 1", "[anomaly]"),
+        ] {
+            let faults = with(&format!("[score.{table}\npoints = 1\n"));
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].contains(&format!("needs {needs}")), "{faults:?}");
+        }
     }
 
     #[test]

@@ -493,11 +493,13 @@ impl State {
         match decision {
             Decision::ApprovedOffline => {
                 self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));
                 self.approved_offline(payment_id, at_ms);
             }
             Decision::ApprovedOnline => {
                 self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
                 self.approved_by_gateway(payment_id, at_ms);
                 self.holder_verified(payment_id);
             }

@@ -164,6 +164,7 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        score: None,
     }
 }
 
@@ -205,6 +206,18 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
             DecisionRecord {
                 reversal_queued: true,
                 ..record(Decision::Declined, Reason::CardCeiling)
+            },
+        ),
+        (
+            "declined-by-the-score",
+            DecisionRecord {
+                score: Some(Box::new(Score {
+                    points: 80,
+                    parts: [(ScoreFactor::NewCard, 30), (ScoreFactor::NoChip, 50)]
+                        .map(|(factor, points)| ScorePart { factor, points })
+                        .to_vec(),
+                })),
+                ..record(Decision::Declined, Reason::ScoreTooHigh)
             },
         ),
         (

@@ -146,9 +146,10 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         of(gateway()),
         any::<bool>(),
         of(0..100_u8),
+        of(score()),
     );
     record.prop_map(
-        |(decision, reason, fallback, submission, gateway, reversal_queued, percent)| DecisionRecord {
+        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, score)| DecisionRecord {
             decision,
             reason,
             fallback,
@@ -156,8 +157,18 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
             gateway,
             reversal_queued,
             percent,
+            score: score.map(Box::new),
         },
     )
+}
+
+fn score() -> impl Strategy<Value = Score> {
+    let part = (one_of(ScoreFactor::ALL), any::<u16>());
+    let parts = proptest::collection::vec(
+        part.prop_map(|(factor, points)| ScorePart { factor, points }),
+        0..8,
+    );
+    (any::<u16>(), parts).prop_map(|(points, parts)| Score { points, parts })
 }
 
 pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {

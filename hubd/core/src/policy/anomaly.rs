@@ -12,7 +12,7 @@ pub const MAX_POINTS: u64 = 1_000;
 pub const LOOKS_BACK: usize = 16;
 
 const POINTS: &str = "points from 1 to 1000";
-const MINUTES: &str = "minutes from 1 to 1440 (a day)";
+pub(super) const MINUTES: &str = "minutes from 1 to 1440 (a day)";
 const A_FEW: &str = "a whole number from 2 to 16";
 
 /// `[anomaly]`.
@@ -202,7 +202,7 @@ pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<Anomal
     })
 }
 
-fn optional_table<T>(
+pub(super) fn optional_table<T>(
     section: Section<'_, '_>,
     read: impl FnOnce(&Section<'_, '_>) -> Option<T>,
 ) -> Option<T> {
@@ -221,7 +221,8 @@ fn read_outside(section: Section<'_, '_>, hours_known: bool) -> Option<u16> {
     optional_table(section, points)
 }
 
-fn points(section: &Section<'_, '_>) -> Option<u16> {
+/// What something counts.
+pub(super) fn points(section: &Section<'_, '_>) -> Option<u16> {
     let points = section.required("points", POINTS, integer(1..=MAX_POINTS))?;
     u16::try_from(points.value).ok()
 }

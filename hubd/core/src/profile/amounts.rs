@@ -25,7 +25,7 @@ pub struct Amounts {
 
 impl Amounts {
     /// A payment of so much was approved.
-    pub(crate) fn approved(&mut self, amount_minor: u64) {
+    pub fn approved(&mut self, amount_minor: u64) {
         self.add(amount_minor, 1);
         if self.count() >= MOST_KNOWN {
             self.halve();

@@ -74,8 +74,8 @@ impl Rate {
 }
 
 impl Arrivals {
-    /// A payment came in this hour of the week.
-    pub(crate) fn came(&mut self, hour: usize, at_ms: u64) {
+    /// A payment came in this hour of the week, 0 to 167.
+    pub fn came(&mut self, hour: usize, at_ms: u64) {
         self.since_ms.get_or_insert(at_ms);
         let passed = self.passed(at_ms);
         self.now.resize(HOURS_OF_WEEK, 0);

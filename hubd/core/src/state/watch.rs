@@ -135,6 +135,12 @@ impl State {
         self.store.alert.unwrap_or_default()
     }
 
+    /// The points that anomalies have come to at a device, as of now.
+    pub(crate) fn points_at(&self, device: &DeviceRecord, now_ms: u64) -> u64 {
+        let fade = self.rules().map_or(0, |rules| rules.fade_per_hour);
+        device.alert().points(now_ms, fade)
+    }
+
     fn rules(&self) -> Option<&AnomalyRules> {
         self.policy.as_ref()?.anomaly.as_ref()
     }
