@@ -408,16 +408,17 @@ pub enum Event {
         #[n(2)]
         free_bytes: u64,
     },
-    /// Something is odd about a payment that a device asked for.
+    /// Something is odd about a device, or a payment that it asked for.
     #[n(80)]
     #[cbor(map)]
     AnomalyFound {
         /// Which device.
         #[n(1)]
         device: DeviceId,
-        /// The payment that showed it. It is decided by a later entry.
+        /// The payment that showed it, if one did. It is decided by a later
+        /// entry.
         #[n(2)]
-        shown_by: PaymentId,
+        shown_by: Option<PaymentId>,
         /// What.
         #[n(3)]
         kind: AnomalyKind,

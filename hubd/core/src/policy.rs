@@ -239,7 +239,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
     let profile = profile::read(root.section("profile"));
-    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
+    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some(), profile.is_some());
     let has = score::Has {
         domestic: !cards.domestic.is_empty(),
         hours: hours.is_some(),
@@ -571,6 +571,11 @@ mod tests {
                 "payments from 20 to 4000",
             ),
             ("least_weeks = 4 ", "least_weeks = 0 ", "weeks from 1 to 26"),
+            ("times = 4 ", "times = 1 ", "a whole number from 2 to 100"),
+            ("least = 60 ", "least = 1 ", "payments from 2 to 100000"),
+            ("times = 3 ", "times = 0 ", "a whole number from 1 to 100"),
+            ("percentile = 99 ", "percentile = 49 ", "percent from 50 to 99"),
+            ("count = 5\n", "count = 17\n", "a whole number from 2 to 16"),
         ] {
             let faults = faults_after(from, to);
             assert!(faults[0].contains(expected), "{to}: {faults:?}");
@@ -610,6 +615,22 @@ mod tests {
             let faults = with(&format!("[score.{table}\npoints = 1\n"));
             assert_eq!(faults.len(), 1, "{faults:?}");
             assert!(faults[0].contains(&format!("needs {needs}")), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_detector_of_what_is_unusual_needs_to_know_what_is_usual() {
+        let anomaly = "[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 1\n";
+        for table in [
+            "arrival_rate]\nleast = 9\ntimes = 2",
+            "unusual_amount]\npercentile = 99\ntimes = 2",
+        ] {
+            let text = format!("{SAMPLE}\n{anomaly}[anomaly.{table}\npoints = 1\n");
+            let faults = Policy::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert!(faults[0].message.contains("needs [profile]"), "{faults:?}");
+            let known = format!("{text}\n[profile]\nleast_payments = 20\nleast_weeks = 1\n");
+            assert!(Policy::parse(known.as_bytes()).is_ok());
         }
     }
 

@@ -496,9 +496,15 @@ pub(crate) fn events() -> Vec<Event> {
         },
         Event::AnomalyFound {
             device: device_id(),
-            shown_by: payment_id,
+            shown_by: Some(payment_id),
             kind: AnomalyKind::CardTesting,
             points: 40,
+        },
+        Event::AnomalyFound {
+            device: device_id(),
+            shown_by: None,
+            kind: AnomalyKind::BadSignatures,
+            points: 20,
         },
         Event::RestrictionChanged {
             device: Some(device_id()),

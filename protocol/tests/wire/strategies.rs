@@ -477,7 +477,7 @@ fn event() -> impl Strategy<Value = Event> {
             (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
         ];
     let anomalies = prop_oneof![
-        (device(), payment_id(), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
+        (device(), of(payment_id()), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
             |(device, shown_by, kind, points)| Event::AnomalyFound {
                 device,
                 shown_by,

@@ -1,6 +1,6 @@
 //! How risky a payment may look before a PIN is asked for, or it is declined.
 
-use super::anomaly::{MAX_POINTS, MINUTES, optional_table, points};
+use super::anomaly::{MAX_POINTS, MINUTES, PERCENTILE, PROFILE, needs, optional_table, points};
 use super::velocity::{MAX_IN_WINDOW, Window};
 use crate::toml_reader::{At, Section, integer};
 
@@ -89,9 +89,9 @@ pub(super) fn read(section: Section<'_, '_>, has: Has) -> Option<ScoreRules> {
     let verify = section.optional("verify_from", EXPECTED, integer(1..=7 * MAX_POINTS));
     let decline = section.optional("decline_from", EXPECTED, integer(1..=7 * MAX_POINTS));
     let above = section.section("amount_above_usual");
-    needs(&above, has.profile, "[profile], which learns what is usual");
+    needs(&above, has.profile, PROFILE);
     let above = optional_table(above, |table| {
-        let percentile = table.required("percentile", "percent from 50 to 99", integer(50..=99));
+        let percentile = table.required("percentile", PERCENTILE, integer(50..=99));
         let points = points(table);
         Some(AboveUsual {
             percentile: percentile?.value,
@@ -150,13 +150,6 @@ fn read_lately(section: Section<'_, '_>) -> Option<CardLately> {
             points: points?,
         })
     })
-}
-
-/// A factor that could never count is a fault.
-fn needs(section: &Section<'_, '_>, there: bool, what: &str) {
-    if section.present() && !there {
-        section.fault(section.line(), format!("{} needs {what}", section.path()));
-    }
 }
 
 /// A score that leads to nothing, or a threshold that is never reached, is a

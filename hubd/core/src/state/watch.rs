@@ -135,6 +135,12 @@ impl State {
         self.store.alert.unwrap_or_default()
     }
 
+    /// Whether this anomaly has been counted a moment ago, at any device.
+    pub(crate) fn is_quiet_everywhere(&self, kind: AnomalyKind, now_ms: u64) -> bool {
+        let watches = self.devices.values().filter_map(|device| device.watch.as_ref());
+        watches.into_iter().any(|watch| watch.is_quiet(kind, now_ms))
+    }
+
     /// The points that anomalies have come to at a device, as of now.
     pub(crate) fn points_at(&self, device: &DeviceRecord, now_ms: u64) -> u64 {
         let fade = self.rules().map_or(0, |rules| rules.fade_per_hour);

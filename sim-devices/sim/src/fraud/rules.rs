@@ -19,13 +19,15 @@ pub fn whole(name: &str, text: &str) -> Result<Contender, String> {
     Contender::new(name, text.to_owned())
 }
 
-/// The policy without its detectors: what limits alone do.
+/// The policy without its detectors and scores: what limits alone do.
 ///
 /// # Errors
 /// A text that is no policy.
 pub fn without_detectors(name: &str, text: &str) -> Result<Contender, String> {
     let mut policy = table(text)?;
-    policy.remove("anomaly");
+    for section in ["anomaly", "score", "profile"] {
+        policy.remove(section);
+    }
     Contender::new(name, policy.to_string())
 }
 
@@ -37,7 +39,7 @@ pub fn without_detectors(name: &str, text: &str) -> Result<Contender, String> {
 /// A text that is no policy.
 pub fn caps_only(name: &str, text: &str) -> Result<Contender, String> {
     let mut policy = table(text)?;
-    for section in ["moving", "anomaly", "ceiling", "replay"] {
+    for section in ["moving", "anomaly", "score", "profile", "ceiling", "replay"] {
         policy.remove(section);
     }
     if let Some(Value::Table(offline)) = policy.get_mut("offline") {
