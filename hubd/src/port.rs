@@ -103,6 +103,11 @@ pub enum Tell {
     },
     /// A probe came back.
     Probe(Probe),
+    /// A request over a device's connection was not signed by the device.
+    BadSignature {
+        /// Which device.
+        device: DeviceId,
+    },
     /// The room on the disk changed.
     Storage {
         /// How much there is.
@@ -184,6 +189,11 @@ impl HubPort {
     /// Tells, waiting for room if need be. Returns false once the hub is gone.
     pub async fn tell(&self, tell: Tell) -> bool {
         self.sender.send(Message::Tell(tell)).await.is_ok()
+    }
+
+    /// Tells what may be lost while the hub has more to do. Never waits.
+    pub fn hint(&self, tell: Tell) {
+        let _ = self.sender.try_send(Message::Tell(tell));
     }
 
     /// Wakes the hub, if it is not awake anyway. Never waits.

@@ -15,6 +15,7 @@ use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
+use crate::score::Score;
 
 codes! {
     /// How far the hub's clock can be trusted.
@@ -177,6 +178,10 @@ pub struct DecisionRecord {
     /// 99, if moving limits had made them smaller.
     #[n(7)]
     pub percent: Option<u8>,
+    /// How risky the payment looked, if the policy weighs that. In a box: few
+    /// have it.
+    #[n(8)]
+    pub score: Option<Box<Score>>,
     /// A supervisor's override that let it pass.
     #[n(9)]
     pub lifted: Option<Lifted>,
@@ -436,16 +441,17 @@ pub enum Event {
         #[n(2)]
         free_bytes: u64,
     },
-    /// Something is odd about a payment that a device asked for.
+    /// Something is odd about a device, or a payment that it asked for.
     #[n(80)]
     #[cbor(map)]
     AnomalyFound {
         /// Which device.
         #[n(1)]
         device: DeviceId,
-        /// The payment that showed it. It is decided by a later entry.
+        /// The payment that showed it, if one did. It is decided by a later
+        /// entry.
         #[n(2)]
-        shown_by: PaymentId,
+        shown_by: Option<PaymentId>,
         /// What.
         #[n(3)]
         kind: AnomalyKind,

@@ -28,6 +28,7 @@ pub mod payment;
 pub mod reason;
 pub mod receipt;
 pub mod refusal;
+pub mod score;
 
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
@@ -47,6 +48,7 @@ pub use receipt::{
     Decision, FallbackAction, GatewayResult, PaymentState, PaymentStatus, Receipt, Submission,
 };
 pub use refusal::{Refusal, RefusalCode};
+pub use score::{Score, ScoreFactor, ScorePart};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.

@@ -110,6 +110,8 @@ codes! {
         /// As many offline payments at this device lately as the policy
         /// allows.
         DeviceWindow = 531, "device-window";
+        /// The payment looks too risky, by the points of the policy.
+        ScoreTooHigh = 540, "score-too-high";
         /// The card's lower consecutive limit is reached: with the PIN it goes
         /// on.
         CardConsecutiveLowerLimit = 620, "card-consecutive-lower-limit";
@@ -119,6 +121,9 @@ codes! {
         StoreConsecutiveLowerLimit = 622, "store-consecutive-lower-limit";
         /// The same for the member of staff.
         StaffConsecutiveLowerLimit = 623, "staff-consecutive-lower-limit";
+        /// The payment looks risky, by the points of the policy; with the PIN
+        /// it goes on.
+        ScoreVerification = 630, "score-verification";
     }
 }
 
@@ -147,7 +152,10 @@ impl Reason {
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit
-            | Self::StaffConsecutiveLowerLimit => Self::VerificationRequired,
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => Self::VerificationRequired,
+            // Not the amount's, which would ask for two smaller payments.
+            Self::ScoreTooHigh => Self::CardCeiling,
             Self::StaffCeiling => Self::StoreCeiling,
             Self::StaffConsecutiveLimit => Self::StoreConsecutiveLimit,
             Self::UnsentTooLong => Self::OfflineTooLong,
@@ -181,7 +189,8 @@ impl Reason {
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit
-            | Self::StaffConsecutiveLowerLimit => Retry::Otherwise,
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => Retry::Otherwise,
             _ => Retry::WhenOnline,
         }
     }
@@ -301,11 +310,15 @@ impl Reason {
             Self::DeviceWindow => {
                 "Pas de réseau : trop de paiements en peu de temps sur cet appareil. Utilisez un autre appareil."
             }
+            Self::ScoreTooHigh => {
+                "Pas de réseau : ce paiement n’est pas accepté hors ligne avec cette carte. Demandez une autre carte."
+            }
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit
-            | Self::StaffConsecutiveLowerLimit => {
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => {
                 "Pas de réseau : un code est demandé pour ce paiement. Insérez la carte et composez le code."
             }
         }
@@ -420,11 +433,15 @@ impl Reason {
             Self::DeviceWindow => {
                 "No network: too many payments on this device in a short time. Use another device."
             }
+            Self::ScoreTooHigh => {
+                "No network: this payment is not accepted offline with this card. Ask for another card."
+            }
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
             | Self::StoreConsecutiveLowerLimit
-            | Self::StaffConsecutiveLowerLimit => {
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => {
                 "No network: a PIN is asked for this payment. Insert the card and enter the PIN."
             }
         }

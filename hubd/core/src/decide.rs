@@ -3,6 +3,7 @@
 //! the first that stands against the payment gives the answer.
 
 use hub_protocol::entry::{DecisionRecord, Lifted};
+use hub_protocol::score::Score;
 use hub_protocol::{
     Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, KeyId, PaymentRequest, Reason,
     Restriction, Submission, Verification,
@@ -14,7 +15,10 @@ use jiff::tz::TimeZone;
 use crate::limits::Limits;
 use crate::policy::Policy;
 use crate::policy::device::{Attestation, Standing};
+use crate::policy::score::ScoreRules;
+use crate::profile::Profile;
 use crate::risk::{Declined, Held, Holder, Recent};
+use crate::score;
 use crate::state::{Subject, Velocity};
 
 /// What is known when a payment is decided offline.
@@ -43,6 +47,9 @@ pub struct Situation<'a> {
     pub overrides: Option<&'a Recent>,
     /// What else is remembered of the card.
     pub card_velocity: Option<&'a Velocity>,
+    /// Whether the hub knows an approved payment of the card, as far as the
+    /// policy asks.
+    pub card_known: bool,
     /// The device's payments lately.
     pub device_recent: Option<&'a Recent>,
     /// The share of the ceilings that held last.
@@ -53,6 +60,10 @@ pub struct Situation<'a> {
     pub store_restriction: Restriction,
     /// What they have led to at the device.
     pub device_restriction: Restriction,
+    /// The points that anomalies have come to at the device.
+    pub device_points: u64,
+    /// What is usual in the shop, if the policy asks.
+    pub profile: Option<&'a Profile>,
     /// How long the oldest payment has waited to be sent, milliseconds.
     pub oldest_unsent_ms: u64,
     /// Effective time, milliseconds since 1970 UTC.
@@ -95,6 +106,7 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let limits = situation
         .policy
         .and_then(|policy| Limits::now(request, policy, situation));
+    let score = score::of(request, situation);
     let approved = |lifted| DecisionRecord {
         decision: Decision::ApprovedOffline,
         submission: Some(submission(request.cryptogram)),
@@ -102,9 +114,13 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         ..refuse(Reason::None)
     };
     let limits_now = limits.as_ref();
-    let mut record = if let Some(reason) = objection(request, situation, limits_now) {
+    let scored = score
+        .as_ref()
+        .zip(situation.policy.and_then(|policy| policy.score.as_ref()));
+    let mut record = if let Some(reason) = objection(request, situation, limits_now, score.as_ref()) {
         refuse(reason)
-    } else if let Some(reason) = limits_now.and_then(|limits| objection_by_lower(request, situation, limits))
+    } else if let Some(reason) =
+        limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored))
     {
         match supervisor(situation) {
             Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
@@ -117,6 +133,7 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         .as_ref()
         .and_then(|limits| u8::try_from(limits.store_percent).ok())
         .filter(|percent| *percent < 100);
+    record.score = score.map(Box::new);
     Assessment {
         record,
         effective_ceiling_minor: limits.map(|limits| limits.transaction),
@@ -137,7 +154,8 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         | Reason::CardConsecutiveLowerLimit
         | Reason::DeviceConsecutiveLowerLimit
         | Reason::StoreConsecutiveLowerLimit
-        | Reason::StaffConsecutiveLowerLimit => Some(FallbackAction::InsertCardEnterPin),
+        | Reason::StaffConsecutiveLowerLimit
+        | Reason::ScoreVerification => Some(FallbackAction::InsertCardEnterPin),
         _ => None,
     };
     let decision = if fallback.is_some() {
@@ -153,6 +171,7 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        score: None,
         lifted: None,
     }
 }
@@ -179,7 +198,12 @@ pub fn objection_always(request: &PaymentRequest, currency: Currency) -> Option<
 }
 
 /// The first rule, in order of precedence, that stands against the payment.
-fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits>) -> Option<Reason> {
+fn objection(
+    request: &PaymentRequest,
+    s: &Situation<'_>,
+    limits: Option<&Limits>,
+    score: Option<&Score>,
+) -> Option<Reason> {
     if let Some(reason) = objection_always(request, s.currency) {
         return Some(reason);
     }
@@ -201,7 +225,7 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
         .or_else(|| objection_to_card(request, policy, s.now_ms))
         .or_else(|| objection_to_reading(request, policy, s, limits?))
         .or_else(|| objection_to_tap(request, policy, s))
-        .or_else(|| objection_to_amount(request, s, limits?))
+        .or_else(|| objection_to_amount(request, s, limits?, score.zip(policy.score.as_ref())))
 }
 
 /// May this device approve anything offline now?
@@ -334,22 +358,32 @@ fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>
     (too_much || too_often).then_some(Reason::CardContactlessLimit)
 }
 
-/// Is there room under the ceilings and counts?
-fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Limits) -> Option<Reason> {
+/// Is there room under the ceilings and counts, and the payment no risk?
+fn objection_to_amount(
+    request: &PaymentRequest,
+    s: &Situation<'_>,
+    limits: &Limits,
+    scored: Option<(&Score, &ScoreRules)>,
+) -> Option<Reason> {
     let amount = request.amount_minor();
     let full = limits.first_passed(amount, s);
     if full.is_some() {
         return full;
     }
     let limits = limits.by_clock(s);
-    limits
-        .first_passed(amount, s)
-        .is_some()
-        .then_some(Reason::ClockInDoubt)
+    if limits.first_passed(amount, s).is_some() {
+        return Some(Reason::ClockInDoubt);
+    }
+    scored.and_then(|(score, rules)| score::is_too_high(rules, score))
 }
 
 /// Is the holder to be verified, or a supervisor asked?
-fn objection_by_lower(request: &PaymentRequest, s: &Situation<'_>, limits: &Limits) -> Option<Reason> {
+fn objection_by_lower(
+    request: &PaymentRequest,
+    s: &Situation<'_>,
+    limits: &Limits,
+    scored: Option<(&Score, &ScoreRules)>,
+) -> Option<Reason> {
     let limits = limits.by_clock(s);
     let verified = matches!(
         request.verification,
@@ -358,7 +392,8 @@ fn objection_by_lower(request: &PaymentRequest, s: &Situation<'_>, limits: &Limi
     if verified {
         None
     } else {
-        limits.first_lower_reached(s)
+        let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
+        limits.first_lower_reached(s).or_else(by_score)
     }
 }
 

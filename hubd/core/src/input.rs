@@ -165,6 +165,12 @@ pub enum Input {
         /// The window, in milliseconds; 0 for none.
         window_ms: u64,
     },
+    /// A request came over a device's connection with a signature that is not
+    /// the device's. It was refused; the hub only takes note.
+    BadSignature {
+        /// Whose connection.
+        device: DeviceId,
+    },
     /// How much room the disk has. Told at the start and at every change.
     Storage {
         /// How much.

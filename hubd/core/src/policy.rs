@@ -11,6 +11,7 @@ use hub_protocol::{
     CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR, TransactionType,
 };
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
 
@@ -21,6 +22,8 @@ pub mod device;
 pub mod hours;
 pub mod moving;
 pub mod people;
+pub mod profile;
+pub mod score;
 pub mod velocity;
 
 use anomaly::AnomalyRules;
@@ -30,6 +33,8 @@ use device::{AttestationRules, Model};
 use hours::Hours;
 use moving::MovingLimits;
 use people::OverrideRules;
+use profile::ProfileRules;
+use score::ScoreRules;
 use velocity::{TapLimits, Window};
 
 /// The longest policy, in bytes.
@@ -83,8 +88,13 @@ pub struct Policy {
     pub ceilings: Vec<Ceiling>,
     /// What makes ceilings smaller.
     pub moving: MovingLimits,
+    /// When what is usual in the shop is known; `None`: never, and nothing of
+    /// it is remembered.
+    pub profile: Option<ProfileRules>,
     /// What is looked for and what it leads to; `None`: nothing.
     pub anomaly: Option<AnomalyRules>,
+    /// How risky a payment may look; `None`: nothing is weighed.
+    pub score: Option<ScoreRules>,
     /// How the backlog is sent.
     pub replay: ReplayRules,
 }
@@ -188,6 +198,27 @@ impl Policy {
         }
     }
 
+    /// The hour of the shop's week at this time (milliseconds since 1970 UTC),
+    /// 0 to 167, from Monday's first: by the shop's own time zone if the policy
+    /// knows it, otherwise by UTC.
+    pub(crate) fn hour_of_week(&self, at_ms: u64) -> usize {
+        match &self.hours {
+            Some(hours) => hours.hour_of_week(at_ms),
+            None => hours::hour_of_week(&TimeZone::UTC, at_ms),
+        }
+    }
+
+    /// Whether it asks how often a card has paid offline lately.
+    pub(crate) fn counts_payments_of_cards(&self) -> bool {
+        let by_score = self.score.as_ref().and_then(|rules| rules.card_lately);
+        self.card_window.is_some() || by_score.is_some()
+    }
+
+    /// Whether it asks which cards have paid here before.
+    pub(crate) fn knows_cards(&self) -> bool {
+        self.score.as_ref().is_some_and(|rules| rules.new_card.is_some())
+    }
+
     /// Whether the policy is for this store.
     pub fn covers(&self, store_id: &str) -> bool {
         self.stores.iter().any(|store| store == "*" || store == store_id)
@@ -233,7 +264,15 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let attestation = device::read_attestation(root.section("attestation"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
-    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
+    let profile = profile::read(root.section("profile"));
+    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some(), profile.is_some());
+    let has = score::Has {
+        domestic: !cards.domestic.is_empty(),
+        hours: hours.is_some(),
+        profile: profile.is_some(),
+        anomaly: anomaly.is_some(),
+    };
+    let score = score::read(root.section("score"), has);
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -262,7 +301,9 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         attestation,
         ceilings,
         moving,
+        profile,
         anomaly,
+        score,
         replay: replay?,
     })
 }

@@ -94,6 +94,10 @@ pub struct CardRecord {
     /// What limits remember of it, if anything. In a box: few cards have it.
     #[n(4)]
     pub velocity: Option<Box<Velocity>>,
+    /// The day of its first approved payment under a policy that asks whether
+    /// a card is new, days since 1970 UTC.
+    #[n(5)]
+    pub known_since_day: Option<u32>,
 }
 
 /// What limits remember of a card beside what it has at risk.
@@ -137,6 +141,11 @@ impl CardRecord {
             Ok(at) => drop(self.waiting.remove(at)),
             Err(_) => self.beyond = self.beyond.saturating_sub(1),
         }
+    }
+
+    /// Whether an approved payment of it is known.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known_since_day.is_some()
     }
 
     /// Whether there is nothing to remember.

@@ -29,7 +29,8 @@ pub struct Moment {
 
 impl<'a> Situation<'a> {
     /// A shop with nothing at risk that has just lost the gateway, at the
-    /// beginning of a policy.
+    /// beginning of a policy: nothing odd has come, the card is known, and
+    /// what is usual is not.
     #[must_use]
     pub fn fresh(policy: &'a Policy, class: DeviceClass) -> Self {
         Self {
@@ -44,11 +45,14 @@ impl<'a> Situation<'a> {
             supervisor: None,
             overrides: None,
             card_velocity: None,
+            card_known: true,
             device_recent: None,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,
             device_restriction: Restriction::None,
+            device_points: 0,
+            profile: None,
             oldest_unsent_ms: 0,
             now_ms: policy.not_before_ms,
             offline_ms: 0,
@@ -85,11 +89,14 @@ impl<'a> Situation<'a> {
                 .and_then(|rules| rules.supervisor_of(asking.registration.device, request)),
             overrides: store.overrides.as_ref(),
             card_velocity: state.card_velocity(&card),
+            card_known: state.card_is_known(&card),
             device_recent: asking.recent.as_ref(),
             held: store.held,
             declined: state.percent_declined(request.card.scheme, asking, moment.now_ms),
             store_restriction: state.alert().restriction,
             device_restriction: asking.alert().restriction,
+            device_points: state.points_at(asking, moment.now_ms),
+            profile: state.profile(),
             oldest_unsent_ms: moment.oldest_unsent_ms,
             now_ms: moment.now_ms,
             offline_ms: store

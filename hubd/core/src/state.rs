@@ -13,8 +13,10 @@ use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, Paymen
 use crate::clock::is_set_back;
 use crate::described::Described;
 use crate::policy::Policy;
+use crate::profile::Profile;
 mod limits;
 mod memory;
+mod profile;
 mod stored;
 mod watch;
 
@@ -106,6 +108,8 @@ pub struct State {
     staff: BTreeMap<StaffKey, Subject>,
     store: StoreRecord,
     policy: Option<Policy>,
+    /// What is usual in the shop, if the policy asks for it.
+    profile: Option<Box<Profile>>,
     dirty: BTreeSet<Key>,
     /// Places that were taken (`Some`) or left.
     dirty_places: BTreeMap<Place, Option<PaymentId>>,
@@ -123,6 +127,7 @@ impl Default for State {
             staff: BTreeMap::new(),
             store: StoreRecord::default(),
             policy: None,
+            profile: None,
             dirty: BTreeSet::new(),
             dirty_places: BTreeMap::new(),
         }
@@ -514,10 +519,14 @@ impl State {
         let amount = payment.amount_minor;
         match decision {
             Decision::ApprovedOffline => {
+                self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));
                 self.approved_offline(payment_id, at_ms);
             }
             Decision::ApprovedOnline => {
+                self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
                 self.approved_by_gateway(payment_id, at_ms);
                 self.holder_verified(payment_id);
             }

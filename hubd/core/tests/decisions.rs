@@ -14,11 +14,13 @@ use hub_core::policy::moving::{Loosening, Step};
 use hub_core::policy::people::OverrideRules;
 use hub_core::policy::velocity::{TapLimits, Window};
 use hub_core::policy::{Policy, SubjectLimits};
+use hub_core::profile::Profile;
 use hub_core::risk::{Declined, Held, Recent, Taps};
 use hub_core::state::{Subject, Velocity};
 use hub_protocol::{
     CardExpiry, CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
-    KeyId, PaymentRequest, Reason, Restriction, Submission, Terms, TransactionType, Verification,
+    KeyId, PaymentRequest, Reason, Restriction, ScoreFactor, Submission, Terms, TransactionType,
+    Verification,
 };
 
 struct Case<'a> {
@@ -44,11 +46,14 @@ fn usual() -> Case<'static> {
             supervisor: None,
             overrides: None,
             card_velocity: None,
+            card_known: true,
             device_recent: None,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,
             device_restriction: Restriction::None,
+            device_points: 0,
+            profile: None,
             oldest_unsent_ms: 0,
             now_ms: support::NOON_MS,
             offline_ms: 60_000,
@@ -235,12 +240,13 @@ fn lately(minutes: &[u64]) -> Velocity {
     }
 }
 
-static LATELY: LazyLock<[Velocity; 4]> = LazyLock::new(|| {
+static LATELY: LazyLock<[Velocity; 5]> = LazyLock::new(|| {
     [
         lately(&[59, 2]),
         lately(&[59, 2, 1]),
         lately(&[60, 2, 1]),
         lately(&[1]),
+        lately(&[60, 2]),
     ]
 });
 
@@ -315,6 +321,56 @@ fn windows(c: &mut Case<'_>) {
         class.window = window;
     }
 }
+
+/// Each factor counts 30; the PIN is asked for from 30 on, and 60 is too much.
+fn scored(c: &mut Case<'_>) {
+    let text = support::POLICY.replace("[card]\n", "[card]\ndomestic = [\"FR\"]\n");
+    let text = format!(
+        "{text}\n[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 10\n\
+         [profile]\nleast_payments = 100\nleast_weeks = 1\n\
+         [score]\nverify_from = 30\ndecline_from = 60\n\
+         [score.amount_above_usual]\npercentile = 95\npoints = 30\n\
+         [score.new_card]\npoints = 30\n[score.foreign_card]\npoints = 30\n[score.no_chip]\npoints = 30\n\
+         [score.card_lately]\ncount = 3\nwithin_minutes = 60\npoints = 30\n\
+         [score.unusual_hour]\npoints = 30\n\
+         [score.device_odd]\nfrom_points = 20\npoints = 30\n"
+    );
+    let policy = Policy::parse(text.as_bytes()).unwrap();
+    c.policy.score = policy.score;
+    c.policy.profile = policy.profile;
+    c.policy.cards.domestic = policy.cards.domestic;
+}
+
+/// The same, and nobody has verified the holder.
+fn unproven(c: &mut Case<'_>) {
+    scored(c);
+    c.request.entry_mode = EntryMode::Chip;
+    signed_for(c);
+}
+
+/// The shop has begun so long ago, and has had 95 payments up to 20,00 and 5
+/// of 90,00; it sells in the hour of the cases, or an hour later.
+fn shop_that_began(ago_ms: u64, sells_then: bool, payments: usize) -> Profile {
+    let mut profile = Profile::default();
+    let amounts = (0..95).map(|at| 1_000 + at * 1_000 / 94).chain([9_000; 5]);
+    amounts
+        .take(payments)
+        .for_each(|amount| profile.amounts.approved(amount));
+    let hour = 2 * 24 + if sells_then { 4 } else { 5 };
+    profile.arrivals.came(hour, support::NOON_MS - ago_ms);
+    profile
+}
+
+const WEEK_MS: u64 = 7 * 86_400_000;
+
+static SHOPS: LazyLock<[Profile; 4]> = LazyLock::new(|| {
+    [
+        shop_that_began(WEEK_MS, true, 100),
+        shop_that_began(WEEK_MS, true, 99),
+        shop_that_began(WEEK_MS, false, 100),
+        shop_that_began(WEEK_MS - 1, false, 100),
+    ]
+});
 
 #[rustfmt::skip]
 const TABLE: &[(&str, Change, Reason)] = &[
@@ -459,6 +515,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("device's 3rd in an hour",                 |c| { windows(c); c.situation.device_recent = Some(&LATELY[0].recent); }, Reason::None),
     ("device's 4th in an hour",                 |c| { windows(c); c.situation.device_recent = Some(&LATELY[1].recent); }, Reason::DeviceWindow),
     ("device's first of them an hour ago",      |c| { windows(c); c.situation.device_recent = Some(&LATELY[2].recent); }, Reason::None),
+    ("60 points",                               |c| { scored(c); c.situation.card_known = false; c.situation.device_points = 20; }, Reason::ScoreTooHigh),
+    ("30 points, signed for",                   |c| { scored(c); signed_for(c); c.situation.card_known = false; }, Reason::ScoreVerification),
     ("clock in doubt, card's 2nd in an hour",   |c| { windows(c); c.situation.clock_suspect = true; c.situation.card_velocity = Some(&LATELY[3]); }, Reason::ClockInDoubt),
     ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
     ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
@@ -511,9 +569,49 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::CardContactlessLimit),
 ];
 
+/// Scores, each factor at its edge. What a clock in doubt changes depends on
+/// all of the policy, so these are no pairs below.
+#[rustfmt::skip]
+const SCORES: &[(&str, Change, Reason)] = &[
+    ("nothing against it",                      |c| { unproven(c); },                                              Reason::None),
+    ("a new card",                              |c| { unproven(c); c.situation.card_known = false; },              Reason::ScoreVerification),
+    ("a new card, verified on the phone",       |c| { scored(c); c.situation.card_known = false; },                Reason::None),
+    ("a new card, with the PIN",                |c| { unproven(c); c.request.verification = Verification::OfflinePin; c.situation.card_known = false; }, Reason::None),
+    ("30 of 31 points for the PIN",             |c| { unproven(c); c.situation.card_known = false; c.policy.score.as_mut().unwrap().verify_from = Some(31); }, Reason::None),
+    ("the PIN is never asked for",              |c| { unproven(c); c.situation.card_known = false; c.policy.score.as_mut().unwrap().verify_from = None; }, Reason::None),
+    ("60 points, with the PIN",                 |c| { unproven(c); c.request.verification = Verification::OfflinePin; c.situation.card_known = false; c.situation.device_points = 20; }, Reason::ScoreTooHigh),
+    ("60 of 61 points",                         |c| { unproven(c); c.situation.card_known = false; c.situation.device_points = 20; c.policy.score.as_mut().unwrap().decline_from = Some(61); }, Reason::ScoreVerification),
+    ("60 points, never declined",               |c| { unproven(c); c.situation.card_known = false; c.situation.device_points = 20; c.policy.score.as_mut().unwrap().decline_from = None; }, Reason::ScoreVerification),
+    ("20,00 in a shop of 20,00",                |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); },       Reason::None),
+    ("the last amount that is like 20,00",      |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); c.request.amount = 2_047.into(); }, Reason::None),
+    ("the first above",                         |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); c.request.amount = 2_048.into(); }, Reason::ScoreVerification),
+    ("the same with a payment too few known",   |c| { unproven(c); c.situation.profile = Some(&SHOPS[1]); c.request.amount = 2_048.into(); }, Reason::None),
+    ("foreign",                                 |c| { unproven(c); c.request.card.issuer_country = Some("US".into()); }, Reason::ScoreVerification),
+    ("not known where from",                    |c| { unproven(c); c.request.card.issuer_country = None; },        Reason::ScoreVerification),
+    ("magnetic stripe",                         |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::MagneticStripe; }, Reason::ScoreVerification),
+    ("typed in",                                |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::Keyed; }, Reason::ScoreVerification),
+    ("signed for, contactless",                 |c| { scored(c); signed_for(c); },                                 Reason::None),
+    ("card's 2nd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[3]); },  Reason::None),
+    ("card's 3rd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[0]); },  Reason::ScoreVerification),
+    ("the first of 3 an hour ago",              |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[4]); },  Reason::None),
+    ("in the last minute that it is open",      |c| { unproven(c); hours(c, "00:00-04:27", true); },               Reason::None),
+    ("in the minute after",                     |c| { unproven(c); hours(c, "00:00-04:26", true); },               Reason::ScoreVerification),
+    ("an hour in which it sells",               |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); },       Reason::None),
+    ("an hour in which it never sells",         |c| { unproven(c); c.situation.profile = Some(&SHOPS[2]); },       Reason::ScoreVerification),
+    ("the same a millisecond before it is known", |c| { unproven(c); c.situation.profile = Some(&SHOPS[3]); },     Reason::None),
+    ("19 points of anomalies at the device",    |c| { unproven(c); c.situation.device_points = 19; },              Reason::None),
+    ("20 points of anomalies at the device",    |c| { unproven(c); c.situation.device_points = 20; },              Reason::ScoreVerification),
+    ("the device warned",                       |c| { unproven(c); c.situation.device_restriction = Restriction::Warned; }, Reason::ScoreVerification),
+    ("clock in doubt: the hour counts",         |c| { unproven(c); c.situation.clock_suspect = true; },            Reason::ScoreVerification),
+    ("clock in doubt, card's 2nd in an hour, at any time", |c| { unproven(c); c.policy.score.as_mut().unwrap().unusual_hour = None; c.situation.clock_suspect = true; c.situation.card_velocity = Some(&LATELY[3]); }, Reason::ScoreVerification),
+    ("clock in doubt, card's 1st, at any time", |c| { unproven(c); c.policy.score.as_mut().unwrap().unusual_hour = None; c.situation.clock_suspect = true; }, Reason::None),
+    ("clock in doubt, and a new card",          |c| { unproven(c); c.situation.clock_suspect = true; c.situation.card_known = false; }, Reason::ScoreTooHigh),
+    ("60 points, and the clock says no before", |c| { unproven(c); c.situation.clock_suspect = true; c.situation.card_known = false; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
+];
+
 #[test]
 fn offline_decisions_are_as_the_table_says() {
-    for (what, change, expected) in TABLE.iter().chain(KINDS).chain(OVERRIDES) {
+    for (what, change, expected) in TABLE.iter().chain(KINDS).chain(OVERRIDES).chain(SCORES) {
         assert_eq!(reason(change), *expected, "{what}");
     }
 }
@@ -606,6 +704,42 @@ fn a_fallback_says_what_to_do_instead_and_a_decline_does_not() {
     );
     let over = record(|c| c.request.amount = 10_001.into());
     assert_eq!((over.decision, over.fallback), (Decision::Declined, None));
+}
+
+/// Rule 7: the ledger says what was weighed, for approvals as well.
+#[test]
+fn rule_7_a_decision_carries_its_score_and_what_it_consists_of() {
+    let score = |change: Change| {
+        let mut case = usual();
+        change(&mut case);
+        let situation = Situation {
+            policy: Some(&case.policy),
+            ..case.situation
+        };
+        let score = decide_offline(&case.request, &situation).score?;
+        let parts = score.parts.iter().map(|part| (part.factor, part.points));
+        assert_eq!(
+            u64::from(score.points),
+            parts.clone().map(|(_, p)| u64::from(p)).sum()
+        );
+        Some(parts.collect::<Vec<_>>())
+    };
+    assert_eq!(score(|_| {}), None, "nothing is weighed");
+    assert_eq!(score(scored), Some(vec![]), "nothing stands against it");
+    let all = score(|c| {
+        scored(c);
+        c.situation.card_known = false;
+        c.situation.device_points = 20;
+        c.situation.profile = Some(&SHOPS[2]);
+        c.situation.card_velocity = Some(&LATELY[0]);
+        c.request.amount = 9_500.into();
+        c.request.card.issuer_country = None;
+        c.request.entry_mode = EntryMode::Keyed;
+    });
+    assert_eq!(
+        all,
+        Some(ScoreFactor::ALL.iter().map(|factor| (*factor, 30)).collect())
+    );
 }
 
 #[test]

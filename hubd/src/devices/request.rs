@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cbor::CborError;
-use hub_protocol::cose::{ObjectType, Unverified};
+use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{
     Answer, DeviceDescription, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
@@ -18,7 +18,7 @@ use quinn::{ReadToEndError, RecvStream};
 use super::session::Peer;
 use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
-use crate::port::Ask;
+use crate::port::{Ask, Tell};
 
 /// How long a device may take to send one frame.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,6 +128,10 @@ async fn verified(
     };
     let checked = shared.signatures.check(&peer.conduct, shared.is_alone(), signed);
     let (bytes, payload) = checked.await.ok_or_else(stopping)?;
+    if payload == Err(CoseError::BadSignature) {
+        let device = peer.device;
+        shared.port.hint(Tell::BadSignature { device });
+    }
     Ok((bytes, payload?))
 }
 

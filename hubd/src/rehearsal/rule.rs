@@ -74,6 +74,8 @@ pub fn key(
         Reason::CardConsecutiveLowerLimit => fixed("card.consecutive_lower_limit"),
         Reason::DeviceConsecutiveLowerLimit => of_class("device_consecutive_lower_limit"),
         Reason::StoreConsecutiveLowerLimit => fixed("store.consecutive_lower_limit"),
+        Reason::ScoreTooHigh => fixed("score.decline_from"),
+        Reason::ScoreVerification => fixed("score.verify_from"),
         _ => None,
     }
 }

@@ -237,6 +237,7 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        score: None,
         lifted: None,
     }
 }
@@ -290,6 +291,18 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
                     supervisor: KeyId::of_key(supervisor_key().verifying_key().as_bytes()),
                 }),
                 ..record(Decision::ApprovedOffline, Reason::None)
+            },
+        ),
+        (
+            "declined-by-the-score",
+            DecisionRecord {
+                score: Some(Box::new(Score {
+                    points: 80,
+                    parts: [(ScoreFactor::NewCard, 30), (ScoreFactor::NoChip, 50)]
+                        .map(|(factor, points)| ScorePart { factor, points })
+                        .to_vec(),
+                })),
+                ..record(Decision::Declined, Reason::ScoreTooHigh)
             },
         ),
         (
@@ -579,9 +592,15 @@ pub(crate) fn events() -> Vec<Event> {
         },
         Event::AnomalyFound {
             device: device_id(),
-            shown_by: payment_id,
+            shown_by: Some(payment_id),
             kind: AnomalyKind::CardTesting,
             points: 40,
+        },
+        Event::AnomalyFound {
+            device: device_id(),
+            shown_by: None,
+            kind: AnomalyKind::BadSignatures,
+            points: 20,
         },
         Event::RestrictionChanged {
             device: Some(device_id()),

@@ -169,9 +169,10 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         of(gateway()),
         any::<bool>(),
         of(0..100_u8),
+        of(score()),
     );
     record.prop_map(
-        |(decision, reason, fallback, submission, gateway, reversal_queued, percent)| DecisionRecord {
+        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, score)| DecisionRecord {
             decision,
             reason,
             fallback,
@@ -179,9 +180,19 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
             gateway,
             reversal_queued,
             percent,
+            score: score.map(Box::new),
             lifted: None,
         },
     )
+}
+
+fn score() -> impl Strategy<Value = Score> {
+    let part = (one_of(ScoreFactor::ALL), any::<u16>());
+    let parts = proptest::collection::vec(
+        part.prop_map(|(factor, points)| ScorePart { factor, points }),
+        0..8,
+    );
+    (any::<u16>(), parts).prop_map(|(points, parts)| Score { points, parts })
 }
 
 pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
@@ -503,7 +514,7 @@ fn event() -> impl Strategy<Value = Event> {
             (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
         ];
     let anomalies = prop_oneof![
-        (device(), payment_id(), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
+        (device(), of(payment_id()), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
             |(device, shown_by, kind, points)| Event::AnomalyFound {
                 device,
                 shown_by,

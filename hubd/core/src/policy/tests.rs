@@ -129,10 +129,37 @@ fn what_would_never_hold_or_says_nothing_is_a_fault() {
             "one of card-approved, asks-online",
         ),
         ("percent = 75", "percent = 101", "percent from 0 to 100"),
+        (
+            "verify_from = 50 ",
+            "verify_from = 90 ",
+            "verify_from below decline_from",
+        ),
+        (
+            "decline_from = 90 ",
+            "decline_from = 161 ",
+            "all factors together count 160",
+        ),
+        ("percentile = 95", "percentile = 100", "percent from 50 to 99"),
+        (
+            "least_payments = 200",
+            "least_payments = 19",
+            "payments from 20 to 4000",
+        ),
+        ("least_weeks = 4 ", "least_weeks = 0 ", "weeks from 1 to 26"),
+        ("times = 4 ", "times = 1 ", "a whole number from 2 to 100"),
+        ("least = 60 ", "least = 1 ", "payments from 2 to 100000"),
+        ("times = 3 ", "times = 0 ", "a whole number from 1 to 100"),
+        ("percentile = 99 ", "percentile = 49 ", "percent from 50 to 99"),
+        ("count = 5\n", "count = 17\n", "a whole number from 2 to 16"),
     ] {
         let faults = faults_after(from, to);
         assert!(faults[0].contains(expected), "{to}: {faults:?}");
     }
+    let nothing = EVERYTHING
+        .replace("verify_from = 50 ", "#")
+        .replace("decline_from = 90 ", "#");
+    let faults = Policy::parse(nothing.as_bytes()).unwrap_err();
+    assert!(faults[0].message.contains("score leads to nothing"), "{faults:?}");
     let one_table = EVERYTHING.replace("[[moving.store_used]]", "[moving.store_used]");
     let faults = Policy::parse(one_table.as_bytes()).unwrap_err();
     assert!(
@@ -141,6 +168,45 @@ fn what_would_never_hold_or_says_nothing_is_a_fault() {
             .contains("tables, each under [[moving.store_used]]"),
         "{faults:?}"
     );
+}
+
+#[test]
+fn a_factor_of_the_score_that_could_never_count_is_a_fault() {
+    let with = |rest: &str| {
+        let text = format!("{SAMPLE}\n[score]\nverify_from = 1\n[score.new_card]\npoints = 1\n{rest}");
+        let faults = Policy::parse(text.as_bytes()).err().unwrap_or_default();
+        faults
+            .iter()
+            .map(|fault| fault.message.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(with(""), Vec::<String>::new());
+    for (table, needs) in [
+        ("amount_above_usual]\npercentile = 90", "[profile]"),
+        ("foreign_card]", "card.domestic"),
+        ("unusual_hour]", "[hours] or [profile]"),
+        ("device_odd]\nfrom_points = 1", "[anomaly]"),
+    ] {
+        let faults = with(&format!("[score.{table}\npoints = 1\n"));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains(&format!("needs {needs}")), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_detector_of_what_is_unusual_needs_to_know_what_is_usual() {
+    let anomaly = "[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 1\n";
+    for table in [
+        "arrival_rate]\nleast = 9\ntimes = 2",
+        "unusual_amount]\npercentile = 99\ntimes = 2",
+    ] {
+        let text = format!("{SAMPLE}\n{anomaly}[anomaly.{table}\npoints = 1\n");
+        let faults = Policy::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].message.contains("needs [profile]"), "{faults:?}");
+        let known = format!("{text}\n[profile]\nleast_payments = 20\nleast_weeks = 1\n");
+        assert!(Policy::parse(known.as_bytes()).is_ok());
+    }
 }
 
 #[test]

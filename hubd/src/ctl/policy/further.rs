@@ -114,6 +114,7 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
     }
     moving(policy, fr, en, &mut say);
     oddities(policy, &mut say);
+    weighed(policy, &mut say);
     all
 }
 
@@ -280,6 +281,78 @@ fn oddities(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
     }
 }
 
+/// What makes a payment look risky, and what comes of it.
+fn weighed(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
+    let Some(rules) = &policy.score else {
+        return;
+    };
+    let mut french = Vec::new();
+    let mut english = Vec::new();
+    let mut counts = |points: Option<u16>, fr: String, en: String| {
+        if let Some(points) = points {
+            french.push(format!("{fr} {points}"));
+            english.push(format!("{en} {points}"));
+        }
+    };
+    if let Some(rule) = rules.amount_above_usual {
+        let percent = rule.percentile;
+        counts(
+            Some(rule.points),
+            format!("montant plus haut que {percent} % des paiements du magasin"),
+            format!("amount above {percent} % of the shop's payments"),
+        );
+    }
+    for (points, fr, en) in [
+        (
+            rules.new_card,
+            "carte jamais vue ici",
+            "card not seen here before",
+        ),
+        (rules.foreign_card, "carte étrangère", "foreign card"),
+        (
+            rules.no_chip,
+            "numéro saisi ou piste magnétique",
+            "number typed in or magnetic stripe",
+        ),
+        (rules.unusual_hour, "heure inhabituelle", "unusual hour"),
+    ] {
+        counts(points, fr.to_owned(), en.to_owned());
+    }
+    if let Some(rule) = rules.card_lately {
+        let (count, minutes) = (rule.window.most, rule.window.within_ms / 60_000);
+        counts(
+            Some(rule.points),
+            format!("dès {count} paiements de la carte en {minutes} min"),
+            format!("from {count} payments of the card in {minutes} min on"),
+        );
+    }
+    let odd = rules.device_odd.map(|rule| rule.points);
+    counts(
+        odd,
+        "anomalies sur l'appareil".to_owned(),
+        "oddities at the device".to_owned(),
+    );
+    say(
+        "score",
+        format!("Points de risque d'un paiement : {}.", french.join(" ; ")),
+        format!("Points of risk of a payment: {}.", english.join("; ")),
+    );
+    if let Some(points) = rules.verify_from {
+        say(
+            "score.verify_from",
+            format!("Risque, dès {points} points : insérer la carte, composer le code."),
+            format!("Risk, from {points} points on: insert the card, enter the PIN."),
+        );
+    }
+    if let Some(points) = rules.decline_from {
+        say(
+            "score.decline_from",
+            format!("Risque, dès {points} points : paiement refusé."),
+            format!("Risk, from {points} points on: the payment is declined."),
+        );
+    }
+}
+
 fn often(window: Window, l: In<'_>) -> String {
     let (most, span) = (window.most, l.span(window.within_ms / 60_000));
     match l.language {
@@ -345,6 +418,9 @@ mod tests {
             "moving.loosen_percent",
             "anomaly.device.tighten",
             "anomaly.store.stop",
+            "score",
+            "score.verify_from",
+            "score.decline_from",
         ] {
             assert!(all.iter().any(|one| one.key == key), "{key}");
         }
@@ -355,6 +431,13 @@ mod tests {
             hours.french
         );
         assert!(hours.english.contains("Sunday 09:00-13:00."), "{}", hours.english);
+        let score = all.iter().find(|one| one.key == "score").unwrap();
+        assert!(
+            score.french.contains("carte jamais vue ici 20 ; "),
+            "{}",
+            score.french
+        );
+        assert!(score.english.contains("unusual hour 20; "), "{}", score.english);
         let cautious = include_bytes!("../../../../config/policies/france-cautious.toml");
         assert_eq!(sentences(&Policy::parse(cautious).unwrap()).len(), 0);
     }

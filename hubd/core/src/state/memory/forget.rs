@@ -99,6 +99,7 @@ mod tests {
                 gateway: None,
                 reversal_queued: false,
                 percent: None,
+                score: None,
                 lifted: None,
             },
         };
