@@ -14,11 +14,13 @@ mod cards;
 mod hours;
 mod kinds;
 mod often;
+mod people;
 
 pub(crate) use cards::CardRules;
 pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
 pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified};
+pub(crate) use people::People;
 
 /// The key that headquarters signs policies with.
 pub(crate) const POLICY_KEY: KeyId = KeyId([50; 16]);
@@ -56,6 +58,7 @@ pub(crate) struct Limits {
     /// By percent of the store's ceiling in use.
     pub(crate) store_used: Vec<Step>,
     pub(crate) classes: Vec<(DeviceClass, u64, Pair)>,
+    pub(crate) people: People,
 }
 
 impl Pair {
@@ -84,7 +87,8 @@ fn instant(ms: u64) -> String {
 
 impl Limits {
     /// Small enough that limits bite all the time.
-    pub(crate) fn draw(rng: &mut Rng, version: u64, wall_ms: u64, profile: &Profile) -> Self {
+    /// `own` is a sequence of the policy's own, for what is newer than seeds.
+    pub(crate) fn draw(rng: &mut Rng, own: &mut Rng, version: u64, wall_ms: u64, profile: &Profile) -> Self {
         let pace_ms = profile.pace_ms;
         let step = 500;
         let lower = if rng.chance(400) { 500 } else { 0 };
@@ -136,7 +140,8 @@ impl Limits {
             0 => vec![EntryMode::Contactless],
             _ => vec![EntryMode::Chip, EntryMode::Contactless],
         };
-        Self {
+        let people = People::draw(own, profile);
+        let mut limits = Self {
             version,
             not_before_ms: wall_ms - 24 * 60 * minute,
             expires_ms,
@@ -161,7 +166,10 @@ impl Limits {
                 .into_iter()
                 .map(|class| (class, step * (1 + rng.below(8)), pair(rng, 4, 20, 9)))
                 .collect(),
-        }
+            people,
+        };
+        limits.people.lower_too(own, &mut limits.card);
+        limits
     }
 
     /// For a shop with a long queue: next to nothing stands in its way.
@@ -176,6 +184,7 @@ impl Limits {
         self.taps = TapLimits::default();
         self.windows = Windows::default();
         self.hours = None;
+        self.people = People::widest();
         self.schemes = CardScheme::ALL.to_vec();
         self.funding = Funding::ALL.to_vec();
         self.entry_modes = EntryMode::ALL.to_vec();
@@ -213,6 +222,7 @@ impl Limits {
         if let Some(ceiling) = self.unverified {
             let _ = writeln!(text, "contactless_unverified_ceiling = {ceiling}");
         }
+        text += &self.people.text_of_offline();
         for (name, pair) in [("store", self.store), ("card", self.card)] {
             let _ = writeln!(text, "[{name}]\n{}", pair.text(""));
         }
@@ -227,6 +237,7 @@ impl Limits {
             );
             text += &self.windows.text_of_device();
         }
+        text += &self.people.text();
         if let Some(hours) = &self.hours {
             text += &hours.text();
         }
