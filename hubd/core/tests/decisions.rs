@@ -619,6 +619,23 @@ fn offline_decisions_are_as_the_table_says() {
 /// Rule 5: a clock in doubt halves every amount, the one for a tap and the one
 /// that a PIN would allow among them.
 #[test]
+fn rule_5_a_clock_in_doubt_halves_how_many_overrides_count() {
+    let in_doubt = |used: Option<usize>| {
+        reason(|c| {
+            lower(c);
+            signed_for(c);
+            overridden(c, &LATELY[used.unwrap_or_default()]);
+            c.situation.overrides = used.map(|number| &LATELY[number].recent);
+            c.situation.clock_suspect = true;
+            c.situation.card = at_risk(0, 1);
+        })
+    };
+    // 3 an hour become 1.
+    assert_eq!(in_doubt(None), Reason::None);
+    assert_eq!(in_doubt(Some(3)), Reason::CardConsecutiveLowerLimit);
+}
+
+#[test]
 fn rule_5_a_clock_in_doubt_halves_what_a_tap_and_a_pin_allow() {
     let in_doubt = |amount: u64, verification| {
         reason(|case| {

@@ -38,12 +38,15 @@ struct Heard {
     reversed: bool,
 }
 
-/// A reason as devices are told, who do not know the newest numbers.
+/// A reason as devices are told that state no terms, and do not know the
+/// newest numbers.
 fn told(reason: Reason) -> Reason {
     match reason.number() {
         305 | 312 | 313 => Reason::FundingNotAllowed,
-        213 | 220 => Reason::OfflineDisabled,
-        331 | 620..=622 | 630 => Reason::VerificationRequired,
+        213 | 220 | 230 => Reason::OfflineDisabled,
+        331 | 620..=623 | 630 => Reason::VerificationRequired,
+        423 => Reason::StoreCeiling,
+        523 => Reason::StoreConsecutiveLimit,
         530 => Reason::CardConsecutiveLimit,
         540 => Reason::CardCeiling,
         531 => Reason::DeviceConsecutiveLimit,
@@ -230,8 +233,25 @@ impl Checker {
                 )
             });
         };
+        let stated = self
+            .ledger
+            .payments
+            .get(&id)
+            .and_then(|p| p.asked.request.terms.as_ref());
+        let stated = stated.map(|terms| terms.transaction_type);
+        let as_told = |reason: Reason| stated.map_or_else(|| told(reason), |_| reason);
         let says = matches!(&record.entry.event, Event::PaymentDecided { payment_id, record, .. }
-            if *payment_id == id && record.decision == receipt.decision && told(record.reason) == receipt.reason);
+            if *payment_id == id && record.decision == receipt.decision && as_told(record.reason) == receipt.reason);
+        hold(
+            receipt.transaction_type == stated,
+            Rule::DurableBeforeAnswered,
+            || {
+                format!(
+                    "{id} is receipted as {:?} and was {stated:?}",
+                    receipt.transaction_type
+                )
+            },
+        )?;
         hold(
             says && record.digest == receipt.entry_digest,
             Rule::DurableBeforeAnswered,

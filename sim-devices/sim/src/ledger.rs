@@ -36,6 +36,8 @@ pub(crate) struct Payment {
     pub(crate) decided: Option<(u64, DecisionRecord)>,
     /// When it was approved offline.
     pub(crate) approved_ms: Option<u64>,
+    /// When it was, by a supervisor's word.
+    pub(crate) lifted_ms: Option<u64>,
     /// Approved offline, and the gateway's word is not there yet.
     pub(crate) at_risk: bool,
     pub(crate) parked: bool,
@@ -72,12 +74,14 @@ impl Payment {
     }
 }
 
-/// A card, a device, or the store.
+/// A card, a device, the store, or a member of staff: those who name nobody
+/// are one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Card(String),
     Device(DeviceId),
     Store,
+    Staff(Option<String>),
 }
 
 impl Subject {
@@ -86,14 +90,16 @@ impl Subject {
             Self::Card(card) => payment.card == *card,
             Self::Device(device) => payment.device == *device,
             Self::Store => true,
+            Self::Staff(staff) => staff_of(&payment.asked.request) == *staff,
         }
     }
 
-    fn of(payment: &Payment) -> [Self; 3] {
+    fn of(payment: &Payment) -> [Self; 4] {
         [
             Self::Card(payment.card.clone()),
             Self::Device(payment.device),
             Self::Store,
+            Self::Staff(staff_of(&payment.asked.request)),
         ]
     }
 }
@@ -281,6 +287,8 @@ impl Ledger {
                 if let Some(since) = self.alone_since_ms {
                     self.alone_since_ms = Some(since.saturating_add_signed(*jump_ms));
                 }
+                let lifted = self.payments.values_mut().filter_map(|p| p.lifted_ms.as_mut());
+                lifted.for_each(|at_ms| *at_ms = at_ms.saturating_add_signed(*jump_ms));
             }
             // No policy here has rules for declined payments.
             Event::PaymentRetryScheduled { payment_id, .. } | Event::PaymentRetryDue { payment_id } => {
@@ -362,6 +370,7 @@ impl Ledger {
             state: PaymentState::Open,
             decided: None,
             approved_ms: None,
+            lifted_ms: None,
             at_risk: false,
             parked: false,
             place: None,
@@ -412,6 +421,7 @@ impl Ledger {
             payment.decided = Some((sequence, record.clone()));
             payment.at_risk = record.decision == Decision::ApprovedOffline;
             payment.approved_ms = payment.at_risk.then_some(time.wall_ms);
+            payment.lifted_ms = record.lifted.map(|_| time.wall_ms);
         }
         self.enter(id, sequence, state);
         if record.decision.approved() {
@@ -552,6 +562,13 @@ impl Ledger {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// Approvals by a supervisor's word that a window still counts.
+    pub(crate) fn lifted_lately(&self, window: Window, now_ms: u64) -> u32 {
+        let lifted = self.payments.values().filter_map(|p| p.lifted_ms);
+        let count = lifted.filter(|at_ms| window.counts(*at_ms, now_ms)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn alone_ms(&self, now_ms: u64) -> u64 {
         self.alone_since_ms
             .map_or(0, |since| now_ms.saturating_sub(since))
@@ -563,9 +580,16 @@ impl Ledger {
     }
 }
 
+/// Who stands at the device, if it says so.
+pub(crate) fn staff_of(request: &PaymentRequest) -> Option<String> {
+    request.terms.as_ref().and_then(|terms| terms.staff.clone())
+}
+
 /// Objections that hold whether or not the gateway answers.
 pub(crate) fn objection_always(request: &PaymentRequest) -> Option<Reason> {
-    if request.cryptogram == Cryptogram::Refused {
+    if request.terms.as_ref().is_some_and(|terms| terms.training) {
+        Some(Reason::TrainingMode)
+    } else if request.cryptogram == Cryptogram::Refused {
         Some(Reason::CardRefused)
     } else if request.currency != hub_protocol::Currency::EUR {
         Some(Reason::CurrencyNotAccepted)

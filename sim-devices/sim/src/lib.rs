@@ -5,7 +5,8 @@
 //! - **The world** ([`run`]; `world.rs`, `people.rs`): one thing happens after
 //!   the other, each drawn from the seed. Devices sell, retry the same bytes,
 //!   move to another network, come back from an old backup, void, and lie
-//!   (`people.rs`). Questions and answers are dropped, doubled, delayed and so
+//!   (`people.rs`); some state who stands there and what is asked for
+//!   (`terms.rs`). Questions and answers are dropped, doubled, delayed and so
 //!   reordered. The line goes down and up. Clocks jump. People block devices,
 //!   install policies, release and drain. The hub is stopped, killed or loses
 //!   power between any two steps.
@@ -53,6 +54,7 @@ pub mod rng;
 mod runner;
 pub mod sale;
 mod shell;
+mod terms;
 mod verdict;
 mod violation;
 mod wire;

@@ -14,12 +14,14 @@ mod cards;
 mod hours;
 mod kinds;
 mod often;
+mod people;
 mod score;
 
 pub(crate) use cards::CardRules;
 pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
 pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified};
+pub(crate) use people::People;
 pub(crate) use score::{Facts, Score, draw_some as draw_score};
 
 /// The key that headquarters signs policies with.
@@ -59,6 +61,7 @@ pub(crate) struct Limits {
     /// By percent of the store's ceiling in use.
     pub(crate) store_used: Vec<Step>,
     pub(crate) classes: Vec<(DeviceClass, u64, Pair)>,
+    pub(crate) people: People,
 }
 
 impl Pair {
@@ -87,7 +90,8 @@ fn instant(ms: u64) -> String {
 
 impl Limits {
     /// Small enough that limits bite all the time.
-    pub(crate) fn draw(rng: &mut Rng, version: u64, wall_ms: u64, profile: &Profile) -> Self {
+    /// `own` is a sequence of the policy's own, for what is newer than seeds.
+    pub(crate) fn draw(rng: &mut Rng, own: &mut Rng, version: u64, wall_ms: u64, profile: &Profile) -> Self {
         let pace_ms = profile.pace_ms;
         let step = 500;
         let lower = if rng.chance(400) { 500 } else { 0 };
@@ -146,7 +150,8 @@ impl Limits {
         let taps = TapLimits::draw(rng, step);
         let hours = rng.chance(200).then(|| Hours::draw(rng, wall_ms, pace_ms));
         let knows = (cards.knows_domestic(), hours.is_some());
-        Self {
+        let people = People::draw(own, profile);
+        let mut limits = Self {
             version,
             not_before_ms: wall_ms - 24 * 60 * minute,
             expires_ms,
@@ -170,7 +175,10 @@ impl Limits {
                 .into_iter()
                 .map(|class| (class, step * (1 + rng.below(8)), pair(rng, 4, 20, 9)))
                 .collect(),
-        }
+            people,
+        };
+        limits.people.lower_too(own, &mut limits.card);
+        limits
     }
 
     /// For a shop with a long queue: next to nothing stands in its way.
@@ -186,6 +194,7 @@ impl Limits {
         self.windows = Windows::default();
         self.hours = None;
         self.score = None;
+        self.people = People::widest();
         self.schemes = CardScheme::ALL.to_vec();
         self.funding = Funding::ALL.to_vec();
         self.entry_modes = EntryMode::ALL.to_vec();
@@ -223,6 +232,7 @@ impl Limits {
         if let Some(ceiling) = self.unverified {
             let _ = writeln!(text, "contactless_unverified_ceiling = {ceiling}");
         }
+        text += &self.people.text_of_offline();
         for (name, pair) in [("store", self.store), ("card", self.card)] {
             let _ = writeln!(text, "[{name}]\n{}", pair.text(""));
         }
@@ -237,6 +247,7 @@ impl Limits {
             );
             text += &self.windows.text_of_device();
         }
+        text += &self.people.text();
         if let Some(hours) = &self.hours {
             text += &hours.text();
         }

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use hub_protocol::{EntryMode, PaymentId, PaymentRequest, PaymentState, Verification};
 
 use crate::profile::pick;
+use crate::rng::Rng;
+use crate::terms;
 use crate::violation::Checked;
 use crate::wire::{self, PayMessage};
-use crate::world::{Question, Sale, World};
+use crate::world::{BEGIN_MS, Question, Sale, World};
 
 impl World {
     /// Somebody at a device does something.
@@ -97,8 +99,13 @@ impl World {
         if self.rng.chance(self.profile.taps) {
             (request.entry_mode, request.verification) = (EntryMode::Contactless, Verification::None);
         }
+        let mut own = Rng::of(self.seed, &format!("payment {number}"));
+        if own.chance(self.profile.terms) {
+            request.terms = Some(Box::new(terms::draw(&mut own, BEGIN_MS + self.now_ms)));
+        }
         request.amount = self.some_amount(device, &request).into();
-        let message = self.sign(PayMessage::new(wire::device_id(device), request));
+        let message = self.state_terms(&mut own, PayMessage::new(wire::device_id(device), request));
+        let message = self.sign(message);
         self.sales.push(Sale {
             device,
             message: Rc::clone(&message),
@@ -108,6 +115,31 @@ impl World {
         self.ask(&Question::Pay(message));
         let patience = 500 + self.rng.below(6_000);
         self.impatient_after(self.sales.len() - 1, patience);
+    }
+
+    /// What hangs on the numbers that hold for people: now and then an amount
+    /// that a member of staff has just room for.
+    fn state_terms(&self, own: &mut Rng, mut message: PayMessage) -> PayMessage {
+        if self.stocks() {
+            terms::complete(own, &mut message, None, 0);
+            return message.encoded_again();
+        }
+        let now_ms = self.last_wall_ms();
+        let (room, most_cash) = self
+            .check
+            .ledger
+            .room_of_people(message.device, &message.request, now_ms);
+        let parts = if own.chance(850) { 1 } else { 2 };
+        let more = own.below(2);
+        if let Some(room) = room.filter(|_| own.chance(150)) {
+            message.request.amount = (room / parts + more).max(1).into();
+        }
+        terms::complete(own, &mut message, most_cash, self.profile.overrides);
+        message.encoded_again()
+    }
+
+    fn last_wall_ms(&self) -> u64 {
+        self.disk.records.last().map_or(0, |last| last.entry.time.wall_ms)
     }
 
     fn sign(&mut self, message: PayMessage) -> Rc<PayMessage> {
@@ -128,7 +160,7 @@ impl World {
         if self.stocks() || !self.rng.chance(350) {
             return ordinary;
         }
-        let now_ms = self.disk.records.last().map_or(0, |last| last.entry.time.wall_ms);
+        let now_ms = self.last_wall_ms();
         let edges = self.check.ledger.edges(wire::device_id(device), request, now_ms);
         let edge = if self.rng.chance(500) {
             edges.iter().min().copied()
@@ -148,6 +180,7 @@ impl World {
             return;
         };
         let (mut device, mut request) = (sale.device, sale.message.request.clone());
+        let word = sale.message.word.clone();
         let id = request.payment_id;
         match self.rng.below(5) {
             // The same id over another amount.
@@ -174,7 +207,9 @@ impl World {
                 request.sealed_card_digest = wire::sealed_card(request.payment_id).digest();
             }
         }
-        let message = self.sign(PayMessage::new(wire::device_id(device), request));
+        let mut message = PayMessage::new(wire::device_id(device), request);
+        message.word = word;
+        let message = self.sign(message);
         self.ask(&Question::Pay(message));
     }
 

@@ -62,6 +62,12 @@ pub(crate) struct Profile {
     pub(crate) starts_with_policy: bool,
     pub(crate) windows: Windows,
     pub(crate) score: Option<Score>,
+    /// A payment states terms: its device speaks wire version 3.
+    pub(crate) terms: u64,
+    /// Of those: a supervisor has signed it.
+    pub(crate) overrides: u64,
+    /// A policy says something of who stands at the device.
+    pub(crate) people: u64,
     /// A payment that is settled comes back.
     pub(crate) regrets: u64,
     /// A sale is a tap without verification.
@@ -72,8 +78,17 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    /// `own` is a sequence for what is newer than seeds.
+    pub(crate) fn draw(rng: &mut Rng, own: &mut Rng) -> Self {
         let mut profile = Self::draw_small(rng);
+        profile.terms = pick(own, &[0, 0, 300, 800, 1_000]);
+        profile.people = pick(own, &[0, 0, 500, 900, 1_000]);
+        if own.chance(400) {
+            // Or an override would seldom meet what it may lift.
+            profile.overrides = pick(own, &[300, 700]);
+            profile.terms = profile.terms.max(800);
+            profile.people = 950;
+        }
         if rng.chance(20) {
             profile.grow(rng);
         }
@@ -158,6 +173,9 @@ impl Profile {
             starts_with_policy: !rng.chance(150),
             windows: Windows::draw(rng, pace_ms),
             score: draw_score(rng, pace_ms),
+            terms: 0,
+            overrides: 0,
+            people: 0,
             regrets: some(rng, 500),
             taps: some(rng, 600),
             stock: 0,

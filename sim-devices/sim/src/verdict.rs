@@ -1,14 +1,25 @@
 //! The decision a second time: every objection of the policy's numbers to one
 //! payment, of which the one with the smallest number is the reason.
 
-use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime};
+use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Lifted};
 use hub_protocol::{
-    Decision, DeviceId, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, Verification,
+    Decision, DeviceId, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, TransactionType,
+    Verification,
 };
 
-use crate::ledger::{Ledger, Subject, objection_always};
+use crate::ledger::{Ledger, Subject, objection_always, staff_of};
 use crate::limits::{Facts, Limits, Pair, Payment, TapLimits, is_tap};
+use crate::terms::{is_over, key_id};
 use crate::violation::{Checked, Rule, hold};
+use crate::wire::PayMessage;
+
+/// What the model says of a payment that the gateway is not asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Refused(Reason),
+    /// Perhaps by a supervisor's word.
+    Approved(Option<Lifted>),
+}
 
 impl Ledger {
     /// Holds a decision, before it is taken in, to the rules.
@@ -33,6 +44,10 @@ impl Ledger {
                 format!("{id} scores {}, by the policy's numbers {points:?}", score.points)
             })?;
         }
+        let approved = record.decision == Decision::ApprovedOffline;
+        hold(approved || record.lifted.is_none(), Rule::SilenceMeansNo, || {
+            format!("{id} is {}, and by {:?}", record.decision, record.lifted)
+        })?;
         match record.decision {
             Decision::ApprovedOnline => {
                 let says = asked_online && record.gateway.as_ref().is_some_and(|g| g.approved);
@@ -40,17 +55,20 @@ impl Ledger {
                     format!("{id} is approved online without the gateway's word")
                 })
             }
-            Decision::ApprovedOffline => {
-                match self.reason_against(payment.device, request, time, max_queue) {
-                    None => Ok(()),
-                    Some(reason) => hold(false, rule_of(reason), || {
-                        format!(
-                            "{id} is approved offline although {reason}: {}",
-                            self.at_risk(request, payment.device)
-                        )
-                    }),
-                }
-            }
+            Decision::ApprovedOffline => match self.verdict(&payment.asked, time, max_queue) {
+                Verdict::Approved(lifted) => hold(record.lifted == lifted, Rule::SilenceMeansNo, || {
+                    format!(
+                        "{id} is approved by {:?}, and should be by {lifted:?}",
+                        record.lifted
+                    )
+                }),
+                Verdict::Refused(reason) => hold(false, rule_of(reason), || {
+                    format!(
+                        "{id} is approved offline although {reason}: {}",
+                        self.at_risk(request, payment.device)
+                    )
+                }),
+            },
             // The gateway's own no, and the hub's own end of waiting.
             Decision::Declined if asked_online && record.reason == Reason::GatewayDeclined => {
                 hold(record.gateway.is_some(), Rule::SilenceMeansNo, || {
@@ -63,10 +81,11 @@ impl Ledger {
                 Ok(())
             }
             Decision::Declined | Decision::Fallback => {
-                let reason = self.reason_against(payment.device, request, time, max_queue);
-                hold(reason == Some(record.reason), rule_of(record.reason), || {
+                let verdict = self.verdict(&payment.asked, time, max_queue);
+                let agreed = verdict == Verdict::Refused(record.reason);
+                hold(agreed, rule_of(record.reason), || {
                     format!(
-                        "{id} is refused for {}, by the policy's numbers {reason:?}: {}",
+                        "{id} is refused for {}, by the policy's numbers {verdict:?}: {}",
                         record.reason,
                         self.at_risk(request, payment.device)
                     )
@@ -82,15 +101,59 @@ impl Ledger {
             format!("{exposure} in {}", self.consecutive(subject))
         };
         format!(
-            "amount {}, at risk: card {}, device {}, store {}",
+            "amount {}, at risk: card {}, device {}, store {}, staff {}",
             request.amount_minor(),
             of(&card),
             of(&Subject::Device(device)),
-            of(&Subject::Store)
+            of(&Subject::Store),
+            of(&Subject::Staff(staff_of(request)))
         )
     }
 
-    /// Why this payment must not be approved offline now.
+    /// What is decided of this payment without the gateway, now.
+    fn verdict(&self, asked: &PayMessage, time: EntryTime, max_queue: usize) -> Verdict {
+        if let Some(reason) = self.reason_against(asked.device, &asked.request, time, max_queue) {
+            return Verdict::Refused(reason);
+        }
+        // A lower limit is asked about where nothing else is in the way.
+        let doubt = time.quality == ClockQuality::Suspect;
+        let policy = self.policy.as_deref();
+        let numbers =
+            policy.and_then(|limits| self.numbers(limits, asked.device, &asked.request, time.wall_ms));
+        let held = numbers.map(|numbers| if doubt { numbers.halved() } else { numbers });
+        let lower = held.and_then(|held| held.lower_reached(&asked.request));
+        let risky = || policy.is_some_and(|limits| self.asks_for_pin(limits, &asked.request, time));
+        let Some(reason) = lower.or_else(|| risky().then_some(Reason::ScoreVerification)) else {
+            return Verdict::Approved(None);
+        };
+        match policy.and_then(|limits| self.supervisor(limits, asked, doubt, time.wall_ms)) {
+            Some(supervisor) => Verdict::Approved(Some(Lifted {
+                reason,
+                supervisor: key_id(supervisor),
+            })),
+            None => Verdict::Refused(reason),
+        }
+    }
+
+    /// Who lets this payment pass a lower limit: one of the policy's, and not
+    /// once too often.
+    fn supervisor(&self, limits: &Limits, asked: &PayMessage, doubt: bool, now_ms: u64) -> Option<usize> {
+        let rules = limits.people.overrides.as_ref()?;
+        let word = asked
+            .word
+            .as_ref()
+            .filter(|word| word.is_about(asked.device, &asked.request))?;
+        let most = if doubt {
+            rules.window.count / 2
+        } else {
+            rules.window.count
+        };
+        let counts =
+            rules.supervisors.contains(&word.supervisor) && self.lifted_lately(rules.window, now_ms) < most;
+        counts.then_some(word.supervisor)
+    }
+
+    /// Why this payment must not be approved offline now, lower limits aside.
     fn reason_against(
         &self,
         device: DeviceId,
@@ -124,7 +187,14 @@ impl Ledger {
             .as_ref()
             .is_some_and(|hours| !hours.approve_outside && !hours.is_open(now));
         against(closed, Reason::OutsideHours);
+        let terms = request.terms.as_deref();
+        let kind = terms.map_or(TransactionType::Sale, |terms| terms.transaction_type);
+        against(!limits.people.takes(kind), Reason::TransactionTypeNotAllowed);
         against(limits.cards.is_excepted(card, now), Reason::CardOnExceptionList);
+        let expired = terms
+            .and_then(|terms| terms.card_expiry)
+            .is_some_and(|expiry| is_over(expiry, now));
+        against(expired && !limits.people.takes_expired(), Reason::CardExpired);
         against(!limits.schemes.contains(&card.scheme), Reason::SchemeNotAllowed);
         against(!limits.funding.contains(&card.funding), Reason::FundingNotAllowed);
         against(!limits.cards.country_passes(card), Reason::CountryNotAllowed);
@@ -149,20 +219,22 @@ impl Ledger {
             against(true, reason);
         }
         let first = all.into_iter().min_by_key(|r| r.number());
-        // What only the halved numbers refuse is the clock's fault; and a
-        // lower limit is asked about where nothing else is in the way.
+        // What only the halved numbers refuse is the clock's fault.
         let score = limits.score.zip(self.points(limits, request, time));
         let too_risky = score.is_some_and(|(score, points)| score.is_too_much(points));
+        first
+            .or_else(|| (!held.passed(request).is_empty()).then_some(Reason::ClockInDoubt))
+            .or_else(|| too_risky.then_some(Reason::ScoreTooHigh))
+    }
+
+    /// Whether the score wants the holder verified, who is not.
+    fn asks_for_pin(&self, limits: &Limits, request: &PaymentRequest, time: EntryTime) -> bool {
         let verified = matches!(
             request.verification,
             Verification::OfflinePin | Verification::Cdcvm
         );
-        let risky = score.is_some_and(|(score, points)| score.asks_for_pin(points) && !verified);
-        first
-            .or_else(|| (!held.passed(request).is_empty()).then_some(Reason::ClockInDoubt))
-            .or_else(|| too_risky.then_some(Reason::ScoreTooHigh))
-            .or_else(|| held.lower_reached(request))
-            .or_else(|| risky.then_some(Reason::ScoreVerification))
+        let score = limits.score.zip(self.points(limits, request, time));
+        score.is_some_and(|(score, points)| score.asks_for_pin(points) && !verified)
     }
 
     /// How risky the payment looks, if the policy weighs that.
@@ -197,9 +269,10 @@ impl Ledger {
             Subject::Card(request.card.token.clone()),
             Subject::Device(device),
             Subject::Store,
+            Subject::Staff(staff_of(request)),
         ];
         let exposures = self.exposures(&subjects);
-        let [of_this_card, of_this_device, _] = &subjects;
+        let [of_this_card, of_this_device, ..] = &subjects;
         let windows = [
             (limits.windows.card, of_this_card, Reason::CardWindow),
             (limits.windows.device, of_this_device, Reason::DeviceWindow),
@@ -213,6 +286,7 @@ impl Ledger {
             consecutive: self.consecutive(subject),
         });
         let (card, device, store) = (at_risk.next()?, at_risk.next()?, at_risk.next()?);
+        let staff = at_risk.next()?;
         let (alone, used) = (self.alone_ms(now_ms), store.exposure);
         let by_outage = limits.outage.iter().filter(|step| alone >= step.from * 60_000);
         let by_use = limits
@@ -243,6 +317,7 @@ impl Ledger {
             let closest = fitting.max_by_key(|kind| kind.says());
             moved(closest.map_or(*transaction, |kind| kind.amount))
         };
+        let of_staff = limits.people.staff.as_ref();
         let takes_chips = limits.entry_modes.contains(&EntryMode::Chip);
         Some(Numbers {
             transaction: ceiling(&payment),
@@ -252,10 +327,15 @@ impl Ledger {
             taps: limits.taps,
             windows,
             subjects: [
-                (card, moved_pair(&limits.card), OF_CARD),
-                (device, moved_pair(of_device), OF_DEVICE),
-                (store, limits.store, OF_STORE),
-            ],
+                Some((card, moved_pair(&limits.card), OF_CARD)),
+                Some((device, moved_pair(of_device), OF_DEVICE)),
+                Some((store, limits.store, OF_STORE)),
+                of_staff.map(|pair| (staff, moved_pair(pair), OF_STAFF)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            cash: limits.people.cash.map(moved),
         })
     }
 
@@ -270,10 +350,28 @@ impl Ledger {
         edges.extend(numbers.tap);
         let (tapped, _) = numbers.tapped;
         edges.extend(numbers.taps.sum.map(|most| most.saturating_sub(tapped)));
-        for (at_risk, pair, _) in &numbers.subjects {
+        // Staff have draws of their own.
+        for (at_risk, pair, _) in numbers.subjects.iter().take(3) {
             edges.push(pair.exposure.saturating_sub(at_risk.exposure));
         }
         edges
+    }
+
+    /// What the member of staff at the device has room for, and the most cash
+    /// that is handed out, where the policy says so.
+    pub(crate) fn room_of_people(
+        &self,
+        device: DeviceId,
+        request: &PaymentRequest,
+        now_ms: u64,
+    ) -> (Option<u64>, Option<u64>) {
+        let limits = self.policy.as_ref();
+        let Some(numbers) = limits.and_then(|limits| self.numbers(limits, device, request, now_ms)) else {
+            return (None, None);
+        };
+        let staff = numbers.subjects.get(3);
+        let room = staff.map(|(at_risk, pair, _)| pair.exposure.saturating_sub(at_risk.exposure));
+        (room, numbers.cash)
     }
 }
 
@@ -296,6 +394,12 @@ const OF_STORE: Reasons = [
     Reason::StoreConsecutiveLowerLimit,
 ];
 
+const OF_STAFF: Reasons = [
+    Reason::StaffCeiling,
+    Reason::StaffConsecutiveLimit,
+    Reason::StaffConsecutiveLowerLimit,
+];
+
 /// What holds for one payment.
 #[derive(Clone, Debug)]
 struct Numbers {
@@ -308,7 +412,10 @@ struct Numbers {
     taps: TapLimits,
     /// Payments lately, and the most of them.
     windows: [(u32, Option<u32>, Reason); 2],
-    subjects: [(AtRisk, Pair, Reasons); 3],
+    /// Card, device, store, and staff if they have limits.
+    subjects: Vec<(AtRisk, Pair, Reasons)>,
+    /// The most cash handed out.
+    cash: Option<u64>,
 }
 
 /// What a subject has at risk now.
@@ -322,7 +429,8 @@ impl Numbers {
     fn halved(&self) -> Self {
         let mut halved = self.clone();
         halved.transaction /= 2;
-        for amount in [&mut halved.by_pin, &mut halved.tap].into_iter().flatten() {
+        let amounts = [&mut halved.by_pin, &mut halved.tap, &mut halved.cash];
+        for amount in amounts.into_iter().flatten() {
             *amount /= 2;
         }
         halved.taps = TapLimits {
@@ -346,6 +454,10 @@ impl Numbers {
         let mut all = Vec::new();
         if amount > self.transaction {
             all.push(Reason::TransactionCeiling);
+        }
+        let cash = request.terms.as_ref().and_then(|terms| terms.cash_back_minor);
+        if self.cash.is_some_and(|most| cash.is_some_and(|cash| cash > most)) {
+            all.push(Reason::CashBackCeiling);
         }
         for (at_risk, pair, [ceiling, count, _]) in &self.subjects {
             if at_risk.exposure + amount > pair.exposure {
@@ -414,7 +526,11 @@ fn rule_of(reason: Reason) -> Rule {
         | Reason::CardContactlessLimit
         | Reason::CardConsecutiveLowerLimit
         | Reason::DeviceConsecutiveLowerLimit
-        | Reason::StoreConsecutiveLowerLimit => Rule::NoCeilingPassed,
+        | Reason::StoreConsecutiveLowerLimit
+        | Reason::CashBackCeiling
+        | Reason::StaffCeiling
+        | Reason::StaffConsecutiveLimit
+        | Reason::StaffConsecutiveLowerLimit => Rule::NoCeilingPassed,
         _ => Rule::SilenceMeansNo,
     }
 }

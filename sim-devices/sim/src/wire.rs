@@ -1,6 +1,7 @@
 //! What devices send. Signatures are checked before the core sees anything,
 //! so these objects carry a signature of zeros: making real ones would take
-//! most of a run's time and show nothing more.
+//! most of a run's time and show nothing more. Only a supervisor's override,
+//! which the core itself checks, is signed (`terms.rs`).
 
 use hub_protocol::{
     CardFacts, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId, EntryMode, Funding, HubId, PaymentId,
@@ -8,6 +9,7 @@ use hub_protocol::{
 };
 
 use crate::rng::Rng;
+use crate::terms::Word;
 
 /// The store that policies are for.
 pub(crate) const STORE: &str = "shop-sim";
@@ -28,6 +30,8 @@ pub(crate) struct PayMessage {
     pub(crate) request: PaymentRequest,
     pub(crate) signed: Vec<u8>,
     pub(crate) sealed_card: SealedCard,
+    /// What a supervisor has said of it.
+    pub(crate) word: Option<Word>,
 }
 
 impl PayMessage {
@@ -39,7 +43,14 @@ impl PayMessage {
             request,
             signed,
             sealed_card,
+            word: None,
         }
+    }
+
+    /// After a change of the request.
+    pub(crate) fn encoded_again(mut self) -> Self {
+        self.signed = unsigned(self.device.0[31], &cbor::encode(&self.request));
+        self
     }
 }
 

@@ -118,7 +118,7 @@ impl World {
         let mut rng = Rng::new(seed);
         // Neighbouring seeds begin far apart.
         let mut rng = Rng::new(rng.next_u64());
-        let profile = Profile::draw(&mut rng);
+        let profile = Profile::draw(&mut rng, &mut Rng::of(seed, "people"));
         let mut world = Self {
             seed,
             rng,
@@ -289,7 +289,8 @@ impl World {
             1 + self.rng.below(self.policy_version)
         };
         let wall = BEGIN_MS + self.now_ms;
-        let mut limits = Limits::draw(&mut self.rng, version, wall, &self.profile);
+        let mut own = Rng::of(self.seed, &format!("policy {version} at {wall}"));
+        let mut limits = Limits::draw(&mut self.rng, &mut own, version, wall, &self.profile);
         if self.stocks() {
             limits.widen();
         }

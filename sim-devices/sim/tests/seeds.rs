@@ -36,12 +36,15 @@ fn every_rule_holds_in_some_hundred_seeds() {
 
 /// The simulated disk does not fill up, no policy comes before its time, and
 /// the model does not know these rules yet.
-const NOT_SIMULATED: [Reason; 5] = [
+const NOT_SIMULATED: [Reason; 8] = [
     Reason::StorageFull,
     Reason::PolicyNotYetValid,
     Reason::UnsentTooLong,
     Reason::StoreSuspended,
     Reason::DeviceSuspended,
+    Reason::ModelNotCertified,
+    Reason::AttestationMissing,
+    Reason::PinOnGlassNotAllowed,
 ];
 
 #[test]

@@ -22,14 +22,14 @@ pub(crate) struct Windows {
 }
 
 impl Window {
-    fn draw(rng: &mut Rng, counts: &[u64], pace_ms: u64) -> Self {
+    pub(super) fn draw(rng: &mut Rng, counts: &[u64], pace_ms: u64) -> Self {
         Self {
             count: u32::try_from(pick(rng, counts)).unwrap_or(1),
             minutes: 1 + rng.below(2 + pace_ms * 60 / 60_000),
         }
     }
 
-    fn text(&self, prefix: &str) -> String {
+    pub(super) fn text(&self, prefix: &str) -> String {
         let Self { count, minutes } = self;
         format!("{prefix}window_count = {count}\n{prefix}window_minutes = {minutes}\n")
     }
