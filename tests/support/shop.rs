@@ -504,7 +504,8 @@ impl Shop {
                 | Effect::PushPolicy { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
-                | Effect::RestrictionChanged { .. } => {}
+                | Effect::RestrictionChanged { .. }
+                | Effect::AllowanceMisused { .. } => {}
             }
         }
     }

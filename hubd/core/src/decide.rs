@@ -32,6 +32,8 @@ pub struct Situation<'a> {
     pub card_velocity: Option<&'a Velocity>,
     /// The device's payments lately.
     pub device_recent: Option<&'a Recent>,
+    /// How many payments are kept back for the device's allowance.
+    pub device_reserved: u32,
     /// The share of the ceilings that held last.
     pub held: Option<Held>,
     /// The shares of declines at replay.
@@ -129,11 +131,12 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        allowance: None,
     }
 }
 
 /// As what an offline approval goes to the gateway.
-fn submission(cryptogram: Cryptogram) -> Submission {
+pub(crate) fn submission(cryptogram: Cryptogram) -> Submission {
     match cryptogram {
         Cryptogram::CardApproved => Submission::Advice,
         // A refused card never gets here; deferred is the kind that promises
@@ -176,7 +179,7 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
 }
 
 /// May this device approve anything offline now?
-fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
+pub(crate) fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
     if s.now_ms < policy.not_before_ms {
         Some(Reason::PolicyNotYetValid)
     } else if s.now_ms >= policy.expires_ms {

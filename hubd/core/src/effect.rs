@@ -2,8 +2,8 @@
 
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    Currency, DeviceId, PaymentId, PaymentState, PaymentStatus, Receipt, Refusal, Registration, Restriction,
-    RestrictionCause, SealedCard,
+    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, PaymentId, PaymentState, PaymentStatus,
+    Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard,
 };
 
 use crate::input::{AttemptId, Ticket};
@@ -78,6 +78,16 @@ pub enum Effect {
         state: WanState,
         /// Why.
         reason: WanReason,
+    },
+    /// A device misused an allowance: nothing is approved offline for it until
+    /// a person lifts that.
+    AllowanceMisused {
+        /// Which device.
+        device: DeviceId,
+        /// The allowance's number.
+        number: u64,
+        /// What it did.
+        kind: AllowanceMisuse,
     },
     /// Offline approvals became restricted, or free again.
     RestrictionChanged {
@@ -157,6 +167,20 @@ pub enum Reply {
         status: Box<PaymentStatus>,
         /// The decision.
         receipt: Option<Box<Receipt>>,
+    },
+    /// What the device may approve by itself; still to be signed.
+    Allowance {
+        /// The allowance.
+        allowance: Box<Allowance>,
+        /// How far its receipts are known.
+        chain: AllowanceChain,
+    },
+    /// The decision on a payment that the device approved.
+    Synced(Box<Receipt>),
+    /// The allowance of this number is closed.
+    Returned {
+        /// Which.
+        number: u64,
     },
     /// The device is enrolled.
     Registered(Box<Registration>),
@@ -238,9 +262,10 @@ pub struct Overview {
     pub parked: usize,
     /// Reversals waiting to be sent.
     pub reversals_queued: usize,
-    /// The store's exposure, in minor units.
+    /// The store's exposure, with what is kept back for allowances, in minor
+    /// units.
     pub exposure_minor: u64,
-    /// The store's consecutive offline approvals.
+    /// The store's consecutive offline approvals, counted likewise.
     pub consecutive: u32,
     /// Age of the oldest unsent payment, in seconds.
     pub oldest_unsent_seconds: Option<u64>,

@@ -10,6 +10,7 @@
 //! only the entry changes the state. `Append` goes out; only the later input
 //! [`Input::Appended`] releases the reply that depends on it.
 
+mod allowance;
 mod anomaly;
 mod archive;
 mod breaker;
@@ -30,6 +31,7 @@ mod queue;
 mod random;
 mod record;
 mod replay;
+mod reserve;
 mod restrict;
 pub mod retry;
 pub mod risk;

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
 
+pub mod allowance;
 pub mod anomaly;
 pub mod cards;
 pub mod ceilings;
@@ -19,6 +20,7 @@ pub mod hours;
 pub mod moving;
 pub mod velocity;
 
+use allowance::AllowanceRules;
 use anomaly::AnomalyRules;
 use cards::CardRules;
 use ceilings::Ceiling;
@@ -70,6 +72,9 @@ pub struct Policy {
     pub moving: MovingLimits,
     /// What is looked for and what it leads to; `None`: nothing.
     pub anomaly: Option<AnomalyRules>,
+    /// What devices may approve while they cannot reach the hub; `None`:
+    /// nothing.
+    pub allowance: Option<AllowanceRules>,
     /// How the backlog is sent.
     pub replay: ReplayRules,
 }
@@ -208,6 +213,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
     let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
+    let allowance = allowance::read(root.section("allowance"));
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -233,6 +239,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         ceilings,
         moving,
         anomaly,
+        allowance,
         replay: replay?,
     })
 }

@@ -8,6 +8,7 @@ use hub_protocol::{
 };
 use minicbor::{Decode, Encode};
 
+use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
 use crate::watch::{Alert, Seen, Watch, one_first};
 
@@ -396,6 +397,13 @@ pub struct DeviceRecord {
     /// box: it is large.
     #[n(7)]
     pub watch: Option<Box<Watch>>,
+    /// Its newest allowance, if it ever had one.
+    #[n(8)]
+    pub allowance: Option<Box<AllowanceRecord>>,
+    /// The entry of the last misuse of an allowance, if nobody has lifted what
+    /// that leads to.
+    #[n(9)]
+    pub misused_at: Option<u64>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.
@@ -463,6 +471,9 @@ pub struct StoreRecord {
     /// How things stand after anomalies.
     #[n(15)]
     pub alert: Option<Alert>,
+    /// What is kept back for allowances, if anything.
+    #[n(16)]
+    pub reserved: Option<Reserved>,
 }
 
 /// How offline approvals ended.
@@ -581,6 +592,7 @@ impl Default for StoreRecord {
             outcomes: None,
             held: None,
             alert: None,
+            reserved: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, Paymen
 
 use crate::clock::is_set_back;
 use crate::policy::Policy;
+mod allowance;
 mod limits;
 mod memory;
 mod stored;
@@ -25,6 +26,7 @@ pub use crate::record::{
     ArchiveMarks, CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
     QueueCounts, RetryRecord, SchemeOutcomes, StoreOutcomes, StoreRecord, Subject, Velocity,
 };
+pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
 pub use memory::Recalled;
 pub use stored::Lane;
 
@@ -242,8 +244,26 @@ impl State {
                 device, kind, points, ..
             } => self.anomaly(*device, *kind, *points, entry.time.wall_ms),
             Event::RestrictionChanged {
-                device, restriction, ..
-            } => self.restricted(*device, *restriction),
+                device,
+                restriction,
+                cause,
+                ..
+            } => self.restricted(*device, *restriction, *cause),
+            Event::AllowanceGiven { allowance } => self.allowance_given(allowance),
+            Event::AllowanceSpent {
+                device,
+                receipt,
+                card,
+            } => {
+                self.allowance_spent(*device, receipt, CardKey(*card), sequence)?;
+            }
+            Event::AllowanceReturned {
+                device,
+                number,
+                operator,
+                ..
+            } => self.allowance_closed(*device, *number, sequence, operator.is_some()),
+            Event::AllowanceMisused { device, .. } => self.allowance_misused(*device, sequence),
             Event::SegmentArchived { number, last, .. } => {
                 let marks = self.store.archives.get_or_insert_default();
                 (marks.written, marks.through) = (*number, *last);
@@ -399,6 +419,8 @@ impl State {
                     recent: known.and_then(|d| d.recent.clone()),
                     outcomes: known.and_then(|d| d.outcomes),
                     watch: known.and_then(|d| d.watch.clone()),
+                    allowance: known.and_then(|d| d.allowance.clone()),
+                    misused_at: known.and_then(|d| d.misused_at),
                 };
                 self.dirty.insert(Key::Device(registration.device));
                 self.devices.insert(registration.device, record);

@@ -39,6 +39,7 @@ fn usual() -> Case<'static> {
             store: Subject::default(),
             card_velocity: None,
             device_recent: None,
+            device_reserved: 0,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,

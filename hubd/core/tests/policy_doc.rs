@@ -78,11 +78,12 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[anomaly.sequence_reused] ", "[anomaly.sequence_reused]\nx = 1 #")
         .replace("[anomaly.sequence_gap] ", "[anomaly.sequence_gap]\nx = 1 #")
         .replace("[anomaly.clock_skew] ", "[anomaly.clock_skew]\nx = 1 #")
+        .replace("[allowance] ", "[allowance]\nx = 1 #")
         .replace("[replay]", "[replay]\nx = 1 #")
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 24, "{faults:?}");
+    assert_eq!(faults.len(), 25, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

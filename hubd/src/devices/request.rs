@@ -9,7 +9,7 @@ use std::time::Duration;
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::ObjectType;
 use hub_protocol::frame::{self, MAX_FRAME};
-use hub_protocol::{Answer, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor};
+use hub_protocol::{Answer, DeviceReceipt, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor};
 use quinn::{ReadToEndError, RecvStream};
 
 use super::session::Peer;
@@ -68,6 +68,44 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             Ask::Void {
                 device,
                 request: cbor::decode(&payload)?,
+                signed,
+            }
+        }
+        Request::Allowance { .. } | Request::Sync { .. } | Request::Return { .. }
+            if !wire.has_allowances() =>
+        {
+            return Err(Refusal::new(
+                RefusalCode::UnknownFrame,
+                "this version of the protocol has no allowances",
+            ));
+        }
+        Request::Allowance { closed } => Ask::Allowance { device, closed },
+        Request::Sync {
+            number,
+            request: signed,
+            sealed_card,
+            receipt,
+        } => {
+            let (signed, payload) = verified(shared, peer, signed, ObjectType::PaymentRequest, key).await?;
+            let request = Box::new(check_payment(&payload, &sealed_card)?);
+            let (signed_receipt, payload) =
+                verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await?;
+            let receipt: Box<DeviceReceipt> = Box::new(cbor::decode(&payload)?);
+            receipt.check(number, &request, &signed)?;
+            Ask::Sync {
+                device,
+                request,
+                signed,
+                sealed_card,
+                receipt,
+                signed_receipt,
+            }
+        }
+        Request::Return { statement: signed } => {
+            let (signed, payload) = verified(shared, peer, signed, ObjectType::AllowanceReturn, key).await?;
+            Ask::Return {
+                device,
+                statement: cbor::decode(&payload)?,
                 signed,
             }
         }

@@ -9,7 +9,9 @@ use hub_core::Reply;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
-use hub_protocol::{ALPN_1, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor};
+use hub_protocol::{
+    ALPN_1, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, WIRE_VERSION, cbor,
+};
 use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
 use tokio::sync::watch;
@@ -23,6 +25,9 @@ use crate::port::{Answered, Ask, HubPort, Proof};
 /// The longest the hub's core may take for an answer before the device is
 /// told to ask again under the same id. Well above any deadline of the core.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first wire version that has allowances.
+const ALLOWANCES_SINCE: u16 = WIRE_VERSION;
 
 /// What a device is told of the hub when it says hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,11 @@ impl WireVersion {
             Some(protocol) if protocol == ALPN_1 => Self::One,
             _ => Self::Two,
         }
+    }
+
+    /// Whether there are allowances in it.
+    pub(super) fn has_allowances(self) -> bool {
+        self.number() >= ALLOWANCES_SINCE
     }
 
     fn number(self) -> u16 {
@@ -146,6 +156,14 @@ impl Shared {
                     .map(|receipt| self.receipt(&receipt, proof.as_ref(), wire))
                     .transpose()?,
             }),
+            Reply::Synced(receipt) => Ok(Answer::Synced {
+                receipt: self.receipt(&receipt, proof.as_ref(), wire)?,
+            }),
+            Reply::Allowance { allowance, chain } => Ok(Answer::Allowance {
+                allowance: self.sign(ObjectType::Allowance, &*allowance),
+                chain,
+            }),
+            Reply::Returned { number } => Ok(Answer::Returned { number }),
             Reply::Registered(registration) => {
                 self.registry.apply_if_new(&registration);
                 Ok(Answer::Enrolled {

@@ -8,7 +8,7 @@ use super::error::Head;
 
 /// The newest format of the records that this program knows. Another one is
 /// built anew from the journal.
-pub const INDEX_FORMAT: u16 = 4;
+pub const INDEX_FORMAT: u16 = 5;
 /// The most bytes that a value may have.
 pub const MAX_VALUE: usize = 6 * 1024 - 1;
 /// The most bytes that a key may have.

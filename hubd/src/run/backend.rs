@@ -172,6 +172,11 @@ impl Backend for HubBackend {
         self.change(operator, OperatorCommand::Block(device)).await
     }
 
+    async fn lost(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::ForfeitAllowance(device))
+            .await
+    }
+
     async fn unblock(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
         self.change(operator, OperatorCommand::Unblock(device)).await
     }

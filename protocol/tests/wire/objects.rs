@@ -148,6 +148,36 @@ fn objects() -> Vec<Object> {
             &cbor::encode(&registration()),
         ),
     ];
+    let without_tap = Allowance {
+        unverified_tap_ceiling_minor: None,
+        ..allowance()
+    };
+    for (name, allowance) in [
+        ("every field", allowance()),
+        ("mandatory fields only", without_tap),
+    ] {
+        all.push(object(
+            &format!("allowance with {name}"),
+            "Allowance",
+            "hub",
+            ObjectType::Allowance,
+            &cbor::encode(&allowance),
+        ));
+    }
+    all.push(object(
+        "a device's receipt",
+        "DeviceReceipt",
+        "device",
+        ObjectType::DeviceReceipt,
+        &cbor::encode(&device_receipt()),
+    ));
+    all.push(object(
+        "return of an allowance",
+        "AllowanceReturn",
+        "device",
+        ObjectType::AllowanceReturn,
+        &cbor::encode(&allowance_return()),
+    ));
     for (name, receipt) in receipts() {
         let name = format!("receipt: {name}");
         all.push(object(
@@ -252,12 +282,15 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "ArchiveManifest" => cbor::encode(&cbor::decode::<ArchiveManifest>(payload)?),
         "LedgerBase" => cbor::encode(&cbor::decode::<LedgerBase>(payload)?),
         "LedgerCommit" => cbor::encode(&cbor::decode::<LedgerCommit>(payload)?),
+        "Allowance" => cbor::encode(&cbor::decode::<Allowance>(payload)?),
+        "DeviceReceipt" => cbor::encode(&cbor::decode::<DeviceReceipt>(payload)?),
+        "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 12] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 15] = [
     ObjectType::PaymentRequest,
     ObjectType::VoidRequest,
     ObjectType::Receipt,
@@ -270,6 +303,9 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 12] = [
     ObjectType::Policy,
     ObjectType::Enrolment,
     ObjectType::Registration,
+    ObjectType::Allowance,
+    ObjectType::DeviceReceipt,
+    ObjectType::AllowanceReturn,
 ];
 
 #[test]

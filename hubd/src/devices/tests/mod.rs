@@ -255,6 +255,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
                 refused(RefusalCode::EnrolledAlready)
             }
         }
+        Ask::Allowance { .. } | Ask::Sync { .. } | Ask::Return { .. } => {
+            refused(RefusalCode::AllowanceNotGiven)
+        }
         Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) => {
             unreachable!("devices do not ask this")
         }

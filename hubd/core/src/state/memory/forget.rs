@@ -98,6 +98,7 @@ mod tests {
                 gateway: None,
                 reversal_queued: false,
                 percent: None,
+                allowance: None,
             },
         };
         apply(&mut state, decided, Some(&request));
