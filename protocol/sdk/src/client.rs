@@ -229,6 +229,32 @@ impl DeviceClient {
         self.inner.link.lock().await.take();
     }
 
+    /// One try, for another part of the client.
+    pub(crate) async fn once_for<T>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        self.inner.once(bytes, &read).await
+    }
+
+    /// Asks until there is an answer, for another part of the client.
+    pub(crate) async fn persist_for<T>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        self.inner.persist(bytes, read).await
+    }
+
+    pub(crate) fn verified(
+        &self,
+        proof: Vec<u8>,
+        payment: &PreparedPayment,
+    ) -> Result<VerifiedReceipt, VerifyError> {
+        self.inner.verifier.receipt(proof, payment)
+    }
+
     fn receipt(&self, answer: Answer, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         match answer {
             Answer::Receipt { receipt } => Ok(self.inner.verifier.receipt(receipt, payment)?),
