@@ -34,6 +34,11 @@ pub enum Request {
         /// Its id, 64 hex digits.
         device: String,
     },
+    /// A device is lost: keep nothing back for its allowance.
+    Lost {
+        /// Its id, 64 hex digits.
+        device: String,
+    },
     /// Unblock a device.
     Unblock {
         /// Its id, 64 hex digits.

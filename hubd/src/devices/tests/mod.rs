@@ -1,6 +1,7 @@
 //! The devices' edge against hub-sdk, over real QUIC on loopback, with a
 //! stand-in for the core that answers from a small map.
 
+mod allowances;
 mod bad_input;
 mod discovery;
 mod enrolment;
