@@ -23,7 +23,7 @@ use size::size;
 
 use crate::core::Core;
 use crate::decide::{objection_always, refuse, submission};
-use crate::effect::{Effect, OperatorReply, Reply};
+use crate::effect::{Effect, OpenAllowance, OperatorReply, Reply};
 use crate::input::Ticket;
 use crate::reserve::Spent;
 use crate::state::{CardKey, PaymentRecord};
@@ -292,6 +292,21 @@ impl Core {
             self.append(event, None, None);
         }
         self.reply_after(self.state.head().sequence, ticket, Reply::Returned { number });
+    }
+
+    pub(crate) fn open_allowances(&self) -> Vec<OpenAllowance> {
+        let open = self.state.devices().filter_map(|device| {
+            let held = device.open_allowance()?;
+            Some(OpenAllowance {
+                device: device.registration.device,
+                number: held.allowance.number,
+                reserved: held.reserved,
+                expires_ms: held.allowance.expires_ms,
+            })
+        });
+        let mut open: Vec<_> = open.collect();
+        open.sort_unstable_by_key(|one| one.device);
+        open
     }
 
     /// A person declares a device lost.

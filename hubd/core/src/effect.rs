@@ -7,7 +7,7 @@ use hub_protocol::{
 };
 
 use crate::input::{AttemptId, Ticket};
-use crate::state::{ArchiveMarks, Lane};
+use crate::state::{ArchiveMarks, Lane, Reserved};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,20 @@ pub struct Restricted {
     pub restriction: Restriction,
     /// Points now.
     pub points: u64,
+}
+
+/// An allowance that a device holds, or may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenAllowance {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its number.
+    pub number: u64,
+    /// What is still kept back for it.
+    pub reserved: Reserved,
+    /// From when on the device approves nothing under it, milliseconds since
+    /// 1970 UTC. It is kept back beyond that.
+    pub expires_ms: u64,
 }
 
 /// What is asked of the gateway.
@@ -285,4 +299,6 @@ pub struct Overview {
     /// Where offline approvals are restricted, or points have come together;
     /// the store first.
     pub restricted: Vec<Restricted>,
+    /// What devices may approve by themselves, by device.
+    pub allowances: Vec<OpenAllowance>,
 }

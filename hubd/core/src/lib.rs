@@ -44,7 +44,9 @@ pub mod wan;
 pub mod watch;
 
 pub use crate::core::{Core, Settings};
-pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted};
+pub use effect::{
+    Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
+};
 pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

@@ -326,6 +326,7 @@ impl Core {
             archives: self.state.archives(),
             ceilings_percent: self.store_percent(),
             restricted: self.all_restricted(),
+            allowances: self.open_allowances(),
         }
     }
 }

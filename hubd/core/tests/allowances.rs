@@ -31,6 +31,28 @@ fn rule_4_all_of_an_allowance_is_at_risk_from_the_moment_it_is_given() {
 }
 
 #[test]
+fn a_person_sees_what_is_kept_back_and_for_whom() {
+    let (mut shop, mut wallet) = given();
+    wallet.approve(&request(1, 5_000, "card"), at(&shop)).unwrap();
+    wallet.sync_all(&mut shop);
+    let OperatorReply::Overview(overview) = shop.operate(OperatorCommand::Overview) else {
+        panic!("an overview expected");
+    };
+    assert_eq!((overview.exposure_minor, overview.consecutive), (20_000, 4));
+    let [open] = overview.allowances[..] else {
+        panic!("one allowance expected: {overview:?}");
+    };
+    assert_eq!((open.device, open.number), (MPOS, 1));
+    assert_eq!((open.reserved.minor, open.reserved.count), (15_000, 3));
+    assert_eq!(open.expires_ms, wallet.allowance().expires_ms);
+    wallet.give_back(&mut shop);
+    let OperatorReply::Overview(overview) = shop.operate(OperatorCommand::Overview) else {
+        panic!("an overview expected");
+    };
+    assert_eq!(overview.allowances, []);
+}
+
+#[test]
 fn rule_1_no_allowance_leaves_before_its_entry_is_on_disk() {
     let (mut shop, wallet) = shop();
     shop.flush_at_once = false;

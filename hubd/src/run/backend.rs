@@ -9,7 +9,7 @@ use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
-    DeviceReport, EnrolReport, PolicyReport, QueueReport, RestrictionReport, StatusReport,
+    AllowanceReport, DeviceReport, EnrolReport, PolicyReport, QueueReport, RestrictionReport, StatusReport,
 };
 use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
@@ -108,6 +108,17 @@ impl Backend for HubBackend {
                     device: one.device.map(|device| device.to_string()),
                     restriction: one.restriction.to_string(),
                     points: one.points,
+                })
+                .collect(),
+            allowances: overview
+                .allowances
+                .iter()
+                .map(|one| AllowanceReport {
+                    device: one.device.to_string(),
+                    number: one.number,
+                    kept_back_minor: one.reserved.minor,
+                    kept_back_count: one.reserved.count,
+                    expires_ms: one.expires_ms,
                 })
                 .collect(),
             devices_enrolled: overview.devices,
