@@ -257,6 +257,7 @@ impl<E: Edges> Hub<E> {
                     },
                     Tell::SpreadAsked { window_ms } => Input::SpreadAsked { window_ms },
                     Tell::Probe(probe) => Input::Probe(probe),
+                    Tell::BadSignature { device } => Input::BadSignature { device },
                     Tell::Storage { level, free_bytes } => Input::Storage { level, free_bytes },
                     Tell::Stop => Input::Stop,
                     Tell::Wake => Input::Tick,
@@ -325,6 +326,18 @@ impl<E: Edges> Hub<E> {
                     recalled: None,
                 }
             }
+            Ask::Describe {
+                device,
+                description,
+                signed,
+                attestation,
+            } => Input::Describe {
+                ticket,
+                device,
+                description,
+                signed,
+                attestation,
+            },
             Ask::Allowance { device, closed } => Input::Allowance {
                 ticket,
                 device,

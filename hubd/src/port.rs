@@ -7,8 +7,8 @@ use hub_core::state::Head;
 use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    AllowanceReturn, CommittedGroup, DeviceId, DeviceReceipt, KeyId, PaymentId, PaymentRequest, Refusal,
-    RefusalCode, Registration, SealedCard, VoidRequest,
+    AllowanceReturn, CommittedGroup, DeviceDescription, DeviceId, DeviceReceipt, KeyId, PaymentId,
+    PaymentRequest, Refusal, RefusalCode, Registration, SealedCard, VoidRequest,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -45,6 +45,17 @@ pub enum Ask {
         device: DeviceId,
         /// Which payment.
         payment_id: PaymentId,
+    },
+    /// A device says what it is; its signature checked.
+    Describe {
+        /// The device.
+        device: DeviceId,
+        /// What it says.
+        description: Box<DeviceDescription>,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
+        /// A verifier's word on it, not checked yet.
+        attestation: Option<Vec<u8>>,
     },
     /// A device wants an allowance.
     Allowance {
@@ -124,6 +135,11 @@ pub enum Tell {
     },
     /// A probe came back.
     Probe(Probe),
+    /// A request over a device's connection was not signed by the device.
+    BadSignature {
+        /// Which device.
+        device: DeviceId,
+    },
     /// The room on the disk changed.
     Storage {
         /// How much there is.
@@ -205,6 +221,11 @@ impl HubPort {
     /// Tells, waiting for room if need be. Returns false once the hub is gone.
     pub async fn tell(&self, tell: Tell) -> bool {
         self.sender.send(Message::Tell(tell)).await.is_ok()
+    }
+
+    /// Tells what may be lost while the hub has more to do. Never waits.
+    pub fn hint(&self, tell: Tell) {
+        let _ = self.sender.try_send(Message::Tell(tell));
     }
 
     /// Wakes the hub, if it is not awake anyway. Never waits.

@@ -7,7 +7,9 @@ use crate::cbor;
 use crate::codes::codes;
 use crate::id::{DeviceId, Digest, HubId, PaymentId};
 use crate::money::Currency;
-use crate::payment::{CardScheme, Cryptogram, EntryMode, Funding, PaymentRequest, Verification};
+use crate::payment::{
+    CardScheme, Cryptogram, EntryMode, Funding, PaymentRequest, TransactionType, Verification,
+};
 use crate::reason::Reason;
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -128,9 +130,18 @@ impl Allowance {
         let above = |sum: u64, most: u64| sum.checked_add(amount).is_none_or(|sum| sum > most);
         let in_time = (self.issued_ms.max(chain.last_ms)..self.expires_ms).contains(&at_ms);
         [
+            (
+                request.terms.as_ref().is_some_and(|terms| terms.training),
+                Reason::TrainingMode,
+            ),
             (request.cryptogram == Cryptogram::Refused, Reason::CardRefused),
             (request.currency != self.currency, Reason::CurrencyNotAccepted),
             (!in_time, Reason::OfflineTooLong),
+            (
+                request.transaction_type() != TransactionType::Sale,
+                Reason::TransactionTypeNotAllowed,
+            ),
+            (has_expired(request, at_ms), Reason::CardExpired),
             (!self.schemes.contains(&card.scheme), Reason::SchemeNotAllowed),
             (!self.funding.contains(&card.funding), Reason::FundingNotAllowed),
             (
@@ -157,6 +168,23 @@ impl Allowance {
         .filter_map(|(stands_against, reason)| stands_against.then_some(reason))
         .collect()
     }
+}
+
+/// Whether the card says that its last month is over, by UTC.
+fn has_expired(request: &PaymentRequest, at_ms: u64) -> bool {
+    let expiry = request.terms.as_ref().and_then(|terms| terms.card_expiry);
+    expiry.is_some_and(|last| month_of(at_ms) > u64::from(last.year()) * 12 + u64::from(last.month()) - 1)
+}
+
+/// Months since the year 0 in the Gregorian calendar, by the days in its
+/// periods of 400 years, which begin in March.
+fn month_of(at_ms: u64) -> u64 {
+    let days = at_ms / 86_400_000 + 719_468;
+    let (period, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let since_march = (5 * day_of_year + 2) / 153;
+    (period * 400 + year) * 12 + since_march + 2
 }
 
 /// How far the receipts under an allowance have come.

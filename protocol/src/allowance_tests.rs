@@ -45,6 +45,7 @@ fn request(amount: u64) -> PaymentRequest {
         }
         .digest(),
         device_time_ms: 1_500_000,
+        terms: None,
     }
 }
 
@@ -213,6 +214,43 @@ fn what_an_allowance_permits_is_a_table() {
         );
         assert!(expected.is_sorted(), "{name}: in the order of precedence");
     }
+}
+
+#[test]
+fn only_sales_by_cards_that_are_still_good_are_approved() {
+    use crate::payment::{CardExpiry, Terms};
+    let given = allowance();
+    let start = AllowanceChain::new(&given);
+    let against = |change: fn(&mut Terms)| {
+        let mut request = request(1);
+        let mut terms = Terms::of(TransactionType::Sale);
+        change(&mut terms);
+        request.terms = Some(Box::new(terms));
+        given.objections(&request, &start, 0, 1_500_000)
+    };
+    assert_eq!(against(|_| {}), []);
+    assert_eq!(against(|t| t.training = true), [Reason::TrainingMode]);
+    let type_of: fn(&mut Terms) = |t| t.transaction_type = TransactionType::Refund;
+    assert_eq!(against(type_of), [Reason::TransactionTypeNotAllowed]);
+    assert_eq!(against(|t| t.card_expiry = Some(CardExpiry(7001))), []);
+    // The year 2000 is after 1970; the months themselves are held below.
+    for (at_ms, month) in [
+        (0, 1970 * 12),
+        (1_772_323_199_999, 2026 * 12 + 1),
+        (1_772_323_200_000, 2026 * 12 + 2),
+        (951_782_400_000, 2000 * 12 + 1),
+        (951_868_800_000, 2000 * 12 + 2),
+        (1_798_761_599_999, 2026 * 12 + 11),
+        (1_798_761_600_000, 2027 * 12),
+    ] {
+        assert_eq!(month_of(at_ms), month, "{at_ms}");
+    }
+    let mut late = request(1);
+    let mut terms = Terms::of(TransactionType::Sale);
+    terms.card_expiry = Some(CardExpiry(2611));
+    late.terms = Some(Box::new(terms));
+    assert!(!has_expired(&late, 1_796_083_199_999), "30 November 2026");
+    assert!(has_expired(&late, 1_796_083_200_000));
 }
 
 #[test]

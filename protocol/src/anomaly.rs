@@ -24,6 +24,14 @@ codes! {
         ClockSkew = 7, "clock-skew";
         /// The shop is closed at this time.
         OutsideHours = 8, "outside-hours";
+        /// Many more payments than this shop usually has at this hour of the
+        /// week.
+        ArrivalRate = 9, "arrival-rate";
+        /// An amount far above what is usual in this shop.
+        UnusualAmount = 10, "unusual-amount";
+        /// Requests whose signature is not the device's came over the device's
+        /// own connection.
+        BadSignatures = 11, "bad-signatures";
     }
 }
 

@@ -16,6 +16,7 @@ use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
+use crate::score::Score;
 
 codes! {
     /// How far the hub's clock can be trusted.
@@ -178,9 +179,28 @@ pub struct DecisionRecord {
     /// 99, if moving limits had made them smaller.
     #[n(7)]
     pub percent: Option<u8>,
-    /// The allowance under which the device itself had approved it, if it did.
+    /// How risky the payment looked, if the policy weighs that. In a box: few
+    /// have it.
     #[n(8)]
+    pub score: Option<Box<Score>>,
+    /// A supervisor's override that let it pass.
+    #[n(9)]
+    pub lifted: Option<Lifted>,
+    /// The allowance under which the device itself had approved it, if it did.
+    #[n(10)]
     pub allowance: Option<u64>,
+}
+
+/// What a supervisor's [`Override`](crate::Override) let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Lifted {
+    /// What stood against the payment.
+    #[n(1)]
+    pub reason: Reason,
+    /// Whose override: the key.
+    #[n(2)]
+    pub supervisor: KeyId,
 }
 
 /// What happened. Numbers are never reused.
@@ -345,6 +365,24 @@ pub enum Event {
         #[n(3)]
         operator: String,
     },
+    /// A device said what it is.
+    #[n(22)]
+    #[cbor(map)]
+    DeviceDescribed {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// The signed [`DeviceDescription`](crate::DeviceDescription) as
+        /// received.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        description: Vec<u8>,
+        /// The signed [`AttestationResult`](crate::AttestationResult) as
+        /// received, if it counted and was newer than the one before.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        attestation: Option<Vec<u8>>,
+    },
     /// A policy was activated.
     #[n(30)]
     #[cbor(map)]
@@ -407,16 +445,17 @@ pub enum Event {
         #[n(2)]
         free_bytes: u64,
     },
-    /// Something is odd about a payment that a device asked for.
+    /// Something is odd about a device, or a payment that it asked for.
     #[n(80)]
     #[cbor(map)]
     AnomalyFound {
         /// Which device.
         #[n(1)]
         device: DeviceId,
-        /// The payment that showed it. It is decided by a later entry.
+        /// The payment that showed it, if one did. It is decided by a later
+        /// entry.
         #[n(2)]
-        shown_by: PaymentId,
+        shown_by: Option<PaymentId>,
         /// What.
         #[n(3)]
         kind: AnomalyKind,
@@ -566,6 +605,7 @@ impl Event {
             Self::PaymentRetryDue { .. } => 18,
             Self::DeviceEnrolled { .. } => 20,
             Self::DeviceBlocked { .. } => 21,
+            Self::DeviceDescribed { .. } => 22,
             Self::PolicyActivated { .. } => 30,
             Self::WanChanged { .. } => 40,
             Self::ClockChanged { .. } => 50,
@@ -599,6 +639,7 @@ impl Event {
             Self::PaymentRetryDue { .. } => "payment-retry-due",
             Self::DeviceEnrolled { .. } => "device-enrolled",
             Self::DeviceBlocked { .. } => "device-blocked",
+            Self::DeviceDescribed { .. } => "device-described",
             Self::PolicyActivated { .. } => "policy-activated",
             Self::WanChanged { .. } => "wan-changed",
             Self::ClockChanged { .. } => "clock-changed",

@@ -65,6 +65,20 @@ pub enum Request {
         #[cbor(with = "minicbor::bytes")]
         request: Vec<u8>,
     },
+    /// What this device is; from wire version 3 on.
+    #[n(6)]
+    #[cbor(map)]
+    Describe {
+        /// A signed [`DeviceDescription`](crate::DeviceDescription).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        description: Vec<u8>,
+        /// A signed [`AttestationResult`](crate::AttestationResult), if it
+        /// has one.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        attestation: Option<Vec<u8>>,
+    },
     /// Give this device an allowance, or the one again that it has not
     /// returned.
     #[n(7)]
@@ -181,6 +195,14 @@ pub enum Answer {
         #[n(1)]
         #[cbor(with = "minicbor::bytes")]
         registration: Vec<u8>,
+    },
+    /// To [`Request::Describe`].
+    #[n(106)]
+    #[cbor(map)]
+    Described {
+        /// Whether the attestation result counts under the policy in force.
+        #[n(1)]
+        attested: bool,
     },
     /// To [`Request::Allowance`].
     #[n(107)]

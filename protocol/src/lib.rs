@@ -17,6 +17,7 @@ pub mod cbor;
 mod codes;
 pub mod commit;
 pub mod cose;
+pub mod description;
 pub mod discovery;
 pub mod enrolment;
 pub mod entry;
@@ -28,6 +29,7 @@ pub mod payment;
 pub mod reason;
 pub mod receipt;
 pub mod refusal;
+pub mod score;
 
 pub use allowance::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceReceipt, MAX_ALLOWANCE_COUNT,
@@ -35,24 +37,30 @@ pub use allowance::{
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
+pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
 pub use entry::{Entry, EntryTime, Event};
 pub use frame::{Answer, Push, Request};
 pub use id::{DeviceId, Digest, HubId, KeyId, PaymentId};
 pub use money::{Currency, MAX_AMOUNT_MINOR};
 pub use payment::{
-    CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, PaymentRequest, SealedCard,
-    Verification, VoidRequest,
+    CardExpiry, CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, Override, PaymentRequest,
+    SealedCard, Terms, TransactionType, Verification, VoidRequest,
 };
 pub use reason::{Reason, Retry};
 pub use receipt::{
     Decision, FallbackAction, GatewayResult, PaymentState, PaymentStatus, Receipt, Submission,
 };
 pub use refusal::{Refusal, RefusalCode};
+pub use score::{Score, ScoreFactor, ScorePart};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/2";
+pub const ALPN: &[u8] = b"store-hub/3";
+
+/// The same of wire version 2, whose requests have no
+/// [`Terms`](payment::Terms). Hubs still speak it.
+pub const ALPN_2: &[u8] = b"store-hub/2";
 
 /// The same of wire version 1, in which every receipt has a signature of its
 /// own ([`cose::ObjectType::Receipt`]). Hubs still speak it.
@@ -63,7 +71,7 @@ pub const ALPN_1: &[u8] = b"store-hub/1";
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

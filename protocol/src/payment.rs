@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::card_number::holds_card_number;
 use crate::codes::codes;
-use crate::id::{Digest, PaymentId};
+use crate::cose::ObjectType;
+use crate::id::{DeviceId, Digest, PaymentId};
 use crate::money::{Currency, MAX_AMOUNT_MINOR};
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -112,6 +113,21 @@ codes! {
     }
 }
 
+codes! {
+    /// What a payment is.
+    pub enum TransactionType {
+        /// Goods for money.
+        Sale = 1, "sale";
+        /// Money back to the card, for goods brought back.
+        Refund = 2, "refund";
+        /// A sale with cash handed to the cardholder.
+        CashBack = 3, "cash-back";
+    }
+}
+
+/// The longest override of a supervisor, signed, in bytes.
+pub const MAX_OVERRIDE: usize = 512;
+
 /// What is known of the card without its number.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -178,9 +194,166 @@ pub struct PaymentRequest {
     /// order or limits.
     #[n(11)]
     pub device_time_ms: u64,
+    /// What wire version 3 says beside it. With it the request is signed as a
+    /// [`ObjectType::PaymentRequest2`](crate::cose::ObjectType). In a box: it
+    /// is large, and requests of versions 1 and 2 have none.
+    #[n(12)]
+    pub terms: Option<Box<Terms>>,
 }
 
+/// What a payment is, and who stands at the device: wire version 3.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Terms {
+    /// What it is.
+    #[n(1)]
+    pub transaction_type: TransactionType,
+    /// The cash handed out, minor units: part of the amount, and less than it.
+    /// With [`TransactionType::CashBack`] and only there.
+    #[n(2)]
+    pub cash_back_minor: Option<u64>,
+    /// The member of staff at the device, by the till's name for them: 1 to 64
+    /// printable ASCII characters.
+    #[n(3)]
+    pub staff: Option<String>,
+    /// Somebody practises: nothing is charged.
+    #[n(4)]
+    pub training: bool,
+    /// The last month in which the card is good.
+    #[n(5)]
+    pub card_expiry: Option<CardExpiry>,
+    /// A supervisor's signed [`Override`], at most [`MAX_OVERRIDE`] bytes.
+    #[n(6)]
+    #[cbor(with = "minicbor::bytes")]
+    pub supervisor: Option<Vec<u8>>,
+}
+
+impl Terms {
+    /// A payment of this kind, and nothing else to say.
+    pub const fn of(transaction_type: TransactionType) -> Self {
+        Self {
+            transaction_type,
+            cash_back_minor: None,
+            staff: None,
+            training: false,
+            card_expiry: None,
+            supervisor: None,
+        }
+    }
+}
+
+/// The last month in which a card is good, as it is printed: year and month of
+/// this century, `2711` for November 2027.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct CardExpiry(#[n(0)] pub u16);
+
+impl CardExpiry {
+    /// Whether there is such a month: of the years 2000 to 2099.
+    pub const fn is_month(self) -> bool {
+        self.0 <= 9912 && 1 <= self.0 % 100 && self.0 % 100 <= 12
+    }
+
+    /// The year, 2000 to 2099.
+    pub const fn year(self) -> u16 {
+        2000 + self.0 / 100
+    }
+
+    /// The month, 1 to 12.
+    pub const fn month(self) -> u16 {
+        self.0 % 100
+    }
+}
+
+impl core::str::FromStr for CardExpiry {
+    type Err = crate::cbor::UnknownName;
+
+    /// Four digits, year before month.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let month = text
+            .parse()
+            .ok()
+            .map(Self)
+            .filter(|month| digits && month.is_month());
+        month.ok_or(crate::cbor::UnknownName)
+    }
+}
+
+impl core::fmt::Display for CardExpiry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:04}", self.0)
+    }
+}
+
+/// A supervisor's word that a payment may pass a lower limit or a score, signed
+/// by the supervisor's key ([`ObjectType::Override`](crate::cose::ObjectType)).
+/// It holds for one payment at one device.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Override {
+    /// Which payment.
+    #[n(1)]
+    pub payment_id: PaymentId,
+    /// At which device.
+    #[n(2)]
+    pub device: DeviceId,
+    /// Its amount, minor units.
+    #[n(3)]
+    pub amount_minor: u64,
+    /// ISO 4217.
+    #[n(4)]
+    pub currency: Currency,
+    /// When, by the clock of whoever signed, milliseconds since 1970 UTC.
+    /// Never trusted.
+    #[n(5)]
+    pub time_ms: u64,
+}
+
+/// The first key of a request's map that wire version 2 does not have.
+const TERMS_KEY: u64 = 12;
+
 impl PaymentRequest {
+    /// What an encoded request is signed as: with [`Terms`] it is another
+    /// object than without. The bytes need not be a request.
+    pub fn object_type_of(payload: &[u8]) -> ObjectType {
+        let mut decoder = minicbor::Decoder::new(payload);
+        let mut has_terms = || {
+            let keys = decoder.map().ok()??;
+            for _ in 0..keys.min(TERMS_KEY) {
+                if decoder.u64().ok()? == TERMS_KEY {
+                    return Some(());
+                }
+                decoder.skip().ok()?;
+            }
+            None
+        };
+        match has_terms() {
+            Some(()) => ObjectType::PaymentRequest2,
+            None => ObjectType::PaymentRequest,
+        }
+    }
+
+    /// What this request is signed as.
+    pub const fn object_type(&self) -> ObjectType {
+        match self.terms {
+            Some(_) => ObjectType::PaymentRequest2,
+            None => ObjectType::PaymentRequest,
+        }
+    }
+
+    /// What it is: a sale, unless it says otherwise.
+    pub fn transaction_type(&self) -> TransactionType {
+        self.terms
+            .as_ref()
+            .map_or(TransactionType::Sale, |terms| terms.transaction_type)
+    }
+
+    /// The member of staff at the device, if it says so.
+    pub fn staff(&self) -> Option<&str> {
+        self.terms.as_ref()?.staff.as_deref()
+    }
+
     /// Holds the request to the ranges that the protocol states. The first
     /// fault found is returned, in the order of the fields.
     pub fn check(&self) -> Result<(), Refusal> {
@@ -210,13 +383,40 @@ impl PaymentRequest {
                 "card.last4: 4 digits expected",
             ));
         }
-        Ok(())
+        self.terms
+            .as_ref()
+            .map_or(Ok(()), |terms| terms.check(self.amount_minor()))
     }
 
     /// The amount in minor units; 0 for a request that
     /// [`check`](Self::check) refuses.
     pub fn amount_minor(&self) -> u64 {
         u64::try_from(i128::from(self.amount)).unwrap_or(0)
+    }
+}
+
+impl Terms {
+    fn check(&self, amount_minor: u64) -> Result<(), Refusal> {
+        let malformed = |text: &str| Err(Refusal::new(RefusalCode::FieldMalformed, text));
+        match (self.transaction_type, self.cash_back_minor) {
+            (TransactionType::CashBack, Some(cash)) if 0 < cash && cash < amount_minor => {}
+            (TransactionType::Sale | TransactionType::Refund, None) => {}
+            _ => return malformed("terms.cash_back: with cash-back, from 1 to below the amount expected"),
+        }
+        if let Some(staff) = &self.staff {
+            check_identifier("terms.staff", staff)?;
+        }
+        if self.card_expiry.is_some_and(|expiry| !expiry.is_month()) {
+            return malformed("terms.card_expiry: a year and month such as 2711 expected");
+        }
+        if self
+            .supervisor
+            .as_ref()
+            .is_some_and(|signed| signed.is_empty() || signed.len() > MAX_OVERRIDE)
+        {
+            return malformed("terms.supervisor: 1 to 512 bytes expected");
+        }
+        Ok(())
     }
 }
 

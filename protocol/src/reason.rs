@@ -9,6 +9,8 @@ codes! {
     pub enum Reason {
         /// Approved: nothing stands against it.
         None = 0, "none";
+        /// Somebody practises: nothing is charged.
+        TrainingMode = 105, "training-mode";
         /// The card itself refused (AAC).
         CardRefused = 110, "card-refused";
         /// The device is blocked.
@@ -52,8 +54,16 @@ codes! {
         DeviceSuspended = 219, "device-suspended";
         /// The shop is closed, and nothing is approved offline then.
         OutsideHours = 220, "outside-hours";
+        /// The device's model is not certified, or it does not say which it is.
+        ModelNotCertified = 221, "model-not-certified";
+        /// No verifier has lately said that the device is as it should be.
+        AttestationMissing = 222, "attestation-missing";
+        /// What is asked for, such as a refund, is not approved offline.
+        TransactionTypeNotAllowed = 230, "transaction-type-not-allowed";
         /// The card is on the policy's exception list.
         CardOnExceptionList = 305, "card-on-exception-list";
+        /// The card has expired.
+        CardExpired = 306, "card-expired";
         /// The card's scheme is not accepted offline.
         SchemeNotAllowed = 310, "scheme-not-allowed";
         /// The card's funding is not accepted offline.
@@ -67,6 +77,8 @@ codes! {
         EntryModeNotAllowed = 320, "entry-mode-not-allowed";
         /// The PIN would have to be checked by the issuer.
         OnlinePinNotPossible = 321, "online-pin-not-possible";
+        /// The PIN may not be entered on the glass of this device.
+        PinOnGlassNotAllowed = 322, "pin-on-glass-not-allowed";
         /// Above the limit for payments verified like this; with the PIN it
         /// would not be.
         VerificationRequired = 330, "verification-required";
@@ -75,23 +87,31 @@ codes! {
         CardContactlessLimit = 331, "card-contactless-limit";
         /// The amount is above the ceiling for one payment.
         TransactionCeiling = 410, "transaction-ceiling";
+        /// The cash handed out is above its ceiling.
+        CashBackCeiling = 411, "cash-back-ceiling";
         /// The card's exposure would pass its ceiling.
         CardCeiling = 420, "card-ceiling";
         /// The device's exposure would pass its ceiling.
         DeviceCeiling = 421, "device-ceiling";
         /// The store's exposure would pass its ceiling.
         StoreCeiling = 422, "store-ceiling";
+        /// The exposure of the member of staff would pass its ceiling.
+        StaffCeiling = 423, "staff-ceiling";
         /// Too many consecutive offline payments with this card.
         CardConsecutiveLimit = 520, "card-consecutive-limit";
         /// Too many consecutive offline payments at this device.
         DeviceConsecutiveLimit = 521, "device-consecutive-limit";
         /// Too many consecutive offline payments in the store.
         StoreConsecutiveLimit = 522, "store-consecutive-limit";
+        /// Too many consecutive offline payments by this member of staff.
+        StaffConsecutiveLimit = 523, "staff-consecutive-limit";
         /// As many offline payments with this card lately as the policy allows.
         CardWindow = 530, "card-window";
         /// As many offline payments at this device lately as the policy
         /// allows.
         DeviceWindow = 531, "device-window";
+        /// The payment looks too risky, by the points of the policy.
+        ScoreTooHigh = 540, "score-too-high";
         /// The card's lower consecutive limit is reached: with the PIN it goes
         /// on.
         CardConsecutiveLowerLimit = 620, "card-consecutive-lower-limit";
@@ -99,6 +119,11 @@ codes! {
         DeviceConsecutiveLowerLimit = 621, "device-consecutive-lower-limit";
         /// The same for the store.
         StoreConsecutiveLowerLimit = 622, "store-consecutive-lower-limit";
+        /// The same for the member of staff.
+        StaffConsecutiveLowerLimit = 623, "staff-consecutive-lower-limit";
+        /// The payment looks risky, by the points of the policy; with the PIN
+        /// it goes on.
+        ScoreVerification = 630, "score-verification";
     }
 }
 
@@ -114,7 +139,8 @@ pub enum Retry {
 }
 
 impl Reason {
-    /// As receipts of the wire versions up to 2 say it: devices of these
+    /// As receipts of the wire versions up to 2 say it, to requests without
+    /// terms: devices of these
     /// refuse a number that they do not know. What stands here for another
     /// asks the cashier for the same; the ledger has the reason itself.
     pub const fn in_receipts(self) -> Self {
@@ -125,10 +151,21 @@ impl Reason {
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => Self::VerificationRequired,
+            | Self::StoreConsecutiveLowerLimit
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => Self::VerificationRequired,
+            // Not the amount's, which would ask for two smaller payments.
+            Self::ScoreTooHigh => Self::CardCeiling,
+            Self::StaffCeiling => Self::StoreCeiling,
+            Self::StaffConsecutiveLimit => Self::StoreConsecutiveLimit,
             Self::UnsentTooLong => Self::OfflineTooLong,
-            Self::StoreSuspended | Self::OutsideHours => Self::OfflineDisabled,
-            Self::DeviceSuspended => Self::ClassNotAllowed,
+            Self::StoreSuspended | Self::OutsideHours | Self::TransactionTypeNotAllowed => {
+                Self::OfflineDisabled
+            }
+            Self::DeviceSuspended | Self::ModelNotCertified | Self::AttestationMissing => {
+                Self::ClassNotAllowed
+            }
+            Self::PinOnGlassNotAllowed => Self::OnlinePinNotPossible,
             Self::CardWindow => Self::CardConsecutiveLimit,
             Self::DeviceWindow => Self::DeviceConsecutiveLimit,
             other => other,
@@ -139,6 +176,8 @@ impl Reason {
     pub const fn retry(self) -> Retry {
         match self {
             Self::None
+            | Self::TrainingMode
+            | Self::CardExpired
             | Self::CardRefused
             | Self::DeviceBlocked
             | Self::CurrencyNotAccepted
@@ -149,7 +188,9 @@ impl Reason {
             | Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => Retry::Otherwise,
+            | Self::StoreConsecutiveLowerLimit
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => Retry::Otherwise,
             _ => Retry::WhenOnline,
         }
     }
@@ -159,6 +200,26 @@ impl Reason {
         match self {
             Self::None => "Paiement accepté.",
             Self::CardRefused => "Carte refusée par la carte elle-même. Demandez un autre moyen de paiement.",
+            Self::TrainingMode => "Mode formation : rien n’est encaissé.",
+            Self::TransactionTypeNotAllowed => {
+                "Pas de réseau : cette opération n’est pas possible hors ligne. Attendez le retour du réseau."
+            }
+            Self::CardExpired => "Carte expirée. Demandez une autre carte.",
+            Self::ModelNotCertified => {
+                "Pas de réseau : ce modèle d’appareil n’est pas admis. Utilisez un autre appareil."
+            }
+            Self::AttestationMissing => {
+                "Cet appareil doit d’abord être contrôlé en ligne. Utilisez un autre appareil et prévenez le responsable."
+            }
+            Self::PinOnGlassNotAllowed => {
+                "Le code ne peut pas être composé sur cet appareil. Utilisez un appareil avec clavier."
+            }
+            Self::CashBackCeiling => {
+                "Pas de réseau : trop d’espèces demandées. Proposez moins d’espèces, ou le paiement seul."
+            }
+            Self::StaffCeiling | Self::StaffConsecutiveLimit => {
+                "Pas de réseau : votre limite hors ligne est atteinte. Appelez un collègue ou le responsable."
+            }
             Self::DeviceBlocked => {
                 "Cet appareil est bloqué. Utilisez un autre appareil et prévenez le responsable."
             }
@@ -249,10 +310,15 @@ impl Reason {
             Self::DeviceWindow => {
                 "Pas de réseau : trop de paiements en peu de temps sur cet appareil. Utilisez un autre appareil."
             }
+            Self::ScoreTooHigh => {
+                "Pas de réseau : ce paiement n’est pas accepté hors ligne avec cette carte. Demandez une autre carte."
+            }
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => {
+            | Self::StoreConsecutiveLowerLimit
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => {
                 "Pas de réseau : un code est demandé pour ce paiement. Insérez la carte et composez le code."
             }
         }
@@ -263,6 +329,26 @@ impl Reason {
         match self {
             Self::None => "Payment accepted.",
             Self::CardRefused => "The card itself refused. Ask for another means of payment.",
+            Self::TrainingMode => "Training: nothing is charged.",
+            Self::TransactionTypeNotAllowed => {
+                "No network: this cannot be done offline. Wait until the network is back."
+            }
+            Self::CardExpired => "The card has expired. Ask for another card.",
+            Self::ModelNotCertified => {
+                "No network: this model of device is not admitted. Use another device."
+            }
+            Self::AttestationMissing => {
+                "This device must first be checked online. Use another device and tell the manager."
+            }
+            Self::PinOnGlassNotAllowed => {
+                "The PIN cannot be entered on this device. Use a device with a keypad."
+            }
+            Self::CashBackCeiling => {
+                "No network: too much cash asked for. Offer less cash, or the payment alone."
+            }
+            Self::StaffCeiling | Self::StaffConsecutiveLimit => {
+                "No network: you have reached your offline limit. Call a colleague or the manager."
+            }
             Self::DeviceBlocked => "This device is blocked. Use another device and tell the manager.",
             Self::CurrencyNotAccepted => "Currency not accepted. Charge in the shop's currency.",
             Self::GatewayDeclined => "Declined by the bank. Ask for another means of payment.",
@@ -347,10 +433,15 @@ impl Reason {
             Self::DeviceWindow => {
                 "No network: too many payments on this device in a short time. Use another device."
             }
+            Self::ScoreTooHigh => {
+                "No network: this payment is not accepted offline with this card. Ask for another card."
+            }
             Self::CardContactlessLimit
             | Self::CardConsecutiveLowerLimit
             | Self::DeviceConsecutiveLowerLimit
-            | Self::StoreConsecutiveLowerLimit => {
+            | Self::StoreConsecutiveLowerLimit
+            | Self::StaffConsecutiveLowerLimit
+            | Self::ScoreVerification => {
                 "No network: a PIN is asked for this payment. Insert the card and enter the PIN."
             }
         }

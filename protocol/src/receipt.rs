@@ -7,6 +7,7 @@ use crate::codes::codes;
 use crate::entry::EntryTime;
 use crate::id::{DeviceId, Digest, HubId, PaymentId};
 use crate::money::Currency;
+use crate::payment::TransactionType;
 use crate::reason::Reason;
 
 codes! {
@@ -123,6 +124,10 @@ pub struct Receipt {
     /// The policy that the decision was made under; 0 for none.
     #[n(15)]
     pub policy_version: u64,
+    /// What it was, of a request with [`Terms`](crate::Terms); its reason then
+    /// is the ledger's.
+    #[n(16)]
+    pub transaction_type: Option<TransactionType>,
 }
 
 codes! {

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use hub_protocol::{
-    CardScheme, Cryptogram, Currency, DeviceClass, EntryMode, Funding, PaymentId, Verification,
+    AttestationStatus, CardExpiry, CardScheme, Certification, Cryptogram, Currency, DeviceClass, DeviceId,
+    EntryMode, Funding, PaymentId, Terms, TransactionType, Verification, Version,
 };
+use hub_sdk::Description;
 use jiff::civil::Date;
 use sim_devices::day::{DayOptions, Window};
 use sim_devices::demo::DemoOptions;
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Gateway(GatewayArgs),
     /// Use one simulated device by hand
     Device(DeviceArgs),
+    /// Give a verifier's signed word on a device, on standard output
+    Attest(AttestArgs),
 }
 
 #[derive(Debug, Args)]
@@ -337,6 +341,8 @@ enum DeviceCommand {
         #[arg(long, default_value = "Caisse 1")]
         name: String,
     },
+    /// Say what this device is, with a verifier's word on it
+    Describe(DescribeArgs),
     /// Pay; one JSON line an answer
     Pay(PayArgs),
     /// Where does a payment stand?
@@ -349,6 +355,67 @@ enum DeviceCommand {
         /// Its id
         payment_id: PaymentId,
     },
+}
+
+#[derive(Debug, Args)]
+struct DescribeArgs {
+    /// Who makes the device
+    #[arg(long)]
+    vendor: String,
+    /// Its model
+    #[arg(long)]
+    model: String,
+    /// Its operating system
+    #[arg(long, default_value = "Android")]
+    os: String,
+    /// And that one's version
+    #[arg(long, default_value = "14")]
+    os_version: Version,
+    /// The version of the payment app
+    #[arg(long, default_value = "1.0")]
+    app_version: Version,
+    /// none, pts, cpoc, cpoc-pin, spoc, mpoc
+    #[arg(long, default_value = "none")]
+    certification: Certification,
+    /// A verifier's word, as `sim-devices attest` gives it
+    #[arg(long, value_name = "FILE")]
+    attestation: Option<PathBuf>,
+}
+
+impl DescribeArgs {
+    fn description(&self) -> Description {
+        Description {
+            vendor: self.vendor.clone(),
+            model: self.model.clone(),
+            os: self.os.clone(),
+            os_version: self.os_version,
+            app_version: self.app_version,
+            certification: self.certification,
+        }
+    }
+}
+
+/// A verifier of devices, played.
+#[derive(Debug, Args)]
+pub(crate) struct AttestArgs {
+    /// The verifier's private key, as `hubctl keygen` makes it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The device's identity, 64 hexadecimal digits
+    #[arg(long)]
+    device: DeviceId,
+    /// none, affirming, warning, contraindicated
+    #[arg(long, default_value = "affirming")]
+    status: AttestationStatus,
+    /// Minutes since the word was given
+    #[arg(long, default_value_t = 0)]
+    age_minutes: u64,
+}
+
+impl AttestArgs {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        device::attest(&self.key, self.device, self.status, self.age_minutes)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -377,6 +444,25 @@ struct PayArgs {
     /// card-approved, asks-online, refused
     #[arg(long, default_value = "asks-online")]
     cryptogram: Cryptogram,
+    /// sale, refund, cash-back
+    #[arg(long)]
+    transaction_type: Option<TransactionType>,
+    /// The cash handed out, in minor units: part of the amount
+    #[arg(long)]
+    cash_back: Option<u64>,
+    /// The member of staff at the device
+    #[arg(long)]
+    staff: Option<String>,
+    /// Somebody practises: nothing is charged
+    #[arg(long)]
+    training: bool,
+    /// The card's last month: year and month, such as 2711
+    #[arg(long)]
+    expiry: Option<CardExpiry>,
+    /// A supervisor's key, who lets the payments pass lower limits: a file with
+    /// the Ed25519 seed, 64 hexadecimal digits
+    #[arg(long)]
+    supervisor: Option<PathBuf>,
     /// How many payments
     #[arg(long, default_value_t = 1)]
     count: u64,
@@ -401,7 +487,10 @@ impl DeviceArgs {
         match &self.command {
             DeviceCommand::Find { timeout } => device::find(&options, Duration::from_secs(*timeout)).await,
             DeviceCommand::Enrol { code, class, name } => device::enrol(&options, code, *class, name).await,
-            DeviceCommand::Pay(args) => device::pay(&options, &args.options()).await,
+            DeviceCommand::Describe(args) => {
+                device::describe(&options, args.description(), args.attestation.as_deref()).await
+            }
+            DeviceCommand::Pay(args) => device::pay(&options, &args.options()?).await,
             DeviceCommand::Status { payment_id } => device::status(&options, *payment_id).await,
             DeviceCommand::Void { payment_id } => device::void(&options, *payment_id).await,
         }
@@ -409,8 +498,10 @@ impl DeviceArgs {
 }
 
 impl PayArgs {
-    fn options(&self) -> PayOptions {
-        PayOptions {
+    fn options(&self) -> anyhow::Result<PayOptions> {
+        Ok(PayOptions {
+            terms: self.terms(),
+            supervisor: self.supervisor.as_deref().map(device::seed).transpose()?,
             amount_minor: self.amount,
             currency: self.currency,
             token: self.card.clone(),
@@ -421,7 +512,23 @@ impl PayArgs {
             cryptogram: self.cryptogram,
             count: self.count,
             every: Duration::from_millis(self.every_ms),
-        }
+        })
+    }
+
+    /// Older hubs take payments without.
+    fn terms(&self) -> Option<Terms> {
+        let stated = self.transaction_type.is_some()
+            || self.cash_back.is_some()
+            || self.staff.is_some()
+            || self.training
+            || self.expiry.is_some();
+        stated.then(|| Terms {
+            cash_back_minor: self.cash_back,
+            staff: self.staff.clone(),
+            training: self.training,
+            card_expiry: self.expiry,
+            ..Terms::of(self.transaction_type.unwrap_or(TransactionType::Sale))
+        })
     }
 }
 

@@ -12,10 +12,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::SigningKey;
+use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
-    CardScheme, Cryptogram, Currency, DeviceClass, EnrolmentCode, EntryMode, Funding, PaymentId, Verification,
+    AttestationResult, AttestationStatus, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId,
+    EnrolmentCode, EntryMode, Funding, PaymentId, Terms, Verification, cbor,
 };
-use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment};
+use hub_sdk::{
+    ClientOptions, Description, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment,
+};
 use serde_json::json;
 
 use crate::sale;
@@ -66,6 +71,10 @@ pub struct PayOptions {
     pub verification: Verification,
     /// What the card answers.
     pub cryptogram: Cryptogram,
+    /// What wire version 3 says beside it.
+    pub terms: Option<Terms>,
+    /// The seed of a supervisor's key, who lets the payments pass lower limits.
+    pub supervisor: Option<[u8; 32]>,
     /// How many payments.
     pub count: u64,
     /// From the beginning of one to the beginning of the next, at least.
@@ -93,6 +102,28 @@ pub async fn enrol(options: &DeviceOptions, code: &str, class: DeviceClass, name
         "hub": enrolled.hub.to_string(),
         "addresses": enrolled.addresses,
     }))
+}
+
+/// Tells the hub what the device is.
+pub async fn describe(options: &DeviceOptions, what: Description, attestation: Option<&Path>) -> Result<()> {
+    let client = client(options)?;
+    let attestation = attestation
+        .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())))
+        .transpose()?;
+    let attested = client.describe(what, attestation).await?;
+    print(&json!({ "described": client.device_id().to_string(), "attested": attested }))
+}
+
+/// Writes a verifier's signed word on a device to standard output.
+pub fn attest(key: &Path, device: DeviceId, status: AttestationStatus, age_minutes: u64) -> Result<()> {
+    let key = SigningKey::from_bytes(&seed(key)?);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let issued_s = now.as_secs().saturating_sub(age_minutes * 60);
+    let result = AttestationResult::new(device, issued_s, status);
+    let signed = cose::sign(&key, ObjectType::AttestationResult, &cbor::encode(&result));
+    let mut out = std::io::stdout().lock();
+    out.write_all(&signed)?;
+    Ok(out.flush()?)
 }
 
 /// Lists the hubs that mDNS shows.
@@ -188,9 +219,19 @@ fn client(options: &DeviceOptions) -> Result<DeviceClient> {
     Ok(client)
 }
 
+/// The seed of an Ed25519 key, 64 hexadecimal digits, from a file.
+pub fn seed(path: &Path) -> Result<[u8; 32]> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let seed = data_encoding::HEXLOWER_PERMISSIVE
+        .decode(text.trim().as_bytes())
+        .ok();
+    seed.and_then(|seed| <[u8; 32]>::try_from(seed).ok())
+        .with_context(|| format!("{}: 64 hexadecimal digits expected", path.display()))
+}
+
 fn prepare(options: &DeviceOptions, client: &DeviceClient, pay: &PayOptions) -> Result<PreparedPayment> {
     let order_id = format!("D{}", client.next_sequence());
-    let payment = client.next_payment(hub_sdk::Sale {
+    let sale = hub_sdk::Sale {
         amount_minor: pay.amount_minor,
         currency: pay.currency,
         card: hub_protocol::CardFacts {
@@ -203,7 +244,15 @@ fn prepare(options: &DeviceOptions, client: &DeviceClient, pay: &PayOptions) -> 
         cryptogram: pay.cryptogram,
         sealed_card: sealed(&order_id),
         order_id,
-    });
+        terms: pay.terms.clone(),
+    };
+    let payment = match &pay.supervisor {
+        Some(seed) => client.next_payment_overridden(sale, |asked| {
+            let key = SigningKey::from_bytes(seed);
+            cose::sign(&key, ObjectType::Override, &cbor::encode(asked))
+        }),
+        None => client.next_payment(sale),
+    };
     // Both before the first send: what was sent is never made anew.
     save_sequence(&options.identity, client)?;
     let path = options.identity.join(PENDING);

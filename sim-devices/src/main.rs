@@ -97,6 +97,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             gateway::run(args.options()?).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Attest(args) => {
+            args.run()?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Device(args) => {
             args.run().await?;
             Ok(ExitCode::SUCCESS)

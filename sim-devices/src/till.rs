@@ -101,6 +101,7 @@ impl Till {
             verification: gesture.verification,
             cryptogram: gesture.cryptogram,
             sealed_card: sealed(&sale.order_id),
+            terms: None,
         });
         let payment_id = payment.payment_id();
         self.witness.asked(payment_id, &sale.order_id, self.number)?;

@@ -318,6 +318,7 @@ impl Device {
             entry_mode,
             verification,
             cryptogram: gesture.cryptogram,
+            terms: None,
         })
     }
 }

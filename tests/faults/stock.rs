@@ -153,6 +153,7 @@ fn prepare(devices: &[DeviceIdentity], goods: Goods, to: &SyncSender<(DeviceId, 
                 entry_mode: gesture.entry_mode,
                 verification: Verification::OfflinePin,
                 cryptogram: Cryptogram::AsksOnline,
+                terms: None,
             },
         );
         if to.send((device.device_id(), payment)).is_err() {

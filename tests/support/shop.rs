@@ -139,6 +139,7 @@ pub fn request(number: u64, amount: u64) -> PaymentRequest {
         cryptogram: Cryptogram::AsksOnline,
         sealed_card_digest: sealed_card(id).digest(),
         device_time_ms: OPENING_MS,
+        terms: None,
     }
 }
 

@@ -14,7 +14,7 @@
 use hub_protocol::entry::{DecisionRecord, Event};
 use hub_protocol::{
     Allowance, AllowanceMisuse, AllowanceReturn, Decision, DeviceId, DeviceReceipt, PaymentRequest, Reason,
-    RefusalCode, SealedCard,
+    RefusalCode, SealedCard, TransactionType,
 };
 
 mod size;
@@ -166,8 +166,11 @@ impl Core {
     }
 
     fn record_of(&self, synced: &Synced<'_>) -> DecisionRecord {
-        let record = match objection_always(synced.request, self.settings.currency) {
-            // No device can turn the card's refusal into an approval.
+        let refund = synced.request.transaction_type() == TransactionType::Refund;
+        let money_out = refund.then_some(Reason::TransactionTypeNotAllowed);
+        let record = match objection_always(synced.request, self.settings.currency).or(money_out) {
+            // No device can turn the card's refusal into an approval, nor give
+            // money away.
             Some(reason) => refuse(reason),
             None => DecisionRecord {
                 decision: Decision::ApprovedOffline,

@@ -6,6 +6,8 @@ use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest};
 
 use crate::clock::difference;
 use crate::policy::anomaly::AnomalyRules;
+use crate::policy::profile::ProfileRules;
+use crate::profile::Profile;
 use crate::record::{CardKey, Velocity};
 use crate::watch::{Seen, Watch};
 
@@ -23,6 +25,12 @@ pub(crate) struct Scene<'a> {
     pub(crate) open: bool,
     /// Whether the hub's clock is in doubt.
     pub(crate) clock_suspect: bool,
+    /// What is usual in the shop, and when enough of it is known.
+    pub(crate) usual: Option<(&'a Profile, ProfileRules)>,
+    /// The hour of the shop's week.
+    pub(crate) hour_of_week: usize,
+    /// So many payments at once have been counted a moment ago, at any device.
+    pub(crate) rate_is_quiet: bool,
     /// Whether it is so good that a device can be measured by it.
     pub(crate) knows_time: bool,
 }
@@ -46,6 +54,8 @@ pub(crate) fn detect(
             .outside_hours
             .filter(|_| !scene.open && !scene.clock_suspect)
             .map(|points| (AnomalyKind::OutsideHours, points)),
+        arrival_rate(rules, scene).map(|points| (AnomalyKind::ArrivalRate, points)),
+        unusual_amount(request, rules, scene).map(|points| (AnomalyKind::UnusualAmount, points)),
     ];
     found
         .into_iter()
@@ -127,6 +137,31 @@ fn clock_skew(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>)
         .is_some_and(|highest| request.device_sequence > highest);
     let behind = newest && watch.device_time_ms.saturating_sub(time) > rule.more_than_ms;
     (scene.knows_time && too_far(ahead) && !as_before || behind).then_some(rule.points)
+}
+
+/// Many more payments than this shop usually has at this hour of its week,
+/// whichever device asks for the next one.
+fn arrival_rate(rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.arrival_rate?;
+    let (profile, known) = scene
+        .usual
+        .filter(|_| !scene.clock_suspect && !scene.rate_is_quiet)?;
+    let rate = profile
+        .arrivals
+        .rate(scene.hour_of_week, scene.now_ms, known.least_weeks)?;
+    let enough = rate.now.saturating_add(1) >= rule.least;
+    (enough && rate.one_more_is_above(rule.times)).then_some(rule.points)
+}
+
+/// So large that a part of it would still be above what is usual.
+fn unusual_amount(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.unusual_amount?;
+    let (profile, known) = scene.usual?;
+    let part = request.amount_minor().div_ceil(rule.times.max(1));
+    let above = profile
+        .amounts
+        .is_above(part, rule.percentile, known.least_payments)?;
+    above.then_some(rule.points)
 }
 
 /// The card's offline approvals within a time.

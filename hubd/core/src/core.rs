@@ -235,6 +235,13 @@ impl Core {
                 self.recall(payment_id, recalled);
                 self.status(ticket, device, payment_id);
             }
+            Input::Describe {
+                ticket,
+                device,
+                description,
+                signed,
+                attestation,
+            } => self.describe(ticket, device, &description, signed, attestation),
             Input::Allowance {
                 ticket,
                 device,
@@ -299,6 +306,7 @@ impl Core {
             } => self.gateway_answered(attempt, answer, latency_ms),
             Input::Probe(probe) => self.probed(probe),
             Input::SpreadAsked { window_ms } => self.pacing.asked_spread_ms = window_ms,
+            Input::BadSignature { device } => self.bad_signature(device),
             Input::Storage { level, free_bytes } => self.storage_changed(level, free_bytes),
             Input::Tick => {}
             Input::Stop => self.stopping = true,

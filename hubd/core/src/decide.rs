@@ -2,15 +2,23 @@
 //! is already at risk. Rules are tried in the order of their reason numbers;
 //! the first that stands against the payment gives the answer.
 
-use hub_protocol::entry::DecisionRecord;
+use hub_protocol::entry::{DecisionRecord, Lifted};
+use hub_protocol::score::Score;
 use hub_protocol::{
-    Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, PaymentRequest, Reason,
+    Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, KeyId, PaymentRequest, Reason,
     Restriction, Submission, Verification,
 };
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 use crate::limits::Limits;
 use crate::policy::Policy;
+use crate::policy::device::{Attestation, Standing};
+use crate::policy::score::ScoreRules;
+use crate::profile::Profile;
 use crate::risk::{Declined, Held, Holder, Recent};
+use crate::score;
 use crate::state::{Subject, Velocity};
 
 /// What is known when a payment is decided offline.
@@ -28,8 +36,20 @@ pub struct Situation<'a> {
     pub device: Subject,
     /// What the store has at risk.
     pub store: Subject,
+    /// What the member of staff at the device has at risk.
+    pub staff: Subject,
+    /// How the device stands to the rules for devices.
+    pub standing: Standing,
+    /// The supervisor who lets this payment pass a lower limit or a score, by
+    /// an override that holds.
+    pub supervisor: Option<KeyId>,
+    /// The overrides that were used lately.
+    pub overrides: Option<&'a Recent>,
     /// What else is remembered of the card.
     pub card_velocity: Option<&'a Velocity>,
+    /// Whether the hub knows an approved payment of the card, as far as the
+    /// policy asks.
+    pub card_known: bool,
     /// The device's payments lately.
     pub device_recent: Option<&'a Recent>,
     /// How many payments are kept back for the device's allowance.
@@ -42,6 +62,10 @@ pub struct Situation<'a> {
     pub store_restriction: Restriction,
     /// What they have led to at the device.
     pub device_restriction: Restriction,
+    /// The points that anomalies have come to at the device.
+    pub device_points: u64,
+    /// What is usual in the shop, if the policy asks.
+    pub profile: Option<&'a Profile>,
     /// How long the oldest payment has waited to be sent, milliseconds.
     pub oldest_unsent_ms: u64,
     /// Effective time, milliseconds since 1970 UTC.
@@ -84,18 +108,34 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let limits = situation
         .policy
         .and_then(|policy| Limits::now(request, policy, situation));
-    let mut record = match objection(request, situation, limits.as_ref()) {
-        None => DecisionRecord {
-            decision: Decision::ApprovedOffline,
-            submission: Some(submission(request.cryptogram)),
-            ..refuse(Reason::None)
-        },
-        Some(reason) => refuse(reason),
+    let score = score::of(request, situation);
+    let approved = |lifted| DecisionRecord {
+        decision: Decision::ApprovedOffline,
+        submission: Some(submission(request.cryptogram)),
+        lifted,
+        ..refuse(Reason::None)
+    };
+    let limits_now = limits.as_ref();
+    let scored = score
+        .as_ref()
+        .zip(situation.policy.and_then(|policy| policy.score.as_ref()));
+    let mut record = if let Some(reason) = objection(request, situation, limits_now, score.as_ref()) {
+        refuse(reason)
+    } else if let Some(reason) =
+        limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored))
+    {
+        match supervisor(situation) {
+            Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
+            None => refuse(reason),
+        }
+    } else {
+        approved(None)
     };
     record.percent = limits
         .as_ref()
         .and_then(|limits| u8::try_from(limits.store_percent).ok())
         .filter(|percent| *percent < 100);
+    record.score = score.map(Box::new);
     Assessment {
         record,
         effective_ceiling_minor: limits.map(|limits| limits.transaction),
@@ -115,7 +155,9 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         | Reason::CardContactlessLimit
         | Reason::CardConsecutiveLowerLimit
         | Reason::DeviceConsecutiveLowerLimit
-        | Reason::StoreConsecutiveLowerLimit => Some(FallbackAction::InsertCardEnterPin),
+        | Reason::StoreConsecutiveLowerLimit
+        | Reason::StaffConsecutiveLowerLimit
+        | Reason::ScoreVerification => Some(FallbackAction::InsertCardEnterPin),
         _ => None,
     };
     let decision = if fallback.is_some() {
@@ -131,6 +173,8 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        score: None,
+        lifted: None,
         allowance: None,
     }
 }
@@ -147,6 +191,9 @@ pub(crate) fn submission(cryptogram: Cryptogram) -> Submission {
 
 /// The objections that hold whether or not the gateway answers.
 pub fn objection_always(request: &PaymentRequest, currency: Currency) -> Option<Reason> {
+    if request.terms.as_ref().is_some_and(|terms| terms.training) {
+        return Some(Reason::TrainingMode);
+    }
     if request.cryptogram == Cryptogram::Refused {
         return Some(Reason::CardRefused);
     }
@@ -154,7 +201,12 @@ pub fn objection_always(request: &PaymentRequest, currency: Currency) -> Option<
 }
 
 /// The first rule, in order of precedence, that stands against the payment.
-fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits>) -> Option<Reason> {
+fn objection(
+    request: &PaymentRequest,
+    s: &Situation<'_>,
+    limits: Option<&Limits>,
+    score: Option<&Score>,
+) -> Option<Reason> {
     if let Some(reason) = objection_always(request, s.currency) {
         return Some(reason);
     }
@@ -172,10 +224,11 @@ fn objection(request: &PaymentRequest, s: &Situation<'_>, limits: Option<&Limits
     };
     // Without limits the class is not allowed, which is said first.
     objection_to_offline(policy, s)
+        .or_else(|| objection_to_transaction(request, policy))
         .or_else(|| objection_to_card(request, policy, s.now_ms))
         .or_else(|| objection_to_reading(request, policy, s, limits?))
         .or_else(|| objection_to_tap(request, policy, s))
-        .or_else(|| objection_to_amount(request, s, limits?))
+        .or_else(|| objection_to_amount(request, s, limits?, score.zip(policy.score.as_ref())))
 }
 
 /// May this device approve anything offline now?
@@ -206,9 +259,22 @@ pub(crate) fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option
         .is_some_and(|hours| !hours.approve_outside && !hours.open(s.now_ms))
     {
         Some(Reason::OutsideHours)
+    } else if !s.standing.certified {
+        Some(Reason::ModelNotCertified)
+    } else if s.standing.attestation == Attestation::Missing {
+        Some(Reason::AttestationMissing)
     } else {
         None
     }
+}
+
+/// May this be asked for?
+fn objection_to_transaction(request: &PaymentRequest, policy: &Policy) -> Option<Reason> {
+    let allowed = policy
+        .offline
+        .transaction_types
+        .contains(&request.transaction_type());
+    (!allowed).then_some(Reason::TransactionTypeNotAllowed)
 }
 
 /// May this card be approved offline?
@@ -216,6 +282,8 @@ fn objection_to_card(request: &PaymentRequest, policy: &Policy, now_ms: u64) -> 
     let (card, rules) = (&request.card, &policy.offline);
     if policy.cards.is_excepted(&card.token, now_ms) {
         Some(Reason::CardOnExceptionList)
+    } else if !rules.expired_cards && has_expired(request, now_ms) {
+        Some(Reason::CardExpired)
     } else if !rules.schemes.contains(&card.scheme) {
         Some(Reason::SchemeNotAllowed)
     } else if !rules.funding.contains(&card.funding) {
@@ -227,6 +295,20 @@ fn objection_to_card(request: &PaymentRequest, policy: &Policy, now_ms: u64) -> 
     } else {
         None
     }
+}
+
+/// Whether the card says that its last month is over, by UTC.
+fn has_expired(request: &PaymentRequest, now_ms: u64) -> bool {
+    let expiry = request.terms.as_ref().and_then(|terms| terms.card_expiry);
+    let now = i64::try_from(now_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let (Some(expiry), Some(now)) = (expiry, now) else {
+        return false;
+    };
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let months = |year: i32, month: i32| year * 12 + month;
+    months(today.year().into(), today.month().into()) > months(expiry.year().into(), expiry.month().into())
 }
 
 /// May a card read and verified this way be approved offline?
@@ -248,6 +330,11 @@ fn objection_to_reading(
         Some(Reason::EntryModeNotAllowed)
     } else if request.verification == Verification::OnlinePin {
         Some(Reason::OnlinePinNotPossible)
+    } else if s.class == DeviceClass::Softpos
+        && request.verification == Verification::OfflinePin
+        && !s.standing.pin_on_glass
+    {
+        Some(Reason::PinOnGlassNotAllowed)
     } else if tap_ceiling.is_some_and(|ceiling| amount > ceiling) || pin_would_help {
         Some(Reason::VerificationRequired)
     } else {
@@ -274,8 +361,13 @@ fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>
     (too_much || too_often).then_some(Reason::CardContactlessLimit)
 }
 
-/// Is there room under the ceilings and counts?
-fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Limits) -> Option<Reason> {
+/// Is there room under the ceilings and counts, and the payment no risk?
+fn objection_to_amount(
+    request: &PaymentRequest,
+    s: &Situation<'_>,
+    limits: &Limits,
+    scored: Option<(&Score, &ScoreRules)>,
+) -> Option<Reason> {
     let amount = request.amount_minor();
     let full = limits.first_passed(amount, s);
     if full.is_some() {
@@ -285,6 +377,17 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
     if limits.first_passed(amount, s).is_some() {
         return Some(Reason::ClockInDoubt);
     }
+    scored.and_then(|(score, rules)| score::is_too_high(rules, score))
+}
+
+/// Is the holder to be verified, or a supervisor asked?
+fn objection_by_lower(
+    request: &PaymentRequest,
+    s: &Situation<'_>,
+    limits: &Limits,
+    scored: Option<(&Score, &ScoreRules)>,
+) -> Option<Reason> {
+    let limits = limits.by_clock(s);
     let verified = matches!(
         request.verification,
         Verification::OfflinePin | Verification::Cdcvm
@@ -292,6 +395,14 @@ fn objection_to_amount(request: &PaymentRequest, s: &Situation<'_>, limits: &Lim
     if verified {
         None
     } else {
-        limits.first_lower_reached(s)
+        let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
+        limits.first_lower_reached(s).or_else(by_score)
     }
+}
+
+/// The supervisor whose override counts, as long as there are not too many.
+fn supervisor(s: &Situation<'_>) -> Option<KeyId> {
+    let window = s.policy?.overrides.as_ref()?.window;
+    let used = s.overrides.map_or(0, |recent| recent.count(s.now_ms, window));
+    s.supervisor.filter(|_| used < u64::from(window.most))
 }

@@ -6,6 +6,7 @@ use hub_protocol::{
     Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard,
 };
 
+use crate::described::Described;
 use crate::input::{AttemptId, Ticket};
 use crate::state::{ArchiveMarks, Lane, Reserved};
 
@@ -182,6 +183,11 @@ pub enum Reply {
         /// The decision.
         receipt: Option<Box<Receipt>>,
     },
+    /// The device's description is known.
+    Described {
+        /// Whether the attestation result beside it counts.
+        attested: bool,
+    },
     /// What the device may approve by itself; still to be signed.
     Allowance {
         /// The allowance.
@@ -223,6 +229,8 @@ pub enum OperatorReply {
         /// How many of them are parked.
         parked: usize,
     },
+    /// What devices have said of themselves, those that have.
+    Described(Vec<(DeviceId, Described)>),
     /// How the hub stands.
     Overview(Box<Overview>),
     /// No, and why.

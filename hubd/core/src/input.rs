@@ -2,8 +2,8 @@
 
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    AllowanceReturn, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId, PaymentId, PaymentRequest,
-    Registration, SealedCard, VoidRequest,
+    AllowanceReturn, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId, PaymentId,
+    PaymentRequest, Registration, SealedCard, VoidRequest,
 };
 
 use crate::policy::Policy;
@@ -113,6 +113,19 @@ pub enum Input {
         /// As with `Pay`.
         recalled: Option<Box<Recalled>>,
     },
+    /// A device says what it is.
+    Describe {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// What it says.
+        description: Box<DeviceDescription>,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
+        /// A verifier's signed word on it, as received; not checked yet.
+        attestation: Option<Vec<u8>>,
+    },
     /// A device presented a good enrolment code.
     Enrol {
         /// Who waits.
@@ -192,6 +205,12 @@ pub enum Input {
         /// The window, in milliseconds; 0 for none.
         window_ms: u64,
     },
+    /// A request came over a device's connection with a signature that is not
+    /// the device's. It was refused; the hub only takes note.
+    BadSignature {
+        /// Whose connection.
+        device: DeviceId,
+    },
     /// How much room the disk has. Told at the start and at every change.
     Storage {
         /// How much.
@@ -255,6 +274,8 @@ pub enum OperatorCommand {
     Block(DeviceId),
     /// Unblock a device.
     Unblock(DeviceId),
+    /// What have devices said of themselves?
+    Described,
     /// Try to send the queue now, whatever the backoff says.
     Drain,
     /// Put a parked payment back into the queue.

@@ -5,6 +5,7 @@ use hub_protocol::{EntryMode, PaymentRequest, Reason, Restriction, Verification}
 
 use crate::decide::Situation;
 use crate::policy::ceilings::{Fits, most_specific};
+use crate::policy::device::Attestation;
 use crate::policy::moving::Moment;
 use crate::policy::velocity::Window;
 use crate::policy::{ClassLimits, Policy, SubjectLimits};
@@ -43,6 +44,9 @@ pub(crate) struct Limits {
     card: SubjectLimits,
     device: SubjectLimits,
     store: SubjectLimits,
+    staff: Option<SubjectLimits>,
+    /// The cash asked for, and the most that is handed out.
+    cash_back: Option<(u64, u64)>,
     card_window: Option<Window>,
     device_window: Option<Window>,
 }
@@ -70,6 +74,7 @@ impl Limits {
             transaction,
             transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
             ceiling,
+            cash_back: cash_asked(request).zip(policy.offline.cash_back_ceiling.map(moved)),
             ..limits
         })
     }
@@ -102,7 +107,17 @@ impl Limits {
         });
         let tightened = s.store_restriction.max(s.device_restriction) >= Restriction::Tightened;
         let tighten = policy.anomaly.as_ref().filter(|_| tightened);
-        let percent = tighten.map_or(shares.own, |rules| shares.own.min(rules.tighten_percent));
+        let stale = policy
+            .attestation
+            .as_ref()
+            .and_then(|rules| rules.stale)
+            .filter(|_| s.standing.attestation == Attestation::Stale);
+        let percent = [
+            Some(shares.own),
+            tighten.map(|rules| rules.tighten_percent),
+            stale.map(|stale| stale.percent),
+        ];
+        let percent = percent.into_iter().flatten().min().unwrap_or(shares.own);
         let moved = |amount: u64| share(amount, percent);
         let moved_subject = |limits: SubjectLimits| SubjectLimits {
             exposure_ceiling: moved(limits.exposure_ceiling),
@@ -118,6 +133,8 @@ impl Limits {
             card: moved_subject(policy.card),
             device: moved_subject(class.device),
             store: policy.store,
+            staff: policy.staff.map(moved_subject),
+            cash_back: None,
             card_window: policy.card_window,
             device_window: class.window,
         }
@@ -148,6 +165,8 @@ impl Limits {
             card: half(self.card),
             device: half(self.device),
             store: half(self.store),
+            staff: self.staff.map(half),
+            cash_back: self.cash_back.map(|(asked, most)| (asked, most / 2)),
             card_window: half_window(self.card_window),
             device_window: half_window(self.device_window),
             ..*self
@@ -171,15 +190,22 @@ impl Limits {
                 counted >= u64::from(window.most)
             })
         };
+        let cash_full = self.cash_back.is_some_and(|(asked, most)| asked > most);
+        let staff = |check: &dyn Fn(&Subject, &SubjectLimits) -> bool| {
+            self.staff.is_some_and(|limits| check(&s.staff, &limits))
+        };
         let card_recent = s.card_velocity.map(|velocity| &velocity.recent);
         first(&[
             (amount > self.transaction, Reason::TransactionCeiling),
+            (cash_full, Reason::CashBackCeiling),
             (over(&s.card, &self.card), Reason::CardCeiling),
             (over(&s.device, &self.device), Reason::DeviceCeiling),
             (over(&s.store, &self.store), Reason::StoreCeiling),
+            (staff(&over), Reason::StaffCeiling),
             (too_many(&s.card, &self.card), Reason::CardConsecutiveLimit),
             (too_many(&s.device, &self.device), Reason::DeviceConsecutiveLimit),
             (too_many(&s.store, &self.store), Reason::StoreConsecutiveLimit),
+            (staff(&too_many), Reason::StaffConsecutiveLimit),
             (full(self.card_window, card_recent, 0), Reason::CardWindow),
             (
                 full(self.device_window, s.device_recent, s.device_reserved),
@@ -231,8 +257,16 @@ impl Limits {
                 Reason::DeviceConsecutiveLowerLimit,
             ),
             (reached(&s.store, &self.store), Reason::StoreConsecutiveLowerLimit),
+            (
+                self.staff.is_some_and(|limits| reached(&s.staff, &limits)),
+                Reason::StaffConsecutiveLowerLimit,
+            ),
         ])
     }
+}
+
+fn cash_asked(request: &PaymentRequest) -> Option<u64> {
+    request.terms.as_ref()?.cash_back_minor
 }
 
 fn first(rules: &[(bool, Reason)]) -> Option<Reason> {

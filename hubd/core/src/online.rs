@@ -96,7 +96,9 @@ impl Core {
                 "what the card has at risk cannot be read; try again",
             );
         } else {
-            self.watch(device, request);
+            if request.terms.as_ref().is_none_or(|terms| !terms.training) {
+                self.watch(device, request);
+            }
             self.pay_first(ticket, device, request, signed, sealed_card);
         }
     }
@@ -112,6 +114,9 @@ impl Core {
     ) {
         let id = request.payment_id;
         if let Some(reason) = objection_always(request, self.settings.currency) {
+            let record = refuse(reason);
+            self.decide_now(ticket, device, request, signed, None, record);
+        } else if let Some(reason) = self.objection_online(device, request) {
             let record = refuse(reason);
             self.decide_now(ticket, device, request, signed, None, record);
         } else if self.should_ask_online(request) {
@@ -133,6 +138,13 @@ impl Core {
     /// the gateway while it answers.
     fn should_ask_online(&self, request: &PaymentRequest) -> bool {
         request.cryptogram == hub_protocol::Cryptogram::AsksOnline && self.wan.state() != WanState::Offline
+    }
+
+    /// What stands against asking the gateway.
+    fn objection_online(&self, device: DeviceId, request: &PaymentRequest) -> Option<Reason> {
+        let record = self.state.device(&device)?;
+        let standing = record.standing(self.state.policy(), self.clock.effective_ms());
+        (self.should_ask_online(request) && !standing.online).then_some(Reason::AttestationMissing)
     }
 
     pub(crate) fn refuse_if_not_enrolled(&mut self, ticket: Ticket, device: DeviceId) -> bool {

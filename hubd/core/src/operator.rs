@@ -159,6 +159,14 @@ impl Core {
                 let parked = count(self.state.store().queue.parked);
                 self.operator_reply(ticket, OperatorReply::Queue { items, total, parked });
             }
+            OperatorCommand::Described => {
+                let described = self.state.devices().filter_map(|device| {
+                    let described = device.described.as_deref()?;
+                    Some((device.registration.device, described.clone()))
+                });
+                let reply = OperatorReply::Described(described.collect());
+                self.operator_reply(ticket, reply);
+            }
             OperatorCommand::Overview => {
                 let overview = Box::new(self.overview());
                 self.operator_reply(ticket, OperatorReply::Overview(overview));

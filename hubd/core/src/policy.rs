@@ -7,8 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use hub_protocol::{CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR};
+use hub_protocol::{
+    CardScheme, Currency, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR, TransactionType,
+};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
 
@@ -16,16 +19,24 @@ pub mod allowance;
 pub mod anomaly;
 pub mod cards;
 pub mod ceilings;
+pub mod device;
 pub mod hours;
 pub mod moving;
+pub mod people;
+pub mod profile;
+pub mod score;
 pub mod velocity;
 
 use allowance::AllowanceRules;
 use anomaly::AnomalyRules;
 use cards::CardRules;
 use ceilings::Ceiling;
+use device::{AttestationRules, Model};
 use hours::Hours;
 use moving::MovingLimits;
+use people::OverrideRules;
+use profile::ProfileRules;
+use score::ScoreRules;
 use velocity::{TapLimits, Window};
 
 /// The longest policy, in bytes.
@@ -60,18 +71,32 @@ pub struct Policy {
     pub card: SubjectLimits,
     /// What one card may pay by tap without verification.
     pub taps: TapLimits,
+    /// Ceilings for one member of staff; `None`: nobody has any.
+    pub staff: Option<SubjectLimits>,
+    /// Who may let payments pass lower limits and scores; `None`: nobody.
+    pub overrides: Option<OverrideRules>,
     /// How often one card.
     pub card_window: Option<Window>,
     /// Which cards.
     pub cards: CardRules,
     /// Ceilings by class of device; a class not named is not allowed offline.
     pub classes: BTreeMap<DeviceClass, ClassLimits>,
+    /// Certified models; empty: any.
+    pub models: Vec<Model>,
+    /// How fresh a verifier's word on a device must be; `None`: none is asked
+    /// for.
+    pub attestation: Option<AttestationRules>,
     /// Ceilings for kinds of payments, before those of the classes.
     pub ceilings: Vec<Ceiling>,
     /// What makes ceilings smaller.
     pub moving: MovingLimits,
+    /// When what is usual in the shop is known; `None`: never, and nothing of
+    /// it is remembered.
+    pub profile: Option<ProfileRules>,
     /// What is looked for and what it leads to; `None`: nothing.
     pub anomaly: Option<AnomalyRules>,
+    /// How risky a payment may look; `None`: nothing is weighed.
+    pub score: Option<ScoreRules>,
     /// What devices may approve while they cannot reach the hub; `None`:
     /// nothing.
     pub allowance: Option<AllowanceRules>,
@@ -118,6 +143,13 @@ pub struct OfflineRules {
     /// The highest age of a payment that waits to be sent, in milliseconds;
     /// `None`: no such limit.
     pub oldest_unsent_ms: Option<u64>,
+    /// What may be asked for.
+    pub transaction_types: Vec<TransactionType>,
+    /// Highest amount of cash handed out, minor units; there is one where
+    /// cash-back may be asked for.
+    pub cash_back_ceiling: Option<u64>,
+    /// Whether cards are accepted that say that they have expired.
+    pub expired_cards: bool,
     /// Accepted schemes.
     pub schemes: Vec<CardScheme>,
     /// Accepted funding types.
@@ -171,6 +203,27 @@ impl Policy {
         }
     }
 
+    /// The hour of the shop's week at this time (milliseconds since 1970 UTC),
+    /// 0 to 167, from Monday's first: by the shop's own time zone if the policy
+    /// knows it, otherwise by UTC.
+    pub(crate) fn hour_of_week(&self, at_ms: u64) -> usize {
+        match &self.hours {
+            Some(hours) => hours.hour_of_week(at_ms),
+            None => hours::hour_of_week(&TimeZone::UTC, at_ms),
+        }
+    }
+
+    /// Whether it asks how often a card has paid offline lately.
+    pub(crate) fn counts_payments_of_cards(&self) -> bool {
+        let by_score = self.score.as_ref().and_then(|rules| rules.card_lately);
+        self.card_window.is_some() || by_score.is_some()
+    }
+
+    /// Whether it asks which cards have paid here before.
+    pub(crate) fn knows_cards(&self) -> bool {
+        self.score.as_ref().is_some_and(|rules| rules.new_card.is_some())
+    }
+
     /// Whether the policy is for this store.
     pub fn covers(&self, store_id: &str) -> bool {
         self.stores.iter().any(|store| store == "*" || store == store_id)
@@ -209,10 +262,22 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let taps = velocity::read_taps(&card);
     let card_window = velocity::read_window(&card, "window_count", "window_minutes");
     let card = read_subject(card);
+    let staff = people::read_staff(root.section("staff"));
+    let overrides = people::read_overrides(root.section("override"));
     let classes = read_classes(root.section("class"));
+    let models = device::read_models(root.sections("model"));
+    let attestation = device::read_attestation(root.section("attestation"));
     let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
     let moving = moving::read(root.section("moving"));
-    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some());
+    let profile = profile::read(root.section("profile"));
+    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some(), profile.is_some());
+    let has = score::Has {
+        domestic: !cards.domestic.is_empty(),
+        hours: hours.is_some(),
+        profile: profile.is_some(),
+        anomaly: anomaly.is_some(),
+    };
+    let score = score::read(root.section("score"), has);
     let allowance = allowance::read(root.section("allowance"));
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
@@ -233,12 +298,18 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         store: store?,
         card: card?,
         taps,
+        staff,
+        overrides,
         card_window,
         cards,
         classes: classes?,
+        models,
+        attestation,
         ceilings,
         moving,
+        profile,
         anomaly,
+        score,
         allowance,
         replay: replay?,
     })
@@ -261,6 +332,22 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         "minutes from 1 to 43200 (30 days)",
         integer(1..=43_200),
     );
+    let types = section.optional(
+        "transaction_types",
+        &names(TransactionType::ALL.iter().map(|t| t.name())),
+        list,
+    );
+    let cash_back = section.optional("cash_back_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    if let Some(types) = &types
+        && types.value.contains(&TransactionType::CashBack)
+        && cash_back.is_none()
+    {
+        section.fault(
+            types.line,
+            "offline.cash_back_ceiling is missing: with cash-back, how much cash is handed out at most",
+        );
+    }
+    let expired = section.optional("expired_cards", "true or false", boolean);
     let schemes = section.required("schemes", &names(CardScheme::ALL.iter().map(|s| s.name())), list);
     let funding = section.required("funding", &names(Funding::ALL.iter().map(|f| f.name())), list);
     let entry_modes = section.required(
@@ -278,6 +365,9 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         enabled: enabled?.value,
         longest_ms: longest?.value * 60_000,
         oldest_unsent_ms: oldest.map(|at| at.value * 60_000),
+        transaction_types: types.map_or_else(|| vec![TransactionType::Sale], |at| at.value),
+        cash_back_ceiling: cash_back.map(|at| at.value),
+        expired_cards: expired.is_some_and(|at| at.value),
         schemes: schemes?.value,
         funding: funding?.value,
         entry_modes: entry_modes?.value,
@@ -415,134 +505,4 @@ fn instant(value: &toml::de::DeValue<'_>) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAMPLE: &str = include_str!("../../../config/policies/france-cautious.toml");
-
-    #[test]
-    fn the_sample_policy_is_read_whole() {
-        let policy = Policy::parse(SAMPLE.as_bytes()).unwrap();
-        assert_eq!(policy.currency, Currency::EUR);
-        assert_eq!(policy.classes.len(), 3);
-        let [softpos, mpos] = [DeviceClass::Softpos, DeviceClass::Mpos].map(|class| policy.classes[&class]);
-        assert!(
-            softpos.transaction_ceiling < mpos.transaction_ceiling,
-            "SoftPOS is stricter than mPOS"
-        );
-        assert!(softpos.device.exposure_ceiling < mpos.device.exposure_ceiling);
-    }
-
-    #[test]
-    fn all_faults_of_a_policy_are_reported_at_once_with_their_lines() {
-        let broken = SAMPLE
-            .replace("version = 1", "version = 0")
-            .replace("schemes = [\"cb\"", "schemes = [\"cbb\"")
-            .replace("[store]\n", "[store]\nceilling = 1\n");
-        let faults = Policy::parse(broken.as_bytes()).unwrap_err();
-        let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        assert_eq!(faults.len(), 3, "{texts:#?}");
-        assert!(
-            texts[0].contains("version: a whole number from 1 expected"),
-            "{texts:#?}"
-        );
-        assert!(
-            texts[1].contains("offline.schemes: a list of other, cb"),
-            "{texts:#?}"
-        );
-        assert!(
-            texts[2].contains("store.ceilling is not a known key"),
-            "{texts:#?}"
-        );
-        for (fault, needle) in faults.iter().zip(["version = 0", "cbb", "ceilling"]) {
-            assert!(
-                broken.lines().nth(fault.line - 1).unwrap().contains(needle),
-                "{fault}"
-            );
-        }
-    }
-
-    const EVERYTHING: &str = include_str!("../../../config/policies/everything.toml");
-
-    /// The faults of the sample with everything after one change.
-    fn faults_after(from: &str, to: &str) -> Vec<String> {
-        assert!(EVERYTHING.contains(from), "{from}");
-        let faults = Policy::parse(EVERYTHING.replacen(from, to, 1).as_bytes()).unwrap_err();
-        faults.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn two_ceilings_that_say_equally_much_and_meet_are_a_fault() {
-        let tie =
-            "[[ceiling]]\nentry_mode = \"contactless\"\nclass = \"mpos\"\namount = 1\n[[moving.outage]]";
-        let faults = faults_after("[[moving.outage]]", tie);
-        assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(faults[0].contains("both say equally much"), "{faults:?}");
-        // Of two classes, they never meet; one that says more goes before.
-        for apart in [
-            "class = \"softpos\"\nverification = \"offline-pin\"",
-            "class = \"mpos\"",
-        ] {
-            let more = format!("[[ceiling]]\n{apart}\namount = 1\n[[moving.outage]]");
-            assert!(Policy::parse(EVERYTHING.replacen("[[moving.outage]]", &more, 1).as_bytes()).is_ok());
-        }
-    }
-
-    #[test]
-    fn what_would_never_hold_or_says_nothing_is_a_fault() {
-        for (from, to, expected) in [
-            ("domestic = [\"FR\"]", "", "ceiling.issuer needs card.domestic"),
-            (
-                "from_minutes = 180",
-                "from_minutes = 60",
-                "larger than in the step before",
-            ),
-            ("percent = 50", "percent = 76", "larger than in the step before"),
-            (
-                "consecutive_lower_limit = 2\n",
-                "consecutive_lower_limit = 6\n",
-                "not above the limit",
-            ),
-            (
-                "countries = [\"FR\", \"BE\", \"LU\", \"DE\", \"ES\", \"IT\"]",
-                "",
-                "only beside card.countries",
-            ),
-            ("\"FR\", \"BE\"", "\"fr\", \"BE\"", "two capital letters"),
-            ("\"497010\"", "\"4970\"", "6 or 8 digits"),
-            ("49701234-49701236", "49701236-49701234", "6 or 8 digits"),
-            ("49701234-49701236", "497012-49701236", "6 or 8 digits"),
-            ("[\"400000-599999\"]", "[]", "a list of BINs"),
-            ("tok-11d2e8b7", "tok-7f3a90c1", "listed twice"),
-            (
-                "\"asks-online\" ",
-                "\"refused\" ",
-                "one of card-approved, asks-online",
-            ),
-            ("percent = 75", "percent = 101", "percent from 0 to 100"),
-        ] {
-            let faults = faults_after(from, to);
-            assert!(faults[0].contains(expected), "{to}: {faults:?}");
-        }
-        let one_table = EVERYTHING.replace("[[moving.store_used]]", "[moving.store_used]");
-        let faults = Policy::parse(one_table.as_bytes()).unwrap_err();
-        assert!(
-            faults[0]
-                .message
-                .contains("tables, each under [[moving.store_used]]"),
-            "{faults:?}"
-        );
-    }
-
-    #[test]
-    fn a_policy_of_another_format_or_a_reversed_period_is_refused() {
-        let faults = Policy::parse(SAMPLE.replace("format = 1", "format = 2").as_bytes()).unwrap_err();
-        assert!(faults[0].message.contains("format 2 is not known"), "{faults:?}");
-        let reversed = SAMPLE.replace("expires = 2027", "expires = 2025");
-        assert!(
-            Policy::parse(reversed.as_bytes()).unwrap_err()[0]
-                .message
-                .contains("after not_before")
-        );
-    }
-}
+mod tests;

@@ -4,10 +4,11 @@
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
 use hub_protocol::{
     CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest,
-    PaymentState, PaymentStatus, Receipt, Registration,
+    PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
 };
 use minicbor::{Decode, Encode};
 
+use crate::described::Described;
 use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
 use crate::watch::{Alert, Seen, Watch, one_first};
@@ -94,6 +95,10 @@ pub struct CardRecord {
     /// What limits remember of it, if anything. In a box: few cards have it.
     #[n(4)]
     pub velocity: Option<Box<Velocity>>,
+    /// The day of its first approved payment under a policy that asks whether
+    /// a card is new, days since 1970 UTC.
+    #[n(5)]
+    pub known_since_day: Option<u32>,
 }
 
 /// What limits remember of a card beside what it has at risk.
@@ -137,6 +142,11 @@ impl CardRecord {
             Ok(at) => drop(self.waiting.remove(at)),
             Err(_) => self.beyond = self.beyond.saturating_sub(1),
         }
+    }
+
+    /// Whether an approved payment of it is known.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known_since_day.is_some()
     }
 
     /// Whether there is nothing to remember.
@@ -241,6 +251,42 @@ pub struct PaymentRecord {
     /// How the holder stood to it.
     #[n(19)]
     pub holder: Option<Holder>,
+    /// What its request stated beside it, if it did.
+    #[n(20)]
+    pub terms: Option<StatedTerms>,
+}
+
+/// What limits and receipts need of a request's
+/// [`Terms`](hub_protocol::Terms).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct StatedTerms {
+    /// What it was.
+    #[n(1)]
+    pub transaction_type: TransactionType,
+    /// Who stood at the device.
+    #[n(2)]
+    pub staff: Option<StaffKey>,
+}
+
+/// Stands for a member of staff in limits: the first 16 bytes of SHA-256 of the
+/// till's name for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct StaffKey(#[cbor(with = "minicbor::bytes")] pub [u8; 16]);
+
+impl StaffKey {
+    /// Of payments that name nobody: they count together, as one person's.
+    pub const NOBODY: Self = Self([0; 16]);
+
+    /// The key of a name.
+    pub fn of(staff: Option<&str>) -> Self {
+        staff.map_or(Self::NOBODY, |staff| {
+            let mut key = [0; 16];
+            key.copy_from_slice(&Digest::of(staff.as_bytes()).0[..16]);
+            Self(key)
+        })
+    }
 }
 
 /// A payment that the issuer declined and that is presented again.
@@ -284,8 +330,19 @@ impl PaymentRecord {
             received_ms: 0,
             retry: None,
             parked_at: None,
+            terms: request.terms.as_ref().map(|terms| StatedTerms {
+                transaction_type: terms.transaction_type,
+                staff: terms.staff.as_deref().map(|staff| StaffKey::of(Some(staff))),
+            }),
             holder: Some(Holder::of(request)).filter(|holder| *holder != Holder::Other),
         }
+    }
+
+    /// Whose limits it counts for.
+    pub fn staff(&self) -> StaffKey {
+        self.terms
+            .and_then(|terms| terms.staff)
+            .unwrap_or(StaffKey::NOBODY)
     }
 
     /// When it was declined, each time.
@@ -321,7 +378,10 @@ impl PaymentRecord {
             amount_minor: self.amount_minor,
             currency: self.currency,
             decision: decided.record.decision,
-            reason: decided.record.reason.in_receipts(),
+            reason: match self.terms {
+                Some(_) => decided.record.reason,
+                None => decided.record.reason.in_receipts(),
+            },
             fallback: decided.record.fallback,
             submission: decided.record.submission,
             gateway: decided.record.gateway.clone(),
@@ -329,6 +389,7 @@ impl PaymentRecord {
             entry_digest: decided.digest,
             time: decided.time,
             policy_version: decided.policy_version,
+            transaction_type: self.terms.map(|terms| terms.transaction_type),
         })
     }
 
@@ -397,12 +458,15 @@ pub struct DeviceRecord {
     /// box: it is large.
     #[n(7)]
     pub watch: Option<Box<Watch>>,
-    /// Its newest allowance, if it ever had one.
+    /// What it has said of itself, and a verifier of it.
     #[n(8)]
+    pub described: Option<Box<Described>>,
+    /// Its newest allowance, if it ever had one.
+    #[n(9)]
     pub allowance: Option<Box<AllowanceRecord>>,
     /// The entry of the last misuse of an allowance, if nobody has lifted what
     /// that leads to.
-    #[n(9)]
+    #[n(10)]
     pub misused_at: Option<u64>,
 }
 
@@ -471,8 +535,11 @@ pub struct StoreRecord {
     /// How things stand after anomalies.
     #[n(15)]
     pub alert: Option<Alert>,
-    /// What is kept back for allowances, if anything.
+    /// The supervisors' overrides that were used lately.
     #[n(16)]
+    pub overrides: Option<Recent>,
+    /// What is kept back for allowances, if anything.
+    #[n(17)]
     pub reserved: Option<Reserved>,
 }
 
@@ -592,6 +659,7 @@ impl Default for StoreRecord {
             outcomes: None,
             held: None,
             alert: None,
+            overrides: None,
             reserved: None,
         }
     }

@@ -2,7 +2,7 @@
 //! device or in the store, and restrictions end.
 
 use hub_protocol::entry::{Event, WanState};
-use hub_protocol::{DeviceId, PaymentRequest, Restriction, RestrictionCause};
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction, RestrictionCause};
 
 use crate::anomaly::{Scene, detect};
 use crate::core::Core;
@@ -11,7 +11,7 @@ use crate::input::Ticket;
 use crate::policy::anomaly::AnomalyRules;
 use crate::record::{CardKey, DeviceRecord};
 use crate::risk::Holder;
-use crate::watch::Watch;
+use crate::watch::{Watch, keep_last};
 
 /// How often it is looked whether restrictions have ended, in milliseconds.
 const LOOK_EVERY_MS: u64 = 1_000;
@@ -25,6 +25,9 @@ pub(crate) struct Recovery {
     /// monotonic clock. What was found before this process started is older
     /// than `online_since_ms`.
     odd_ms: std::collections::BTreeMap<Option<DeviceId>, u64>,
+    /// When requests came that were not signed by the device whose connection
+    /// they came over, on the monotonic clock; the last few of each.
+    bad_signatures: std::collections::BTreeMap<DeviceId, Vec<u64>>,
 }
 
 impl Core {
@@ -38,7 +41,9 @@ impl Core {
         };
         let blank = Watch::default();
         let now_ms = self.clock.effective_ms();
-        let hours = self.state.policy().and_then(|policy| policy.hours.as_ref());
+        let policy = self.state.policy();
+        let hours = policy.and_then(|policy| policy.hours.as_ref());
+        let looks_at_rate = policy.filter(|_| rules.arrival_rate.is_some());
         let found = detect(
             request,
             rules,
@@ -53,6 +58,10 @@ impl Core {
                 now_ms,
                 open: hours.is_none_or(|hours| hours.open(now_ms)),
                 clock_suspect: self.clock.suspect(),
+                usual: self.state.profile().zip(policy.and_then(|policy| policy.profile)),
+                hour_of_week: looks_at_rate.map_or(0, |policy| policy.hour_of_week(now_ms)),
+                rate_is_quiet: looks_at_rate.is_some()
+                    && self.state.is_quiet_everywhere(AnomalyKind::ArrivalRate, now_ms),
                 // A box without a clock of its own begins where it was switched
                 // off, and every honest device would seem ahead of it.
                 knows_time: self.clock.synchronised()
@@ -65,12 +74,51 @@ impl Core {
         for (kind, points) in found {
             let event = Event::AnomalyFound {
                 device,
-                shown_by: request.payment_id,
+                shown_by: Some(request.payment_id),
                 kind,
                 points,
             };
             self.append(event, None, None);
         }
+        self.act_on_anomalies_at(device);
+    }
+
+    /// A request came over the connection of an enrolled device that the
+    /// device has not signed. A few in a while are an anomaly; until then they
+    /// are counted in memory only, so that nobody can fill the ledger with
+    /// them.
+    pub(crate) fn bad_signature(&mut self, device: DeviceId) {
+        let Some(rule) = self.anomaly_rules().and_then(|rules| rules.bad_signatures) else {
+            return;
+        };
+        let now_ms = self.clock.effective_ms();
+        let kind = AnomalyKind::BadSignatures;
+        let watch = self.state.device(&device).map(|record| record.watch.as_deref());
+        let Some(watch) = watch.filter(|_| !self.stopping) else {
+            return;
+        };
+        if watch.is_some_and(|watch| watch.is_quiet(kind, now_ms)) {
+            return;
+        }
+        let came_ms = self.now.monotonic_ms;
+        let bad = self.recovery.bad_signatures.entry(device).or_default();
+        bad.retain(|at_ms| came_ms.saturating_sub(*at_ms) < rule.within_ms);
+        keep_last(bad, came_ms);
+        if !usize::try_from(rule.count).is_ok_and(|count| bad.len() >= count) {
+            return;
+        }
+        self.recovery.bad_signatures.remove(&device);
+        let event = Event::AnomalyFound {
+            device,
+            shown_by: None,
+            kind,
+            points: rule.points,
+        };
+        self.append(event, None, None);
+        self.act_on_anomalies_at(device);
+    }
+
+    fn act_on_anomalies_at(&mut self, device: DeviceId) {
         for place in [Some(device), None] {
             self.recovery.odd_ms.insert(place, self.now.monotonic_ms);
             self.restrict(place);

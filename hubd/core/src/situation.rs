@@ -6,10 +6,11 @@ use hub_protocol::{Currency, DeviceClass, DeviceId, PaymentRequest, Restriction}
 
 use crate::core::Core;
 use crate::decide::{Assessment, Situation, assess_offline};
+use crate::policy::device::Standing;
 use crate::policy::{Policy, moving};
 use crate::queue::Oldest;
 use crate::risk::Declined;
-use crate::state::{CardKey, DeviceRecord, State, Subject};
+use crate::state::{CardKey, DeviceRecord, StaffKey, State, Subject};
 
 /// What the folded state does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,8 @@ pub struct Moment {
 
 impl<'a> Situation<'a> {
     /// A shop with nothing at risk that has just lost the gateway, at the
-    /// beginning of a policy.
+    /// beginning of a policy: nothing odd has come, the card is known, and
+    /// what is usual is not.
     #[must_use]
     pub fn fresh(policy: &'a Policy, class: DeviceClass) -> Self {
         Self {
@@ -38,13 +40,20 @@ impl<'a> Situation<'a> {
             card: Subject::default(),
             device: Subject::default(),
             store: Subject::default(),
+            staff: Subject::default(),
+            standing: Standing::default(),
+            supervisor: None,
+            overrides: None,
             card_velocity: None,
+            card_known: true,
             device_recent: None,
             device_reserved: 0,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,
             device_restriction: Restriction::None,
+            device_points: 0,
+            profile: None,
             oldest_unsent_ms: 0,
             now_ms: policy.not_before_ms,
             offline_ms: 0,
@@ -69,6 +78,12 @@ impl<'a> Situation<'a> {
             card: state.card(&card),
             card_velocity: state.card_velocity(&card),
             declined: state.percent_declined(request.card.scheme, asking, moment.now_ms),
+            staff: state.staff(StaffKey::of(request.staff())),
+            supervisor: state
+                .policy()
+                .and_then(|policy| policy.overrides.as_ref())
+                .and_then(|rules| rules.supervisor_of(asking.registration.device, request)),
+            card_known: state.card_is_known(&card),
             ..Self::of_device(state, currency, asking, moment)
         }
     }
@@ -83,13 +98,20 @@ impl<'a> Situation<'a> {
             card: Subject::default(),
             device: asking.at_risk(),
             store: store.at_risk(),
+            staff: Subject::default(),
+            standing: asking.standing(state.policy(), moment.now_ms),
+            supervisor: None,
+            overrides: store.overrides.as_ref(),
             card_velocity: None,
+            card_known: false,
             device_recent: asking.recent.as_ref(),
             device_reserved: asking.reserved().count,
             held: store.held,
             declined: Declined::default(),
             store_restriction: state.alert().restriction,
             device_restriction: asking.restriction(),
+            device_points: state.points_at(asking, moment.now_ms),
+            profile: state.profile(),
             oldest_unsent_ms: moment.oldest_unsent_ms,
             now_ms: moment.now_ms,
             offline_ms: store
@@ -99,6 +121,17 @@ impl<'a> Situation<'a> {
             queue_has_room: moment.queue_has_room,
             storage_full: moment.storage_full,
         }
+    }
+}
+
+impl DeviceRecord {
+    /// How it stands to the policy's rules for devices.
+    pub(crate) fn standing(&self, policy: Option<&Policy>, now_ms: u64) -> Standing {
+        policy.map_or_else(Standing::default, |policy| {
+            let rules = policy.attestation.as_ref();
+            let described = self.described.as_deref();
+            Standing::of(&policy.models, rules, self.registration.class, described, now_ms)
+        })
     }
 }
 

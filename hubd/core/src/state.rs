@@ -11,10 +11,13 @@ use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
 use hub_protocol::{Decision, DeviceId, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
 
 use crate::clock::is_set_back;
+use crate::described::Described;
 use crate::policy::Policy;
+use crate::profile::Profile;
 mod allowance;
 mod limits;
 mod memory;
+mod profile;
 mod stored;
 mod watch;
 
@@ -24,7 +27,8 @@ use stored::Key;
 pub(crate) use crate::record::Place;
 pub use crate::record::{
     ArchiveMarks, CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
-    QueueCounts, RetryRecord, SchemeOutcomes, StoreOutcomes, StoreRecord, Subject, Velocity,
+    QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes, StoreRecord, Subject,
+    Velocity,
 };
 pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
 pub use memory::Recalled;
@@ -101,8 +105,13 @@ pub struct State {
     /// nothing at risk.
     all_cards: bool,
     devices: HashMap<DeviceId, DeviceRecord>,
+    /// Members of staff with something at risk: never more than payments in
+    /// the queue, and in a shop a handful.
+    staff: BTreeMap<StaffKey, Subject>,
     store: StoreRecord,
     policy: Option<Policy>,
+    /// What is usual in the shop, if the policy asks for it.
+    profile: Option<Box<Profile>>,
     dirty: BTreeSet<Key>,
     /// Places that were taken (`Some`) or left.
     dirty_places: BTreeMap<Place, Option<PaymentId>>,
@@ -117,8 +126,10 @@ impl Default for State {
             card_order: VecDeque::new(),
             all_cards: true,
             devices: HashMap::new(),
+            staff: BTreeMap::new(),
             store: StoreRecord::default(),
             policy: None,
+            profile: None,
             dirty: BTreeSet::new(),
             dirty_places: BTreeMap::new(),
         }
@@ -157,6 +168,11 @@ impl State {
     /// All devices, in no particular order.
     pub fn devices(&self) -> impl Iterator<Item = &DeviceRecord> {
         self.devices.values()
+    }
+
+    /// What a member of staff has at risk.
+    pub fn staff(&self, key: StaffKey) -> Subject {
+        self.staff.get(&key).copied().unwrap_or_default()
     }
 
     /// What is remembered of the store.
@@ -419,6 +435,7 @@ impl State {
                     recent: known.and_then(|d| d.recent.clone()),
                     outcomes: known.and_then(|d| d.outcomes),
                     watch: known.and_then(|d| d.watch.clone()),
+                    described: known.and_then(|d| d.described.clone()),
                     allowance: known.and_then(|d| d.allowance.clone()),
                     misused_at: known.and_then(|d| d.misused_at),
                 };
@@ -428,6 +445,18 @@ impl State {
             Event::DeviceBlocked { device, blocked, .. } => {
                 if let Some(record) = self.devices.get_mut(device) {
                     record.blocked = *blocked;
+                    self.dirty.insert(Key::Device(*device));
+                }
+            }
+            Event::DeviceDescribed {
+                device,
+                description,
+                attestation,
+            } => {
+                if let Some(record) = self.devices.get_mut(device) {
+                    let before = record.described.as_deref();
+                    let after = Described::folded(before, description, attestation.as_deref());
+                    record.described = after.map(Box::new);
                     self.dirty.insert(Key::Device(*device));
                 }
             }
@@ -487,6 +516,9 @@ impl State {
     fn decided(&mut self, payment_id: PaymentId, decided: Decided) -> Result<(), FoldError> {
         let sequence = decided.sequence;
         let (decision, at_ms) = (decided.record.decision, decided.time.wall_ms);
+        if decided.record.lifted.is_some() {
+            self.store.overrides.get_or_insert_default().approved(at_ms);
+        }
         self.share_held(decision, decided.record.percent, at_ms);
         self.watch_decision(payment_id, &decided.record, at_ms);
         if decision == Decision::ApprovedOffline {
@@ -509,10 +541,14 @@ impl State {
         let amount = payment.amount_minor;
         match decision {
             Decision::ApprovedOffline => {
+                self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));
                 self.approved_offline(payment_id, at_ms);
             }
             Decision::ApprovedOnline => {
+                self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
                 self.approved_by_gateway(payment_id, at_ms);
                 self.holder_verified(payment_id);
             }
@@ -545,8 +581,9 @@ impl State {
         let Some(payment) = self.payments.get(&payment_id) else {
             return;
         };
-        let (card, device) = (payment.card, payment.device);
+        let (card, device, staff) = (payment.card, payment.device, payment.staff());
         change(&mut self.store.subject);
+        self.change_staff(staff, &change);
         if let Some(record) = self.devices.get_mut(&device) {
             change(&mut record.subject);
             self.dirty.insert(Key::Device(device));

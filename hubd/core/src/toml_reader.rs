@@ -100,6 +100,11 @@ impl<'d, 't> Section<'d, 't> {
         self.line
     }
 
+    /// Its name from the top of the document.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Whether the document has this section at all.
     pub fn present(&self) -> bool {
         self.table.is_some()

@@ -46,7 +46,7 @@ fn events(shop: &Shop) -> Vec<Event> {
 fn found(shop: &Shop) -> Vec<(AnomalyKind, u64)> {
     let number = |id: hub_protocol::PaymentId| u64::from_be_bytes(id.0[8..].try_into().unwrap());
     let one = |event| match event {
-        Event::AnomalyFound { kind, shown_by, .. } => Some((kind, number(shown_by))),
+        Event::AnomalyFound { kind, shown_by, .. } => Some((kind, shown_by.map_or(0, number))),
         _ => None,
     };
     events(shop).into_iter().filter_map(one).collect()
@@ -323,6 +323,141 @@ fn sales_while_the_shop_is_closed_are_found() {
     shop.pass(MINUTE);
     assert!(pay(&mut shop, MPOS, 2, 100, "b").decision.approved());
     assert_eq!(found(&shop), [(AnomalyKind::OutsideHours, 2)]);
+}
+
+const WEEK: u64 = 7 * 24 * 60 * MINUTE;
+
+const KNOWN: &str = "[profile]\nleast_payments = 20\nleast_weeks = 2";
+
+/// A shop that has had 10 payments of 10,00 in this hour of each of two weeks.
+fn known_shop(rest: &str) -> Shop {
+    let text = policy(rest)
+        .replace("longest_minutes = 240", "longest_minutes = 43200")
+        .replace("exposure_ceiling = 300000", "exposure_ceiling = 3000000");
+    let mut shop = Shop::offline_under(&format!("{text}\n{KNOWN}\n"));
+    for week in 0..2 {
+        for number in 1..=10 {
+            let number = 1_000 * (week + 1) + number;
+            pay(&mut shop, MPOS, number, 1_000, &format!("card {number}"));
+        }
+        shop.pass(WEEK);
+    }
+    assert_eq!(found(&shop), []);
+    shop
+}
+
+#[test]
+fn many_more_payments_than_the_shop_has_at_this_hour_are_found_once() {
+    let rule = "[anomaly.arrival_rate]\ntimes = 2\nleast = 21\npoints = 5";
+    for (rule, first) in [
+        (rule.to_owned(), 21),
+        (rule.replace("least = 21", "least = 23"), 23),
+        (rule.replace("least = 21", "least = 2"), 21),
+    ] {
+        let mut shop = known_shop(&rule);
+        let next = |shop: &mut Shop, device, number| {
+            pay(shop, device, 3_000 + number, 100, &format!("card {number}"));
+        };
+        for number in 1..first {
+            next(&mut shop, MPOS, number);
+        }
+        assert_eq!(found(&shop), [], "{rule}");
+        shop.crash();
+        next(&mut shop, SOFTPOS, first);
+        assert_eq!(
+            found(&shop),
+            [(AnomalyKind::ArrivalRate, 3_000 + first)],
+            "{rule}"
+        );
+        next(&mut shop, MPOS, first + 1);
+        assert_eq!(found(&shop).len(), 1, "once in a while, at whichever device");
+        shop.pass(10 * MINUTE);
+        next(&mut shop, MPOS, first + 2);
+        assert_eq!(found(&shop).len(), 2);
+    }
+}
+
+#[test]
+fn before_enough_weeks_nothing_is_many() {
+    let text = policy("[anomaly.arrival_rate]\ntimes = 2\nleast = 2\npoints = 5");
+    let mut shop = Shop::offline_under(&format!("{text}\n{KNOWN}\n"));
+    for number in 1..=40 {
+        pay(&mut shop, MPOS, number, 1_000, &format!("card {number}"));
+    }
+    assert_eq!(found(&shop), []);
+}
+
+#[test]
+fn an_amount_that_is_far_above_what_is_usual_is_found() {
+    // 10,00 is in the bucket of 992 to 1023: three times that is 30,69.
+    let rule = "[anomaly.unusual_amount]\npercentile = 95\ntimes = 3\npoints = 5";
+    let mut shop = known_shop(rule);
+    pay(&mut shop, MPOS, 3_001, 3_069, "a");
+    assert_eq!(found(&shop), []);
+    shop.crash();
+    pay(&mut shop, MPOS, 3_002, 3_070, "b");
+    assert_eq!(found(&shop), [(AnomalyKind::UnusualAmount, 3_002)]);
+    // One payment fewer is known.
+    let mut shop = Shop::offline_under(&format!("{}\n{KNOWN}\n", policy(rule)));
+    for number in 1..=19 {
+        pay(&mut shop, MPOS, number, 1_000, &format!("card {number}"));
+    }
+    pay(&mut shop, MPOS, 20, 9_000, "x");
+    assert_eq!(found(&shop), []);
+}
+
+#[test]
+fn requests_that_a_device_has_not_signed_are_found_and_fill_no_ledger() {
+    let text = policy("[anomaly.bad_signatures]\ncount = 3\nwithin_minutes = 10\npoints = 20");
+    let mut shop = Shop::offline_under(&text);
+    let bad = |shop: &mut Shop, device| shop.input(Input::BadSignature { device });
+    let head = |shop: &Shop| shop.core.state().head().sequence;
+    let before = head(&shop);
+    bad(&mut shop, MPOS);
+    shop.pass(10 * MINUTE);
+    bad(&mut shop, MPOS);
+    bad(&mut shop, MPOS);
+    bad(&mut shop, SOFTPOS);
+    bad(&mut shop, support::STRANGER);
+    assert_eq!(head(&shop), before, "the first was ten minutes ago");
+    bad(&mut shop, MPOS);
+    assert_eq!(
+        found(&shop),
+        [(AnomalyKind::BadSignatures, 0)],
+        "no payment showed it"
+    );
+    assert_eq!(
+        restrictions(&shop),
+        [(Some(MPOS), Restriction::Tightened, RestrictionCause::Anomalies)]
+    );
+    for _ in 0..1_000 {
+        bad(&mut shop, MPOS);
+    }
+    assert_eq!(found(&shop).len(), 1, "once in a while");
+    shop.crash();
+    assert_eq!(
+        pay(&mut shop, MPOS, 1, 5_001, "a").reason,
+        Reason::TransactionCeiling
+    );
+    for _ in 0..3 {
+        bad(&mut shop, MPOS);
+    }
+    assert_eq!(found(&shop).len(), 1, "through a restart");
+    shop.pass(10 * MINUTE);
+    for _ in 0..3 {
+        bad(&mut shop, MPOS);
+    }
+    assert_eq!(found(&shop).len(), 2);
+}
+
+#[test]
+fn nobody_looks_at_bad_signatures_unless_the_policy_says_so() {
+    let mut shop = Shop::offline_under(&policy(AGAIN));
+    let before = shop.core.state().head().sequence;
+    for _ in 0..100 {
+        shop.input(Input::BadSignature { device: MPOS });
+    }
+    assert_eq!(shop.core.state().head().sequence, before);
 }
 
 /// Each number that comes again: 15 points, 10 an hour fade.

@@ -9,7 +9,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hub_core::{GatewayAnswer, OperatorCommand, Reply};
-use hub_protocol::{Cryptogram, Decision, DeviceId, PaymentId, PaymentState};
+use hub_protocol::{Cryptogram, Decision, DeviceId, PaymentId, PaymentState, Terms, TransactionType};
 use proptest::prelude::*;
 use support::{MPOS, SOFTPOS, Shop, approved, declined, no_answer, payment_id, request};
 
@@ -71,12 +71,19 @@ fn policy() -> String {
             "device_exposure_ceiling = 15000",
         )
         .replace("consecutive_limit = 300", "consecutive_limit = 7")
+        + "\n[staff]\nexposure_ceiling = 11000\nconsecutive_limit = 4\n"
+}
+
+/// Who stands at the device: nobody who says so, at every third payment.
+const fn staff_of(number: u64) -> u64 {
+    number % 3
 }
 
 #[derive(Clone, Debug)]
 struct Told {
     device: DeviceId,
     card: u8,
+    staff: u64,
     amount: u64,
     decision: Decision,
 }
@@ -133,6 +140,11 @@ impl Model {
                 "card's consecutive limit"
             );
         }
+        for staff in 0..3 {
+            let theirs = |told: &Told| told.staff == staff;
+            assert!(self.exposure(theirs) <= 11_000, "staff's ceiling");
+            assert!(self.unsettled(theirs) <= 4, "staff's consecutive limit");
+        }
         assert!(self.unsettled(|_| true) <= 7, "store's consecutive limit");
         assert!(
             self.exposure(|told| told.device == MPOS) <= 15_000,
@@ -175,6 +187,13 @@ impl Run {
         let mut payment = request(number, amount, &format!("card {card}"));
         if chip {
             payment.cryptogram = Cryptogram::CardApproved;
+        }
+        if staff_of(number) > 0 {
+            let staff = Some(format!("staff {}", staff_of(number)));
+            payment.terms = Some(Box::new(Terms {
+                staff,
+                ..Terms::of(TransactionType::Sale)
+            }));
         }
         let ticket = self.shop.send(device, &payment);
         self.tickets.insert(ticket, number);
@@ -304,6 +323,7 @@ impl Run {
             let told = Told {
                 device,
                 card,
+                staff: staff_of(number),
                 amount,
                 decision: receipt.decision,
             };

@@ -8,15 +8,19 @@ mod support;
 use std::sync::LazyLock;
 
 use hub_core::decide::{Situation, decide_offline};
-use hub_core::policy::Policy;
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
+use hub_core::policy::device::{Attestation, AttestationRules, Stale, Standing};
 use hub_core::policy::moving::{Loosening, Step};
+use hub_core::policy::people::OverrideRules;
 use hub_core::policy::velocity::{TapLimits, Window};
+use hub_core::policy::{Policy, SubjectLimits};
+use hub_core::profile::Profile;
 use hub_core::risk::{Declined, Held, Recent, Taps};
 use hub_core::state::{Subject, Velocity};
 use hub_protocol::{
-    CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
-    PaymentRequest, Reason, Restriction, Submission, Verification,
+    CardExpiry, CardScheme, Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, Funding,
+    KeyId, PaymentRequest, Reason, Restriction, ScoreFactor, Submission, Terms, TransactionType,
+    Verification,
 };
 
 struct Case<'a> {
@@ -37,13 +41,20 @@ fn usual() -> Case<'static> {
             card: Subject::default(),
             device: Subject::default(),
             store: Subject::default(),
+            staff: Subject::default(),
+            standing: Standing::default(),
+            supervisor: None,
+            overrides: None,
             card_velocity: None,
+            card_known: true,
             device_recent: None,
             device_reserved: 0,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,
             device_restriction: Restriction::None,
+            device_points: 0,
+            profile: None,
             oldest_unsent_ms: 0,
             now_ms: support::NOON_MS,
             offline_ms: 60_000,
@@ -230,14 +241,75 @@ fn lately(minutes: &[u64]) -> Velocity {
     }
 }
 
-static LATELY: LazyLock<[Velocity; 4]> = LazyLock::new(|| {
+static LATELY: LazyLock<[Velocity; 5]> = LazyLock::new(|| {
     [
         lately(&[59, 2]),
         lately(&[59, 2, 1]),
         lately(&[60, 2, 1]),
         lately(&[1]),
+        lately(&[60, 2]),
     ]
 });
+
+/// A payment that states terms.
+fn stated<'c>(c: &'c mut Case<'_>, transaction_type: TransactionType) -> &'c mut Terms {
+    let terms = Terms::of(transaction_type);
+    c.request.terms.insert(Box::new(terms))
+}
+
+/// Cash-back up to 20,00.
+fn cash_back(c: &mut Case<'_>, cash_minor: u64) {
+    let types = &mut c.policy.offline.transaction_types;
+    types.push(TransactionType::CashBack);
+    c.policy.offline.cash_back_ceiling = Some(2_000);
+    c.request.amount = 5_000.into();
+    stated(c, TransactionType::CashBack).cash_back_minor = Some(cash_minor);
+}
+
+/// A phone alone, and the PIN.
+fn pin_on_glass(c: &mut Case<'_>, allowed: bool) {
+    c.situation.class = DeviceClass::Softpos;
+    c.request.verification = Verification::OfflinePin;
+    c.situation.standing.pin_on_glass = allowed;
+}
+
+/// 40 % while a verifier's word on the device is stale.
+fn stale(c: &mut Case<'_>) {
+    c.policy.attestation = Some(AttestationRules {
+        classes: vec![DeviceClass::Mpos],
+        max_age_ms: 2,
+        stale: Some(Stale {
+            after_ms: 1,
+            percent: 40,
+        }),
+        online_max_age_ms: None,
+        verifiers: Vec::new(),
+    });
+    c.situation.standing.attestation = Attestation::Stale;
+}
+
+/// A member of staff: 400,00 and 20 in a row, from the 11th on with the PIN.
+fn staff(c: &mut Case<'_>, at_risk: Subject) {
+    c.policy.staff = Some(SubjectLimits {
+        exposure_ceiling: 40_000,
+        consecutive_limit: 20,
+        consecutive_lower_limit: Some(10),
+    });
+    c.situation.staff = at_risk;
+}
+
+/// A supervisor's override beside so many in the last hour; 3 are allowed.
+fn overridden<'a>(c: &mut Case<'a>, lately: &'a Velocity) {
+    c.policy.overrides = Some(OverrideRules {
+        window: Window {
+            most: 3,
+            within_ms: 3_600_000,
+        },
+        supervisors: Vec::new(),
+    });
+    c.situation.supervisor = Some(KeyId([5; 16]));
+    c.situation.overrides = Some(&lately.recent);
+}
 
 /// 3 in an hour, of a card and of an mPOS.
 fn windows(c: &mut Case<'_>) {
@@ -251,9 +323,60 @@ fn windows(c: &mut Case<'_>) {
     }
 }
 
+/// Each factor counts 30; the PIN is asked for from 30 on, and 60 is too much.
+fn scored(c: &mut Case<'_>) {
+    let text = support::POLICY.replace("[card]\n", "[card]\ndomestic = [\"FR\"]\n");
+    let text = format!(
+        "{text}\n[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 10\n\
+         [profile]\nleast_payments = 100\nleast_weeks = 1\n\
+         [score]\nverify_from = 30\ndecline_from = 60\n\
+         [score.amount_above_usual]\npercentile = 95\npoints = 30\n\
+         [score.new_card]\npoints = 30\n[score.foreign_card]\npoints = 30\n[score.no_chip]\npoints = 30\n\
+         [score.card_lately]\ncount = 3\nwithin_minutes = 60\npoints = 30\n\
+         [score.unusual_hour]\npoints = 30\n\
+         [score.device_odd]\nfrom_points = 20\npoints = 30\n"
+    );
+    let policy = Policy::parse(text.as_bytes()).unwrap();
+    c.policy.score = policy.score;
+    c.policy.profile = policy.profile;
+    c.policy.cards.domestic = policy.cards.domestic;
+}
+
+/// The same, and nobody has verified the holder.
+fn unproven(c: &mut Case<'_>) {
+    scored(c);
+    c.request.entry_mode = EntryMode::Chip;
+    signed_for(c);
+}
+
+/// The shop has begun so long ago, and has had 95 payments up to 20,00 and 5
+/// of 90,00; it sells in the hour of the cases, or an hour later.
+fn shop_that_began(ago_ms: u64, sells_then: bool, payments: usize) -> Profile {
+    let mut profile = Profile::default();
+    let amounts = (0..95).map(|at| 1_000 + at * 1_000 / 94).chain([9_000; 5]);
+    amounts
+        .take(payments)
+        .for_each(|amount| profile.amounts.approved(amount));
+    let hour = 2 * 24 + if sells_then { 4 } else { 5 };
+    profile.arrivals.came(hour, support::NOON_MS - ago_ms);
+    profile
+}
+
+const WEEK_MS: u64 = 7 * 86_400_000;
+
+static SHOPS: LazyLock<[Profile; 4]> = LazyLock::new(|| {
+    [
+        shop_that_began(WEEK_MS, true, 100),
+        shop_that_began(WEEK_MS, true, 99),
+        shop_that_began(WEEK_MS, false, 100),
+        shop_that_began(WEEK_MS - 1, false, 100),
+    ]
+});
+
 #[rustfmt::skip]
 const TABLE: &[(&str, Change, Reason)] = &[
     ("the usual payment",                       |_| {},                                                            Reason::None),
+    ("somebody practises",                      |c| stated(c, TransactionType::Sale).training = true,              Reason::TrainingMode),
     ("the card itself refused",                 |c| c.request.cryptogram = Cryptogram::Refused,                    Reason::CardRefused),
     ("the chip approved",                       |c| c.request.cryptogram = Cryptogram::CardApproved,               Reason::None),
     ("another currency than the hub's",         |c| c.request.currency = "CHF".parse().unwrap(),                   Reason::CurrencyNotAccepted),
@@ -275,7 +398,20 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("in the last minute that the shop is open", |c| hours(c, "00:00-04:27", false),                               Reason::None),
     ("in the minute after",                     |c| hours(c, "00:00-04:26", false),                                Reason::OutsideHours),
     ("closed, and that may pass",               |c| hours(c, "00:00-04:26", true),                                 Reason::None),
+    ("a model that is not certified",           |c| c.situation.standing.certified = false,                        Reason::ModelNotCertified),
+    ("no verifier's word on it",                |c| c.situation.standing.attestation = Attestation::Missing,       Reason::AttestationMissing),
+    ("too old a word to ask online",            |c| c.situation.standing.online = false,                           Reason::None),
     ("the device only watched",                 |c| c.situation.device_restriction = Restriction::Warned,          Reason::None),
+    ("a sale that says so",                     |c| { stated(c, TransactionType::Sale); },                         Reason::None),
+    ("a refund",                                |c| { stated(c, TransactionType::Refund); },                       Reason::TransactionTypeNotAllowed),
+    ("a refund where refunds are allowed",      |c| { stated(c, TransactionType::Refund); c.policy.offline.transaction_types.push(TransactionType::Refund); }, Reason::None),
+    ("in the card's last month",                |c| stated(c, TransactionType::Sale).card_expiry = Some(CardExpiry(2612)), Reason::None),
+    ("in the month after",                      |c| stated(c, TransactionType::Sale).card_expiry = Some(CardExpiry(2611)), Reason::CardExpired),
+    ("expired, and that may pass",              |c| { stated(c, TransactionType::Sale).card_expiry = Some(CardExpiry(2611)); c.policy.offline.expired_cards = true; }, Reason::None),
+    ("cash of 20,00",                           |c| cash_back(c, 2_000),                                           Reason::None),
+    ("cash of 20,01",                           |c| cash_back(c, 2_001),                                           Reason::CashBackCeiling),
+    ("clock in doubt, cash of 10,00",           |c| { cash_back(c, 1_000); c.situation.clock_suspect = true; },    Reason::None),
+    ("clock in doubt, cash of 10,01",           |c| { cash_back(c, 1_001); c.situation.clock_suspect = true; },    Reason::ClockInDoubt),
     ("a scheme not in the list",                |c| c.request.card.scheme = CardScheme::Amex,                      Reason::SchemeNotAllowed),
     ("a funding not in the list",               |c| c.request.card.funding = Funding::Prepaid,                     Reason::FundingNotAllowed),
     ("funding unknown",                         |c| c.request.card.funding = Funding::Unknown,                     Reason::FundingNotAllowed),
@@ -300,6 +436,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("a BIN that is not known",                 |c| { bins(c, "497012", &[], &["510000"]); c.request.card.bin = None; }, Reason::BinNotAllowed),
     ("magnetic stripe",                         |c| c.request.entry_mode = EntryMode::MagneticStripe,              Reason::EntryModeNotAllowed),
     ("a PIN that only the issuer can check",    |c| c.request.verification = Verification::OnlinePin,              Reason::OnlinePinNotPossible),
+    ("SoftPOS, PIN on glass that may not be",   |c| pin_on_glass(c, false),                                        Reason::PinOnGlassNotAllowed),
+    ("SoftPOS, PIN on glass that may be",       |c| pin_on_glass(c, true),                                         Reason::None),
     ("unverified tap of 50,00",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_000.into(); }, Reason::None),
     ("unverified tap of 50,01",                 |c| { c.request.verification = Verification::None; c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
     ("verified tap of 50,01",                   |c| c.request.amount = 5_001.into(),                               Reason::None),
@@ -339,6 +477,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("device tightened to 50 %: 50,01",         |c| { tightened(c); c.situation.device_restriction = Restriction::Tightened; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
     ("store tightened to 50 %: 50,01",          |c| { tightened(c); c.situation.store_restriction = Restriction::Tightened; c.request.amount = 5_001.into(); }, Reason::TransactionCeiling),
     ("store warned: 50,01",                     |c| { tightened(c); c.situation.store_restriction = Restriction::Warned; c.request.amount = 5_001.into(); }, Reason::None),
+    ("a stale word on the device: 40,00",       |c| { stale(c); c.request.amount = 4_000.into(); },                Reason::None),
+    ("a stale word on the device: 40,01",       |c| { stale(c); c.request.amount = 4_001.into(); },                Reason::TransactionCeiling),
     ("card at 130,00, 20,00 more",              |c| c.situation.card = at_risk(13_000, 2),                         Reason::None),
     ("card at 130,01, 20,00 more",              |c| c.situation.card = at_risk(13_001, 2),                         Reason::CardCeiling),
     ("device at 980,00, 20,00 more",            |c| c.situation.device = at_risk(98_000, 9),                       Reason::None),
@@ -346,6 +486,15 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("store at 2 980,00, 20,00 more",           |c| c.situation.store = at_risk(298_000, 99),                      Reason::None),
     ("store at 2 980,01, 20,00 more",           |c| c.situation.store = at_risk(298_001, 99),                      Reason::StoreCeiling),
     ("exposure that would overflow",            |c| c.situation.store = at_risk(u64::MAX, 99),                     Reason::StoreCeiling),
+    ("staff at 380,00, 20,00 more",             |c| staff(c, at_risk(38_000, 9)),                                Reason::None),
+    ("staff at 380,01, 20,00 more",             |c| staff(c, at_risk(38_001, 9)),                                Reason::StaffCeiling),
+    ("staff's ceiling moves: 300,00",           |c| { staff(c, at_risk(28_000, 9)); moving(c); c.situation.offline_ms = 3_600_000; }, Reason::None),
+    ("staff's ceiling moves: 300,01",           |c| { staff(c, at_risk(28_001, 9)); moving(c); c.situation.offline_ms = 3_600_000; }, Reason::StaffCeiling),
+    ("clock in doubt, staff at 180,01",         |c| { staff(c, at_risk(18_001, 1)); c.situation.clock_suspect = true; }, Reason::ClockInDoubt),
+    ("staff's 20th in a row",                   |c| staff(c, at_risk(0, 19)),                                    Reason::None),
+    ("staff's 21st in a row",                   |c| staff(c, at_risk(0, 20)),                                    Reason::StaffConsecutiveLimit),
+    ("staff's 10th in a row, signed for",       |c| { signed_for(c); staff(c, at_risk(0, 9)); },                 Reason::None),
+    ("staff's 11th in a row, signed for",       |c| { signed_for(c); staff(c, at_risk(0, 10)); },                Reason::StaffConsecutiveLowerLimit),
     ("card's 5th in a row",                     |c| c.situation.card = at_risk(0, 4),                              Reason::None),
     ("card's 6th in a row",                     |c| c.situation.card = at_risk(0, 5),                              Reason::CardConsecutiveLimit),
     ("device's 60th in a row",                  |c| c.situation.device = at_risk(0, 59),                           Reason::None),
@@ -367,6 +516,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("device's 3rd in an hour",                 |c| { windows(c); c.situation.device_recent = Some(&LATELY[0].recent); }, Reason::None),
     ("device's 4th in an hour",                 |c| { windows(c); c.situation.device_recent = Some(&LATELY[1].recent); }, Reason::DeviceWindow),
     ("device's first of them an hour ago",      |c| { windows(c); c.situation.device_recent = Some(&LATELY[2].recent); }, Reason::None),
+    ("60 points",                               |c| { scored(c); c.situation.card_known = false; c.situation.device_points = 20; }, Reason::ScoreTooHigh),
+    ("30 points, signed for",                   |c| { scored(c); signed_for(c); c.situation.card_known = false; }, Reason::ScoreVerification),
     ("clock in doubt, card's 2nd in an hour",   |c| { windows(c); c.situation.clock_suspect = true; c.situation.card_velocity = Some(&LATELY[3]); }, Reason::ClockInDoubt),
     ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
     ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
@@ -376,10 +527,25 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("clock in doubt, above the full ceiling",  |c| { c.situation.clock_suspect = true; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
 ];
 
+/// What a supervisor's override lets pass, and what it does not. An override
+/// stands against nothing, so these are no pairs below.
+#[rustfmt::skip]
+const OVERRIDES: &[(&str, Change, Reason)] = &[
+    ("card's 3rd in a row, a supervisor says yes", |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[0]); }, Reason::None),
+    ("the 3rd override in an hour was the last",   |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[1]); }, Reason::CardConsecutiveLowerLimit),
+    ("unless the first was an hour ago",           |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[2]); }, Reason::None),
+    ("a policy without overrides",                 |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[0]); c.policy.overrides = None; }, Reason::CardConsecutiveLowerLimit),
+    ("never an upper limit: card's 6th in a row",  |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 5); overridden(c, &LATELY[0]); }, Reason::CardConsecutiveLimit),
+    ("never a ceiling: mPOS 100,01",               |c| { overridden(c, &LATELY[0]); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
+    ("never a doubtful clock: mPOS 50,01",         |c| { overridden(c, &LATELY[0]); c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
+    ("never a tap: 50,01",                         |c| { overridden(c, &LATELY[0]); c.request.verification = Verification::None; c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
+];
+
 /// Ceilings for kinds of payments. What a PIN would change depends on all of
 /// the payment, so these are no pairs below.
 #[rustfmt::skip]
 const KINDS: &[(&str, Change, Reason)] = &[
+    ("a sale where only refunds are allowed",   |c| c.policy.offline.transaction_types = vec![TransactionType::Refund], Reason::TransactionTypeNotAllowed),
     ("PIN at an mPOS: 200,00",                  |c| { ceilings(c); c.request.verification = Verification::OfflinePin; c.request.amount = 20_000.into(); c.policy.card.exposure_ceiling = 50_000; }, Reason::None),
     ("PIN at an mPOS: 200,01",                  |c| { ceilings(c); c.request.verification = Verification::OfflinePin; c.request.amount = 20_001.into(); c.policy.card.exposure_ceiling = 50_000; }, Reason::TransactionCeiling),
     ("signed for at an mPOS: 100,01 needs a PIN", |c| { ceilings(c); c.request.verification = Verification::Signature; c.request.amount = 10_001.into(); }, Reason::VerificationRequired),
@@ -404,9 +570,49 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::CardContactlessLimit),
 ];
 
+/// Scores, each factor at its edge. What a clock in doubt changes depends on
+/// all of the policy, so these are no pairs below.
+#[rustfmt::skip]
+const SCORES: &[(&str, Change, Reason)] = &[
+    ("nothing against it",                      |c| { unproven(c); },                                              Reason::None),
+    ("a new card",                              |c| { unproven(c); c.situation.card_known = false; },              Reason::ScoreVerification),
+    ("a new card, verified on the phone",       |c| { scored(c); c.situation.card_known = false; },                Reason::None),
+    ("a new card, with the PIN",                |c| { unproven(c); c.request.verification = Verification::OfflinePin; c.situation.card_known = false; }, Reason::None),
+    ("30 of 31 points for the PIN",             |c| { unproven(c); c.situation.card_known = false; c.policy.score.as_mut().unwrap().verify_from = Some(31); }, Reason::None),
+    ("the PIN is never asked for",              |c| { unproven(c); c.situation.card_known = false; c.policy.score.as_mut().unwrap().verify_from = None; }, Reason::None),
+    ("60 points, with the PIN",                 |c| { unproven(c); c.request.verification = Verification::OfflinePin; c.situation.card_known = false; c.situation.device_points = 20; }, Reason::ScoreTooHigh),
+    ("60 of 61 points",                         |c| { unproven(c); c.situation.card_known = false; c.situation.device_points = 20; c.policy.score.as_mut().unwrap().decline_from = Some(61); }, Reason::ScoreVerification),
+    ("60 points, never declined",               |c| { unproven(c); c.situation.card_known = false; c.situation.device_points = 20; c.policy.score.as_mut().unwrap().decline_from = None; }, Reason::ScoreVerification),
+    ("20,00 in a shop of 20,00",                |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); },       Reason::None),
+    ("the last amount that is like 20,00",      |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); c.request.amount = 2_047.into(); }, Reason::None),
+    ("the first above",                         |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); c.request.amount = 2_048.into(); }, Reason::ScoreVerification),
+    ("the same with a payment too few known",   |c| { unproven(c); c.situation.profile = Some(&SHOPS[1]); c.request.amount = 2_048.into(); }, Reason::None),
+    ("foreign",                                 |c| { unproven(c); c.request.card.issuer_country = Some("US".into()); }, Reason::ScoreVerification),
+    ("not known where from",                    |c| { unproven(c); c.request.card.issuer_country = None; },        Reason::ScoreVerification),
+    ("magnetic stripe",                         |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::MagneticStripe; }, Reason::ScoreVerification),
+    ("typed in",                                |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::Keyed; }, Reason::ScoreVerification),
+    ("signed for, contactless",                 |c| { scored(c); signed_for(c); },                                 Reason::None),
+    ("card's 2nd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[3]); },  Reason::None),
+    ("card's 3rd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[0]); },  Reason::ScoreVerification),
+    ("the first of 3 an hour ago",              |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[4]); },  Reason::None),
+    ("in the last minute that it is open",      |c| { unproven(c); hours(c, "00:00-04:27", true); },               Reason::None),
+    ("in the minute after",                     |c| { unproven(c); hours(c, "00:00-04:26", true); },               Reason::ScoreVerification),
+    ("an hour in which it sells",               |c| { unproven(c); c.situation.profile = Some(&SHOPS[0]); },       Reason::None),
+    ("an hour in which it never sells",         |c| { unproven(c); c.situation.profile = Some(&SHOPS[2]); },       Reason::ScoreVerification),
+    ("the same a millisecond before it is known", |c| { unproven(c); c.situation.profile = Some(&SHOPS[3]); },     Reason::None),
+    ("19 points of anomalies at the device",    |c| { unproven(c); c.situation.device_points = 19; },              Reason::None),
+    ("20 points of anomalies at the device",    |c| { unproven(c); c.situation.device_points = 20; },              Reason::ScoreVerification),
+    ("the device warned",                       |c| { unproven(c); c.situation.device_restriction = Restriction::Warned; }, Reason::ScoreVerification),
+    ("clock in doubt: the hour counts",         |c| { unproven(c); c.situation.clock_suspect = true; },            Reason::ScoreVerification),
+    ("clock in doubt, card's 2nd in an hour, at any time", |c| { unproven(c); c.policy.score.as_mut().unwrap().unusual_hour = None; c.situation.clock_suspect = true; c.situation.card_velocity = Some(&LATELY[3]); }, Reason::ScoreVerification),
+    ("clock in doubt, card's 1st, at any time", |c| { unproven(c); c.policy.score.as_mut().unwrap().unusual_hour = None; c.situation.clock_suspect = true; }, Reason::None),
+    ("clock in doubt, and a new card",          |c| { unproven(c); c.situation.clock_suspect = true; c.situation.card_known = false; }, Reason::ScoreTooHigh),
+    ("60 points, and the clock says no before", |c| { unproven(c); c.situation.clock_suspect = true; c.situation.card_known = false; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
+];
+
 #[test]
 fn offline_decisions_are_as_the_table_says() {
-    for (what, change, expected) in TABLE.iter().chain(KINDS) {
+    for (what, change, expected) in TABLE.iter().chain(KINDS).chain(OVERRIDES).chain(SCORES) {
         assert_eq!(reason(change), *expected, "{what}");
     }
 }
@@ -499,6 +705,42 @@ fn a_fallback_says_what_to_do_instead_and_a_decline_does_not() {
     );
     let over = record(|c| c.request.amount = 10_001.into());
     assert_eq!((over.decision, over.fallback), (Decision::Declined, None));
+}
+
+/// Rule 7: the ledger says what was weighed, for approvals as well.
+#[test]
+fn rule_7_a_decision_carries_its_score_and_what_it_consists_of() {
+    let score = |change: Change| {
+        let mut case = usual();
+        change(&mut case);
+        let situation = Situation {
+            policy: Some(&case.policy),
+            ..case.situation
+        };
+        let score = decide_offline(&case.request, &situation).score?;
+        let parts = score.parts.iter().map(|part| (part.factor, part.points));
+        assert_eq!(
+            u64::from(score.points),
+            parts.clone().map(|(_, p)| u64::from(p)).sum()
+        );
+        Some(parts.collect::<Vec<_>>())
+    };
+    assert_eq!(score(|_| {}), None, "nothing is weighed");
+    assert_eq!(score(scored), Some(vec![]), "nothing stands against it");
+    let all = score(|c| {
+        scored(c);
+        c.situation.card_known = false;
+        c.situation.device_points = 20;
+        c.situation.profile = Some(&SHOPS[2]);
+        c.situation.card_velocity = Some(&LATELY[0]);
+        c.request.amount = 9_500.into();
+        c.request.card.issuer_country = None;
+        c.request.entry_mode = EntryMode::Keyed;
+    });
+    assert_eq!(
+        all,
+        Some(ScoreFactor::ALL.iter().map(|factor| (*factor, 30)).collect())
+    );
 }
 
 #[test]

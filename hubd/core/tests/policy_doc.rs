@@ -62,13 +62,20 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[store]\n", "[store]\nx = 1\n")
         .replace("[class.mpos]", "[class.x]\n[class.mpos]\nx = 1 #")
         .replace("[card]\n", "[card]\nx = 1\n")
+        .replace("[staff] ", "[staff]\nx = 1 #")
+        .replace("[override] ", "[override]\nx = 1 #")
+        .replace("[[override.supervisor]]\n", "[[override.supervisor]]\nx = 1\n")
         .replacen("[[card.exception]]", "[[card.exception]]\nx = 1 #", 1)
+        .replacen("[[model]]\n", "[[model]]\nx = 1\n", 1)
+        .replace("[attestation] ", "[attestation]\nx = 1 #")
+        .replace("[[attestation.verifier]]\n", "[[attestation.verifier]]\nx = 1\n")
         .replacen("[[ceiling]]\n", "[[ceiling]]\nx = 1\n", 1)
         .replace("[moving]\n", "[moving]\nx = 1\n")
         .replacen("[[moving.outage]]\n", "[[moving.outage]]\nx = 1\n", 1)
         .replacen("[[moving.store_used]]\n", "[[moving.store_used]]\nx = 1\n", 1)
         .replace("[hours] ", "[hours]\nx = 1 #")
         .replace("[anomaly.outside_hours] ", "[anomaly.outside_hours]\nx = 1 #")
+        .replace("[profile]\n", "[profile]\nx = 1\n")
         .replace("[anomaly]\n", "[anomaly]\nx = 1\n")
         .replace("[anomaly.device] ", "[anomaly.device]\nx = 1 #")
         .replace("[anomaly.equal_amounts] ", "[anomaly.equal_amounts]\nx = 1 #")
@@ -78,12 +85,26 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[anomaly.sequence_reused] ", "[anomaly.sequence_reused]\nx = 1 #")
         .replace("[anomaly.sequence_gap] ", "[anomaly.sequence_gap]\nx = 1 #")
         .replace("[anomaly.clock_skew] ", "[anomaly.clock_skew]\nx = 1 #")
+        .replace("[anomaly.arrival_rate] ", "[anomaly.arrival_rate]\nx = 1 #")
+        .replace("[anomaly.unusual_amount] ", "[anomaly.unusual_amount]\nx = 1 #")
+        .replace("[anomaly.bad_signatures] ", "[anomaly.bad_signatures]\nx = 1 #")
+        .replace("[score]\n", "[score]\nx = 1\n")
+        .replace(
+            "[score.amount_above_usual] ",
+            "[score.amount_above_usual]\nx = 1 #",
+        )
+        .replace("[score.new_card] ", "[score.new_card]\nx = 1 #")
+        .replace("[score.foreign_card] ", "[score.foreign_card]\nx = 1 #")
+        .replace("[score.no_chip] ", "[score.no_chip]\nx = 1 #")
+        .replace("[score.card_lately] ", "[score.card_lately]\nx = 1 #")
+        .replace("[score.unusual_hour] ", "[score.unusual_hour]\nx = 1 #")
+        .replace("[score.device_odd] ", "[score.device_odd]\nx = 1 #")
         .replace("[allowance] ", "[allowance]\nx = 1 #")
         .replace("[replay]", "[replay]\nx = 1 #")
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 25, "{faults:?}");
+    assert_eq!(faults.len(), 43, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

@@ -283,6 +283,29 @@ pub struct DeviceReport {
     pub seen_ms: Option<u64>,
     /// Where mDNS says it is.
     pub addresses: Vec<String>,
+    /// What it has said of itself, if it has.
+    pub described: Option<DescribedReport>,
+}
+
+/// What a device has said of itself, and a verifier of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribedReport {
+    /// Who makes it.
+    pub vendor: String,
+    /// Its model.
+    pub model: String,
+    /// Its operating system.
+    pub os: String,
+    /// And that one's version.
+    pub os_version: String,
+    /// The version of its payment app.
+    pub app_version: String,
+    /// What it is certified as.
+    pub certification: String,
+    /// The verifier's newest word: none, affirming, warning, contraindicated.
+    pub attestation: Option<String>,
+    /// When the verifier gave it.
+    pub attested_ms: Option<u64>,
 }
 
 /// A fresh enrolment code.

@@ -69,6 +69,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<ClockCommand>,
     },
+    /// Make an Ed25519 key, for who signs policies or overrides
+    Keygen {
+        /// Where the private key goes (0600); must not be there yet
+        file: PathBuf,
+    },
     /// Sign, check, try out and install policies
     Policy {
         #[command(subcommand)]

@@ -121,7 +121,16 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
     if devices.is_empty() {
         return "No device is enrolled and none was seen. `hubctl enrol` makes a code for one.".to_owned();
     }
-    let mut table = table(["Id", "Name", "Class", "State", "Seen by mDNS", "Addresses"]);
+    let mut table = table([
+        "Id",
+        "Name",
+        "Class",
+        "State",
+        "Model",
+        "Attested",
+        "Seen by mDNS",
+        "Addresses",
+    ]);
     for device in devices {
         let state = match (device.enrolled, device.blocked, device.connected) {
             (false, ..) => "not enrolled",
@@ -132,11 +141,32 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
         let seen = device
             .seen_ms
             .map_or_else(|| "-".to_owned(), |seen| ago(seen, now));
+        let described = device.described.as_ref();
+        let model = described.map_or_else(
+            || device.model.clone().unwrap_or_default(),
+            |one| {
+                format!(
+                    "{} {}, {} {}, app {}",
+                    one.vendor, one.model, one.os, one.os_version, one.app_version
+                )
+            },
+        );
+        let attested = described
+            .and_then(|one| {
+                Some(format!(
+                    "{}, {}",
+                    one.attestation.as_ref()?,
+                    ago(one.attested_ms?, now)
+                ))
+            })
+            .unwrap_or_else(|| "-".to_owned());
         table.add_row([
             short(&device.id),
             &device.name,
             &device.class,
             state,
+            &model,
+            &attested,
             &seen,
             &device.addresses.join(", "),
         ]);

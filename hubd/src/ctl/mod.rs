@@ -10,6 +10,7 @@ pub mod client;
 mod clock;
 mod devices;
 mod failure;
+mod keygen;
 mod ledger;
 mod output;
 mod policy;
@@ -79,6 +80,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(ClockCommand::Confirm { time }) => clock::confirm(client, output, *time),
             }
         }
+        Command::Keygen { file } => keygen::keygen(output, file),
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),

@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::{
-    ALPN, ALPN_1, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
+    ALPN, ALPN_1, ALPN_2, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode,
+    Registration,
 };
 use quinn::{Connection, Endpoint, VarInt};
 
@@ -154,7 +155,7 @@ impl Devices {
         };
         let crypto = keys
             .tls
-            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_1])?;
+            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_2, ALPN_1])?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;

@@ -7,15 +7,18 @@
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::ObjectType;
+use hub_protocol::cbor::CborError;
+use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
-use hub_protocol::{Answer, DeviceReceipt, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor};
+use hub_protocol::{
+    Answer, DeviceDescription, DeviceReceipt, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
+};
 use quinn::{ReadToEndError, RecvStream};
 
 use super::session::Peer;
-use super::shared::Shared;
+use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
-use crate::port::Ask;
+use crate::port::{Ask, Tell};
 
 /// How long a device may take to send one frame.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,10 +58,11 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             request: signed,
             sealed_card,
         } => {
-            let (signed, payload) = verified(shared, peer, signed, ObjectType::PaymentRequest, key).await?;
+            let object_type = payment_type(wire, &signed);
+            let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
             Ask::Pay {
                 device,
-                request: Box::new(check_payment(&payload, &sealed_card)?),
+                request: Box::new(check_payment(&payload, object_type, &sealed_card)?),
                 signed,
                 sealed_card,
             }
@@ -70,6 +74,27 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
                 request: cbor::decode(&payload)?,
                 signed,
             }
+        }
+        Request::Describe {
+            description: signed,
+            attestation,
+        } if wire == WireVersion::Three => {
+            let (signed, payload) =
+                verified(shared, peer, signed, ObjectType::DeviceDescription, key).await?;
+            let description: DeviceDescription = cbor::decode(&payload)?;
+            description.check()?;
+            Ask::Describe {
+                device,
+                description: Box::new(description),
+                signed,
+                attestation,
+            }
+        }
+        Request::Describe { .. } => {
+            return Err(Refusal::new(
+                RefusalCode::UnknownFrame,
+                "devices describe themselves from wire version 3 on",
+            ));
         }
         Request::Allowance { .. } | Request::Sync { .. } | Request::Return { .. }
             if !wire.has_allowances() =>
@@ -86,8 +111,9 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             sealed_card,
             receipt,
         } => {
-            let (signed, payload) = verified(shared, peer, signed, ObjectType::PaymentRequest, key).await?;
-            let request = Box::new(check_payment(&payload, &sealed_card)?);
+            let object_type = payment_type(wire, &signed);
+            let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
+            let request = Box::new(check_payment(&payload, object_type, &sealed_card)?);
             let (signed_receipt, payload) =
                 verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await?;
             let receipt: Box<DeviceReceipt> = Box::new(cbor::decode(&payload)?);
@@ -138,6 +164,10 @@ async fn verified(
     };
     let checked = shared.signatures.check(&peer.conduct, shared.is_alone(), signed);
     let (bytes, payload) = checked.await.ok_or_else(stopping)?;
+    if payload == Err(CoseError::BadSignature) {
+        let device = peer.device;
+        shared.port.hint(Tell::BadSignature { device });
+    }
     Ok((bytes, payload?))
 }
 
@@ -145,8 +175,23 @@ fn stopping() -> Refusal {
     Refusal::new(RefusalCode::Stopping, "the hub is stopping; try again shortly")
 }
 
-fn check_payment(payload: &[u8], sealed_card: &SealedCard) -> Result<PaymentRequest, Refusal> {
+/// As what a payment request is signed, by what it says.
+fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
+    match (wire, Unverified::payload_of(signed)) {
+        (WireVersion::Three, Ok(payload)) => PaymentRequest::object_type_of(payload),
+        _ => ObjectType::PaymentRequest,
+    }
+}
+
+fn check_payment(
+    payload: &[u8],
+    object_type: ObjectType,
+    sealed_card: &SealedCard,
+) -> Result<PaymentRequest, Refusal> {
     let request: PaymentRequest = cbor::decode(payload)?;
+    if request.object_type() != object_type {
+        return Err(CborError::NotCanonical.into());
+    }
     request.check()?;
     sealed_card.check(&request.sealed_card_digest)?;
     Ok(request)

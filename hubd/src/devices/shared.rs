@@ -10,7 +10,7 @@ use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
 use hub_protocol::{
-    ALPN_1, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, WIRE_VERSION, cbor,
+    ALPN_1, ALPN_2, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor,
 };
 use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
@@ -25,9 +25,6 @@ use crate::port::{Answered, Ask, HubPort, Proof};
 /// The longest the hub's core may take for an answer before the device is
 /// told to ask again under the same id. Well above any deadline of the core.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The first wire version that has allowances.
-const ALLOWANCES_SINCE: u16 = WIRE_VERSION;
 
 /// What a device is told of the hub when it says hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +42,8 @@ pub(super) enum WireVersion {
     One,
     /// Receipts rest on the signature of their group.
     Two,
+    /// Requests may state terms.
+    Three,
 }
 
 impl WireVersion {
@@ -54,19 +53,21 @@ impl WireVersion {
             .and_then(|data| data.downcast::<HandshakeData>().ok());
         match handshake.and_then(|data| data.protocol) {
             Some(protocol) if protocol == ALPN_1 => Self::One,
-            _ => Self::Two,
+            Some(protocol) if protocol == ALPN_2 => Self::Two,
+            _ => Self::Three,
         }
     }
 
     /// Whether there are allowances in it.
     pub(super) fn has_allowances(self) -> bool {
-        self.number() >= ALLOWANCES_SINCE
+        self == Self::Three
     }
 
     fn number(self) -> u16 {
         match self {
             Self::One => 1,
             Self::Two => 2,
+            Self::Three => 3,
         }
     }
 }
@@ -156,6 +157,7 @@ impl Shared {
                     .map(|receipt| self.receipt(&receipt, proof.as_ref(), wire))
                     .transpose()?,
             }),
+            Reply::Described { attested } => Ok(Answer::Described { attested }),
             Reply::Synced(receipt) => Ok(Answer::Synced {
                 receipt: self.receipt(&receipt, proof.as_ref(), wire)?,
             }),
@@ -202,7 +204,7 @@ impl Shared {
         };
         Ok(match wire {
             WireVersion::One => cose::sign(&self.signing, ObjectType::Receipt, &committed.receipt),
-            WireVersion::Two => cbor::encode(&committed),
+            WireVersion::Two | WireVersion::Three => cbor::encode(&committed),
         })
     }
 

@@ -96,7 +96,7 @@ impl<'a> Fields<'a> {
         for stranger in strangers {
             let hint = match (self.prefix, stranger.as_str()) {
                 ("", "amount") => "did you mean amount_minor, in cents? ".to_owned(),
-                ("", "token" | "scheme" | "funding" | "issuer_country" | "bin" | "last4") => {
+                ("", "token" | "scheme" | "funding" | "issuer_country" | "bin" | "last4" | "expiry") => {
                     format!("did you mean it inside of card: {{\"card\": {{\"{stranger}\": …}}}}? ")
                 }
                 _ => String::new(),

@@ -63,6 +63,10 @@ impl Stage {
             store_minor: 0,
         };
         let stages = (0..WEEK).map(|count| at(policy.not_before_ms.saturating_add(count * HALF_HOUR_MS)));
+        // Where an hour is weighed, one in which the shop is open.
+        let hours = policy.score.as_ref().and_then(|score| score.unusual_hour);
+        let hours = hours.and(policy.hours.as_ref());
+        let stages = stages.filter(|stage| hours.is_none_or(|hours| hours.open(stage.now_ms)));
         let mut asked_for = stages.filter(|stage| {
             policy.classes.keys().any(|class| {
                 let request = request(policy, WAYS[2], &any_card(), Cryptogram::AsksOnline, 1);
@@ -264,6 +268,7 @@ pub fn request(
         cryptogram,
         sealed_card_digest: sealed.digest(),
         device_time_ms: 0,
+        terms: None,
     }
 }
 

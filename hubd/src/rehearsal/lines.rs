@@ -11,6 +11,7 @@ use hub_protocol::{Currency, DeviceClass, PaymentId, PaymentRequest, SealedCard}
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::describe::Describe;
 use super::fields::Fields;
 
 /// The longest line, in bytes.
@@ -73,6 +74,8 @@ pub enum Step {
     },
     /// The hub is started anew.
     Restart,
+    /// A device says what it is.
+    Describe(Box<Describe>),
 }
 
 /// A payment to try.
@@ -88,6 +91,8 @@ pub struct Pay {
     pub class: DeviceClass,
     /// What the gateway would say if it were asked.
     pub gateway: GatewaySays,
+    /// Whether a supervisor lets it pass.
+    pub overridden: bool,
 }
 
 /// What the simulated gateway says to a payment that is asked online.
@@ -206,7 +211,7 @@ impl<R: BufRead> Reader<R> {
         let fields = Fields::new(object, "", &found);
         let at_ms = self.instant(&fields);
         let step = if fields.has("event") {
-            self.event(&fields)
+            self.event(&fields, at_ms)
         } else {
             self.payment(&fields, at_ms).map(|pay| Step::Pay(Box::new(pay)))
         };
@@ -254,6 +259,12 @@ impl<R: BufRead> Reader<R> {
                     device.requests = *device_sequence;
                 }
             }
+            Step::Describe(describe) => {
+                self.devices.entry(describe.device.clone()).or_insert(Device {
+                    class: describe.class,
+                    requests: 0,
+                });
+            }
             Step::Settled { .. } | Step::Restart => {}
         }
     }
@@ -276,7 +287,7 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn event(&self, fields: &Fields<'_>) -> Option<Step> {
+    fn event(&self, fields: &Fields<'_>, at_ms: u64) -> Option<Step> {
         match fields.value("event").and_then(Value::as_str) {
             Some("wan_up") => Some(Step::WanUp),
             Some("wan_down") => Some(Step::WanDown),
@@ -292,8 +303,11 @@ impl<R: BufRead> Reader<R> {
                 })
             }
             Some("settled") => self.settled(fields),
+            Some("describe") => self
+                .described(fields, at_ms)
+                .map(|describe| Step::Describe(Box::new(describe))),
             _ => {
-                fields.fault("event: one of wan_up, wan_down, settled, void, restart expected");
+                fields.fault("event: one of wan_up, wan_down, settled, void, describe, restart expected");
                 None
             }
         }

@@ -1,6 +1,7 @@
 //! Policies tried out before they are signed: on payments that somebody wrote
 //! down, and on a shop's own past. The decisions are those of [`hub_core`]; nothing of them is made here.
 
+mod describe;
 mod example;
 mod fields;
 mod fold;

@@ -3,8 +3,8 @@
 use std::io::BufRead;
 
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR, PaymentId,
-    PaymentRequest, SealedCard, Verification,
+    CardExpiry, CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, MAX_AMOUNT_MINOR,
+    PaymentId, PaymentRequest, SealedCard, Terms, TransactionType, Verification,
 };
 use serde_json::{Map, Value};
 
@@ -25,7 +25,7 @@ impl<R: BufRead> Reader<R> {
             value.as_str()?.parse().ok()
         });
         let order_id = fields.text("order_id");
-        let card = card(fields);
+        let (card, expiry) = card(fields);
         let entry_mode = fields
             .name(
                 "entry_mode",
@@ -48,6 +48,8 @@ impl<R: BufRead> Reader<R> {
         let sent = self.payments.get(&payment_id);
         let next = self.devices.get(&device).map_or(0, |device| device.requests) + 1;
         let gateway = fields.name("gateway", &GatewaySays::NAMES).unwrap_or_default();
+        let overridden = Self::is_overridden(fields);
+        let terms = terms(fields, expiry, overridden);
         let sealed_card = SealedCard {
             salt: payment_id.0,
             blob: payment_id.0.to_vec(),
@@ -66,6 +68,7 @@ impl<R: BufRead> Reader<R> {
             verification,
             cryptogram,
             sealed_card_digest: sealed_card.digest(),
+            terms,
         };
         if let Err(refusal) = request.check() {
             fields.fault(refusal.text);
@@ -77,11 +80,12 @@ impl<R: BufRead> Reader<R> {
             device,
             class,
             gateway,
+            overridden,
         })
     }
 
     /// A device has the class that its first line gives it.
-    fn device(&self, fields: &Fields<'_>) -> Option<(String, DeviceClass)> {
+    pub(super) fn device(&self, fields: &Fields<'_>) -> Option<(String, DeviceClass)> {
         let said: Option<DeviceClass> =
             fields.name("class", &names(DeviceClass::ALL.iter().map(|class| class.name())));
         let name = fields.read("device", "a name of 1 to 64 bytes, or a number,", |value| {
@@ -107,17 +111,44 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-fn card(fields: &Fields<'_>) -> Option<CardFacts> {
+/// What wire version 3 states; nothing if the line names none of it.
+fn terms(fields: &Fields<'_>, card_expiry: Option<CardExpiry>, overridden: bool) -> Option<Box<Terms>> {
+    let transaction_type: Option<TransactionType> = fields.name(
+        "transaction_type",
+        &names(TransactionType::ALL.iter().map(|t| t.name())),
+    );
+    let cash_back_minor = fields.read("cash_back_minor", "minor units (cents) from 1", Value::as_u64);
+    let staff = fields.text("staff");
+    let training = fields.read("training", "true or false", Value::as_bool);
+    let stated = overridden
+        || transaction_type.is_some()
+        || cash_back_minor.is_some()
+        || staff.is_some()
+        || training.is_some()
+        || card_expiry.is_some();
+    stated.then(|| {
+        Box::new(Terms {
+            cash_back_minor,
+            staff,
+            training: training.unwrap_or(false),
+            card_expiry,
+            ..Terms::of(transaction_type.unwrap_or(TransactionType::Sale))
+        })
+    })
+}
+
+/// The card, and its last month if the line says it.
+fn card(fields: &Fields<'_>) -> (Option<CardFacts>, Option<CardExpiry>) {
     let expected = "a token, or an object with a token";
     let object = match fields.value("card") {
         Some(Value::String(token)) => Map::from_iter([("token".to_owned(), Value::String(token.clone()))]),
         Some(Value::Object(object)) => object.clone(),
         None => {
-            return fields.required("card", None, expected);
+            return (fields.required("card", None, expected), None);
         }
         Some(_) => {
             fields.fault(format!("card: {expected} expected"));
-            return None;
+            return (None, None);
         }
     };
     let given = fields.inner(object, "card.");
@@ -146,11 +177,14 @@ fn card(fields: &Fields<'_>) -> Option<CardFacts> {
         bin: given.text("bin"),
         last4: given.text("last4"),
     };
+    let expiry = given.read("expiry", "year and month, such as \"2711\",", |value| {
+        value.as_str()?.parse().ok()
+    });
     given.finish();
-    (!card.token.is_empty()).then_some(card)
+    ((!card.token.is_empty()).then_some(card), expiry)
 }
 
-fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+pub(super) fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
     all.collect()
 }
 

@@ -40,6 +40,15 @@ pub fn key(
         }
         Reason::CardWindow => fixed("card.window_count"),
         Reason::DeviceWindow => of_class("device_window_count"),
+        Reason::ModelNotCertified => fixed("model"),
+        Reason::AttestationMissing => fixed("attestation.max_age_minutes"),
+        Reason::PinOnGlassNotAllowed => fixed("model.pin_on_glass"),
+        Reason::TransactionTypeNotAllowed => fixed("offline.transaction_types"),
+        Reason::CardExpired => fixed("offline.expired_cards"),
+        Reason::CashBackCeiling => fixed("offline.cash_back_ceiling"),
+        Reason::StaffCeiling => fixed("staff.exposure_ceiling"),
+        Reason::StaffConsecutiveLimit => fixed("staff.consecutive_limit"),
+        Reason::StaffConsecutiveLowerLimit => fixed("staff.consecutive_lower_limit"),
         Reason::CardOnExceptionList => fixed("card.exception"),
         Reason::SchemeNotAllowed => fixed("offline.schemes"),
         Reason::FundingNotAllowed => fixed("offline.funding"),
@@ -65,6 +74,8 @@ pub fn key(
         Reason::CardConsecutiveLowerLimit => fixed("card.consecutive_lower_limit"),
         Reason::DeviceConsecutiveLowerLimit => of_class("device_consecutive_lower_limit"),
         Reason::StoreConsecutiveLowerLimit => fixed("store.consecutive_lower_limit"),
+        Reason::ScoreTooHigh => fixed("score.decline_from"),
+        Reason::ScoreVerification => fixed("score.verify_from"),
         _ => None,
     }
 }
@@ -75,8 +86,9 @@ mod tests {
 
     #[test]
     fn every_reason_that_a_policy_can_change_names_its_key() {
-        const OF_NO_KEY: [Reason; 12] = [
+        const OF_NO_KEY: [Reason; 13] = [
             Reason::None,
+            Reason::TrainingMode,
             Reason::CardRefused,
             Reason::DeviceBlocked,
             Reason::CurrencyNotAccepted,

@@ -17,6 +17,7 @@ use hub_protocol::{
     Registration, VoidRequest, cbor,
 };
 
+use super::describe::{overridden, with_own_keys};
 use super::gateway::not_sent;
 use super::lines::{GatewaySays, Pay, Step};
 
@@ -71,6 +72,7 @@ impl Shop {
     /// # Errors
     /// The core refuses the policy.
     pub fn new(text: &[u8], policy: Policy) -> Result<Self, Refused> {
+        let (text, policy) = with_own_keys(text, policy);
         let store = policy.stores.iter().find(|store| *store != "*");
         let mut settings = Settings::new(
             HubId([1; 32]),
@@ -108,7 +110,7 @@ impl Shop {
         shop.input(Input::Activate {
             ticket: Some(ticket),
             policy: Box::new(policy),
-            signed: cose::sign(&key, ObjectType::Policy, text),
+            signed: cose::sign(&key, ObjectType::Policy, &text),
             key: KeyId::of_key(key.verifying_key().as_bytes()),
         });
         match shop.replies.remove(&ticket) {
@@ -169,6 +171,12 @@ impl Shop {
             Step::WanUp => self.go(true),
             Step::WanDown => self.go(false),
             Step::Restart => self.restart(),
+            Step::Describe(describe) => {
+                let device = self.device(&describe.device, describe.class);
+                let ticket = self.ticket();
+                self.input(describe.input(ticket, device, self.now.wall_ms));
+                self.replies.remove(&ticket);
+            }
             Step::Void {
                 payment_id,
                 device_sequence,
@@ -197,9 +205,14 @@ impl Shop {
     pub fn pay(&mut self, pay: &Pay) -> Answer {
         let device = self.device(&pay.device, pay.class);
         let id = pay.request.payment_id;
+        let request = if pay.overridden {
+            overridden(&pay.request, device)
+        } else {
+            pay.request.clone()
+        };
         let again = self.core.knows(&id);
         if !again {
-            let assessed = self.core.assess_for(device, &pay.request);
+            let assessed = self.core.assess_for(device, &request);
             self.assessed.insert(id, assessed);
         }
         self.says = pay.gateway;
@@ -207,9 +220,9 @@ impl Shop {
         self.input(Input::Pay {
             ticket,
             device,
-            request: Box::new(pay.request.clone()),
             // The core keeps and compares these bytes and never reads them.
-            signed: cbor::encode(&pay.request),
+            signed: cbor::encode(&request),
+            request: Box::new(request),
             sealed_card: pay.sealed_card.clone(),
             recalled: None,
         });

@@ -4,12 +4,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
-    AllowanceReport, DeviceReport, EnrolReport, PolicyReport, QueueReport, RestrictionReport, StatusReport,
+    AllowanceReport, DescribedReport, DeviceReport, EnrolReport, PolicyReport, QueueReport,
+    RestrictionReport, StatusReport,
 };
 use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
@@ -48,6 +50,19 @@ impl HubBackend {
 
     async fn change(&self, operator: Operator, command: OperatorCommand) -> Result<(), Refused> {
         self.operate(operator.to_string(), command).await.map(|_| ())
+    }
+}
+
+fn described_report(described: &Described) -> DescribedReport {
+    DescribedReport {
+        vendor: described.vendor.clone(),
+        model: described.model.clone(),
+        os: described.os.clone(),
+        os_version: described.os_version.to_string(),
+        app_version: described.app_version.to_string(),
+        certification: described.certification.to_string(),
+        attestation: described.attested.map(|attested| attested.status.to_string()),
+        attested_ms: described.attested.map(|attested| attested.issued_ms),
     }
 }
 
@@ -127,6 +142,12 @@ impl Backend for HubBackend {
     }
 
     async fn devices(&self) -> Result<Vec<DeviceReport>, Refused> {
+        let told = self
+            .operate("devices".to_owned(), OperatorCommand::Described)
+            .await?;
+        let OperatorReply::Described(described) = told else {
+            return Err(Refused::unavailable("the hub did not say what devices are"));
+        };
         let connected = self.devices.connected();
         let seen = self.devices.seen();
         let mut enrolled = self.devices.registry().list();
@@ -146,6 +167,10 @@ impl Backend for HubBackend {
                     enrolled_ms: Some(device.enrolled_ms),
                     seen_ms: sighting.map(|seen| seen.last_seen_ms),
                     addresses: sighting.map(|seen| texts(&seen.addresses)).unwrap_or_default(),
+                    described: described
+                        .iter()
+                        .find(|(id, _)| *id == device.device)
+                        .map(|(_, described)| described_report(described)),
                 }
             })
             .collect();

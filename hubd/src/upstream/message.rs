@@ -36,6 +36,11 @@ struct Payment<'a> {
     entry_mode: &'static str,
     verification: &'static str,
     cryptogram: &'static str,
+    // Left out unless the device states them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cash_back_minor: Option<u64>,
     device_time_ms: u64,
     decided_ms: u64,
     attempt: u32,
@@ -144,6 +149,8 @@ pub(super) fn build(
         entry_mode: request.entry_mode.name(),
         verification: request.verification.name(),
         cryptogram: request.cryptogram.name(),
+        transaction_type: request.terms.as_ref().map(|terms| terms.transaction_type.name()),
+        cash_back_minor: request.terms.as_ref().and_then(|terms| terms.cash_back_minor),
         device_time_ms: request.device_time_ms,
         decided_ms: forward.decided_ms,
         attempt: forward.number,

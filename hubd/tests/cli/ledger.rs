@@ -70,6 +70,7 @@ impl Kept {
                 entry_digest: head.digest,
                 time: TIME,
                 policy_version: 1,
+                transaction_type: None,
             };
             let key = &config.keys.signing;
             let held = if at == 8 {

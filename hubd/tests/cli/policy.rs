@@ -37,6 +37,29 @@ fn a_policy_is_signed_checked_and_shown() {
 }
 
 #[test]
+fn a_key_is_made_once_and_signs() {
+    let hub = Hub::init(&[]);
+    let (key, out) = (hub.file("claire"), hub.file("new.cose"));
+    let made = hub.hubctl(&["keygen", "--json", path(&key)]).json();
+    let public = made["public_key"].as_str().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let text = hub.file("policy.toml");
+    let said = run(
+        HUBCTL,
+        &["policy", "sign", "--key", path(&key), path(&text), path(&out)],
+    );
+    assert!(said.stdout.contains(public), "{said:?}");
+    let before = fs::read(&key).unwrap();
+    assert_eq!(
+        hub.hubctl(&["keygen", path(&key)]).code,
+        1,
+        "never over a key that is there"
+    );
+    assert_eq!(fs::read(&key).unwrap(), before);
+}
+
+#[test]
 fn a_policy_with_faults_is_not_signed() {
     let hub = Hub::init(&[]);
     let text = fs::read_to_string(hub.file("policy.toml")).unwrap();

@@ -46,6 +46,7 @@ fn approved(policy: &Policy, payment: &Value, amount: u64, situation: Situation<
         cryptogram: text(&example["cryptogram"]).parse().unwrap(),
         sealed_card_digest: Digest::ZERO,
         device_time_ms: 0,
+        terms: None,
     };
     let class = text(&payment["class"]).parse().unwrap();
     let situation = Situation { class, ..situation };

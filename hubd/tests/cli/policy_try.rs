@@ -212,11 +212,46 @@ fn time_offline_runs_by_the_lines_own_instants() {
 }
 
 #[test]
+fn devices_describe_themselves_staff_counts_and_a_supervisor_lets_pass() {
+    let desk = Desk::new();
+    let decisions = desk.decisions(
+        &sample("everything"),
+        r#"{"at": "2026-01-06T12:00:00+01:00", "event": "describe", "device": "softpos", "vendor": "Acme", "model": "Tap 3", "os_version": "13", "app_version": "2.4", "certification": "mpoc", "attestation": "affirming"}
+           {"amount_minor": 1000, "card": {"token": "tok-1", "bin": "497020"}, "device": "softpos", "staff": "anna"}
+           {"amount_minor": 1000, "card": {"token": "tok-1", "bin": "497020"}, "device": "softpos", "transaction_type": "refund"}
+           {"amount_minor": 1000, "card": {"token": "tok-1", "bin": "497020", "expiry": "2512"}, "device": "softpos"}
+           {"amount_minor": 1000, "card": {"token": "tok-1", "bin": "497020"}, "device": "softpos"}
+           {"amount_minor": 900, "card": {"token": "tok-1", "bin": "497020"}, "device": "softpos", "verification": "signature"}
+           {"amount_minor": 900, "card": {"token": "tok-1", "bin": "497020"}, "device": "softpos", "verification": "signature", "override": true}
+           {"at": "2026-01-07T12:01:01+01:00", "amount_minor": 900, "card": {"token": "tok-2", "bin": "497020"}, "device": "softpos"}
+        "#,
+    );
+    let reasons: Vec<&str> = decisions
+        .iter()
+        .map(|one| one["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "none",
+            "transaction-type-not-allowed",
+            "card-expired",
+            "none",
+            "card-consecutive-lower-limit",
+            "none",
+            "offline-too-long"
+        ]
+    );
+}
+
+#[test]
 fn a_ceiling_for_a_kind_of_payments_is_named_by_its_place_in_the_file() {
     let desk = Desk::new();
     let decisions = desk.decisions(
         &sample("everything"),
-        "{\"at\": \"2026-01-06T12:00:00+01:00\", \"amount_minor\": 20001, \
+        "{\"at\": \"2026-01-06T11:59:00+01:00\", \"event\": \"describe\", \"device\": \"mpos\", \
+         \"vendor\": \"Acme\", \"model\": \"R1\", \"certification\": \"pts\"}\n\
+         {\"at\": \"2026-01-06T12:00:00+01:00\", \"amount_minor\": 20001, \
          \"card\": {\"token\": \"tok-1\", \"bin\": \"497020\"}}\n",
     );
     assert_eq!(decisions[0]["rule"], "ceiling[1]", "{decisions:?}");
@@ -253,7 +288,7 @@ fn all_faults_are_told_at_once_with_their_lines_and_nothing_is_decided_after_the
         ":8: settled: nothing is sent while the line is down",
         ":8: outcome is missing",
         ":9: payment_id: no line above has a payment with this id",
-        ":10: event: one of wan_up, wan_down, settled, void, restart expected",
+        ":10: event: one of wan_up, wan_down, settled, void, describe, restart expected",
         ":11: at: an instant from the policy's not_before on expected",
     ] {
         assert!(said.stderr.contains(expected), "{expected} in {}", said.stderr);

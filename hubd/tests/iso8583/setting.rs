@@ -120,6 +120,7 @@ impl Sale {
             cryptogram,
             sealed_card_digest: card.digest(),
             device_time_ms: 1_790_000_000_000,
+            terms: None,
         };
         let key = SigningKey::from_bytes(&[7; 32]);
         Self {

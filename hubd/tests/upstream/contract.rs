@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hub_core::Operation;
-use hub_protocol::Cryptogram;
+use hub_protocol::{Cryptogram, Terms, TransactionType};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -223,15 +223,38 @@ async fn the_settlement_file_adds_up_to_the_charges() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(
         lines[0],
-        "payment_id,order_id,amount_minor,currency,operation,reference,status"
+        "payment_id,order_id,amount_minor,currency,transaction_type,operation,reference,status"
     );
     assert!(lines[1].starts_with(&format!(
-        "{},order-1,1001,EUR,authorise-online,gw-",
+        "{},order-1,1001,EUR,sale,authorise-online,gw-",
         Sale::new(1).id()
     )));
     assert!(lines[3].ends_with(",reversed"));
-    assert_eq!(lines[4], "total,2,2003,EUR,,,charged");
+    assert_eq!(lines[4], "total,2,2003,EUR,,,,charged");
     assert_eq!(lines.len(), 5);
+}
+
+#[tokio::test]
+async fn a_refund_and_cash_back_reach_the_gateway_as_what_they_are() {
+    let set = setting().await;
+    let refund = Sale::new(1).stating(Terms::of(TransactionType::Refund));
+    let cash_back = Sale::new(2).stating(Terms {
+        cash_back_minor: Some(500),
+        ..Terms::of(TransactionType::CashBack)
+    });
+    for sale in [&refund, &cash_back] {
+        assert!(final_of(sale.ask(&set.client, Operation::AuthoriseOnline).await).approved);
+    }
+    assert_eq!(
+        set.gateway.payment(refund.id()).unwrap().transaction_type,
+        "refund"
+    );
+    assert_eq!(
+        set.gateway.payment(cash_back.id()).unwrap().transaction_type,
+        "cash-back"
+    );
+    let settlement = set.gateway.write_settlement().unwrap();
+    assert_eq!(settlement.total_minor, 1002 - 1001, "a refund is money paid out");
 }
 
 #[tokio::test]

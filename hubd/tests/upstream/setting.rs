@@ -8,7 +8,7 @@ use hub_core::{AttemptId, Forward, GatewayAnswer, Operation};
 use hub_protocol::cose::{ObjectType, sign};
 use hub_protocol::{
     CardFacts, CardScheme, Cryptogram, Currency, DeviceId, EntryMode, Funding, GatewayResult, PaymentId,
-    PaymentRequest, SealedCard, Verification, cbor,
+    PaymentRequest, SealedCard, Terms, Verification, cbor,
 };
 use hubd::upstream::{Gateway, Settings};
 use sim_devices::gateway::{Faults, Gateway as Simulated, GatewayOptions, RunningGateway};
@@ -101,6 +101,7 @@ impl Sale {
             cryptogram,
             sealed_card_digest: card.digest(),
             device_time_ms: 1_790_000_000_000,
+            terms: None,
         };
         let signed = sign(
             &SigningKey::from_bytes(&[7; 32]),
@@ -111,6 +112,20 @@ impl Sale {
             request,
             signed,
             card,
+        }
+    }
+
+    /// The same as a payment that states terms.
+    pub(crate) fn stating(self, terms: Terms) -> Self {
+        let request = PaymentRequest {
+            terms: Some(Box::new(terms)),
+            ..self.request
+        };
+        let key = SigningKey::from_bytes(&[7; 32]);
+        Self {
+            signed: sign(&key, request.object_type(), &cbor::encode(&request)),
+            request,
+            card: self.card,
         }
     }
 

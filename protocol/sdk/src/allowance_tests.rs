@@ -92,6 +92,7 @@ impl Setting {
                 verification: Verification::OfflinePin,
                 cryptogram: Cryptogram::AsksOnline,
                 sealed_card: vec![7; 64],
+                terms: None,
             },
         )
     }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hub_protocol::DeviceDescription;
+use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
-use hub_protocol::{ALPN, Answer, DeviceId, PaymentId, Request, VoidRequest};
+use hub_protocol::{ALPN, ALPN_2, Answer, DeviceId, Override, PaymentId, Request, VoidRequest};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -20,6 +22,12 @@ use crate::payment::{PreparedPayment, Sale, jitter, unix_ms};
 use crate::pushes::{PUSHES, PushEvent, read_pushes};
 use crate::tls;
 use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
+
+/// The first wire version that has allowances.
+const ALLOWANCES_SINCE: u16 = 3;
+
+/// The lowest wire version that this client offers: what has not changed since.
+const OLDEST_WIRE: u16 = 2;
 
 /// The first and the longest pause between two tries, before jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -44,6 +52,23 @@ struct Inner {
     browser: Option<Browser>,
     pushes: broadcast::Sender<PushEvent>,
     sequence: AtomicU64,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Who makes it, 1 to 64 bytes.
+    pub vendor: String,
+    /// Its model, 1 to 64 bytes.
+    pub model: String,
+    /// Its operating system, 1 to 64 bytes.
+    pub os: String,
+    /// And that one's version.
+    pub os_version: Version,
+    /// The version of its payment app.
+    pub app_version: Version,
+    /// What it is certified as.
+    pub certification: Certification,
 }
 
 impl DeviceClient {
@@ -72,7 +97,7 @@ impl DeviceClient {
             .transpose()?;
         Ok(Self {
             inner: Arc::new(Inner {
-                config: tls::client_config(&identity, enrolled.hub, ALPN)?,
+                config: tls::client_config(&identity, enrolled.hub, &[ALPN, ALPN_2])?,
                 sequence: AtomicU64::new(options.next_sequence),
                 identity,
                 enrolled,
@@ -113,6 +138,18 @@ impl DeviceClient {
         PreparedPayment::new(&self.inner.identity, self.inner.next_number(), sale)
     }
 
+    /// The same with a supervisor's override: `sign` is given what the
+    /// supervisor signs as an
+    /// [`ObjectType::Override`](hub_protocol::cose::ObjectType), and gives it
+    /// back signed.
+    pub fn next_payment_overridden(
+        &self,
+        sale: Sale,
+        sign: impl FnOnce(&Override) -> Vec<u8>,
+    ) -> PreparedPayment {
+        PreparedPayment::overridden(&self.inner.identity, self.inner.next_number(), sale, sign)
+    }
+
     /// Asks until there is an answer: the last address that was good, those
     /// that mDNS shows, the static ones; again under the same id, with the
     /// same bytes, until `give_up_after`.
@@ -125,7 +162,9 @@ impl DeviceClient {
     pub async fn pay(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .persist(&bytes, |answer| self.receipt(answer, payment))
+            .persist(&bytes, payment.wire_version(), |answer| {
+                self.receipt(answer, payment)
+            })
             .await
     }
 
@@ -137,7 +176,9 @@ impl DeviceClient {
     pub async fn pay_once(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .once(&bytes, &|answer| self.receipt(answer, payment))
+            .once(&bytes, payment.wire_version(), &|answer| {
+                self.receipt(answer, payment)
+            })
             .await
     }
 
@@ -154,7 +195,9 @@ impl DeviceClient {
         });
         let bytes = frame::to_wire(&Request::Void { request });
         self.inner
-            .persist(&bytes, |answer| Ok(self.status_of(answer, &payment_id)?.0))
+            .persist(&bytes, OLDEST_WIRE, |answer| {
+                Ok(self.status_of(answer, &payment_id)?.0)
+            })
             .await
     }
 
@@ -169,7 +212,7 @@ impl DeviceClient {
     ) -> Result<(VerifiedStatus, Option<VerifiedReceipt>), PayError> {
         let bytes = frame::to_wire(&Request::Status { payment_id });
         self.inner
-            .persist(&bytes, |answer| self.status_of(answer, &payment_id))
+            .persist(&bytes, OLDEST_WIRE, |answer| self.status_of(answer, &payment_id))
             .await
     }
 
@@ -183,9 +226,44 @@ impl DeviceClient {
             app: self.inner.options.app.clone(),
         });
         self.inner
-            .persist(&bytes, |answer| match answer {
+            .persist(&bytes, OLDEST_WIRE, |answer| match answer {
                 Answer::Hello { info } if info.hub == self.inner.enrolled.hub => Ok(info),
                 Answer::Hello { .. } => Err(VerifyError::Differs("the hub").into()),
+                Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
+                _ => Err(VerifyError::OtherAnswer.into()),
+            })
+            .await
+    }
+
+    /// Tells the hub what this device is, with a verifier's signed word on it
+    /// if there is one, until there is an answer: whether that word counts
+    /// under the policy in force. To be told again after an update, with each
+    /// new word, and when another policy came into force.
+    ///
+    /// # Errors
+    ///
+    /// As [`pay`](Self::pay); [`PayError::HubTooOld`] of a hub before wire
+    /// version 3.
+    pub async fn describe(&self, what: Description, attestation: Option<Vec<u8>>) -> Result<bool, PayError> {
+        let description = DeviceDescription {
+            device: self.device_id(),
+            device_time_ms: unix_ms(),
+            vendor: what.vendor,
+            model: what.model,
+            os: what.os,
+            os_version: what.os_version,
+            app_version: what.app_version,
+            certification: what.certification,
+        };
+        description.check().map_err(PayError::Refused)?;
+        let description = self.inner.identity.sign_description(&description);
+        let bytes = frame::to_wire(&Request::Describe {
+            description,
+            attestation,
+        });
+        self.inner
+            .persist(&bytes, 3, |answer| match answer {
+                Answer::Described { attested } => Ok(attested),
                 Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
                 _ => Err(VerifyError::OtherAnswer.into()),
             })
@@ -200,7 +278,7 @@ impl DeviceClient {
     ///
     /// As [`pay_once`](Self::pay_once), but a refusal is an answer here.
     pub async fn send_raw(&self, bytes: &[u8]) -> Result<Answer, PayError> {
-        self.inner.once(bytes, &Ok).await
+        self.inner.once(bytes, OLDEST_WIRE, &Ok).await
     }
 
     /// Holds a receipt that was kept, as [`VerifiedReceipt::proof`] has it,
@@ -229,22 +307,22 @@ impl DeviceClient {
         self.inner.link.lock().await.take();
     }
 
-    /// One try, for another part of the client.
+    /// One try about an allowance.
     pub(crate) async fn once_for<T>(
         &self,
         bytes: &[u8],
         read: impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
-        self.inner.once(bytes, &read).await
+        self.inner.once(bytes, ALLOWANCES_SINCE, &read).await
     }
 
-    /// Asks until there is an answer, for another part of the client.
+    /// Asks about an allowance until there is an answer.
     pub(crate) async fn persist_for<T>(
         &self,
         bytes: &[u8],
         read: impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
-        self.inner.persist(bytes, read).await
+        self.inner.persist(bytes, ALLOWANCES_SINCE, read).await
     }
 
     pub(crate) fn verified(
@@ -289,6 +367,7 @@ impl Inner {
     async fn persist<T>(
         &self,
         bytes: &[u8],
+        wire: u16,
         read: impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
         let give_up = Instant::now() + self.options.give_up_after;
@@ -297,7 +376,7 @@ impl Inner {
         let mut last = None;
         loop {
             tries += 1;
-            match tokio::time::timeout_at(give_up, self.once(bytes, &read)).await {
+            match tokio::time::timeout_at(give_up, self.once(bytes, wire, &read)).await {
                 Ok(Err(error)) if error.transient() => last = Some(error),
                 Ok(done) => return done,
                 // Keeps what the try before said, which is more telling.
@@ -315,14 +394,19 @@ impl Inner {
         }
     }
 
-    /// One try. A connection that failed, that gave an answer which does not
+    /// One try, on a connection that speaks this wire version or a later one.
+    /// A connection that failed, that gave an answer which does not
     /// hold, or whose end a refusal announces, is not used again.
     async fn once<T>(
         &self,
         bytes: &[u8],
+        wire: u16,
         read: &impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
         let link = self.link().await?;
+        if link.wire < wire {
+            return Err(PayError::HubTooOld);
+        }
         let answer = link.request(bytes, self.options.request_timeout).await;
         let closes = matches!(&answer, Ok(Answer::Refused { refusal }) if refusal.code.closes_connection());
         let outcome = answer.and_then(read);

@@ -133,7 +133,7 @@ pub async fn enrol(
         &cbor::encode(&request),
     );
     let bytes = frame::to_wire(&Request::Enrol { request: signed });
-    let config = tls::client_config(identity, code.hub, ALPN_ENROL)?;
+    let config = tls::client_config(identity, code.hub, &[ALPN_ENROL])?;
 
     let mut tries = 0;
     let answer = loop {

@@ -98,6 +98,12 @@ pub enum PayError {
     /// have been decided: ask again with the same bytes.
     #[error("no answer: {0}; ask again with the same payment")]
     NoAnswer(#[from] LinkError),
+    /// The payment states terms, which came with wire version 3, and the hub
+    /// speaks an older one. Nothing was sent.
+    #[error(
+        "this hub is too old for refunds, cash-back, staff and training; update it, or make the payment without terms"
+    )]
+    HubTooOld,
     /// The time for trying is over. The payment may have been decided: ask
     /// again with the same bytes.
     #[error("no answer after {tries} tries: {last}; ask again with the same payment")]
@@ -114,7 +120,7 @@ impl PayError {
     pub fn transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.code.transient(),
-            Self::NotAllowed => false,
+            Self::NotAllowed | Self::HubTooOld => false,
             Self::Unverifiable(_) | Self::NoAnswer(_) | Self::GaveUp { .. } => true,
         }
     }
@@ -125,7 +131,7 @@ impl PayError {
             Self::Refused(refusal) => Some(refusal.code),
             Self::NotAllowed => Some(RefusalCode::DeviceNotAllowed),
             Self::GaveUp { last, .. } => last.refusal_code(),
-            Self::Unverifiable(_) | Self::NoAnswer(_) => None,
+            Self::HubTooOld | Self::Unverifiable(_) | Self::NoAnswer(_) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::{DeviceId, PaymentRequest, VoidRequest, cbor};
+use hub_protocol::{DeviceDescription, DeviceId, PaymentRequest, VoidRequest, cbor};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -116,10 +116,15 @@ impl DeviceIdentity {
 
     /// Signs a payment request as it stands, without checking it.
     pub fn sign_request(&self, request: &PaymentRequest) -> Vec<u8> {
+        cose::sign(&self.keys.signing, request.object_type(), &cbor::encode(request))
+    }
+
+    /// Signs what the device says of itself.
+    pub fn sign_description(&self, description: &DeviceDescription) -> Vec<u8> {
         cose::sign(
             &self.keys.signing,
-            ObjectType::PaymentRequest,
-            &cbor::encode(request),
+            ObjectType::DeviceDescription,
+            &cbor::encode(description),
         )
     }
 

@@ -58,7 +58,7 @@ mod tls;
 mod verify;
 
 pub use allowance::{AllowanceStore, Left, NotApproved, OfflineApproval};
-pub use client::DeviceClient;
+pub use client::{Description, DeviceClient};
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
 pub use enrolment::{Enrolled, enrol};
 pub use error::{AllowanceError, LinkError, PayError, SdkError, VerifyError};

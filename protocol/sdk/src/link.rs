@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hub_protocol::frame::{self, MAX_FRAME};
-use hub_protocol::{Answer, RefusalCode};
+use hub_protocol::{ALPN, Answer, RefusalCode, WIRE_VERSION};
+use quinn::crypto::rustls::HandshakeData;
 use quinn::{
     Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, TransportErrorCode, WriteError,
 };
@@ -27,6 +28,8 @@ const ACCESS_DENIED: u8 = 49;
 pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) address: SocketAddr,
+    /// The wire version that was agreed on.
+    pub(crate) wire: u16,
     /// Reads pushes.
     pub(crate) reader: Option<AbortHandle>,
 }
@@ -79,6 +82,7 @@ pub(crate) async fn connect(
         while let Some(attempt) = attempts.join_next().await {
             if let Ok(Some((connection, address))) = attempt {
                 return Some(Link {
+                    wire: wire_of(&connection),
                     connection,
                     address,
                     reader: None,
@@ -92,6 +96,17 @@ pub(crate) async fn connect(
         .ok()
         .flatten()
         .ok_or(LinkError::NoAnswer)
+}
+
+fn wire_of(connection: &Connection) -> u16 {
+    let agreed = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    match agreed {
+        Some(protocol) if protocol == ALPN => WIRE_VERSION,
+        _ => 2,
+    }
 }
 
 impl Link {

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::{
-    CardFacts, Cryptogram, Currency, Digest, EntryMode, PaymentId, PaymentRequest, Refusal, Request,
-    SealedCard, Verification, cbor,
+    CardFacts, Cryptogram, Currency, Digest, EntryMode, Override, PaymentId, PaymentRequest, Refusal,
+    Request, SealedCard, Terms, TransactionType, Verification, cbor,
 };
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
@@ -34,6 +34,9 @@ pub struct Sale {
     /// The card data as the reader sealed it to the gateway's key, 1 to 1024
     /// bytes.
     pub sealed_card: Vec<u8>,
+    /// What wire version 3 says beside it: refunds, cash-back, staff,
+    /// training, the card's expiry. `None`: a sale, for older hubs too.
+    pub terms: Option<Terms>,
 }
 
 /// A payment with its id, signed once: always the same bytes. Keep it (see
@@ -58,14 +61,50 @@ struct Stored {
 impl PreparedPayment {
     /// Makes the payment's id and signs it.
     pub fn new(identity: &DeviceIdentity, device_sequence: u64, sale: Sale) -> Self {
+        Self::made(identity, device_sequence, sale, |_| None)
+    }
+
+    /// The same with a supervisor's override, which `sign` signs.
+    pub fn overridden(
+        identity: &DeviceIdentity,
+        device_sequence: u64,
+        sale: Sale,
+        sign: impl FnOnce(&Override) -> Vec<u8>,
+    ) -> Self {
+        let terms = sale.terms.unwrap_or(Terms::of(TransactionType::Sale));
+        let sale = Sale {
+            terms: Some(terms),
+            ..sale
+        };
+        Self::made(identity, device_sequence, sale, |asked| Some(sign(asked)))
+    }
+
+    fn made(
+        identity: &DeviceIdentity,
+        device_sequence: u64,
+        sale: Sale,
+        supervisor: impl FnOnce(&Override) -> Option<Vec<u8>>,
+    ) -> Self {
         let now_ms = unix_ms();
         let (id, salt) = unique(identity, device_sequence, now_ms);
         let sealed_card = SealedCard {
             salt,
             blob: sale.sealed_card,
         };
+        let payment_id = uuid_v7(now_ms, id);
+        let signed_override = supervisor(&Override {
+            payment_id,
+            device: identity.device_id(),
+            amount_minor: sale.amount_minor,
+            currency: sale.currency,
+            time_ms: now_ms,
+        });
+        let terms = sale.terms.map(|terms| Terms {
+            supervisor: signed_override.or(terms.supervisor),
+            ..terms
+        });
         let request = PaymentRequest {
-            payment_id: uuid_v7(now_ms, id),
+            payment_id,
             device_sequence,
             amount: sale.amount_minor.into(),
             currency: sale.currency,
@@ -76,6 +115,7 @@ impl PreparedPayment {
             cryptogram: sale.cryptogram,
             sealed_card_digest: sealed_card.digest(),
             device_time_ms: now_ms,
+            terms: terms.map(Box::new),
         };
         Self {
             signed: identity.sign_request(&request),
@@ -92,6 +132,11 @@ impl PreparedPayment {
     /// What was signed.
     pub fn request(&self) -> &PaymentRequest {
         &self.request
+    }
+
+    /// The lowest wire version that can carry it.
+    pub(crate) fn wire_version(&self) -> u16 {
+        if self.request.terms.is_some() { 3 } else { 2 }
     }
 
     /// The signed request.
@@ -221,6 +266,7 @@ mod tests {
             verification: Verification::OfflinePin,
             cryptogram: Cryptogram::AsksOnline,
             sealed_card: vec![7; 64],
+            terms: None,
         }
     }
 

@@ -27,10 +27,11 @@ const IDLE_TIMEOUT_MS: u32 = 3_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// A QUIC client for one hub: TLS 1.3, mutual, no resumption, no early data.
+/// `alpn` is what it speaks, best first.
 pub(crate) fn client_config(
     identity: &DeviceIdentity,
     hub: HubId,
-    alpn: &[u8],
+    alpn: &[&[u8]],
 ) -> Result<quinn::ClientConfig, SdkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pin = PinnedHub {
@@ -45,7 +46,7 @@ pub(crate) fn client_config(
             vec![identity.certificate()],
             PrivateKeyDer::Pkcs8(identity.tls_key()),
         )?;
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
 

@@ -45,6 +45,8 @@ impl Verifier {
         differs("the signed request", receipt.request_digest == payment.digest())?;
         differs("the amount", receipt.amount_minor == request.amount_minor())?;
         differs("the currency", receipt.currency == request.currency)?;
+        let stated = request.terms.as_ref().map(|terms| terms.transaction_type);
+        differs("what it is", receipt.transaction_type == stated)?;
         Ok(verified)
     }
 
@@ -125,6 +127,7 @@ mod tests {
                 verification: Verification::OfflinePin,
                 cryptogram: Cryptogram::AsksOnline,
                 sealed_card: vec![7; 64],
+                terms: None,
             },
         );
         let verifier = Verifier {
@@ -153,6 +156,7 @@ mod tests {
                 quality: ClockQuality::Synchronised,
             },
             policy_version: 1,
+            transaction_type: None,
         };
         (verifier, payment, receipt)
     }

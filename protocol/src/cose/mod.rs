@@ -16,8 +16,13 @@ use crate::refusal::Refusal;
 /// object of one type can never be passed off as another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectType {
-    /// A device asks for a payment.
+    /// A device asks for a payment: in wire versions 1 and 2.
     PaymentRequest,
+    /// A device asks for a payment and states its
+    /// [`Terms`](crate::payment::Terms): from wire version 3 on.
+    PaymentRequest2,
+    /// A supervisor lets a payment pass a lower limit or a score.
+    Override,
     /// A device asks to void a payment.
     VoidRequest,
     /// The hub's answer to a payment, signed alone: in wire version 1.
@@ -36,6 +41,10 @@ pub enum ObjectType {
     LedgerBase,
     /// A policy, signed by HQ.
     Policy,
+    /// What a device says of itself.
+    DeviceDescription,
+    /// What a verifier says of a device.
+    AttestationResult,
     /// A device's request to be enrolled.
     Enrolment,
     /// The hub's confirmation of an enrolment.
@@ -53,6 +62,8 @@ impl ObjectType {
     pub const fn aad(self) -> &'static str {
         match self {
             Self::PaymentRequest => "hub-payment-request/1",
+            Self::PaymentRequest2 => "hub-payment-request/2",
+            Self::Override => "hub-override/1",
             Self::VoidRequest => "hub-void-request/1",
             Self::Receipt => "hub-receipt/1",
             Self::Status => "hub-status/1",
@@ -62,6 +73,8 @@ impl ObjectType {
             Self::ArchiveManifest => "hub-archive-manifest/1",
             Self::LedgerBase => "hub-ledger-base/1",
             Self::Policy => "hub-policy/1",
+            Self::DeviceDescription => "hub-device-description/1",
+            Self::AttestationResult => "hub-attestation-result/1",
             Self::Enrolment => "hub-enrolment/1",
             Self::Registration => "hub-registration/1",
             Self::Allowance => "hub-allowance/1",

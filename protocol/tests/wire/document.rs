@@ -114,8 +114,12 @@ fn grammar_of_numbers(all: &[Enum]) -> String {
 
 fn objects() -> String {
     let who = |object: ObjectType| match object {
-        ObjectType::PaymentRequest => ("device", "`payment-request`"),
+        ObjectType::PaymentRequest => ("device", "`payment-request` without `terms`"),
+        ObjectType::PaymentRequest2 => ("device", "`payment-request` with `terms`; from wire version 3 on"),
+        ObjectType::Override => ("supervisor", "`override`"),
         ObjectType::VoidRequest => ("device", "`void-request`"),
+        ObjectType::DeviceDescription => ("device", "`device-description`"),
+        ObjectType::AttestationResult => ("verifier", "`attestation-result`"),
         ObjectType::Enrolment => ("device", "`enrolment-request`"),
         ObjectType::Receipt => ("hub", "`receipt`; wire version 1 only"),
         ObjectType::Status => ("hub", "`payment-status`"),
@@ -163,6 +167,10 @@ fn bounds() -> String {
         (
             "longest sealed card",
             format!("{} bytes", payment::MAX_SEALED_CARD),
+        ),
+        (
+            "longest override, signed",
+            format!("{} bytes", payment::MAX_OVERRIDE),
         ),
         (
             "longest path of a receipt",
@@ -324,6 +332,9 @@ fn rule_of(kind: &str) -> &'static str {
         "PaymentRequest" => "payment-request",
         "VoidRequest" => "void-request",
         "EnrolmentRequest" => "enrolment-request",
+        "Override" => "override",
+        "DeviceDescription" => "device-description",
+        "AttestationResult" => "attestation-result",
         "Registration" => "registration",
         "Receipt" => "receipt",
         "LedgerCommit" => "ledger-commit",

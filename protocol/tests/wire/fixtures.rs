@@ -3,15 +3,58 @@
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, ParkReason, StorageLevel, VoidEffect, WanReason, WanState,
+    ClockQuality, DecisionRecord, EntryTime, Lifted, ParkReason, StorageLevel, VoidEffect, WanReason,
+    WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
 
 /// The device's Ed25519 seed is 32 bytes of 0x01; the hub's 0x02; that of
-/// head office's policy key 0x03; that of somebody unknown 0x04.
+/// head office's policy key 0x03; that of somebody unknown 0x04; a supervisor's
+/// 0x05; a verifier's of devices 0x06.
 pub(crate) fn device_key() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
+}
+
+pub(crate) fn verifier_key() -> SigningKey {
+    SigningKey::from_bytes(&[6; 32])
+}
+
+pub(crate) fn device_description() -> DeviceDescription {
+    DeviceDescription {
+        device: device_id(),
+        device_time_ms: 1_774_688_700_000,
+        vendor: "Acme".into(),
+        model: "Tap 3".into(),
+        os: "Android".into(),
+        os_version: "14.1".parse().unwrap(),
+        app_version: "2.4.10".parse().unwrap(),
+        certification: Certification::Mpoc,
+    }
+}
+
+pub(crate) fn signed_description() -> Vec<u8> {
+    cose::sign(
+        &device_key(),
+        cose::ObjectType::DeviceDescription,
+        &cbor::encode(&device_description()),
+    )
+}
+
+pub(crate) fn attestation_result() -> AttestationResult {
+    AttestationResult::new(device_id(), 1_774_688_000, AttestationStatus::Affirming)
+}
+
+pub(crate) fn signed_attestation() -> Vec<u8> {
+    cose::sign(
+        &verifier_key(),
+        cose::ObjectType::AttestationResult,
+        &cbor::encode(&attestation_result()),
+    )
+}
+
+pub(crate) fn supervisor_key() -> SigningKey {
+    SigningKey::from_bytes(&[5; 32])
 }
 
 pub(crate) fn hub_key() -> SigningKey {
@@ -79,6 +122,7 @@ pub(crate) fn payment_full() -> PaymentRequest {
         cryptogram: Cryptogram::AsksOnline,
         sealed_card_digest: sealed_card().digest(),
         device_time_ms: 1_774_688_730_000,
+        terms: None,
     }
 }
 
@@ -101,6 +145,35 @@ pub(crate) fn payment_least() -> PaymentRequest {
         cryptogram: Cryptogram::CardApproved,
         device_time_ms: 0,
         ..payment_full()
+    }
+}
+
+/// Everything that wire version 3 states.
+pub(crate) fn payment_with_terms() -> PaymentRequest {
+    PaymentRequest {
+        terms: Some(Box::new(Terms {
+            transaction_type: TransactionType::CashBack,
+            cash_back_minor: Some(1000),
+            staff: Some("anna".into()),
+            training: false,
+            card_expiry: Some(CardExpiry(2711)),
+            supervisor: Some(cose::sign(
+                &supervisor_key(),
+                cose::ObjectType::Override,
+                &cbor::encode(&supervisors_word()),
+            )),
+        })),
+        ..payment_full()
+    }
+}
+
+pub(crate) fn supervisors_word() -> Override {
+    Override {
+        payment_id: payment_id(),
+        device: device_id(),
+        amount_minor: 2590,
+        currency: Currency::EUR,
+        time_ms: 1_774_688_729_000,
     }
 }
 
@@ -164,6 +237,8 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         gateway: None,
         reversal_queued: false,
         percent: None,
+        score: None,
+        lifted: None,
         allowance: None,
     }
 }
@@ -217,6 +292,29 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
             },
         ),
         (
+            "approved-offline-by-a-supervisor",
+            DecisionRecord {
+                submission: Some(Submission::Deferred),
+                lifted: Some(Lifted {
+                    reason: Reason::CardConsecutiveLowerLimit,
+                    supervisor: KeyId::of_key(supervisor_key().verifying_key().as_bytes()),
+                }),
+                ..record(Decision::ApprovedOffline, Reason::None)
+            },
+        ),
+        (
+            "declined-by-the-score",
+            DecisionRecord {
+                score: Some(Box::new(Score {
+                    points: 80,
+                    parts: [(ScoreFactor::NewCard, 30), (ScoreFactor::NoChip, 50)]
+                        .map(|(factor, points)| ScorePart { factor, points })
+                        .to_vec(),
+                })),
+                ..record(Decision::Declined, Reason::ScoreTooHigh)
+            },
+        ),
+        (
             "fallback",
             DecisionRecord {
                 fallback: Some(FallbackAction::InsertCardEnterPin),
@@ -243,6 +341,7 @@ pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
         entry_digest: Digest([0xed; 32]),
         time: time(0),
         policy_version: 7,
+        transaction_type: record.lifted.map(|_| TransactionType::CashBack),
     };
     decisions()
         .into_iter()
@@ -525,6 +624,16 @@ pub(crate) fn events() -> Vec<Event> {
             due_ms: 1_774_692_331_000,
         },
         Event::PaymentRetryDue { payment_id },
+        Event::DeviceDescribed {
+            device,
+            description: signed_description(),
+            attestation: Some(signed_attestation()),
+        },
+        Event::DeviceDescribed {
+            device,
+            description: signed_description(),
+            attestation: None,
+        },
         Event::DeviceBlocked {
             device,
             blocked: true,
@@ -544,9 +653,15 @@ pub(crate) fn events() -> Vec<Event> {
         },
         Event::AnomalyFound {
             device: device_id(),
-            shown_by: payment_id,
+            shown_by: Some(payment_id),
             kind: AnomalyKind::CardTesting,
             points: 40,
+        },
+        Event::AnomalyFound {
+            device: device_id(),
+            shown_by: None,
+            kind: AnomalyKind::BadSignatures,
+            points: 20,
         },
         Event::RestrictionChanged {
             device: Some(device_id()),

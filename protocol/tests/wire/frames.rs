@@ -60,6 +60,20 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 ),
             },
         ),
+        (
+            "describe",
+            Request::Describe {
+                description: signed_description(),
+                attestation: Some(signed_attestation()),
+            },
+        ),
+        (
+            "describe without an attestation result",
+            Request::Describe {
+                description: signed_description(),
+                attestation: None,
+            },
+        ),
         ("allowance, the first", Request::Allowance { closed: None }),
         ("allowance, another", Request::Allowance { closed: Some(2) }),
         (
@@ -118,6 +132,7 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
                 registration: signed(ObjectType::Registration, &registration()),
             },
         ),
+        ("described", Answer::Described { attested: true }),
         (
             "allowance",
             Answer::Allowance {
@@ -221,7 +236,7 @@ fn every_committed_frame_is_accepted_by_whom_it_is_sent_to_and_nobody_else() {
     assert_eq!(
         seen,
         [
-            1, 2, 3, 4, 5, 7, 8, 9, 101, 102, 103, 105, 107, 108, 109, 199, 201, 202
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 101, 102, 103, 105, 106, 107, 108, 109, 199, 201, 202
         ]
     );
     let known = |number: i128| {

@@ -19,12 +19,17 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
     let key = device_key().verifying_key();
     match &request {
         Request::Pay { request, sealed_card } => {
-            let payment: PaymentRequest = cose::open(request, ObjectType::PaymentRequest, &key)?;
+            let object = cose::Unverified::payload_of(request)
+                .map_or(ObjectType::PaymentRequest, PaymentRequest::object_type_of);
+            let payment: PaymentRequest = cose::open(request, object, &key)?;
             payment.check()?;
             sealed_card.check(&payment.sealed_card_digest)?;
         }
         Request::Void { request } => {
             cose::open::<VoidRequest>(request, ObjectType::VoidRequest, &key)?;
+        }
+        Request::Describe { description, .. } => {
+            cose::open::<DeviceDescription>(description, ObjectType::DeviceDescription, &key)?.check()?;
         }
         Request::Enrol { request } => {
             EnrolmentRequest::open(request)?;
@@ -69,7 +74,10 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
         Answer::Allowance { allowance, .. } => {
             cose::open::<Allowance>(allowance, ObjectType::Allowance, &key)?;
         }
-        Answer::Hello { .. } | Answer::Returned { .. } | Answer::Refused { .. } => {}
+        Answer::Hello { .. }
+        | Answer::Described { .. }
+        | Answer::Returned { .. }
+        | Answer::Refused { .. } => {}
     }
     Ok(answer)
 }

@@ -57,13 +57,15 @@ pub(crate) fn signing_key(name: &str) -> SigningKey {
         "device" => device_key(),
         "hub" => hub_key(),
         "policy" => policy_key(),
+        "supervisor" => supervisor_key(),
+        "verifier" => verifier_key(),
         "stranger" => stranger_key(),
         _ => panic!("no key of that name"),
     }
 }
 
 fn keys() -> Keys {
-    let signing = ["device", "hub", "policy", "stranger"].map(|name| {
+    let signing = ["device", "hub", "policy", "stranger", "supervisor", "verifier"].map(|name| {
         let public = signing_key(name).verifying_key().to_bytes();
         SigningKeyVector {
             name: name.into(),
@@ -125,6 +127,44 @@ fn objects() -> Vec<Object> {
                 amount: MAX_AMOUNT_MINOR.into(),
                 ..payment_full()
             }),
+        ),
+        object(
+            "payment request with every term",
+            "PaymentRequest",
+            "device",
+            ObjectType::PaymentRequest2,
+            &cbor::encode(&payment_with_terms()),
+        ),
+        object(
+            "payment request for a refund, with mandatory terms only",
+            "PaymentRequest",
+            "device",
+            ObjectType::PaymentRequest2,
+            &cbor::encode(&PaymentRequest {
+                terms: Some(Box::new(Terms::of(TransactionType::Refund))),
+                ..payment_least()
+            }),
+        ),
+        object(
+            "override",
+            "Override",
+            "supervisor",
+            ObjectType::Override,
+            &cbor::encode(&supervisors_word()),
+        ),
+        object(
+            "device description",
+            "DeviceDescription",
+            "device",
+            ObjectType::DeviceDescription,
+            &cbor::encode(&device_description()),
+        ),
+        object(
+            "attestation result",
+            "AttestationResult",
+            "verifier",
+            ObjectType::AttestationResult,
+            &cbor::encode(&attestation_result()),
         ),
         object(
             "void request",
@@ -275,6 +315,9 @@ fn the_committed_keys_objects_and_code_are_what_the_code_makes() {
 fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
     Ok(match kind {
         "PaymentRequest" => cbor::encode(&cbor::decode::<PaymentRequest>(payload)?),
+        "DeviceDescription" => cbor::encode(&cbor::decode::<DeviceDescription>(payload)?),
+        "AttestationResult" => cbor::encode(&cbor::decode::<AttestationResult>(payload)?),
+        "Override" => cbor::encode(&cbor::decode::<Override>(payload)?),
         "VoidRequest" => cbor::encode(&cbor::decode::<VoidRequest>(payload)?),
         "EnrolmentRequest" => cbor::encode(&cbor::decode::<EnrolmentRequest>(payload)?),
         "Registration" => cbor::encode(&cbor::decode::<Registration>(payload)?),
@@ -290,8 +333,12 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 15] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
     ObjectType::PaymentRequest,
+    ObjectType::PaymentRequest2,
+    ObjectType::Override,
+    ObjectType::DeviceDescription,
+    ObjectType::AttestationResult,
     ObjectType::VoidRequest,
     ObjectType::Receipt,
     ObjectType::Status,
@@ -366,6 +413,60 @@ fn the_committed_enrolment_code_is_read_in_every_form_and_no_other() {
     }
     let endless = format!("HUB1-{}", "A".repeat(enrolment::MAX_CODE_TEXT));
     assert!(endless.parse::<EnrolmentCode>().is_err());
+}
+
+/// What a request is signed as hangs on its bytes alone, whatever they are.
+#[test]
+fn a_request_with_terms_is_another_object_than_one_without() {
+    for (request, expected) in [
+        (payment_full(), ObjectType::PaymentRequest),
+        (payment_least(), ObjectType::PaymentRequest),
+        (payment_with_terms(), ObjectType::PaymentRequest2),
+    ] {
+        let payload = cbor::encode(&request);
+        assert_eq!(request.object_type(), expected);
+        assert_eq!(PaymentRequest::object_type_of(&payload), expected);
+        for length in 0..payload.len() {
+            // Never a panic; what is cut off before its terms has none.
+            let _ = PaymentRequest::object_type_of(&payload[..length]);
+        }
+    }
+    for bytes in [
+        &b""[..],
+        b"\xff",
+        b"\xbb\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\xa1\x0c",
+    ] {
+        let _ = PaymentRequest::object_type_of(bytes);
+    }
+}
+
+#[test]
+fn terms_out_of_range_are_refused() {
+    type Change = fn(&mut Terms);
+    let cases: [(&str, Change); 9] = [
+        ("cash-back without cash", |t| t.cash_back_minor = None),
+        ("cash of nothing", |t| t.cash_back_minor = Some(0)),
+        ("cash of the whole amount", |t| t.cash_back_minor = Some(2590)),
+        ("cash in a sale", |t| t.transaction_type = TransactionType::Sale),
+        ("staff without a name", |t| t.staff = Some(String::new())),
+        ("month 0", |t| t.card_expiry = Some(CardExpiry(2700))),
+        ("month 13", |t| t.card_expiry = Some(CardExpiry(2713))),
+        ("an override of nothing", |t| t.supervisor = Some(Vec::new())),
+        ("an override that is too long", |t| {
+            t.supervisor = Some(vec![0; 513])
+        }),
+    ];
+    assert_eq!(payment_with_terms().check(), Ok(()));
+    for (what, change) in cases {
+        let mut request = payment_with_terms();
+        change(request.terms.as_mut().unwrap());
+        let refusal = request.check().unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::FieldMalformed, "{what}");
+    }
+    let mut request = payment_with_terms();
+    request.terms.as_mut().unwrap().staff = Some("4111 1111 1111 1111".to_owned());
+    assert_eq!(request.check().unwrap_err().code, RefusalCode::ClearCardNumber);
 }
 
 #[test]

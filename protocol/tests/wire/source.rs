@@ -31,13 +31,15 @@ impl Enum {
 }
 
 /// In the order of reading: what devices send, what hubs answer, the ledger.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 9] = [
     include_str!("../../src/payment.rs"),
+    include_str!("../../src/description.rs"),
     include_str!("../../src/receipt.rs"),
     include_str!("../../src/reason.rs"),
     include_str!("../../src/refusal.rs"),
     include_str!("../../src/entry.rs"),
     include_str!("../../src/anomaly.rs"),
+    include_str!("../../src/score.rs"),
     include_str!("../../src/allowance.rs"),
 ];
 
@@ -100,6 +102,6 @@ fn the_source_as_read_is_the_enums_as_compiled() {
     }
     compare!(DeviceClass CardScheme Funding EntryMode Verification Cryptogram Decision FallbackAction);
     compare!(Submission PaymentState Reason RefusalCode ClockQuality VoidEffect ParkReason WanState WanReason);
-    compare!(StorageLevel AnomalyKind Restriction RestrictionCause AllowanceMisuse);
+    compare!(StorageLevel AnomalyKind Restriction RestrictionCause TransactionType Certification AttestationStatus ScoreFactor AllowanceMisuse);
     assert!(left.is_empty(), "not compared: {left:?}");
 }

@@ -75,6 +75,7 @@ pub(crate) fn payment_request() -> impl Strategy<Value = PaymentRequest> {
         one_of(Cryptogram::ALL),
         digest(),
         any::<u64>(),
+        of(terms()),
     );
     (who, how).prop_map(|(who, how)| PaymentRequest {
         payment_id: who.0,
@@ -88,7 +89,29 @@ pub(crate) fn payment_request() -> impl Strategy<Value = PaymentRequest> {
         cryptogram: how.2,
         sealed_card_digest: how.3,
         device_time_ms: how.4,
+        terms: how.5.map(Box::new),
     })
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let all = (
+        one_of(TransactionType::ALL),
+        of(any::<u64>()),
+        of(any::<String>()),
+        any::<bool>(),
+        of(any::<u16>().prop_map(CardExpiry)),
+        of(bytes()),
+    );
+    all.prop_map(
+        |(transaction_type, cash_back_minor, staff, training, card_expiry, supervisor)| Terms {
+            transaction_type,
+            cash_back_minor,
+            staff,
+            training,
+            card_expiry,
+            supervisor,
+        },
+    )
 }
 
 pub(crate) fn void_request() -> impl Strategy<Value = VoidRequest> {
@@ -146,10 +169,11 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         of(gateway()),
         any::<bool>(),
         of(0..100_u8),
+        of(score()),
         of(any::<u64>()),
     );
     record.prop_map(
-        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, allowance)| {
+        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, score, allowance)| {
             DecisionRecord {
                 decision,
                 reason,
@@ -158,10 +182,21 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
                 gateway,
                 reversal_queued,
                 percent,
+                score: score.map(Box::new),
+                lifted: None,
                 allowance,
             }
         },
     )
+}
+
+fn score() -> impl Strategy<Value = Score> {
+    let part = (one_of(ScoreFactor::ALL), any::<u16>());
+    let parts = proptest::collection::vec(
+        part.prop_map(|(factor, points)| ScorePart { factor, points }),
+        0..8,
+    );
+    (any::<u16>(), parts).prop_map(|(points, parts)| Score { points, parts })
 }
 
 pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
@@ -183,6 +218,7 @@ pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
             entry_digest,
             time,
             policy_version,
+            transaction_type: None,
         },
     )
 }
@@ -396,6 +432,10 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         bytes().prop_map(|request| Request::Void { request }),
         payment_id().prop_map(|payment_id| Request::Status { payment_id }),
         bytes().prop_map(|request| Request::Enrol { request }),
+        (bytes(), of(bytes())).prop_map(|(description, attestation)| Request::Describe {
+            description,
+            attestation,
+        }),
         of(any::<u64>()).prop_map(|closed| Request::Allowance { closed }),
         (any::<u64>(), bytes(), sealed_card(), bytes()).prop_map(
             |(number, request, sealed_card, receipt)| {
@@ -438,6 +478,7 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         bytes().prop_map(|receipt| Answer::Receipt { receipt }),
         (bytes(), of(bytes())).prop_map(|(status, receipt)| Answer::Status { status, receipt }),
         bytes().prop_map(|registration| Answer::Enrolled { registration }),
+        any::<bool>().prop_map(|attested| Answer::Described { attested }),
         (bytes(), allowance_chain()).prop_map(|(allowance, chain)| Answer::Allowance { allowance, chain }),
         bytes().prop_map(|receipt| Answer::Synced { receipt }),
         any::<u64>().prop_map(|number| Answer::Returned { number }),
@@ -504,6 +545,13 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(version, torn_bytes)| Event::HubStarted { version, torn_bytes }),
         Just(Event::HubStopped),
         registration().prop_map(|registration| Event::DeviceEnrolled { registration }),
+        (device(), bytes(), of(bytes())).prop_map(|(device, description, attestation)| {
+            Event::DeviceDescribed {
+                device,
+                description,
+                attestation,
+            }
+        }),
         (device(), any::<bool>(), any::<String>()).prop_map(|(device, blocked, operator)| {
             Event::DeviceBlocked {
                 device,
@@ -545,7 +593,7 @@ fn event() -> impl Strategy<Value = Event> {
             (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
         ];
     let anomalies = prop_oneof![
-        (device(), payment_id(), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
+        (device(), of(payment_id()), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(
             |(device, shown_by, kind, points)| Event::AnomalyFound {
                 device,
                 shown_by,

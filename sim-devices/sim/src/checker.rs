@@ -43,8 +43,9 @@ fn told(reason: Reason) -> Reason {
     match reason.number() {
         305 | 312 | 313 => Reason::FundingNotAllowed,
         213 | 220 => Reason::OfflineDisabled,
-        331 | 620..=622 => Reason::VerificationRequired,
+        331 | 620..=622 | 630 => Reason::VerificationRequired,
         530 => Reason::CardConsecutiveLimit,
+        540 => Reason::CardCeiling,
         531 => Reason::DeviceConsecutiveLimit,
         _ => reason,
     }

@@ -2,7 +2,7 @@
 //! time. Nothing is kept up to date that can be counted anew from the list of
 //! payments, so there is little to get wrong. It never asks the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Event, VoidEffect, WanState};
@@ -109,6 +109,8 @@ pub(crate) struct Ledger {
     consecutive: BTreeMap<Subject, u32>,
     /// Of cards: sum and number of taps since their holders were verified.
     taps: BTreeMap<String, (u64, u32)>,
+    /// Cards of which a payment was approved while a policy asked for that.
+    known_cards: BTreeSet<String>,
     alone_since_ms: Option<u64>,
     /// The newest entry was written by a clock in doubt.
     pub(crate) doubt: bool,
@@ -301,6 +303,7 @@ impl Ledger {
             | Event::StorageChanged { .. }
             | Event::AnomalyFound { .. }
             | Event::RestrictionChanged { .. }
+            | Event::DeviceDescribed { .. }
             | Event::SegmentArchived { .. }
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
@@ -420,6 +423,9 @@ impl Ledger {
             payment.approved_ms = payment.at_risk.then_some(time.wall_ms);
         }
         self.enter(id, sequence, state);
+        if record.decision.approved() {
+            self.know_card(id);
+        }
         if record.decision == Decision::ApprovedOffline {
             self.alone_since_ms.get_or_insert(time.wall_ms);
             for subject in self.subjects(id) {
@@ -430,6 +436,19 @@ impl Ledger {
             self.approved_by_gateway(id);
             self.holder_seen(id);
         }
+    }
+
+    fn know_card(&mut self, id: &PaymentId) {
+        let score = self.policy.as_ref().and_then(|limits| limits.score);
+        let asks = score.is_some_and(|score| score.new_card.is_some());
+        if let Some(payment) = self.payments.get(id).filter(|_| asks) {
+            self.known_cards.insert(payment.card.clone());
+        }
+    }
+
+    /// Whether a payment of this card was approved while a policy asked.
+    pub(crate) fn knows_card(&self, card: &str) -> bool {
+        self.known_cards.contains(card)
     }
 
     /// One more without verification, or the holder is known again.

@@ -14,11 +14,13 @@ mod cards;
 mod hours;
 mod kinds;
 mod often;
+mod score;
 
 pub(crate) use cards::CardRules;
 pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
 pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified};
+pub(crate) use score::{Facts, Score, draw_some as draw_score};
 
 /// The key that headquarters signs policies with.
 pub(crate) const POLICY_KEY: KeyId = KeyId([50; 16]);
@@ -47,6 +49,7 @@ pub(crate) struct Limits {
     pub(crate) taps: TapLimits,
     pub(crate) windows: Windows,
     pub(crate) hours: Option<Hours>,
+    pub(crate) score: Option<Score>,
     pub(crate) store: Pair,
     pub(crate) card: Pair,
     pub(crate) cards: CardRules,
@@ -134,8 +137,15 @@ impl Limits {
         let store_used = moves(1, 50);
         let entry_modes = match rng.below(12) {
             0 => vec![EntryMode::Contactless],
+            1..=4 if profile.score.is_some() => EntryMode::ALL.to_vec(),
             _ => vec![EntryMode::Chip, EntryMode::Contactless],
         };
+        let taps_unverified = rng
+            .chance(500)
+            .then(|| pick(rng, &[step / 2 + 1, step * 2, step * 2, step * 4]));
+        let taps = TapLimits::draw(rng, step);
+        let hours = rng.chance(200).then(|| Hours::draw(rng, wall_ms, pace_ms));
+        let knows = (cards.knows_domestic(), hours.is_some());
         Self {
             version,
             not_before_ms: wall_ms - 24 * 60 * minute,
@@ -145,12 +155,11 @@ impl Limits {
             schemes: vec![CardScheme::Cb, CardScheme::Visa],
             funding: vec![Funding::Credit, Funding::Debit],
             entry_modes,
-            unverified: rng
-                .chance(500)
-                .then(|| pick(rng, &[step / 2 + 1, step * 2, step * 2, step * 4])),
-            taps: TapLimits::draw(rng, step),
+            unverified: taps_unverified,
+            taps,
             windows: profile.windows,
-            hours: rng.chance(200).then(|| Hours::draw(rng, wall_ms, pace_ms)),
+            hours,
+            score: profile.score.and_then(|score| score.within(knows.0, knows.1)),
             store: pair(rng, 6, 40, 14),
             card: pair(rng, 3, 10, 5),
             cards,
@@ -176,6 +185,7 @@ impl Limits {
         self.taps = TapLimits::default();
         self.windows = Windows::default();
         self.hours = None;
+        self.score = None;
         self.schemes = CardScheme::ALL.to_vec();
         self.funding = Funding::ALL.to_vec();
         self.entry_modes = EntryMode::ALL.to_vec();
@@ -229,6 +239,9 @@ impl Limits {
         }
         if let Some(hours) = &self.hours {
             text += &hours.text();
+        }
+        if let Some(score) = &self.score {
+            text += &score.text();
         }
         let kinds = self.kinds.iter().map(Kind::text);
         let outage = self.outage.iter().map(|step| step.text("outage", "from_minutes"));

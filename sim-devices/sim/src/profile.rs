@@ -2,7 +2,7 @@
 //! each kind of fault is absent from half of them, so that rare combinations
 //! are not always drowned by loud ones.
 
-use crate::limits::Windows;
+use crate::limits::{Score, Windows, draw_score};
 use crate::rng::Rng;
 
 /// Chances are per thousand, times in milliseconds.
@@ -61,6 +61,7 @@ pub(crate) struct Profile {
     pub(crate) abandoned_after_ms: u64,
     pub(crate) starts_with_policy: bool,
     pub(crate) windows: Windows,
+    pub(crate) score: Option<Score>,
     /// A payment that is settled comes back.
     pub(crate) regrets: u64,
     /// A sale is a tap without verification.
@@ -101,6 +102,7 @@ impl Profile {
         self.card_lost = pick(rng, &[0, 0, 100]);
         self.starts_with_policy = true;
         self.windows = Windows::default();
+        self.score = None;
     }
 
     fn draw_small(rng: &mut Rng) -> Self {
@@ -155,6 +157,7 @@ impl Profile {
             abandoned_after_ms: pick(rng, &[5_000, 60_000]),
             starts_with_policy: !rng.chance(150),
             windows: Windows::draw(rng, pace_ms),
+            score: draw_score(rng, pace_ms),
             regrets: some(rng, 500),
             taps: some(rng, 600),
             stock: 0,

@@ -313,6 +313,7 @@ impl Shell {
                             Reply::Status { status, receipt } => Answer::Status(status, receipt),
                             Reply::Refused(refusal) => Answer::Refused(refusal.code),
                             Reply::Registered(_) => Answer::Registered,
+                            Reply::Described { .. } => Answer::Done,
                             Reply::PolicyActive { .. } => Answer::PolicyActive,
                             Reply::Operator(OperatorReply::Done) => Answer::Done,
                             Reply::Operator(OperatorReply::Overview(told)) => Answer::Standing(Standing {

@@ -7,7 +7,7 @@ use hub_protocol::{
 };
 
 use crate::ledger::{Ledger, Subject, objection_always};
-use crate::limits::{Limits, Pair, Payment, TapLimits, is_tap};
+use crate::limits::{Facts, Limits, Pair, Payment, TapLimits, is_tap};
 use crate::violation::{Checked, Rule, hold};
 
 impl Ledger {
@@ -24,6 +24,15 @@ impl Ledger {
             return Ok(());
         };
         let request = &payment.asked.request;
+        if let Some(score) = &record.score {
+            let points = self
+                .policy
+                .as_ref()
+                .and_then(|limits| self.points(limits, request, time));
+            hold(points == Some(score.points.into()), Rule::NoCeilingPassed, || {
+                format!("{id} scores {}, by the policy's numbers {points:?}", score.points)
+            })?;
+        }
         match record.decision {
             Decision::ApprovedOnline => {
                 let says = asked_online && record.gateway.as_ref().is_some_and(|g| g.approved);
@@ -142,9 +151,35 @@ impl Ledger {
         let first = all.into_iter().min_by_key(|r| r.number());
         // What only the halved numbers refuse is the clock's fault; and a
         // lower limit is asked about where nothing else is in the way.
+        let score = limits.score.zip(self.points(limits, request, time));
+        let too_risky = score.is_some_and(|(score, points)| score.is_too_much(points));
+        let verified = matches!(
+            request.verification,
+            Verification::OfflinePin | Verification::Cdcvm
+        );
+        let risky = score.is_some_and(|(score, points)| score.asks_for_pin(points) && !verified);
         first
             .or_else(|| (!held.passed(request).is_empty()).then_some(Reason::ClockInDoubt))
+            .or_else(|| too_risky.then_some(Reason::ScoreTooHigh))
             .or_else(|| held.lower_reached(request))
+            .or_else(|| risky.then_some(Reason::ScoreVerification))
+    }
+
+    /// How risky the payment looks, if the policy weighs that.
+    fn points(&self, limits: &Limits, request: &PaymentRequest, time: EntryTime) -> Option<u64> {
+        let (score, card, now) = (limits.score?, &request.card, time.wall_ms);
+        let subject = Subject::Card(card.token.clone());
+        let lately = score
+            .card_lately
+            .map(|(window, _)| self.lately(&subject, window, now));
+        Some(score.points(&Facts {
+            request,
+            domestic: limits.cards.is_domestic(card),
+            known: self.knows_card(&card.token),
+            lately: lately.unwrap_or_default(),
+            open: limits.hours.as_ref().is_none_or(|hours| hours.is_open(now)),
+            doubt: time.quality == ClockQuality::Suspect,
+        }))
     }
 
     /// What holds for this payment while the clock is trusted. `None` if the
@@ -373,6 +408,8 @@ fn rule_of(reason: Reason) -> Rule {
         | Reason::StoreConsecutiveLimit
         | Reason::CardWindow
         | Reason::DeviceWindow
+        | Reason::ScoreTooHigh
+        | Reason::ScoreVerification
         | Reason::VerificationRequired
         | Reason::CardContactlessLimit
         | Reason::CardConsecutiveLowerLimit

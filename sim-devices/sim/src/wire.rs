@@ -136,6 +136,7 @@ pub(crate) fn request(rng: &mut Rng, id: PaymentId, number: u64, card: u64) -> P
         },
         sealed_card_digest: sealed_card(id).digest(),
         device_time_ms: 0,
+        terms: None,
     }
 }
 

@@ -309,7 +309,8 @@ impl World {
         // Where times are remembered the clock is never ahead, so that the
         // gateway has nothing to set back: what that does to times of before
         // is not modelled.
-        let ms = if self.profile.windows.any() { -ms.abs() } else { ms };
+        let remembers = self.profile.windows.any() || self.profile.score.is_some();
+        let ms = if remembers { -ms.abs() } else { ms };
         self.wall_offset_ms = self.wall_offset_ms.saturating_add(ms);
         self.note(|_| format!("the wall clock jumps by {ms} ms"));
     }

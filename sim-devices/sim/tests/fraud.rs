@@ -18,6 +18,17 @@ fn watchful() -> Measured {
     measure(&contender, SEEDS, 2, &|_| {})
 }
 
+/// As the document does it.
+#[test]
+fn the_detectors_of_every_sample_can_stand_in_for_those_of_the_watchful_one() {
+    let everything = include_str!("../../../config/policies/everything.toml");
+    for other in [everything, rules::WATCHFUL] {
+        assert!(rules::with_detectors_of("other", rules::WATCHFUL, other).is_ok());
+        assert!(rules::without_detectors("without", other).is_ok());
+        assert!(rules::caps_only("caps", other).is_ok());
+    }
+}
+
 fn percent(part: u64, whole: u64) -> u64 {
     part * 100 / whole
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hub_protocol::TransactionType;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -54,6 +55,9 @@ pub struct BookPayment {
     pub amount_minor: u64,
     /// ISO 4217.
     pub currency: String,
+    /// What it is: money back to the card for a refund.
+    #[serde(default = "sale")]
+    pub transaction_type: String,
     /// The operation first seen: `authorise-online`, `authorise-deferred`,
     /// `advice` or `reversal`.
     pub operation: String,
@@ -86,11 +90,26 @@ pub struct BookPayment {
     pub answered_ms: u64,
 }
 
+fn sale() -> String {
+    TransactionType::Sale.name().to_owned()
+}
+
 const fn first() -> u32 {
     1
 }
 
 impl BookPayment {
+    /// What the merchant gets for it, minor units: less than nothing for a
+    /// refund.
+    pub(super) fn paid_out_minor(&self) -> i64 {
+        let amount = i64::try_from(self.amount_minor).unwrap_or(i64::MAX);
+        if self.transaction_type == TransactionType::Refund.name() {
+            -amount
+        } else {
+            amount
+        }
+    }
+
     /// Whether the customer's money is gone: charged and not given back.
     pub const fn stands(&self) -> bool {
         self.charged && !self.reversed
@@ -234,6 +253,7 @@ mod tests {
             order_id: order.into(),
             amount_minor: 100,
             currency: "EUR".into(),
+            transaction_type: sale(),
             operation: "advice".into(),
             status: BookStatus::Approved,
             response_code: "00".into(),

@@ -24,6 +24,8 @@ struct PaymentBody {
     entry_mode: String,
     verification: String,
     cryptogram: String,
+    transaction_type: Option<String>,
+    cash_back_minor: Option<u64>,
     device_time_ms: u64,
     // Of interest to people only.
     #[serde(rename = "decided_ms")]
@@ -95,6 +97,7 @@ pub(super) fn payment(headers: &HeaderMap, body: &[u8]) -> Result<Checked, Probl
     let (request, fingerprint) = signed(&body.payment_id, &body.signed_request)?;
     attempt(body.attempt)?;
     check_operation(&body.operation, request.cryptogram)?;
+    let terms = request.terms.as_deref();
     let says_the_same = body.amount_minor == request.amount_minor()
         && body.currency == request.currency.as_str()
         && body.order_id == request.order_id
@@ -107,6 +110,8 @@ pub(super) fn payment(headers: &HeaderMap, body: &[u8]) -> Result<Checked, Probl
         && body.entry_mode == request.entry_mode.name()
         && body.verification == request.verification.name()
         && body.cryptogram == request.cryptogram.name()
+        && body.transaction_type.as_deref() == terms.map(|terms| terms.transaction_type.name())
+        && body.cash_back_minor == terms.and_then(|terms| terms.cash_back_minor)
         && body.device_time_ms == request.device_time_ms;
     if !says_the_same {
         return Err(Problem::malformed("the fields differ from the signed request"));

@@ -15,8 +15,8 @@ pub struct Settlement {
     pub path: PathBuf,
     /// Payments whose money is gone.
     pub charges: u64,
-    /// Their sum, in minor units.
-    pub total_minor: u64,
+    /// Their sum, in minor units; refunds are taken off.
+    pub total_minor: i64,
 }
 
 /// Writes all payments and a line of totals to `dir/settlement.csv`. The file
@@ -28,6 +28,7 @@ pub(super) fn write(dir: &Path, payments: &[BookPayment]) -> io::Result<Settleme
         "order_id",
         "amount_minor",
         "currency",
+        "transaction_type",
         "operation",
         "reference",
         "status",
@@ -38,6 +39,7 @@ pub(super) fn write(dir: &Path, payments: &[BookPayment]) -> io::Result<Settleme
             &payment.order_id,
             &payment.amount_minor.to_string(),
             &payment.currency,
+            &payment.transaction_type,
             &payment.operation,
             &payment.reference,
             payment.status.name(),
@@ -47,7 +49,7 @@ pub(super) fn write(dir: &Path, payments: &[BookPayment]) -> io::Result<Settleme
     let settlement = Settlement {
         path: dir.join("settlement.csv"),
         charges: charged().count() as u64,
-        total_minor: charged().map(|p| p.amount_minor).sum(),
+        total_minor: charged().map(BookPayment::paid_out_minor).sum(),
     };
     let mut currencies: Vec<_> = charged().map(|p| p.currency.as_str()).collect();
     currencies.dedup();
@@ -57,7 +59,7 @@ pub(super) fn write(dir: &Path, payments: &[BookPayment]) -> io::Result<Settleme
         _ => "mixed",
     };
     let (charges, total) = (settlement.charges.to_string(), settlement.total_minor.to_string());
-    table.write_record(["total", &charges, &total, currency, "", "", "charged"])?;
+    table.write_record(["total", &charges, &total, currency, "", "", "", "charged"])?;
     let bytes = table.into_inner().map_err(|error| error.into_error())?;
     let unfinished = dir.join("settlement.csv.tmp");
     let mut file = File::create(&unfinished)?;

@@ -286,6 +286,7 @@ fn first_seen(call: &Checked) -> BookPayment {
         order_id: call.request.order_id.clone(),
         amount_minor: call.request.amount_minor(),
         currency: call.request.currency.to_string(),
+        transaction_type: call.request.transaction_type().name().to_owned(),
         operation: call.operation.clone(),
         status: BookStatus::Pending,
         response_code: String::new(),

@@ -200,6 +200,7 @@ pub(crate) fn prepare(client: &DeviceClient, number: usize) -> PreparedPayment {
         entry_mode: Gesture::inserted(hub_protocol::Cryptogram::AsksOnline).entry_mode,
         verification: hub_protocol::Verification::OfflinePin,
         cryptogram: hub_protocol::Cryptogram::AsksOnline,
+        terms: None,
     })
 }
 

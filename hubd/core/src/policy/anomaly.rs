@@ -12,8 +12,10 @@ pub const MAX_POINTS: u64 = 1_000;
 pub const LOOKS_BACK: usize = 16;
 
 const POINTS: &str = "points from 1 to 1000";
-const MINUTES: &str = "minutes from 1 to 1440 (a day)";
+pub(super) const MINUTES: &str = "minutes from 1 to 1440 (a day)";
 const A_FEW: &str = "a whole number from 2 to 16";
+pub(super) const PERCENTILE: &str = "percent from 50 to 99";
+pub(super) const PROFILE: &str = "[profile], which learns what is usual";
 
 /// `[anomaly]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,34 @@ pub struct AnomalyRules {
     pub clock_skew: Option<ClockSkew>,
     /// While the shop is closed.
     pub outside_hours: Option<u16>,
+    /// Many more payments than usual at this hour of the week.
+    pub arrival_rate: Option<ArrivalRate>,
+    /// An amount far above what is usual.
+    pub unusual_amount: Option<UnusualAmount>,
+    /// Requests over the device's connection that it has not signed.
+    pub bad_signatures: Option<Within>,
+}
+
+/// Many more payments than usual at this hour of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrivalRate {
+    /// More than so many times what is usual,
+    pub times: u64,
+    /// and at least so many in the hour.
+    pub least: u32,
+    /// What it counts.
+    pub points: u16,
+}
+
+/// An amount far above what is usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnusualAmount {
+    /// Above so many percent of the shop's payments,
+    pub percentile: u64,
+    /// so many times over.
+    pub times: u64,
+    /// What it counts.
+    pub points: u16,
 }
 
 /// From how many points on what happens; `None`: never.
@@ -144,7 +174,7 @@ pub struct ClockSkew {
 }
 
 /// Reads `[anomaly]`. All of it may be missing: then nothing is looked for.
-pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<AnomalyRules> {
+pub(super) fn read(section: Section<'_, '_>, hours_known: bool, profile_kept: bool) -> Option<AnomalyRules> {
     if !section.present() {
         section.finish();
         return None;
@@ -160,7 +190,7 @@ pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<Anomal
     let store = read_thresholds(section.section("store"));
     let equal = read_equal(section.section("equal_amounts"));
     let split = read_split(section.section("ceiling_split"));
-    let at_devices = read_within(section.section("card_at_devices"));
+    let at_devices = read_within(section.section("card_at_devices"), "devices");
     let testing = read_testing(section.section("card_testing"));
     let reused = optional_table(section.section("sequence_reused"), points);
     let gap = optional_table(section.section("sequence_gap"), |table| {
@@ -184,9 +214,19 @@ pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<Anomal
         })
     });
     let outside = read_outside(section.section("outside_hours"), hours_known);
+    let rate = section.section("arrival_rate");
+    needs(&rate, profile_kept, PROFILE);
+    let rate = optional_table(rate, read_rate);
+    let amount = section.section("unusual_amount");
+    needs(&amount, profile_kept, PROFILE);
+    let amount = optional_table(amount, read_amount);
+    let signatures = read_within(section.section("bad_signatures"), "count");
     section.finish();
     Some(AnomalyRules {
         outside_hours: outside,
+        arrival_rate: rate,
+        unusual_amount: amount,
+        bad_signatures: signatures,
         device,
         store,
         tighten_percent: tighten?.value,
@@ -202,13 +242,42 @@ pub(super) fn read(section: Section<'_, '_>, hours_known: bool) -> Option<Anomal
     })
 }
 
-fn optional_table<T>(
+pub(super) fn optional_table<T>(
     section: Section<'_, '_>,
     read: impl FnOnce(&Section<'_, '_>) -> Option<T>,
 ) -> Option<T> {
     let found = if section.present() { read(&section) } else { None };
     section.finish();
     found
+}
+
+/// What would never be found, or never count, is a fault.
+pub(super) fn needs(section: &Section<'_, '_>, there: bool, what: &str) {
+    if section.present() && !there {
+        section.fault(section.line(), format!("{} needs {what}", section.path()));
+    }
+}
+
+fn read_rate(table: &Section<'_, '_>) -> Option<ArrivalRate> {
+    let times = table.required("times", "a whole number from 2 to 100", integer(2..=100));
+    let least = table.required("least", "payments from 2 to 100000", integer(2..=100_000));
+    let points = points(table);
+    Some(ArrivalRate {
+        times: times?.value,
+        least: u32::try_from(least?.value).ok()?,
+        points: points?,
+    })
+}
+
+fn read_amount(table: &Section<'_, '_>) -> Option<UnusualAmount> {
+    let percentile = table.required("percentile", PERCENTILE, integer(50..=99));
+    let times = table.required("times", "a whole number from 1 to 100", integer(1..=100));
+    let points = points(table);
+    Some(UnusualAmount {
+        percentile: percentile?.value,
+        times: times?.value,
+        points: points?,
+    })
 }
 
 fn read_outside(section: Section<'_, '_>, hours_known: bool) -> Option<u16> {
@@ -221,7 +290,8 @@ fn read_outside(section: Section<'_, '_>, hours_known: bool) -> Option<u16> {
     optional_table(section, points)
 }
 
-fn points(section: &Section<'_, '_>) -> Option<u16> {
+/// What something counts.
+pub(super) fn points(section: &Section<'_, '_>) -> Option<u16> {
     let points = section.required("points", POINTS, integer(1..=MAX_POINTS))?;
     u16::try_from(points.value).ok()
 }
@@ -293,9 +363,9 @@ fn read_testing(section: Section<'_, '_>) -> Option<CardTesting> {
     })
 }
 
-fn read_within(section: Section<'_, '_>) -> Option<Within> {
+fn read_within(section: Section<'_, '_>, count_key: &'static str) -> Option<Within> {
     optional_table(section, |table| {
-        let count = table.required("devices", A_FEW, integer(2..=16));
+        let count = table.required(count_key, A_FEW, integer(2..=16));
         let minutes = table.required("within_minutes", MINUTES, integer(1..=1_440));
         let points = points(table);
         Some(Within {

@@ -111,10 +111,26 @@ impl Hours {
                 .any(|span| span.holds_from_yesterday(minute))
     }
 
+    /// The hour of the shop's week at this time, 0 to 167.
+    pub(super) fn hour_of_week(&self, at_ms: u64) -> usize {
+        hour_of_week(&self.zone, at_ms)
+    }
+
     /// The spans of each day, Monday first.
     pub fn week(&self) -> &[Vec<Span>; 7] {
         &self.week
     }
+}
+
+/// The hour of the week, from Monday's first: 0 to 167.
+pub(super) fn hour_of_week(zone: &TimeZone, at_ms: u64) -> usize {
+    let at = i64::try_from(at_ms).ok().map(Timestamp::from_millisecond);
+    let Some(Ok(at)) = at else {
+        return 0;
+    };
+    let local = at.to_zoned(zone.clone()).datetime();
+    let day = i32::from(local.weekday().to_monday_zero_offset());
+    usize::try_from(day * 24 + i32::from(local.hour())).unwrap_or(0)
 }
 
 /// Reads `[hours]`. All of it may be missing: then the shop is always open.
@@ -202,6 +218,21 @@ mod tests {
         ] {
             assert_eq!(hours.open(ms(at)), open, "{at}");
         }
+    }
+
+    #[test]
+    fn the_week_begins_with_the_first_hour_of_monday_in_the_shop() {
+        let hours = hours(SHOP);
+        for (at, hour) in [
+            ("2026-11-22T22:59:59.999Z", 167),
+            ("2026-11-22T23:00:00Z", 0),
+            ("2026-07-26T22:00:00Z", 0),
+            ("2026-11-25T12:30:00Z", 2 * 24 + 13),
+        ] {
+            assert_eq!(hours.hour_of_week(ms(at)), hour, "{at}");
+        }
+        assert_eq!(hour_of_week(&TimeZone::UTC, ms("2026-11-25T12:30:00Z")), 60);
+        assert_eq!(hour_of_week(&TimeZone::UTC, u64::MAX), 0);
     }
 
     #[test]

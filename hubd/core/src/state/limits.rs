@@ -6,8 +6,10 @@ use super::State;
 use super::stored::Key;
 use crate::policy::Policy;
 use crate::policy::velocity::Window;
-use crate::record::{CardKey, CardRecord, DeviceRecord, Subject, Velocity};
+use crate::record::{CardKey, CardRecord, DeviceRecord, StaffKey, Subject, Velocity};
 use crate::risk::{Declined, Held, Holder, Outcomes, Taps};
+
+const DAY_MS: u64 = 86_400_000;
 
 impl State {
     /// The share of the ceilings under which a payment was decided.
@@ -28,9 +30,9 @@ impl State {
         };
         let (card, device, amount, holder) =
             (payment.card, payment.device, payment.amount_minor, payment.holder);
-        let by_card = self.policy.as_ref().and_then(|policy| policy.card_window);
+        let by_card = self.policy.as_ref().is_some_and(Policy::counts_payments_of_cards);
         let by_device = self.window_of(device);
-        if holder.is_some() || by_card.is_some() {
+        if holder.is_some() || by_card {
             self.change_card(card, |record| {
                 let velocity = record.velocity.get_or_insert_default();
                 match holder {
@@ -38,7 +40,7 @@ impl State {
                     Some(Holder::Verified) => velocity.taps = Taps::default(),
                     Some(Holder::Other) | None => {}
                 }
-                if by_card.is_some() {
+                if by_card {
                     velocity.recent.approved(at_ms);
                 }
                 record.drop_blank_velocity();
@@ -48,6 +50,27 @@ impl State {
             record.recent.get_or_insert_default().approved(at_ms);
             self.dirty.insert(Key::Device(device));
         }
+    }
+
+    /// A payment was approved, on- or offline: from now on its card is known,
+    /// if the policy asks for it.
+    pub(super) fn card_known(&mut self, payment_id: PaymentId, at_ms: u64) {
+        let asks = self.policy.as_ref().is_some_and(Policy::knows_cards);
+        let card = self.payments.get(&payment_id).map(|payment| payment.card);
+        let Some(card) = card.filter(|_| asks) else {
+            return;
+        };
+        let known = self.cards.get(&card).is_some_and(|card| card.record.is_known());
+        if !known {
+            let day = u32::try_from(at_ms / DAY_MS).unwrap_or(u32::MAX);
+            self.change_card(card, |record| record.known_since_day = Some(day));
+        }
+    }
+
+    /// Whether an approved payment of the card is known, as far as a policy has
+    /// asked for that.
+    pub(crate) fn card_is_known(&self, key: &CardKey) -> bool {
+        self.cards.get(key).is_some_and(|card| card.record.is_known())
     }
 
     /// The gateway approved a payment: runs may end with it, and what a window
@@ -115,6 +138,23 @@ impl State {
             record.outcomes.get_or_insert_default().ended(approved, at_ms);
             self.dirty.insert(Key::Device(device));
         }
+    }
+
+    /// Changes what a member of staff has at risk. Whoever has nothing is not
+    /// remembered.
+    pub(super) fn change_staff(&mut self, key: StaffKey, change: &impl Fn(&mut Subject)) {
+        let before = self.staff(key);
+        let mut subject = before;
+        change(&mut subject);
+        if subject == before {
+            return;
+        }
+        if subject == Subject::default() {
+            self.staff.remove(&key);
+        } else {
+            self.staff.insert(key, subject);
+        }
+        self.dirty.insert(Key::Staff(key));
     }
 
     /// Puts another policy into force that no entry names, for whoever tries

@@ -8,16 +8,18 @@
 //! | `x` place | a payment id: parked |
 //! | `h` payment id | a payment id: not final and in no lane |
 //! | `d` device | the device's record |
+//! | `t` member of staff | what they have at risk, unless it is nothing |
 //! | `s` | the store's record |
+//! | `u` | what is usual in the shop, if the policy asks for it |
 //!
 //! Payments and cards, with the places that payments hold, grow with the
-//! ledger; devices and store do not, and are all that opening reads.
+//! ledger; the others do not, and are all that opening reads.
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
 use super::memory::Card;
 use super::{FoldError, Head, State, parse_policy};
-use crate::record::{CardKey, DeviceRecord, Place};
+use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
 /// One key of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +27,9 @@ pub(super) enum Key {
     Payment(PaymentId),
     Card(CardKey),
     Device(DeviceId),
+    Staff(StaffKey),
     Store,
+    Profile,
 }
 
 impl Key {
@@ -34,7 +38,9 @@ impl Key {
             Self::Payment(id) => [State::PAYMENTS, &id.0].concat(),
             Self::Card(key) => [&b"c"[..], &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
+            Self::Staff(key) => [&b"t"[..], &key.0].concat(),
             Self::Store => State::STORE.to_vec(),
+            Self::Profile => PROFILE.to_vec(),
         }
     }
 }
@@ -51,6 +57,10 @@ impl Place {
 
 /// What [`Place::Held`] keys begin with.
 const HELD: &[u8] = b"h";
+
+/// The key of the profile. Beside the store's record, which every entry
+/// changes and which is small.
+const PROFILE: &[u8] = b"u";
 
 /// A part of the queue that is loaded by itself, in the order of its places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +103,9 @@ impl State {
                     .map(|payment| cbor::encode(payment.as_ref())),
                 Key::Card(card) => self.cards.get(&card).and_then(Card::value),
                 Key::Device(id) => self.devices.get(&id).map(cbor::encode),
+                Key::Staff(key) => self.staff.get(&key).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
+                Key::Profile => self.profile.as_deref().map(cbor::encode),
             };
             (key.bytes(), value)
         }));
@@ -118,14 +130,16 @@ impl State {
 
     /// What the keys begin with whose values [`restore`](Self::restore)
     /// takes.
-    pub const RESTORED: [&'static [u8]; 2] = [b"d", b"s"];
+    pub const RESTORED: [&'static [u8]; 4] = [b"d", b"s", b"t", PROFILE];
 
     /// What the keys begin with whose values are ids of payments to
     /// [`recall`](Self::recall) while opening.
     pub const HELD: &'static [u8] = HELD;
 
-    /// Takes one value of the index in, while opening: of a device or of the
-    /// store. Payments and cards stay in the index until somebody asks.
+    /// Takes one value of the index in, while opening: of a device, a member of
+    /// staff or the store. Payments and cards stay in the index until somebody asks.
+    /// Takes one value of the index in, while opening: of a device, of the
+    /// store or of what is usual in it. Payments and cards stay in the index until somebody asks.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), FoldError> {
         let wrong = |_| FoldError::IndexValue;
         match key.split_first() {
@@ -133,7 +147,13 @@ impl State {
                 let record: DeviceRecord = cbor::decode(value).map_err(wrong)?;
                 self.devices.insert(record.registration.device, record);
             }
+            Some((b't', key)) => {
+                let key = key.try_into().map_err(|_| FoldError::IndexValue)?;
+                let subject = cbor::decode(value).map_err(wrong)?;
+                self.staff.insert(StaffKey(key), subject);
+            }
             Some((b's', [])) => self.store = cbor::decode(value).map_err(wrong)?,
+            Some((b'u', [])) => self.profile = Some(Box::new(cbor::decode(value).map_err(wrong)?)),
             _ => return Err(FoldError::IndexValue),
         }
         Ok(())

@@ -18,7 +18,11 @@ const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 impl State {
     /// A device asked for a payment.
     pub(super) fn asked(&mut self, device: DeviceId, request: &PaymentRequest, at: EntryTime) {
+        if request.terms.as_ref().is_some_and(|terms| terms.training) {
+            return;
+        }
         self.watch_device(device, |watch, rules| watch.asked(request, at, rules));
+        self.usual_hour(at);
     }
 
     /// A payment was decided.
@@ -78,6 +82,7 @@ impl State {
     /// Another policy came into force: restrictions end with it, what detectors
     /// remember too if it looks for nothing, and outcomes begin anew.
     pub(super) fn policy_changed(&mut self) {
+        self.profile_follows_policy();
         let looks = self.rules().is_some();
         self.store.alert = None;
         self.store.outcomes = None;
@@ -120,6 +125,10 @@ impl State {
         if let Some(alert) = &mut self.store.alert {
             back(&mut alert.at_ms);
         }
+        if let Some(overrides) = &mut self.store.overrides {
+            overrides.approved_ms.iter_mut().for_each(back);
+        }
+        self.profile_set_back(by_ms);
         for (id, record) in &mut self.devices {
             if let Some(recent) = &mut record.recent {
                 recent.approved_ms.iter_mut().for_each(back);
@@ -139,6 +148,18 @@ impl State {
     /// How things stand in the store.
     pub fn alert(&self) -> Alert {
         self.store.alert.unwrap_or_default()
+    }
+
+    /// Whether this anomaly has been counted a moment ago, at any device.
+    pub(crate) fn is_quiet_everywhere(&self, kind: AnomalyKind, now_ms: u64) -> bool {
+        let watches = self.devices.values().filter_map(|device| device.watch.as_ref());
+        watches.into_iter().any(|watch| watch.is_quiet(kind, now_ms))
+    }
+
+    /// The points that anomalies have come to at a device, as of now.
+    pub(crate) fn points_at(&self, device: &DeviceRecord, now_ms: u64) -> u64 {
+        let fade = self.rules().map_or(0, |rules| rules.fade_per_hour);
+        device.alert().points(now_ms, fade)
     }
 
     fn rules(&self) -> Option<&AnomalyRules> {

@@ -72,6 +72,7 @@ pub fn request(number: u64, amount: u64, card: &str) -> PaymentRequest {
         cryptogram: Cryptogram::AsksOnline,
         sealed_card_digest: sealed_card(id).digest(),
         device_time_ms: NOON_MS,
+        terms: None,
     }
 }
 
@@ -80,11 +81,7 @@ pub fn device_key(device: DeviceId) -> SigningKey {
 }
 
 pub fn sign(device: DeviceId, request: &PaymentRequest) -> Vec<u8> {
-    cose::sign(
-        &device_key(device),
-        ObjectType::PaymentRequest,
-        &cbor::encode(request),
-    )
+    cose::sign(&device_key(device), request.object_type(), &cbor::encode(request))
 }
 
 pub fn registration(device: DeviceId, class: DeviceClass) -> Registration {

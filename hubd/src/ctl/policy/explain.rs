@@ -69,7 +69,7 @@ struct Example {
 /// Sums and counts of a card, a device or the store.
 #[derive(Serialize)]
 pub(super) struct Limit {
-    /// `card`, `store` or the class of device.
+    /// `card`, `staff`, `store` or the class of device.
     pub(super) of: &'static str,
     pub(super) exposure_ceiling_minor: u64,
     pub(super) consecutive_limit: u32,
@@ -145,6 +145,7 @@ fn explained(policy: &Policy, beginning: Stage, rows: &[Row]) -> Explained {
         .map(|(class, limits)| limit(class.name(), limits.device));
     let limits = std::iter::once(limit("card", policy.card))
         .chain(of_classes)
+        .chain(policy.staff.map(|limits| limit("staff", limits)))
         .chain([limit("store", policy.store)]);
     Explained {
         tenant: policy.tenant.clone(),

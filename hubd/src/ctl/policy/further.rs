@@ -4,6 +4,7 @@
 use hub_core::policy::Policy;
 use hub_core::policy::anomaly::Thresholds;
 use hub_core::policy::velocity::Window;
+use hub_protocol::TransactionType;
 use serde::Serialize;
 
 use super::super::show::Language;
@@ -57,6 +58,8 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
             format!("Opening hours: {english}.{closed_en}"),
         );
     }
+    operations(policy, fr, en, &mut say);
+    devices(policy, fr, en, &mut say);
     if let Some(age) = policy.offline.oldest_unsent_ms {
         let minutes = age / 60_000;
         say(
@@ -111,7 +114,93 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
     }
     moving(policy, fr, en, &mut say);
     oddities(policy, &mut say);
+    weighed(policy, &mut say);
     all
+}
+
+fn operations(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
+    let types = &policy.offline.transaction_types;
+    if types.as_slice() != [TransactionType::Sale] {
+        let [french, english] = [fr, en].map(|l| {
+            let names: Vec<&str> = types.iter().map(|t| l.transaction_type(*t)).collect();
+            names.join(", ")
+        });
+        say(
+            "offline.transaction_types",
+            format!("Opérations possibles sans réseau : {french}."),
+            format!("What can be done without the network: {english}."),
+        );
+    }
+    if let (true, Some(most)) = (
+        types.contains(&TransactionType::CashBack),
+        policy.offline.cash_back_ceiling,
+    ) {
+        say(
+            "offline.cash_back_ceiling",
+            format!("Espèces remises : {} au plus.", fr.money(most)),
+            format!("Cash handed out: at most {}.", en.money(most)),
+        );
+    }
+    if let Some(rules) = &policy.overrides {
+        let names: Vec<&str> = rules.supervisors.iter().map(|one| one.name.as_str()).collect();
+        let names = names.join(", ");
+        let [french, english] =
+            [fr, en].map(|l| (rules.window.most, l.span(rules.window.within_ms / 60_000)));
+        say(
+            "override",
+            format!(
+                "Peuvent autoriser un paiement là où le code est exigé, {} fois en {} au plus : {names}.",
+                french.0, french.1
+            ),
+            format!(
+                "May let a payment pass where the PIN is required, {} times in {} at most: {names}.",
+                english.0, english.1
+            ),
+        );
+    }
+}
+
+fn devices(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
+    if !policy.models.is_empty() {
+        let names: Vec<String> = policy
+            .models
+            .iter()
+            .map(|model| format!("{} {}", model.vendor, model.model.as_deref().unwrap_or("*")))
+            .collect();
+        let names = names.join(", ");
+        say(
+            "model",
+            format!("Seuls appareils admis sans réseau : {names}."),
+            format!("The only devices that may be used without the network: {names}."),
+        );
+    }
+    let Some(rules) = &policy.attestation else {
+        return;
+    };
+    let [french, english] = [fr, en].map(|l| {
+        let classes: Vec<String> = rules.classes.iter().map(|class| l.class(class.name())).collect();
+        (classes.join(", "), l.span(rules.max_age_ms / 60_000))
+    });
+    say(
+        "attestation.max_age_minutes",
+        format!(
+            "{} : contrôlé en ligne depuis moins de {}, sinon aucun paiement.",
+            french.0, french.1
+        ),
+        format!(
+            "{}: checked online within {}, else no payment.",
+            english.0, english.1
+        ),
+    );
+    if let Some(stale) = rules.stale {
+        let percent = stale.percent;
+        let [french, english] = [fr, en].map(|l| l.span(stale.after_ms / 60_000));
+        say(
+            "attestation.stale_percent",
+            format!("Contrôle plus ancien que {french} : montants à {percent} %."),
+            format!("A check older than {english}: amounts at {percent} %."),
+        );
+    }
 }
 
 fn moving(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
@@ -192,6 +281,78 @@ fn oddities(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
     }
 }
 
+/// What makes a payment look risky, and what comes of it.
+fn weighed(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
+    let Some(rules) = &policy.score else {
+        return;
+    };
+    let mut french = Vec::new();
+    let mut english = Vec::new();
+    let mut counts = |points: Option<u16>, fr: String, en: String| {
+        if let Some(points) = points {
+            french.push(format!("{fr} {points}"));
+            english.push(format!("{en} {points}"));
+        }
+    };
+    if let Some(rule) = rules.amount_above_usual {
+        let percent = rule.percentile;
+        counts(
+            Some(rule.points),
+            format!("montant plus haut que {percent} % des paiements du magasin"),
+            format!("amount above {percent} % of the shop's payments"),
+        );
+    }
+    for (points, fr, en) in [
+        (
+            rules.new_card,
+            "carte jamais vue ici",
+            "card not seen here before",
+        ),
+        (rules.foreign_card, "carte étrangère", "foreign card"),
+        (
+            rules.no_chip,
+            "numéro saisi ou piste magnétique",
+            "number typed in or magnetic stripe",
+        ),
+        (rules.unusual_hour, "heure inhabituelle", "unusual hour"),
+    ] {
+        counts(points, fr.to_owned(), en.to_owned());
+    }
+    if let Some(rule) = rules.card_lately {
+        let (count, minutes) = (rule.window.most, rule.window.within_ms / 60_000);
+        counts(
+            Some(rule.points),
+            format!("dès {count} paiements de la carte en {minutes} min"),
+            format!("from {count} payments of the card in {minutes} min on"),
+        );
+    }
+    let odd = rules.device_odd.map(|rule| rule.points);
+    counts(
+        odd,
+        "anomalies sur l'appareil".to_owned(),
+        "oddities at the device".to_owned(),
+    );
+    say(
+        "score",
+        format!("Points de risque d'un paiement : {}.", french.join(" ; ")),
+        format!("Points of risk of a payment: {}.", english.join("; ")),
+    );
+    if let Some(points) = rules.verify_from {
+        say(
+            "score.verify_from",
+            format!("Risque, dès {points} points : insérer la carte, composer le code."),
+            format!("Risk, from {points} points on: insert the card, enter the PIN."),
+        );
+    }
+    if let Some(points) = rules.decline_from {
+        say(
+            "score.decline_from",
+            format!("Risque, dès {points} points : paiement refusé."),
+            format!("Risk, from {points} points on: the payment is declined."),
+        );
+    }
+}
+
 fn often(window: Window, l: In<'_>) -> String {
     let (most, span) = (window.most, l.span(window.within_ms / 60_000));
     match l.language {
@@ -240,6 +401,12 @@ mod tests {
         let all = sentences(&policy);
         for key in [
             "hours",
+            "offline.transaction_types",
+            "offline.cash_back_ceiling",
+            "override",
+            "model",
+            "attestation.max_age_minutes",
+            "attestation.stale_percent",
             "offline.oldest_unsent_minutes",
             "card.contactless_cumulative_ceiling",
             "card.contactless_consecutive_limit",
@@ -251,6 +418,9 @@ mod tests {
             "moving.loosen_percent",
             "anomaly.device.tighten",
             "anomaly.store.stop",
+            "score",
+            "score.verify_from",
+            "score.decline_from",
         ] {
             assert!(all.iter().any(|one| one.key == key), "{key}");
         }
@@ -261,6 +431,13 @@ mod tests {
             hours.french
         );
         assert!(hours.english.contains("Sunday 09:00-13:00."), "{}", hours.english);
+        let score = all.iter().find(|one| one.key == "score").unwrap();
+        assert!(
+            score.french.contains("carte jamais vue ici 20 ; "),
+            "{}",
+            score.french
+        );
+        assert!(score.english.contains("unusual hour 20; "), "{}", score.english);
         let cautious = include_bytes!("../../../../config/policies/france-cautious.toml");
         assert_eq!(sentences(&Policy::parse(cautious).unwrap()).len(), 0);
     }

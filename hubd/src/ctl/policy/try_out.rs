@@ -32,7 +32,7 @@ struct Tried {
     /// The key of the policy that decided.
     rule: Option<String>,
     effective_ceiling_minor: Option<u64>,
-    /// Nothing until policies weigh risks.
+    /// Points; nothing if the policy weighs no risks.
     score: Option<u64>,
     /// After the decision.
     exposure_store_minor: u64,
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
                     .assessed
                     .as_ref()
                     .and_then(|assessed| assessed.effective_ceiling_minor),
-                score: None,
+                score: decided.record.score.as_ref().map(|score| u64::from(score.points)),
                 exposure_store_minor,
             },
         };

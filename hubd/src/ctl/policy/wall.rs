@@ -165,6 +165,9 @@ fn limits(limits: &[Limit], l: In<'_>) -> Table {
             "card" => l
                 .say("une carte, tous appareils", "one card, at all devices")
                 .to_owned(),
+            "staff" => l
+                .say("une personne de l'équipe", "one member of staff")
+                .to_owned(),
             "store" => l.say("le magasin", "the store").to_owned(),
             class => match l.language {
                 Language::French => format!("un appareil {}", l.class(class)),

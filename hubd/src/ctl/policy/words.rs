@@ -1,7 +1,7 @@
 //! The words of the page for the wall, in its two languages.
 
 use hub_core::policy::ceilings::Issuer;
-use hub_protocol::{Cryptogram, DeviceClass, EntryMode, Funding, Verification};
+use hub_protocol::{Cryptogram, DeviceClass, EntryMode, Funding, TransactionType, Verification};
 use jiff::Timestamp;
 
 use super::super::show::{Language, amount};
@@ -75,6 +75,14 @@ impl In<'_> {
             ),
         };
         format!("{read}, {verified}")
+    }
+
+    pub(super) fn transaction_type(&self, transaction_type: TransactionType) -> &'static str {
+        match transaction_type {
+            TransactionType::Sale => self.say("vente", "sale"),
+            TransactionType::Refund => self.say("remboursement", "refund"),
+            TransactionType::CashBack => self.say("vente avec remise d'espèces", "sale with cash-back"),
+        }
     }
 
     pub(super) fn funding(&self, funding: Funding) -> &'static str {

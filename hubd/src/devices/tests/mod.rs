@@ -174,6 +174,7 @@ fn sale(amount_minor: u64) -> Sale {
         verification: Verification::None,
         cryptogram: Cryptogram::AsksOnline,
         sealed_card: vec![7; 100],
+        terms: None,
     }
 }
 
@@ -256,6 +257,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
                 refused(RefusalCode::EnrolledAlready)
             }
         }
+        Ask::Describe { attestation, .. } => Reply::Described {
+            attested: attestation.is_some(),
+        },
         Ask::Allowance { .. } | Ask::Sync { .. } | Ask::Return { .. } => {
             refused(RefusalCode::AllowanceNotGiven)
         }
@@ -293,6 +297,7 @@ fn receipt(
             quality: ClockQuality::Synchronised,
         },
         policy_version: 1,
+        transaction_type: request.terms.as_ref().map(|terms| terms.transaction_type),
     }
 }
 

@@ -1,6 +1,8 @@
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
-use hub_protocol::{ALPN_1, Answer, PaymentState, Request, WIRE_VERSION, frame};
+use hub_protocol::{
+    ALPN, ALPN_1, ALPN_2, Answer, PaymentState, Request, Terms, TransactionType, WIRE_VERSION, cbor, frame,
+};
 use hub_sdk::{LinkError, PayError, PreparedPayment, PushEvent, VerifyError};
 use quinn::ConnectionError;
 
@@ -53,6 +55,59 @@ async fn a_device_of_wire_version_1_gets_its_receipt_signed_alone() {
     match ask(&Request::Hello { app: "old".into() }).await {
         Answer::Hello { info } => assert_eq!(info.wire_version, 1),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_with_terms_needs_wire_version_3_and_one_without_does_not() {
+    let hub = FakeHub::start();
+    let identity = DeviceIdentity::generate().unwrap();
+    let enrolled = hub.enrol(&identity).await;
+    let device = DeviceClient::new(identity.clone(), enrolled, options()).unwrap();
+    let refund = device.next_payment(Sale {
+        terms: Some(Terms::of(TransactionType::Refund)),
+        ..sale(1250)
+    });
+    let plain = device.next_payment(sale(1300));
+    let receipt = within(device.pay(&refund)).await.unwrap().receipt;
+    assert_eq!(receipt.transaction_type, Some(TransactionType::Refund));
+
+    let pay = |payment: &PreparedPayment| {
+        frame::to_wire(&Request::Pay {
+            request: payment.signed().to_vec(),
+            sealed_card: payment.sealed_card().clone(),
+        })
+    };
+    for alpn in [ALPN_1, ALPN_2] {
+        let old = raw::connect(&hub, Some(&identity), alpn).await.unwrap();
+        let Some(Answer::Receipt { .. }) = raw::answer(&old, &pay(&plain)).await else {
+            panic!("what was signed before an update is asked for after it");
+        };
+        // As a hub of that version says: it checks another type's signature.
+        match raw::answer(&old, &pay(&refund)).await {
+            Some(Answer::Refused { refusal }) => assert_eq!(refusal.code, RefusalCode::SignatureBad),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Terms under the signature of a request without.
+    let signed = cose::sign(
+        identity.signing_key(),
+        ObjectType::PaymentRequest,
+        &cbor::encode(refund.request()),
+    );
+    for (alpn, expected) in [
+        (ALPN_2, RefusalCode::NotCanonical),
+        (ALPN, RefusalCode::SignatureBad),
+    ] {
+        let line = raw::connect(&hub, Some(&identity), alpn).await.unwrap();
+        let pay = frame::to_wire(&Request::Pay {
+            request: signed.clone(),
+            sealed_card: refund.sealed_card().clone(),
+        });
+        match raw::answer(&line, &pay).await {
+            Some(Answer::Refused { refusal }) => assert_eq!(refusal.code, expected),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

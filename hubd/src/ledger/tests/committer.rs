@@ -137,6 +137,7 @@ fn receipt(commit: &Commit) -> Receipt {
             quality: ClockQuality::Synchronised,
         },
         policy_version: 1,
+        transaction_type: None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hub_core::{Forward, GatewayAnswer, Operation};
-use hub_protocol::{Cryptogram, DeviceId, GatewayResult, PaymentRequest, SealedCard};
+use hub_protocol::{Cryptogram, DeviceId, GatewayResult, PaymentRequest, SealedCard, TransactionType};
 
 use super::super::message::{Unsendable, request_of};
 use super::super::text::{MAX_DETAIL, clean};
@@ -150,6 +150,7 @@ impl Mapping {
         for (number, text) in &self.dialect.constants {
             message.set(*number, text);
         }
+        self.put_transaction_type(&mut message, request)?;
         let (time, date) = local_time(request.device_time_ms, &self.identity.time_zone);
         message.set(4, format!("{:012}", request.amount_minor()));
         message.set(11, &trace.stan);
@@ -175,6 +176,41 @@ impl Mapping {
         }
         self.put_carried(&mut message, forward, request);
         Ok(message)
+    }
+
+    /// Field 3 as the dialect has it for a purchase, with the transaction type
+    /// of ISO 8583:1987 in its first two digits; and the cash, in field 54.
+    fn put_transaction_type(
+        &self,
+        message: &mut Message,
+        request: &PaymentRequest,
+    ) -> Result<(), Unsendable> {
+        let Some(terms) = &request.terms else {
+            return Ok(());
+        };
+        let code = match terms.transaction_type {
+            TransactionType::Sale => return Ok(()),
+            TransactionType::Refund => "20",
+            TransactionType::CashBack => "09",
+        };
+        let accounts = self
+            .dialect
+            .constants
+            .get(&3)
+            .and_then(|purchase| purchase.get(2..));
+        message.set(3, format!("{code}{}", accounts.unwrap_or("0000")));
+        let Some(cash) = terms.cash_back_minor else {
+            return Ok(());
+        };
+        let currency = self.dialect.currency(request.currency.as_str());
+        let (Some(currency), true) = (currency, self.dialect.format.has(54)) else {
+            return Err(Unsendable::Request(
+                "the dialect has no field 54, which cash-back needs".to_owned(),
+            ));
+        };
+        // Default account, amount type 40: cash back, a debit.
+        message.set(54, format!("0040{currency}D{cash:012}"));
+        Ok(())
     }
 
     fn put_carried(&self, message: &mut Message, forward: &Forward, request: &PaymentRequest) {

@@ -138,7 +138,7 @@ pub(super) fn bad_frames() -> Vec<(RefusalCode, Vec<Case>)> {
             vec![
                 case(
                     "a frame of a later version",
-                    body(frame_of(6, vec![(int(1), int(0))])),
+                    body(frame_of(60, vec![(int(1), int(0))])),
                 ),
                 case("frame number zero", body(frame_of(0, vec![]))),
                 case("a negative frame number", body(frame_of(-1, vec![]))),

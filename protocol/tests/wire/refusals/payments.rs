@@ -59,7 +59,7 @@ pub(super) fn bad_payments() -> Vec<(RefusalCode, Vec<Case>)> {
                 ),
                 case(
                     "a key of the payment is unknown",
-                    pay_payload(&payment().and(int(12), int(0))),
+                    pay_payload(&payment().and(int(13), int(0))),
                 ),
                 case(
                     "a key of the card is unknown",

@@ -30,7 +30,7 @@ pub(super) struct Seen {
     /// An anomaly was found, or a restriction begun, at this payment.
     pub(super) flagged: bool,
     /// Which anomalies: a bit at the place of each in [`AnomalyKind::ALL`].
-    pub(super) found: u8,
+    pub(super) found: u16,
 }
 
 pub(super) struct Hub {
@@ -41,7 +41,7 @@ pub(super) struct Hub {
     bank: Rng,
     seen: Option<Seen>,
     flagged: bool,
-    found: u8,
+    found: u16,
 }
 
 impl Hub {

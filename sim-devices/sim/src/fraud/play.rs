@@ -255,6 +255,7 @@ impl Play {
             cryptogram: gesture.cryptogram,
             sealed_card_digest: wire::sealed_card(id).digest(),
             device_time_ms: at_ms.saturating_add_signed(ahead_ms),
+            terms: None,
         };
         let seen = self.hub.pay(at_ms, PayMessage::new(device_id(device), request))?;
         self.played.push(Played {

@@ -19,13 +19,15 @@ pub fn whole(name: &str, text: &str) -> Result<Contender, String> {
     Contender::new(name, text.to_owned())
 }
 
-/// The policy without its detectors: what limits alone do.
+/// The policy without its detectors and scores: what limits alone do.
 ///
 /// # Errors
 /// A text that is no policy.
 pub fn without_detectors(name: &str, text: &str) -> Result<Contender, String> {
     let mut policy = table(text)?;
-    policy.remove("anomaly");
+    for section in ["anomaly", "score", "profile"] {
+        policy.remove(section);
+    }
     Contender::new(name, policy.to_string())
 }
 
@@ -37,7 +39,7 @@ pub fn without_detectors(name: &str, text: &str) -> Result<Contender, String> {
 /// A text that is no policy.
 pub fn caps_only(name: &str, text: &str) -> Result<Contender, String> {
     let mut policy = table(text)?;
-    for section in ["moving", "anomaly", "ceiling", "replay"] {
+    for section in ["moving", "anomaly", "score", "profile", "ceiling", "replay"] {
         policy.remove(section);
     }
     if let Some(Value::Table(offline)) = policy.get_mut("offline") {
@@ -66,10 +68,19 @@ pub fn caps_only(name: &str, text: &str) -> Result<Contender, String> {
 /// Texts that are no policies; another without detectors.
 pub fn with_detectors_of(name: &str, text: &str, other: &str) -> Result<Contender, String> {
     let mut policy = table(text)?;
-    let detectors = table(other)?
+    let mut other = table(other)?;
+    let mut detectors = other
         .remove("anomaly")
         .ok_or_else(|| "the other policy has no [anomaly]".to_owned())?;
+    // The hours would refuse by themselves, and are not taken over.
+    if let (Value::Table(detectors), false) = (&mut detectors, policy.contains_key("hours")) {
+        detectors.remove("outside_hours");
+    }
     policy.insert("anomaly".to_owned(), detectors);
+    // Some of them ask what is usual.
+    if let Some(profile) = other.remove("profile") {
+        policy.insert("profile".to_owned(), profile);
+    }
     Contender::new(name, policy.to_string())
 }
 

@@ -83,6 +83,7 @@ mod tests {
             cryptogram: Cryptogram::AsksOnline,
             sealed_card_digest: Digest::ZERO,
             device_time_ms: 1,
+            terms: None,
         };
         let card = CardKey::of_token("tok");
         let mut state = State::default();
@@ -98,6 +99,8 @@ mod tests {
                 gateway: None,
                 reversal_queued: false,
                 percent: None,
+                score: None,
+                lifted: None,
                 allowance: None,
             },
         };

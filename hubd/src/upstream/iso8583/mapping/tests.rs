@@ -1,7 +1,9 @@
 use ed25519_dalek::SigningKey;
 use hub_core::AttemptId;
-use hub_protocol::cose::{ObjectType, sign};
-use hub_protocol::{CardFacts, CardScheme, Currency, EntryMode, Funding, PaymentId, Verification, cbor};
+use hub_protocol::cose::sign;
+use hub_protocol::{
+    CardFacts, CardScheme, Currency, EntryMode, Funding, PaymentId, Terms, Verification, cbor,
+};
 use jiff::tz::TimeZone;
 
 use super::*;
@@ -37,6 +39,10 @@ struct Sale {
 }
 
 fn sale(cryptogram: Cryptogram) -> Sale {
+    stating(cryptogram, None)
+}
+
+fn stating(cryptogram: Cryptogram, terms: Option<Terms>) -> Sale {
     let card = SealedCard {
         salt: [1; 16],
         blob: (0..40).collect(),
@@ -60,9 +66,10 @@ fn sale(cryptogram: Cryptogram) -> Sale {
         cryptogram,
         sealed_card_digest: card.digest(),
         device_time_ms: REQUESTED_MS - 1000,
+        terms: terms.map(Box::new),
     };
     let key = SigningKey::from_bytes(&[7; 32]);
-    let signed = sign(&key, ObjectType::PaymentRequest, &cbor::encode(&request));
+    let signed = sign(&key, request.object_type(), &cbor::encode(&request));
     Sale {
         request,
         signed,
@@ -98,6 +105,38 @@ fn asked(mapping: &Mapping, operation: Operation, number: u32, maybe_sent: bool)
     mapping
         .question(&forward(operation, number), &stored, REQUESTED_MS + 60_000)
         .unwrap()
+}
+
+fn asked_as(mapping: &Mapping, terms: Terms) -> Result<Message, Unsendable> {
+    let sale = stating(Cryptogram::AsksOnline, Some(terms));
+    let stored = Stored {
+        signed_request: &sale.signed,
+        requested_ms: REQUESTED_MS,
+        sealed_card: Some(&sale.card),
+        maybe_sent: false,
+    };
+    let asked = mapping.question(&forward(Operation::AuthoriseOnline, 1), &stored, REQUESTED_MS);
+    asked.map(|question| question.message)
+}
+
+#[test]
+fn refunds_and_cash_back_have_their_processing_codes() {
+    let mapping = mapping(DIALECTS[0].1);
+    let text = |message: &Message, number| message.text(number).map(str::to_owned);
+    let sale = asked_as(&mapping, Terms::of(TransactionType::Sale)).unwrap();
+    assert_eq!(text(&sale, 3).as_deref(), Some("000000"));
+    let refund = asked_as(&mapping, Terms::of(TransactionType::Refund)).unwrap();
+    assert_eq!(text(&refund, 3).as_deref(), Some("200000"));
+    let with_cash = Terms {
+        cash_back_minor: Some(250),
+        ..Terms::of(TransactionType::CashBack)
+    };
+    let cash_back = asked_as(&mapping, with_cash.clone()).unwrap();
+    assert_eq!(text(&cash_back, 3).as_deref(), Some("090000"));
+    assert_eq!(text(&cash_back, 54).as_deref(), Some("0040978D000000000250"));
+    let mut without = mapping;
+    without.dialect.format.fields.remove(&54);
+    assert!(asked_as(&without, with_cash).is_err(), "no field for the cash");
 }
 
 fn answered(question: &Question, code: &str) -> Message {

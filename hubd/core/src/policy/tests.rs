@@ -1,0 +1,222 @@
+//! Policies as they are read.
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../../../config/policies/france-cautious.toml");
+
+#[test]
+fn the_sample_policy_is_read_whole() {
+    let policy = Policy::parse(SAMPLE.as_bytes()).unwrap();
+    assert_eq!(policy.currency, Currency::EUR);
+    assert_eq!(policy.classes.len(), 3);
+    let [softpos, mpos] = [DeviceClass::Softpos, DeviceClass::Mpos].map(|class| policy.classes[&class]);
+    assert!(
+        softpos.transaction_ceiling < mpos.transaction_ceiling,
+        "SoftPOS is stricter than mPOS"
+    );
+    assert!(softpos.device.exposure_ceiling < mpos.device.exposure_ceiling);
+}
+
+#[test]
+fn all_faults_of_a_policy_are_reported_at_once_with_their_lines() {
+    let broken = SAMPLE
+        .replace("version = 1", "version = 0")
+        .replace("schemes = [\"cb\"", "schemes = [\"cbb\"")
+        .replace("[store]\n", "[store]\nceilling = 1\n");
+    let faults = Policy::parse(broken.as_bytes()).unwrap_err();
+    let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults.len(), 3, "{texts:#?}");
+    assert!(
+        texts[0].contains("version: a whole number from 1 expected"),
+        "{texts:#?}"
+    );
+    assert!(
+        texts[1].contains("offline.schemes: a list of other, cb"),
+        "{texts:#?}"
+    );
+    assert!(
+        texts[2].contains("store.ceilling is not a known key"),
+        "{texts:#?}"
+    );
+    for (fault, needle) in faults.iter().zip(["version = 0", "cbb", "ceilling"]) {
+        assert!(
+            broken.lines().nth(fault.line - 1).unwrap().contains(needle),
+            "{fault}"
+        );
+    }
+}
+
+const EVERYTHING: &str = include_str!("../../../../config/policies/everything.toml");
+
+/// The faults of the sample with everything after one change.
+fn faults_after(from: &str, to: &str) -> Vec<String> {
+    assert!(EVERYTHING.contains(from), "{from}");
+    let faults = Policy::parse(EVERYTHING.replacen(from, to, 1).as_bytes()).unwrap_err();
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn two_ceilings_that_say_equally_much_and_meet_are_a_fault() {
+    let tie = "[[ceiling]]\nentry_mode = \"contactless\"\nclass = \"mpos\"\namount = 1\n[[moving.outage]]";
+    let faults = faults_after("[[moving.outage]]", tie);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("both say equally much"), "{faults:?}");
+    // Of two classes, they never meet; one that says more goes before.
+    for apart in [
+        "class = \"softpos\"\nverification = \"offline-pin\"",
+        "class = \"mpos\"",
+    ] {
+        let more = format!("[[ceiling]]\n{apart}\namount = 1\n[[moving.outage]]");
+        assert!(Policy::parse(EVERYTHING.replacen("[[moving.outage]]", &more, 1).as_bytes()).is_ok());
+    }
+}
+
+#[test]
+fn what_would_never_hold_or_says_nothing_is_a_fault() {
+    for (from, to, expected) in [
+        ("domestic = [\"FR\"]", "", "ceiling.issuer needs card.domestic"),
+        (
+            "from_minutes = 180",
+            "from_minutes = 60",
+            "larger than in the step before",
+        ),
+        (
+            "\npercent = 50",
+            "\npercent = 76",
+            "larger than in the step before",
+        ),
+        (
+            "cash_back_ceiling = 5000",
+            "#",
+            "offline.cash_back_ceiling is missing",
+        ),
+        ("window_minutes = 240", "#", "window_count says something only"),
+        (
+            "name = \"Claire\"\nkey",
+            "name = \"Claire\"\nkey = \"00\"\n#",
+            "override.supervisor.key: an Ed25519 public key",
+        ),
+        (
+            "stale_minutes = 240",
+            "stale_minutes = 1440",
+            "below max_age_minutes expected",
+        ),
+        ("stale_percent = 60", "#", "only beside each other"),
+        (
+            "os_version = \"13\"",
+            "os_version = \"13b\"",
+            "up to four numbers",
+        ),
+        (
+            "consecutive_lower_limit = 2\n",
+            "consecutive_lower_limit = 6\n",
+            "not above the limit",
+        ),
+        (
+            "countries = [\"FR\", \"BE\", \"LU\", \"DE\", \"ES\", \"IT\"]",
+            "",
+            "only beside card.countries",
+        ),
+        ("\"FR\", \"BE\"", "\"fr\", \"BE\"", "two capital letters"),
+        ("\"497010\"", "\"4970\"", "6 or 8 digits"),
+        ("49701234-49701236", "49701236-49701234", "6 or 8 digits"),
+        ("49701234-49701236", "497012-49701236", "6 or 8 digits"),
+        ("[\"400000-599999\"]", "[]", "a list of BINs"),
+        ("tok-11d2e8b7", "tok-7f3a90c1", "listed twice"),
+        (
+            "\"asks-online\" ",
+            "\"refused\" ",
+            "one of card-approved, asks-online",
+        ),
+        ("percent = 75", "percent = 101", "percent from 0 to 100"),
+        (
+            "verify_from = 50 ",
+            "verify_from = 90 ",
+            "verify_from below decline_from",
+        ),
+        (
+            "decline_from = 90 ",
+            "decline_from = 161 ",
+            "all factors together count 160",
+        ),
+        ("percentile = 95", "percentile = 100", "percent from 50 to 99"),
+        (
+            "least_payments = 200",
+            "least_payments = 19",
+            "payments from 20 to 4000",
+        ),
+        ("least_weeks = 4 ", "least_weeks = 0 ", "weeks from 1 to 26"),
+        ("times = 4 ", "times = 1 ", "a whole number from 2 to 100"),
+        ("least = 60 ", "least = 1 ", "payments from 2 to 100000"),
+        ("times = 3 ", "times = 0 ", "a whole number from 1 to 100"),
+        ("percentile = 99 ", "percentile = 49 ", "percent from 50 to 99"),
+        ("count = 5\n", "count = 17\n", "a whole number from 2 to 16"),
+    ] {
+        let faults = faults_after(from, to);
+        assert!(faults[0].contains(expected), "{to}: {faults:?}");
+    }
+    let nothing = EVERYTHING
+        .replace("verify_from = 50 ", "#")
+        .replace("decline_from = 90 ", "#");
+    let faults = Policy::parse(nothing.as_bytes()).unwrap_err();
+    assert!(faults[0].message.contains("score leads to nothing"), "{faults:?}");
+    let one_table = EVERYTHING.replace("[[moving.store_used]]", "[moving.store_used]");
+    let faults = Policy::parse(one_table.as_bytes()).unwrap_err();
+    assert!(
+        faults[0]
+            .message
+            .contains("tables, each under [[moving.store_used]]"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_factor_of_the_score_that_could_never_count_is_a_fault() {
+    let with = |rest: &str| {
+        let text = format!("{SAMPLE}\n[score]\nverify_from = 1\n[score.new_card]\npoints = 1\n{rest}");
+        let faults = Policy::parse(text.as_bytes()).err().unwrap_or_default();
+        faults
+            .iter()
+            .map(|fault| fault.message.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(with(""), Vec::<String>::new());
+    for (table, needs) in [
+        ("amount_above_usual]\npercentile = 90", "[profile]"),
+        ("foreign_card]", "card.domestic"),
+        ("unusual_hour]", "[hours] or [profile]"),
+        ("device_odd]\nfrom_points = 1", "[anomaly]"),
+    ] {
+        let faults = with(&format!("[score.{table}\npoints = 1\n"));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains(&format!("needs {needs}")), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_detector_of_what_is_unusual_needs_to_know_what_is_usual() {
+    let anomaly = "[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 1\n";
+    for table in [
+        "arrival_rate]\nleast = 9\ntimes = 2",
+        "unusual_amount]\npercentile = 99\ntimes = 2",
+    ] {
+        let text = format!("{SAMPLE}\n{anomaly}[anomaly.{table}\npoints = 1\n");
+        let faults = Policy::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].message.contains("needs [profile]"), "{faults:?}");
+        let known = format!("{text}\n[profile]\nleast_payments = 20\nleast_weeks = 1\n");
+        assert!(Policy::parse(known.as_bytes()).is_ok());
+    }
+}
+
+#[test]
+fn a_policy_of_another_format_or_a_reversed_period_is_refused() {
+    let faults = Policy::parse(SAMPLE.replace("format = 1", "format = 2").as_bytes()).unwrap_err();
+    assert!(faults[0].message.contains("format 2 is not known"), "{faults:?}");
+    let reversed = SAMPLE.replace("expires = 2027", "expires = 2025");
+    assert!(
+        Policy::parse(reversed.as_bytes()).unwrap_err()[0]
+            .message
+            .contains("after not_before")
+    );
+}

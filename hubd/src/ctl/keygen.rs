@@ -1,0 +1,54 @@
+//! `hubctl keygen`: a new Ed25519 key, for who signs policies or overrides.
+#![allow(clippy::disallowed_methods)] // keys are made of entropy
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use ed25519_dalek::SigningKey;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::failure::Failure;
+use super::output::Output;
+
+#[derive(Serialize)]
+struct Made<'a> {
+    file: &'a Path,
+    public_key: String,
+}
+
+/// Makes a key and writes its seed to a new file that only its owner may read.
+pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut())
+        .map_err(|error| Failure::Refused(format!("this machine gives no random numbers: {error}")))?;
+    let key = SigningKey::from_bytes(&seed);
+    let mut line = Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_ref()));
+    line.push('\n');
+    // Never over a key that is there.
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .and_then(|mut opened| {
+            opened.write_all(line.as_bytes())?;
+            opened.sync_all()
+        });
+    written.map_err(|error| Failure::file(file, "write", error))?;
+    let made = Made {
+        file,
+        public_key: data_encoding::HEXLOWER.encode(key.verifying_key().as_bytes()),
+    };
+    output.print(&made, || {
+        format!(
+            "{} holds a new private key; keep it secret, and keep a copy.\nIts public half: {}\n\
+             A policy key: name it in [policy] trusted_keys of hubd.toml.\n\
+             A supervisor's: name it in [[override.supervisor]] of the policy.",
+            file.display(),
+            made.public_key
+        )
+    })
+}

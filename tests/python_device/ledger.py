@@ -1,0 +1,148 @@
+"""The hub's ledger, whole and damaged, before ledger_verify.py."""
+
+import gzip
+import json
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+
+import ledger_verify
+from shop import Shop
+from table import Table
+
+AREA = "the ledger"
+ENTRY, MARK = 0, 1
+WRONG = "wrong"
+
+
+def outcome(folder: pathlib.Path, key: bytes, receipts=()) -> object:
+    """How many entries hold, or that it is wrong."""
+    try:
+        return ledger_verify.verify(folder, key, receipts)
+    except Exception:  # signatures, CBOR and the checks each have a kind of their own
+        return WRONG
+
+
+def records(data: bytes):
+    """Kind, beginning and end of every record of a segment."""
+    at = 92
+    while at + 8 <= len(data) and (word := int.from_bytes(data[at : at + 4], "little")):
+        end = at + 8 + (word & 0x3FFFFFFF)
+        yield word >> 30, at, end
+        at = end
+
+
+def sealed_again(data: bytes, at: int, end: int, change: int) -> bytes:
+    """One byte of the entry at `at` changed, and all checksums made to fit."""
+    out = bytearray(data)
+    out[end - 1] ^= change
+    out[at + 4 : at + 8] = ledger_verify.crc32c(out[at : at + 4] + out[at + 8 : end])
+    _, mark, mark_end = next(record for record in records(data) if record[0] == MARK and record[1] >= end)
+    group, length = struct.unpack_from("<II", out, mark + 8)
+    out[mark + 20 : mark + 24] = ledger_verify.crc32c(out[group : group + length])
+    out[mark + 4 : mark + 8] = ledger_verify.crc32c(out[mark : mark + 4] + out[mark + 8 : mark_end])
+    return bytes(out)
+
+
+class Copies:
+    """Damaged copies of a ledger, one at a time."""
+
+    def __init__(self, table: Table, whole: pathlib.Path, key: bytes):
+        self.table, self.whole, self.key = table, whole, key
+
+    def tried(self, damage, key=None, receipts=()) -> object:
+        copy = self.whole.with_name("damaged")
+        shutil.copytree(self.whole, copy)
+        try:
+            damage(copy)
+            return outcome(copy, key or self.key, receipts)
+        finally:
+            shutil.rmtree(copy)
+
+    def all_wrong(self, what: str, damages: list) -> None:
+        found = sum(self.tried(damage) == WRONG for damage in damages)
+        self.table.check(AREA, f"{what}: found wrong", (len(damages), len(damages)), (len(damages), found))
+
+
+def replaced(file: str, data: bytes):
+    return lambda copy: (copy / file).write_bytes(data)
+
+
+def flipped(file: str, data: bytes, at: int):
+    return replaced(file, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def check(table: Table, shop: Shop, receipts: list[bytes]) -> None:
+    """The hub must have stopped, and have filled a segment."""
+    key, whole, chance = shop.signing_key, shop.dir / "whole", random.Random(1)
+    shutil.copytree(shop.hub_dir / "ledger", whole)
+    files = [shop.dir / f"receipt-{number}" for number in range(len(receipts))]
+    for file, receipt in zip(files, receipts, strict=True):
+        file.write_bytes(receipt)
+    command = [shop.hubctl, "ledger", "verify", "--json", "--dir", whole, "--key", key.hex()]
+    for file in files:
+        command += ["--receipt", file]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    said = json.loads(done.stdout)
+    entries = outcome(whole, key, receipts)
+    table.check(
+        AREA, "ledger_verify.py finds as many entries as hubctl, and those of the receipts", said["entries"], entries
+    )
+    table.check(
+        AREA,
+        "hubctl finds the receipts that were kept here",
+        (True, len(files)),
+        (said["verified"], len(said["receipts"])),
+    )
+    table.check(AREA, "segments", 2, len(list(whole.glob("*.seg"))))
+
+    copies = Copies(table, whole, key)
+    first, last = [path.name for path in sorted(whole.glob("*.seg"))]
+    one, two = (whole / first).read_bytes(), (whole / last).read_bytes()
+
+    def archive(copy):
+        (copy / "archive").mkdir()
+        (copy / "archive" / f"{first}.gz").write_bytes(gzip.compress((copy / first).read_bytes(), 1))
+        (copy / first).unlink()
+
+    table.check(
+        AREA, "with the first segment compressed in archive/", said["entries"], copies.tried(archive, receipts=receipts)
+    )
+    table.check(
+        AREA,
+        "under another hub's key",
+        WRONG,
+        copies.tried(lambda _: None, bytes.fromhex("8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c")),
+    )
+    table.check(AREA, "without its first segment", WRONG, copies.tried(lambda copy: (copy / first).unlink()))
+    table.check(AREA, "the last segment twice", WRONG, copies.tried(replaced("00000003.seg", two)))
+
+    written = len(two.rstrip(b"\0"))
+    small = [(last, two, at) for at in [chance.randrange(written) for _ in range(12)]]
+    large = [(first, one, at) for at in [chance.randrange(len(one)) for _ in range(3)]]
+    copies.all_wrong("one bit, anywhere in what is written", [flipped(*each) for each in small + large])
+    copies.all_wrong("one bit, in the room behind it", [flipped(last, two, chance.randrange(written, len(two)))])
+    cuts = [
+        replaced(first, one[:-1]),
+        replaced(first, one[:-20]),
+        replaced(last, two[: written - 1]),
+        replaced(last, b""),
+    ]
+    copies.all_wrong("cut in the midst of something", cuts)
+    places = [(at, end) for kind, at, end in records(two) if kind == ENTRY]
+    forged = [replaced(last, sealed_again(two, at, end, 1)) for at, end in places]
+    copies.all_wrong("an entry changed, with checksums that fit", forged)
+
+    # Of the segment with the receipts: nothing after the first group. That is a
+    # ledger as it once was, so only a receipt can tell.
+    end = next(end for kind, _, end in records(one) if kind == MARK)
+    before = sum(kind == ENTRY and at < end for kind, at, _ in records(one))
+
+    def cut_cleanly(copy):
+        (copy / first).write_bytes(one[:end])
+        (copy / last).unlink()
+
+    table.check(AREA, "cut after its first group: good as far as it goes", before, copies.tried(cut_cleanly))
+    table.check(AREA, "the same, with a receipt in hand", WRONG, copies.tried(cut_cleanly, receipts=receipts[:1]))
