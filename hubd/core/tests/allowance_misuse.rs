@@ -6,7 +6,8 @@ mod support;
 
 use hub_core::{OperatorCommand, OperatorReply};
 use hub_protocol::{
-    AllowanceMisuse, CardScheme, Cryptogram, Decision, PaymentState, Reason, RefusalCode, Restriction,
+    AllowanceMisuse, CardScheme, Cryptogram, Decision, PaymentState, Reason, RefusalCode, Restriction, Terms,
+    TransactionType,
 };
 use support::wallet::{Wallet, at, at_risk, given, kinds, policy};
 use support::{MPOS, SOFTPOS, Shop, approved, payment_id, request};
@@ -16,7 +17,7 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
     use AllowanceMisuse as Misuse;
     type Cheat = fn(&mut Shop, &mut Wallet);
     type Case<'a> = (&'a str, Cheat, &'a [Misuse], (u64, u32, u64, u32));
-    let cases: [Case<'_>; 16] = [
+    let cases: [Case<'_>; 17] = [
         (
             "a payment above its ceiling",
             |shop, w| {
@@ -156,6 +157,16 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
             (0, 0, 19_000, 3),
         ),
         (
+            "a refund, which is not made",
+            |shop, w| {
+                let mut refund = request(1, 1_000, "a");
+                refund.terms = Some(Box::new(Terms::of(TransactionType::Refund)));
+                w.cheat(&refund, at(shop));
+            },
+            &[Misuse::ForeignCardRules],
+            (0, 0, 19_000, 3),
+        ),
+        (
             "receipts left out",
             |shop, w| {
                 w.cheat(&request(1, 1_000, "a"), at(shop));
@@ -181,7 +192,7 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
         let synced = wallet.unsynced.clone();
         let receipts = wallet.sync_all(&mut shop);
         for receipt in &receipts {
-            let refused = name.starts_with("a card that refused");
+            let refused = name.contains(", which ");
             let kept = if refused {
                 Decision::Declined
             } else {
