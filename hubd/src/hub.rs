@@ -10,8 +10,8 @@ use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, 
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
-    CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration, Restriction,
-    RestrictionCause, SealedCard, cbor,
+    AllowanceMisuse, CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration,
+    Restriction, RestrictionCause, SealedCard, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -74,6 +74,9 @@ pub trait Edges: Send {
         restriction: Restriction,
         cause: RestrictionCause,
     );
+    /// A device misused an allowance: nothing is approved offline for it until
+    /// a person lifts that.
+    fn allowance_misused(&mut self, device: DeviceId, number: u64, kind: AllowanceMisuse);
     /// Write changes to the index. Gives them back if it has too much to do.
     fn index(&mut self, batch: IndexBatch) -> Option<IndexBatch>;
     /// Finish what was handed over, with `last` for the index, and end. False
@@ -335,6 +338,42 @@ impl<E: Edges> Hub<E> {
                 signed,
                 attestation,
             },
+            Ask::Allowance { device, closed } => Input::Allowance {
+                ticket,
+                device,
+                closed,
+            },
+            Ask::Sync {
+                device,
+                request,
+                signed,
+                sealed_card,
+                receipt,
+                signed_receipt,
+            } => {
+                let card = CardKey::of_token(&request.card.token);
+                self.recall(Some(&request.payment_id), Some(card))?;
+                Input::Sync {
+                    ticket,
+                    device,
+                    request,
+                    signed,
+                    sealed_card,
+                    receipt,
+                    signed_receipt,
+                    recalled: None,
+                }
+            }
+            Ask::Return {
+                device,
+                statement,
+                signed,
+            } => Input::Return {
+                ticket,
+                device,
+                statement,
+                signed,
+            },
             Ask::Enrol { registration } => Input::Enrol { ticket, registration },
             Ask::Activate { policy, signed, key } => Input::Activate {
                 ticket: Some(ticket),
@@ -496,6 +535,9 @@ impl<E: Edges> Hub<E> {
                     restriction,
                     cause,
                 } => self.edges.restriction_changed(device, restriction, cause),
+                Effect::AllowanceMisused { device, number, kind } => {
+                    self.edges.allowance_misused(device, number, kind)
+                }
             }
         }
         true
@@ -506,6 +548,7 @@ impl<E: Edges> Hub<E> {
     fn prove(&self, reply: Reply) -> Answered {
         let sequence = match &reply {
             Reply::Receipt(receipt)
+            | Reply::Synced(receipt)
             | Reply::Status {
                 receipt: Some(receipt),
                 ..

@@ -7,8 +7,8 @@ use hub_core::state::Head;
 use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    CommittedGroup, DeviceDescription, DeviceId, KeyId, PaymentId, PaymentRequest, Refusal, RefusalCode,
-    Registration, SealedCard, VoidRequest,
+    AllowanceReturn, CommittedGroup, DeviceDescription, DeviceId, DeviceReceipt, KeyId, PaymentId,
+    PaymentRequest, Refusal, RefusalCode, Registration, SealedCard, VoidRequest,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -56,6 +56,38 @@ pub enum Ask {
         signed: Vec<u8>,
         /// A verifier's word on it, not checked yet.
         attestation: Option<Vec<u8>>,
+    },
+    /// A device wants an allowance.
+    Allowance {
+        /// The device.
+        device: DeviceId,
+        /// The highest number of those that it has closed.
+        closed: Option<u64>,
+    },
+    /// A payment that a device approved; signatures and ranges have been
+    /// checked, and that the receipt is for it.
+    Sync {
+        /// The device.
+        device: DeviceId,
+        /// The request.
+        request: Box<PaymentRequest>,
+        /// The signed request as received.
+        signed: Vec<u8>,
+        /// The sealed card beside it.
+        sealed_card: SealedCard,
+        /// The device's own receipt.
+        receipt: Box<DeviceReceipt>,
+        /// The same, signed, as received.
+        signed_receipt: Vec<u8>,
+    },
+    /// A device closes its allowance; signature checked.
+    Return {
+        /// The device.
+        device: DeviceId,
+        /// How far it came.
+        statement: AllowanceReturn,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
     },
     /// Enrol a device whose code was good.
     Enrol {

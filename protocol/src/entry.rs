@@ -8,6 +8,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::allowance::{Allowance, AllowanceMisuse};
 use crate::anomaly::{AnomalyKind, Restriction, RestrictionCause};
 use crate::cbor;
 use crate::codes::codes;
@@ -185,6 +186,9 @@ pub struct DecisionRecord {
     /// A supervisor's override that let it pass.
     #[n(9)]
     pub lifted: Option<Lifted>,
+    /// The allowance under which the device itself had approved it, if it did.
+    #[n(10)]
+    pub allowance: Option<u64>,
 }
 
 /// What a supervisor's [`Override`](crate::Override) let pass.
@@ -476,6 +480,73 @@ pub enum Event {
         #[n(4)]
         operator: Option<String>,
     },
+    /// A device may approve by itself while it cannot reach the hub. The whole
+    /// amount and count are at risk from here on.
+    #[n(90)]
+    #[cbor(map)]
+    AllowanceGiven {
+        /// What it may.
+        #[n(1)]
+        allowance: Allowance,
+    },
+    /// A payment that a device approved under its allowance has arrived, the
+    /// next in the chain: so much less is kept back for the allowance. The
+    /// payment itself is decided by an earlier entry.
+    #[n(91)]
+    #[cbor(map)]
+    AllowanceSpent {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// The signed [`DeviceReceipt`](crate::DeviceReceipt) as received.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        receipt: Vec<u8>,
+        /// Which card: the first 16 bytes of SHA-256 over its token.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        card: [u8; 16],
+    },
+    /// An allowance is closed, and nothing is kept back for it any more.
+    #[n(92)]
+    #[cbor(map)]
+    AllowanceReturned {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// The allowance's number.
+        #[n(2)]
+        number: u64,
+        /// The signed [`AllowanceReturn`](crate::AllowanceReturn) as received,
+        /// if the device returned it.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        statement: Option<Vec<u8>>,
+        /// Who declared the device lost, if somebody did.
+        #[n(4)]
+        operator: Option<String>,
+    },
+    /// A device did with an allowance what it does not permit. From here on
+    /// nothing is approved offline for it until a person lifts that.
+    #[n(93)]
+    #[cbor(map)]
+    AllowanceMisused {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// The allowance's number, as the device has it.
+        #[n(2)]
+        number: u64,
+        /// What it did.
+        #[n(3)]
+        kind: AllowanceMisuse,
+        /// What shows it: the signed
+        /// [`DeviceReceipt`](crate::DeviceReceipt) or
+        /// [`AllowanceReturn`](crate::AllowanceReturn) as received.
+        #[n(4)]
+        #[cbor(with = "minicbor::bytes")]
+        evidence: Vec<u8>,
+    },
     /// A closed segment of the journal was written to an archive.
     #[n(71)]
     #[cbor(map)]
@@ -542,6 +613,10 @@ impl Event {
             Self::StorageChanged { .. } => 70,
             Self::AnomalyFound { .. } => 80,
             Self::RestrictionChanged { .. } => 81,
+            Self::AllowanceGiven { .. } => 90,
+            Self::AllowanceSpent { .. } => 91,
+            Self::AllowanceReturned { .. } => 92,
+            Self::AllowanceMisused { .. } => 93,
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
@@ -572,6 +647,10 @@ impl Event {
             Self::StorageChanged { .. } => "storage-changed",
             Self::AnomalyFound { .. } => "anomaly-found",
             Self::RestrictionChanged { .. } => "restriction-changed",
+            Self::AllowanceGiven { .. } => "allowance-given",
+            Self::AllowanceSpent { .. } => "allowance-spent",
+            Self::AllowanceReturned { .. } => "allowance-returned",
+            Self::AllowanceMisused { .. } => "allowance-misused",
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",

@@ -7,6 +7,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::allowance::AllowanceChain;
 use crate::cbor;
 use crate::id::{HubId, PaymentId};
 use crate::payment::{SealedCard, check_text};
@@ -77,6 +78,44 @@ pub enum Request {
         #[n(2)]
         #[cbor(with = "minicbor::bytes")]
         attestation: Option<Vec<u8>>,
+    },
+    /// Give this device an allowance, or the one again that it has not
+    /// returned.
+    #[n(7)]
+    #[cbor(map)]
+    Allowance {
+        /// The highest number of an allowance that the device has had and
+        /// closed, if there is one: the next has a higher one.
+        #[n(1)]
+        closed: Option<u64>,
+    },
+    /// Take note of a payment that the device approved under an allowance.
+    #[n(8)]
+    #[cbor(map)]
+    Sync {
+        /// The allowance's number.
+        #[n(1)]
+        number: u64,
+        /// A signed [`PaymentRequest`](crate::PaymentRequest).
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        request: Vec<u8>,
+        /// The sealed card data.
+        #[n(3)]
+        sealed_card: SealedCard,
+        /// A signed [`DeviceReceipt`](crate::DeviceReceipt).
+        #[n(4)]
+        #[cbor(with = "minicbor::bytes")]
+        receipt: Vec<u8>,
+    },
+    /// Close an allowance: what was not used goes back.
+    #[n(9)]
+    #[cbor(map)]
+    Return {
+        /// A signed [`AllowanceReturn`](crate::AllowanceReturn).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        statement: Vec<u8>,
     },
 }
 
@@ -164,6 +203,36 @@ pub enum Answer {
         /// Whether the attestation result counts under the policy in force.
         #[n(1)]
         attested: bool,
+    },
+    /// To [`Request::Allowance`].
+    #[n(107)]
+    #[cbor(map)]
+    Allowance {
+        /// A signed [`Allowance`](crate::Allowance).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        allowance: Vec<u8>,
+        /// How far the hub knows its chain.
+        #[n(2)]
+        chain: AllowanceChain,
+    },
+    /// To [`Request::Sync`]: the decision, the device's or one that was made
+    /// before.
+    #[n(108)]
+    #[cbor(map)]
+    Synced {
+        /// A [`CommittedReceipt`](crate::CommittedReceipt).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        receipt: Vec<u8>,
+    },
+    /// To [`Request::Return`]: the allowance is closed.
+    #[n(109)]
+    #[cbor(map)]
+    Returned {
+        /// Its number.
+        #[n(1)]
+        number: u64,
     },
     /// To anything: a numbered error.
     #[n(199)]

@@ -9,6 +9,7 @@
 //! (RFC 9052) with the fully specified algorithm Ed25519 (RFC 9864),
 //! currencies by ISO 4217, countries by ISO 3166-1, amounts in minor units.
 
+pub mod allowance;
 pub mod anomaly;
 mod archive;
 pub mod card_number;
@@ -30,6 +31,9 @@ pub mod receipt;
 pub mod refusal;
 pub mod score;
 
+pub use allowance::{
+    Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceReceipt, MAX_ALLOWANCE_COUNT,
+};
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};

@@ -10,7 +10,7 @@ use crate::cose::CoseError;
 
 codes! {
     /// The number of a refusal. 1xxx the frame, 2xxx the signature, 3xxx the
-    /// content, 4xxx the payment's state, 5xxx the hub, 6xxx enrolment.
+    /// content, 4xxx the payment's state, 5xxx the hub, 6xxx enrolment, 7xxx allowances.
     pub enum RefusalCode {
         /// The frame or message ends early.
         Truncated = 1001, "truncated";
@@ -80,6 +80,16 @@ codes! {
         EnrolledAlready = 6004, "enrolled-already";
         /// The device is blocked or was never enrolled.
         DeviceNotAllowed = 6005, "device-not-allowed";
+        /// As things stand, no allowance is given to this device. It goes on
+        /// asking for each payment.
+        AllowanceNotGiven = 7001, "allowance-not-given";
+        /// This device has never had an allowance of this number.
+        AllowanceUnknown = 7002, "allowance-unknown";
+        /// The hub knows another end of the chain than the device says: sync
+        /// what is missing, then return the allowance.
+        AllowanceNotSynced = 7003, "allowance-not-synced";
+        /// The device's receipt is not for the payment beside it.
+        DeviceReceiptMismatch = 7004, "device-receipt-mismatch";
     }
 }
 

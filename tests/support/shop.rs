@@ -505,7 +505,8 @@ impl Shop {
                 | Effect::PushPolicy { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
-                | Effect::RestrictionChanged { .. } => {}
+                | Effect::RestrictionChanged { .. }
+                | Effect::AllowanceMisused { .. } => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use hub_protocol::{
     CardScheme, Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor,
 };
 
+use crate::allowance::Synced;
 use crate::clock::{Clock, ClockChange, is_set_back};
 use crate::contact::Contacts;
 use crate::effect::{Effect, Reply};
@@ -241,6 +242,40 @@ impl Core {
                 signed,
                 attestation,
             } => self.describe(ticket, device, &description, signed, attestation),
+            Input::Allowance {
+                ticket,
+                device,
+                closed,
+            } => self.give_allowance(ticket, device, closed),
+            Input::Sync {
+                ticket,
+                device,
+                request,
+                signed,
+                sealed_card,
+                receipt,
+                signed_receipt,
+                recalled,
+            } => {
+                self.recall(request.payment_id, recalled);
+                self.sync(
+                    ticket,
+                    device,
+                    Synced {
+                        request: &request,
+                        signed,
+                        sealed_card,
+                        receipt: &receipt,
+                        signed_receipt,
+                    },
+                );
+            }
+            Input::Return {
+                ticket,
+                device,
+                statement,
+                signed,
+            } => self.return_allowance(ticket, device, &statement, signed),
             Input::Enrol { ticket, registration } => self.enrol(ticket, *registration),
             Input::Activate {
                 ticket,

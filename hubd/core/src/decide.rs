@@ -52,6 +52,8 @@ pub struct Situation<'a> {
     pub card_known: bool,
     /// The device's payments lately.
     pub device_recent: Option<&'a Recent>,
+    /// How many payments are kept back for the device's allowance.
+    pub device_reserved: u32,
     /// The share of the ceilings that held last.
     pub held: Option<Held>,
     /// The shares of declines at replay.
@@ -173,11 +175,12 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         percent: None,
         score: None,
         lifted: None,
+        allowance: None,
     }
 }
 
 /// As what an offline approval goes to the gateway.
-fn submission(cryptogram: Cryptogram) -> Submission {
+pub(crate) fn submission(cryptogram: Cryptogram) -> Submission {
     match cryptogram {
         Cryptogram::CardApproved => Submission::Advice,
         // A refused card never gets here; deferred is the kind that promises
@@ -229,7 +232,7 @@ fn objection(
 }
 
 /// May this device approve anything offline now?
-fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
+pub(crate) fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
     if s.now_ms < policy.not_before_ms {
         Some(Reason::PolicyNotYetValid)
     } else if s.now_ms >= policy.expires_ms {

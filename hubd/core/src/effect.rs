@@ -2,13 +2,13 @@
 
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    Currency, DeviceId, PaymentId, PaymentState, PaymentStatus, Receipt, Refusal, Registration, Restriction,
-    RestrictionCause, SealedCard,
+    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, PaymentId, PaymentState, PaymentStatus,
+    Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard,
 };
 
 use crate::described::Described;
 use crate::input::{AttemptId, Ticket};
-use crate::state::{ArchiveMarks, Lane};
+use crate::state::{ArchiveMarks, Lane, Reserved};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,16 @@ pub enum Effect {
         /// Why.
         reason: WanReason,
     },
+    /// A device misused an allowance: nothing is approved offline for it until
+    /// a person lifts that.
+    AllowanceMisused {
+        /// Which device.
+        device: DeviceId,
+        /// The allowance's number.
+        number: u64,
+        /// What it did.
+        kind: AllowanceMisuse,
+    },
     /// Offline approvals became restricted, or free again.
     RestrictionChanged {
         /// At which device; `None`: in the whole store.
@@ -100,6 +110,20 @@ pub struct Restricted {
     pub restriction: Restriction,
     /// Points now.
     pub points: u64,
+}
+
+/// An allowance that a device holds, or may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenAllowance {
+    /// Which device.
+    pub device: DeviceId,
+    /// Its number.
+    pub number: u64,
+    /// What is still kept back for it.
+    pub reserved: Reserved,
+    /// From when on the device approves nothing under it, milliseconds since
+    /// 1970 UTC. It is kept back beyond that.
+    pub expires_ms: u64,
 }
 
 /// What is asked of the gateway.
@@ -163,6 +187,20 @@ pub enum Reply {
     Described {
         /// Whether the attestation result beside it counts.
         attested: bool,
+    },
+    /// What the device may approve by itself; still to be signed.
+    Allowance {
+        /// The allowance.
+        allowance: Box<Allowance>,
+        /// How far its receipts are known.
+        chain: AllowanceChain,
+    },
+    /// The decision on a payment that the device approved.
+    Synced(Box<Receipt>),
+    /// The allowance of this number is closed.
+    Returned {
+        /// Which.
+        number: u64,
     },
     /// The device is enrolled.
     Registered(Box<Registration>),
@@ -246,9 +284,10 @@ pub struct Overview {
     pub parked: usize,
     /// Reversals waiting to be sent.
     pub reversals_queued: usize,
-    /// The store's exposure, in minor units.
+    /// The store's exposure, with what is kept back for allowances, in minor
+    /// units.
     pub exposure_minor: u64,
-    /// The store's consecutive offline approvals.
+    /// The store's consecutive offline approvals, counted likewise.
     pub consecutive: u32,
     /// Age of the oldest unsent payment, in seconds.
     pub oldest_unsent_seconds: Option<u64>,
@@ -268,4 +307,6 @@ pub struct Overview {
     /// Where offline approvals are restricted, or points have come together;
     /// the store first.
     pub restricted: Vec<Restricted>,
+    /// What devices may approve by themselves, by device.
+    pub allowances: Vec<OpenAllowance>,
 }

@@ -2,8 +2,8 @@
 
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    DeviceDescription, DeviceId, Digest, GatewayResult, KeyId, PaymentId, PaymentRequest, Registration,
-    SealedCard, VoidRequest,
+    AllowanceReturn, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId, PaymentId,
+    PaymentRequest, Registration, SealedCard, VoidRequest,
 };
 
 use crate::policy::Policy;
@@ -61,6 +61,46 @@ pub enum Input {
         signed: Vec<u8>,
         /// As with `Pay`.
         recalled: Option<Box<Recalled>>,
+    },
+    /// A device asks for an allowance.
+    Allowance {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// The highest number of an allowance that it has closed, as it says.
+        closed: Option<u64>,
+    },
+    /// A device tells of a payment that it approved under its allowance.
+    Sync {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// The request.
+        request: Box<PaymentRequest>,
+        /// The signed request as received.
+        signed: Vec<u8>,
+        /// The sealed card beside it.
+        sealed_card: SealedCard,
+        /// The device's own receipt, for this request
+        /// ([`DeviceReceipt::check`]).
+        receipt: Box<DeviceReceipt>,
+        /// The same, signed, as received.
+        signed_receipt: Vec<u8>,
+        /// As with `Pay`; the card has to be known too.
+        recalled: Option<Box<Recalled>>,
+    },
+    /// A device closes its allowance.
+    Return {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// How far it came.
+        statement: AllowanceReturn,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
     },
     /// A device asks where a payment stands.
     Status {
@@ -240,7 +280,11 @@ pub enum OperatorCommand {
     Drain,
     /// Put a parked payment back into the queue.
     Release(PaymentId),
-    /// End what anomalies have led to, at a device or (`None`) in the store.
+    /// Nothing is kept back any more for the allowance of a device that is
+    /// lost, and cannot return it.
+    ForfeitAllowance(DeviceId),
+    /// End what anomalies have led to, at a device or (`None`) in the store;
+    /// at a device, what a misused allowance has led to as well.
     Lift(Option<DeviceId>),
     /// Say what time it is, so that a clock in doubt is trusted again.
     ConfirmClock {

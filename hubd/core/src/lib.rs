@@ -10,6 +10,7 @@
 //! only the entry changes the state. `Append` goes out; only the later input
 //! [`Input::Appended`] releases the reply that depends on it.
 
+mod allowance;
 mod anomaly;
 mod archive;
 mod breaker;
@@ -32,6 +33,7 @@ mod queue;
 mod random;
 mod record;
 mod replay;
+mod reserve;
 mod restrict;
 pub mod retry;
 pub mod risk;
@@ -45,7 +47,9 @@ pub mod wan;
 pub mod watch;
 
 pub use crate::core::{Core, Settings};
-pub use effect::{Effect, Forward, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted};
+pub use effect::{
+    Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
+};
 pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

@@ -8,9 +8,23 @@ use crate::policy::ceilings::{Fits, most_specific};
 use crate::policy::device::Attestation;
 use crate::policy::moving::Moment;
 use crate::policy::velocity::Window;
-use crate::policy::{Policy, SubjectLimits};
+use crate::policy::{ClassLimits, Policy, SubjectLimits};
 use crate::risk::Recent;
 use crate::state::Subject;
+
+/// What is left for a device under the ceilings of device and store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// In minor units.
+    pub(crate) amount_minor: u64,
+    /// How many payments, none of which would have to be verified for its
+    /// number.
+    pub(crate) count: u32,
+    /// The highest amount of one payment.
+    pub(crate) transaction: u64,
+    /// The highest sum of one card that has nothing at risk.
+    pub(crate) card: u64,
+}
 
 /// The ceilings and counts for one payment, now.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +55,46 @@ impl Limits {
     /// `None` for a class that the policy does not name.
     pub(crate) fn now(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<Self> {
         let class = policy.classes.get(&s.class)?;
+        let limits = Self::of_class(class, policy, s);
+        let moved = |amount: u64| share(amount, limits.percent);
+        let as_read = Fits::of(request, s.class, &policy.cards);
+        let by_pin = Fits {
+            entry_mode: Some(EntryMode::Chip),
+            verification: Some(Verification::OfflinePin),
+            ..as_read
+        };
+        let most = |kind: &Fits| {
+            let found = most_specific(&policy.ceilings, kind);
+            let amount = found.map_or(class.transaction_ceiling, |(_, ceiling)| ceiling.amount_minor);
+            (found.map(|(number, _)| number), moved(amount))
+        };
+        let (ceiling, transaction) = most(&as_read);
+        let chip = policy.offline.entry_modes.contains(&EntryMode::Chip);
+        Some(Self {
+            transaction,
+            transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
+            ceiling,
+            cash_back: cash_asked(request).zip(policy.offline.cash_back_ceiling.map(moved)),
+            ..limits
+        })
+    }
+
+    /// The lowest that any payment of this class of device may find. `None` for
+    /// a class that the policy does not name.
+    pub(crate) fn of_any(policy: &Policy, s: &Situation<'_>) -> Option<Self> {
+        let limits = Self::of_class(policy.classes.get(&s.class)?, policy, s);
+        let kinds = policy.ceilings.iter();
+        let fitting = kinds.filter(|ceiling| ceiling.fits.class.is_none_or(|class| class == s.class));
+        let lowest = fitting
+            .map(|ceiling| share(ceiling.amount_minor, limits.percent))
+            .min();
+        Some(Self {
+            transaction: lowest.map_or(limits.transaction, |lowest| lowest.min(limits.transaction)),
+            ..limits
+        })
+    }
+
+    fn of_class(class: &ClassLimits, policy: &Policy, s: &Situation<'_>) -> Self {
         let shares = policy.moving.shares(&Moment {
             now_ms: s.now_ms,
             offline_ms: s.offline_ms,
@@ -69,34 +123,21 @@ impl Limits {
             exposure_ceiling: moved(limits.exposure_ceiling),
             ..limits
         };
-        let as_read = Fits::of(request, s.class, &policy.cards);
-        let by_pin = Fits {
-            entry_mode: Some(EntryMode::Chip),
-            verification: Some(Verification::OfflinePin),
-            ..as_read
-        };
-        let most = |kind: &Fits| {
-            let found = most_specific(&policy.ceilings, kind);
-            let amount = found.map_or(class.transaction_ceiling, |(_, ceiling)| ceiling.amount_minor);
-            (found.map(|(number, _)| number), moved(amount))
-        };
-        let (ceiling, transaction) = most(&as_read);
-        let chip = policy.offline.entry_modes.contains(&EntryMode::Chip);
-        Some(Self {
-            transaction,
-            transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
+        Self {
+            transaction: moved(class.transaction_ceiling),
+            transaction_by_pin: 0,
             unverified_tap: policy.offline.contactless_unverified_ceiling,
-            ceiling,
+            ceiling: None,
             percent,
             store_percent: shares.store,
             card: moved_subject(policy.card),
             device: moved_subject(class.device),
             store: policy.store,
             staff: policy.staff.map(moved_subject),
-            cash_back: cash_asked(request).zip(policy.offline.cash_back_ceiling.map(moved)),
+            cash_back: None,
             card_window: policy.card_window,
             device_window: class.window,
-        })
+        }
     }
 
     /// As they are while the clock is trusted, and half of all while it is in
@@ -142,9 +183,10 @@ impl Limits {
         };
         let too_many =
             |subject: &Subject, limits: &SubjectLimits| subject.consecutive >= limits.consecutive_limit;
-        let full = |window: Option<Window>, recent: Option<&Recent>| {
+        let full = |window: Option<Window>, recent: Option<&Recent>, kept_back: u32| {
             window.is_some_and(|window| {
-                let counted = recent.map_or(0, |recent| recent.count(s.now_ms, window));
+                let lately = recent.map_or(0, |recent| recent.count(s.now_ms, window));
+                let counted = lately.saturating_add(u64::from(kept_back));
                 counted >= u64::from(window.most)
             })
         };
@@ -164,9 +206,41 @@ impl Limits {
             (too_many(&s.device, &self.device), Reason::DeviceConsecutiveLimit),
             (too_many(&s.store, &self.store), Reason::StoreConsecutiveLimit),
             (staff(&too_many), Reason::StaffConsecutiveLimit),
-            (full(self.card_window, card_recent), Reason::CardWindow),
-            (full(self.device_window, s.device_recent), Reason::DeviceWindow),
+            (full(self.card_window, card_recent, 0), Reason::CardWindow),
+            (
+                full(self.device_window, s.device_recent, s.device_reserved),
+                Reason::DeviceWindow,
+            ),
         ])
+    }
+
+    /// What is left at the device and in the store.
+    pub(crate) fn room(&self, s: &Situation<'_>) -> Room {
+        let amount = |limits: &SubjectLimits, at_risk: &Subject| {
+            limits.exposure_ceiling.saturating_sub(at_risk.exposure_minor)
+        };
+        let count = |limits: &SubjectLimits, at_risk: &Subject| {
+            let lower = limits.consecutive_lower_limit.unwrap_or(u32::MAX);
+            limits
+                .consecutive_limit
+                .min(lower)
+                .saturating_sub(at_risk.consecutive)
+        };
+        let in_window = self.device_window.map_or(u32::MAX, |window| {
+            let recent = s.device_recent.map_or(0, |recent| recent.count(s.now_ms, window));
+            let counted = recent.saturating_add(u64::from(s.device_reserved));
+            window
+                .most
+                .saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+        });
+        Room {
+            amount_minor: amount(&self.device, &s.device).min(amount(&self.store, &s.store)),
+            count: count(&self.device, &s.device)
+                .min(count(&self.store, &s.store))
+                .min(in_window),
+            transaction: self.transaction,
+            card: self.card.exposure_ceiling,
+        }
     }
 
     /// The first lower limit that a payment without verification has reached.

@@ -340,14 +340,20 @@ impl Core {
     /// The customer does not want to wait for the answer any more: the answer
     /// is no, and whatever the gateway took is reversed.
     pub(crate) fn cancel_open(&mut self, id: PaymentId, device: DeviceId) {
-        self.online.interrupted.retain(|waiting| *waiting != id);
-        let attempt = self.online.by_payment.get(&id).copied();
-        let flight = attempt.and_then(|attempt| self.online.take(attempt));
-        let under_way = attempt.filter(|attempt| !self.withdraw(*attempt));
         let record = DecisionRecord {
             reversal_queued: true,
             ..refuse(Reason::Cancelled)
         };
+        self.decide_open(id, device, record);
+    }
+
+    /// Decides a payment that is being asked online, or was when the hub last
+    /// stopped. Whoever waits for it is answered.
+    pub(crate) fn decide_open(&mut self, id: PaymentId, device: DeviceId, record: DecisionRecord) {
+        self.online.interrupted.retain(|waiting| *waiting != id);
+        let attempt = self.online.by_payment.get(&id).copied();
+        let flight = attempt.and_then(|attempt| self.online.take(attempt));
+        let under_way = attempt.filter(|attempt| !self.withdraw(*attempt));
         self.conclude(
             id,
             device,
@@ -355,7 +361,7 @@ impl Core {
             flight.map_or_else(Vec::new, |flight| flight.tickets),
         );
         if let Some(attempt) = under_way {
-            // The reversal waits for its end.
+            // The queue waits for its end.
             self.queue.adopt(id, attempt, &self.state);
         }
     }

@@ -150,6 +150,7 @@ impl Core {
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
             OperatorCommand::Release(id) => self.release(ticket, operator, id),
+            OperatorCommand::ForfeitAllowance(device) => self.forfeit_allowance(ticket, operator, device),
             OperatorCommand::Lift(device) => self.lift(ticket, operator, device),
             OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
             OperatorCommand::Queue { limit } => {
@@ -323,8 +324,8 @@ impl Core {
             queued: count(store.queue.queued) + self.retries.len(),
             parked: count(store.queue.parked),
             reversals_queued: count(store.queue.reversals_queued),
-            exposure_minor: store.subject.exposure_minor,
-            consecutive: store.subject.consecutive,
+            exposure_minor: store.at_risk().exposure_minor,
+            consecutive: store.at_risk().consecutive,
             oldest_unsent_seconds: oldest.map(|at| self.clock.effective_ms().saturating_sub(at) / 1000),
             clock_suspect: self.clock.suspect(),
             time_ms: self.clock.effective_ms(),
@@ -333,6 +334,7 @@ impl Core {
             archives: self.state.archives(),
             ceilings_percent: self.store_percent(),
             restricted: self.all_restricted(),
+            allowances: self.open_allowances(),
         }
     }
 }

@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 
 use crate::toml_reader::{At, Document, Fault, Section, boolean, integer, list, text};
 
+pub mod allowance;
 pub mod anomaly;
 pub mod cards;
 pub mod ceilings;
@@ -26,6 +27,7 @@ pub mod profile;
 pub mod score;
 pub mod velocity;
 
+use allowance::AllowanceRules;
 use anomaly::AnomalyRules;
 use cards::CardRules;
 use ceilings::Ceiling;
@@ -95,6 +97,9 @@ pub struct Policy {
     pub anomaly: Option<AnomalyRules>,
     /// How risky a payment may look; `None`: nothing is weighed.
     pub score: Option<ScoreRules>,
+    /// What devices may approve while they cannot reach the hub; `None`:
+    /// nothing.
+    pub allowance: Option<AllowanceRules>,
     /// How the backlog is sent.
     pub replay: ReplayRules,
 }
@@ -273,6 +278,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         anomaly: anomaly.is_some(),
     };
     let score = score::read(root.section("score"), has);
+    let allowance = allowance::read(root.section("allowance"));
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
@@ -304,6 +310,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         profile,
         anomaly,
         score,
+        allowance,
         replay: replay?,
     })
 }

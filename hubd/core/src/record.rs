@@ -9,6 +9,7 @@ use hub_protocol::{
 use minicbor::{Decode, Encode};
 
 use crate::described::Described;
+use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
 use crate::watch::{Alert, Seen, Watch, one_first};
 
@@ -460,6 +461,13 @@ pub struct DeviceRecord {
     /// What it has said of itself, and a verifier of it.
     #[n(8)]
     pub described: Option<Box<Described>>,
+    /// Its newest allowance, if it ever had one.
+    #[n(9)]
+    pub allowance: Option<Box<AllowanceRecord>>,
+    /// The entry of the last misuse of an allowance, if nobody has lifted what
+    /// that leads to.
+    #[n(10)]
+    pub misused_at: Option<u64>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.
@@ -530,6 +538,9 @@ pub struct StoreRecord {
     /// The supervisors' overrides that were used lately.
     #[n(16)]
     pub overrides: Option<Recent>,
+    /// What is kept back for allowances, if anything.
+    #[n(17)]
+    pub reserved: Option<Reserved>,
 }
 
 /// How offline approvals ended.
@@ -649,6 +660,7 @@ impl Default for StoreRecord {
             held: None,
             alert: None,
             overrides: None,
+            reserved: None,
         }
     }
 }

@@ -188,15 +188,16 @@ impl Core {
     pub(crate) fn all_restricted(&self) -> Vec<Restricted> {
         let fade = self.anomaly_rules().map_or(0, |rules| rules.fade_per_hour);
         let now_ms = self.clock.effective_ms();
-        let devices = self
-            .state
-            .devices()
-            .map(|device| (Some(device.registration.device), device.alert()));
-        let mut all: Vec<Restricted> = core::iter::once((None, self.state.alert()))
+        let devices = self.state.devices().map(|device| {
+            let id = Some(device.registration.device);
+            (id, device.alert(), device.restriction())
+        });
+        let store = self.state.alert();
+        let mut all: Vec<Restricted> = core::iter::once((None, store, store.restriction))
             .chain(devices)
-            .map(|(device, alert)| Restricted {
+            .map(|(device, alert, restriction)| Restricted {
                 device,
-                restriction: alert.restriction,
+                restriction,
                 points: alert.points(now_ms, fade),
             })
             .filter(|one| one.restriction != Restriction::None || one.points > 0)
@@ -245,16 +246,16 @@ impl Core {
 
     /// A person ends the restriction of a device, or of the store.
     pub(crate) fn lift(&mut self, ticket: Ticket, operator: String, device: Option<DeviceId>) {
-        let alert = match device {
-            Some(device) => self.state.device(&device).map(|record| record.alert()),
-            None => Some(self.state.alert()),
+        let restriction = match device {
+            Some(device) => self.state.device(&device).map(DeviceRecord::restriction),
+            None => Some(self.state.alert().restriction),
         };
-        match alert {
+        match restriction {
             None => self.operator_reply(
                 ticket,
                 OperatorReply::Refused("no such device is enrolled".to_owned()),
             ),
-            Some(alert) if alert.restriction == Restriction::None => self.operator_reply(
+            Some(Restriction::None) => self.operator_reply(
                 ticket,
                 OperatorReply::Refused("there is no restriction to lift".to_owned()),
             ),

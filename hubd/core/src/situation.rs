@@ -47,6 +47,7 @@ impl<'a> Situation<'a> {
             card_velocity: None,
             card_known: true,
             device_recent: None,
+            device_reserved: 0,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,
@@ -72,29 +73,43 @@ impl<'a> Situation<'a> {
         request: &PaymentRequest,
         moment: Moment,
     ) -> Self {
-        let store = state.store();
         let card = CardKey::of_token(&request.card.token);
         Self {
-            policy: state.policy(),
-            currency,
-            class: asking.registration.class,
             card: state.card(&card),
-            device: asking.subject,
-            store: store.subject,
+            card_velocity: state.card_velocity(&card),
+            declined: state.percent_declined(request.card.scheme, asking, moment.now_ms),
             staff: state.staff(StaffKey::of(request.staff())),
-            standing: asking.standing(state.policy(), moment.now_ms),
             supervisor: state
                 .policy()
                 .and_then(|policy| policy.overrides.as_ref())
                 .and_then(|rules| rules.supervisor_of(asking.registration.device, request)),
-            overrides: store.overrides.as_ref(),
-            card_velocity: state.card_velocity(&card),
             card_known: state.card_is_known(&card),
+            ..Self::of_device(state, currency, asking, moment)
+        }
+    }
+
+    /// What a device finds, whatever the card.
+    fn of_device(state: &'a State, currency: Currency, asking: &'a DeviceRecord, moment: Moment) -> Self {
+        let store = state.store();
+        Self {
+            policy: state.policy(),
+            currency,
+            class: asking.registration.class,
+            card: Subject::default(),
+            device: asking.at_risk(),
+            store: store.at_risk(),
+            staff: Subject::default(),
+            standing: asking.standing(state.policy(), moment.now_ms),
+            supervisor: None,
+            overrides: store.overrides.as_ref(),
+            card_velocity: None,
+            card_known: false,
             device_recent: asking.recent.as_ref(),
+            device_reserved: asking.reserved().count,
             held: store.held,
-            declined: state.percent_declined(request.card.scheme, asking, moment.now_ms),
+            declined: Declined::default(),
             store_restriction: state.alert().restriction,
-            device_restriction: asking.alert().restriction,
+            device_restriction: asking.restriction(),
             device_points: state.points_at(asking, moment.now_ms),
             profile: state.profile(),
             oldest_unsent_ms: moment.oldest_unsent_ms,
@@ -128,15 +143,40 @@ impl Core {
     }
 
     pub(crate) fn assess(&self, asking: &DeviceRecord, request: &PaymentRequest) -> Assessment {
-        let moment = Moment {
+        let moment = self.moment();
+        let situation = Situation::of(&self.state, self.settings.currency, asking, request, moment);
+        assess_offline(request, &situation)
+    }
+
+    /// What a device finds that wants an allowance: of declines, those of the
+    /// scheme that has most.
+    pub(crate) fn situation_of_any<'a>(&'a self, asking: &'a DeviceRecord) -> Situation<'a> {
+        let moment = self.moment();
+        let schemes = self
+            .state
+            .policy()
+            .map_or(&[][..], |policy| &policy.offline.schemes);
+        let declined = schemes
+            .iter()
+            .map(|scheme| self.state.percent_declined(*scheme, asking, moment.now_ms))
+            .max_by_key(|declined| declined.own_percent);
+        Situation {
+            declined: declined.unwrap_or_default(),
+            ..Situation::of_device(&self.state, self.settings.currency, asking, moment)
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        // What is kept back for allowances comes, or is returned.
+        let kept_back = usize::try_from(self.state.store().reserved().count).unwrap_or(usize::MAX);
+        let waiting = self.queue.len() + self.retries.len();
+        Moment {
             now_ms: self.clock.effective_ms(),
             oldest_unsent_ms: self.oldest_unsent_ms(),
             clock_suspect: self.clock.suspect(),
-            queue_has_room: self.queue.len() + self.retries.len() < self.settings.max_queue,
+            queue_has_room: waiting.saturating_add(kept_back) < self.settings.max_queue,
             storage_full: self.storage == StorageLevel::Full,
-        };
-        let situation = Situation::of(&self.state, self.settings.currency, asking, request, moment);
-        assess_offline(request, &situation)
+        }
     }
 
     /// The share of the signed ceilings that holds in the store by moving
@@ -155,7 +195,7 @@ impl Core {
                 .map_or(0, |since| now_ms.saturating_sub(since)),
             oldest_unsent_ms: self.oldest_unsent_ms(),
             policy_age_ms: now_ms.saturating_sub(policy.not_before_ms),
-            store_exposure_minor: store.subject.exposure_minor,
+            store_exposure_minor: store.at_risk().exposure_minor,
             store_ceiling_minor: policy.store.exposure_ceiling,
             declined: Declined {
                 store_percent: outcomes.map_or(0, |all| all.percent_declined(least, now_ms)),

@@ -14,6 +14,7 @@ use crate::clock::is_set_back;
 use crate::described::Described;
 use crate::policy::Policy;
 use crate::profile::Profile;
+mod allowance;
 mod limits;
 mod memory;
 mod profile;
@@ -29,6 +30,7 @@ pub use crate::record::{
     QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes, StoreRecord, Subject,
     Velocity,
 };
+pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
 pub use memory::Recalled;
 pub use stored::Lane;
 
@@ -258,8 +260,26 @@ impl State {
                 device, kind, points, ..
             } => self.anomaly(*device, *kind, *points, entry.time.wall_ms),
             Event::RestrictionChanged {
-                device, restriction, ..
-            } => self.restricted(*device, *restriction),
+                device,
+                restriction,
+                cause,
+                ..
+            } => self.restricted(*device, *restriction, *cause),
+            Event::AllowanceGiven { allowance } => self.allowance_given(allowance),
+            Event::AllowanceSpent {
+                device,
+                receipt,
+                card,
+            } => {
+                self.allowance_spent(*device, receipt, CardKey(*card), sequence)?;
+            }
+            Event::AllowanceReturned {
+                device,
+                number,
+                operator,
+                ..
+            } => self.allowance_closed(*device, *number, sequence, operator.is_some()),
+            Event::AllowanceMisused { device, .. } => self.allowance_misused(*device, sequence),
             Event::SegmentArchived { number, last, .. } => {
                 let marks = self.store.archives.get_or_insert_default();
                 (marks.written, marks.through) = (*number, *last);
@@ -416,6 +436,8 @@ impl State {
                     outcomes: known.and_then(|d| d.outcomes),
                     watch: known.and_then(|d| d.watch.clone()),
                     described: known.and_then(|d| d.described.clone()),
+                    allowance: known.and_then(|d| d.allowance.clone()),
+                    misused_at: known.and_then(|d| d.misused_at),
                 };
                 self.dirty.insert(Key::Device(registration.device));
                 self.devices.insert(registration.device, record);

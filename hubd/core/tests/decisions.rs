@@ -48,6 +48,7 @@ fn usual() -> Case<'static> {
             card_velocity: None,
             card_known: true,
             device_recent: None,
+            device_reserved: 0,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,

@@ -99,11 +99,12 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[score.card_lately] ", "[score.card_lately]\nx = 1 #")
         .replace("[score.unusual_hour] ", "[score.unusual_hour]\nx = 1 #")
         .replace("[score.device_odd] ", "[score.device_odd]\nx = 1 #")
+        .replace("[allowance] ", "[allowance]\nx = 1 #")
         .replace("[replay]", "[replay]\nx = 1 #")
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 42, "{faults:?}");
+    assert_eq!(faults.len(), 43, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {

@@ -92,6 +92,9 @@ pub trait Backend: Send + Sync + 'static {
         payment: PaymentId,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
+    /// Keeps nothing back any more for the allowance of a device that is lost.
+    fn lost(&self, operator: Operator, device: DeviceId) -> impl Future<Output = Result<(), Refused>> + Send;
+
     /// Ends what anomalies have led to at a device, or in the store.
     fn lift(
         &self,

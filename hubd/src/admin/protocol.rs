@@ -34,6 +34,11 @@ pub enum Request {
         /// Its id, 64 hex digits.
         device: String,
     },
+    /// A device is lost: keep nothing back for its allowance.
+    Lost {
+        /// Its id, 64 hex digits.
+        device: String,
+    },
     /// Unblock a device.
     Unblock {
         /// Its id, 64 hex digits.
@@ -205,6 +210,9 @@ pub struct StatusReport {
     /// together.
     #[serde(default)]
     pub restrictions: Vec<RestrictionReport>,
+    /// What devices may approve by themselves; all of it is in the exposure.
+    #[serde(default)]
+    pub allowances: Vec<AllowanceReport>,
     /// Enrolled devices.
     pub devices_enrolled: usize,
     /// Devices connected now.
@@ -213,6 +221,22 @@ pub struct StatusReport {
 
 fn all() -> u64 {
     100
+}
+
+/// An allowance that a device holds, or may hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceReport {
+    /// Which device, 64 hex digits.
+    pub device: String,
+    /// Its number.
+    pub number: u64,
+    /// What is still kept back for it, in minor units.
+    pub kept_back_minor: u64,
+    /// The same as a number of payments.
+    pub kept_back_count: u32,
+    /// From when on the device approves nothing under it, milliseconds since
+    /// 1970 UTC. It is kept back beyond that.
+    pub expires_ms: u64,
 }
 
 /// What anomalies have led to.

@@ -257,6 +257,7 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
             Ok(Answer::Enrol(Box::new(backend.enrol(operator, class).await?)))
         }
         Request::Block { device } => backend.block(operator, id(&device)?).await.map(done),
+        Request::Lost { device } => backend.lost(operator, id(&device)?).await.map(done),
         Request::Unblock { device } => backend.unblock(operator, id(&device)?).await.map(done),
         Request::Queue { limit } if (1..=MAX_QUEUE_LIMIT).contains(&limit) => {
             Ok(Answer::Queue(backend.queue(limit).await?))

@@ -41,7 +41,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// How the hub stands
     Status,
-    /// List devices, enrolled or only seen; block and unblock them
+    /// List devices, enrolled or only seen; block and unblock them, and say that
+    /// one is lost
     Devices {
         #[command(subcommand)]
         command: Option<DevicesCommand>,
@@ -91,6 +92,12 @@ pub(super) enum DevicesCommand {
     List,
     /// Block a device: its connections end and it cannot come back
     Block {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
+    /// Say that a device is lost: what is kept back for its allowance is free
+    /// for others. Payments that it approved are still taken if it comes back
+    Lost {
         /// Its id, or as many first digits as tell it from the others
         id: String,
     },

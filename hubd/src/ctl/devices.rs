@@ -22,6 +22,11 @@ struct Blocked<'a> {
     blocked: bool,
 }
 
+#[derive(Serialize)]
+struct Lost<'a> {
+    lost: &'a str,
+}
+
 pub(super) fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     let list = DeviceList {
         devices: ask(client)?,
@@ -52,6 +57,25 @@ pub(super) fn set_blocked(client: &Client, output: &Output, id: &str, blocked: b
                 format!("{} ({}) {done}", device.name, short(&device.id))
             },
         ),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+/// Gives up what is kept back for a device's allowance.
+pub(super) fn lost(client: &Client, output: &Output, id: &str) -> Result<(), Failure> {
+    let devices = ask(client)?;
+    let device = find(&devices, id)?;
+    let request = Request::Lost {
+        device: device.id.clone(),
+    };
+    match client.ask(&request)? {
+        Answer::Done => output.print(&Lost { lost: &device.id }, || {
+            format!(
+                "nothing is kept back for {} ({}) any more; block it too if it is in strange hands",
+                device.name,
+                short(&device.id)
+            )
+        }),
         other => Err(Client::unexpected(&other)),
     }
 }

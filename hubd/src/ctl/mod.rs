@@ -50,6 +50,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             match command {
                 None | Some(DevicesCommand::List) => devices::list(client, output),
                 Some(DevicesCommand::Block { id }) => devices::set_blocked(client, output, id, true),
+                Some(DevicesCommand::Lost { id }) => devices::lost(client, output, id),
                 Some(DevicesCommand::Unblock { id }) => devices::set_blocked(client, output, id, false),
             }
         }

@@ -232,6 +232,28 @@ fn disk(report: &StatusReport) -> String {
     }
 }
 
+/// Of the exposure, what devices may still approve by themselves.
+fn kept_back(report: &StatusReport, language: Language) -> String {
+    if report.allowances.is_empty() {
+        return "nothing: no device has an allowance".to_owned();
+    }
+    let sum = report.allowances.iter().map(|one| one.kept_back_minor).sum();
+    let expired = report
+        .allowances
+        .iter()
+        .filter(|one| one.expires_ms <= report.time_ms)
+        .count();
+    let mut said = format!(
+        "{} for the allowances of {} devices",
+        amount(sum, &report.currency, language),
+        report.allowances.len()
+    );
+    if expired > 0 {
+        said += &format!(", {expired} of them expired and not returned (hubctl devices lost)");
+    }
+    said
+}
+
 fn standing(report: &StatusReport, language: Language) -> String {
     let policy = report.policy.as_ref().map_or_else(
         || "none: nothing is approved offline".to_owned(),
@@ -270,6 +292,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
                 report.consecutive
             ),
         ),
+        ("Kept back", kept_back(report, language)),
         ("Ledger", format!("{} entries", report.ledger_entries)),
         ("Offline approvals", restrictions::summary(report)),
         ("Archives", archives(report)),
@@ -301,6 +324,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::protocol::AllowanceReport;
 
     fn item(payment_id: &str) -> QueueItem {
         QueueItem {
@@ -322,6 +346,34 @@ mod tests {
         assert_eq!(find(&queue, "01AA").unwrap(), "01aa");
         assert_eq!(find(&queue, whole).unwrap(), whole);
         assert!(find(&queue, "01").is_err() && find(&queue, "02").is_err() && find(&queue, "").is_err());
+    }
+
+    #[test]
+    fn the_status_says_what_is_kept_back_and_what_has_expired() {
+        let allowance = |kept_back_minor, expires_ms| AllowanceReport {
+            kept_back_minor,
+            expires_ms,
+            ..AllowanceReport::default()
+        };
+        let said = |allowances| {
+            let report = StatusReport {
+                allowances,
+                currency: "EUR".to_owned(),
+                time_ms: 1_000,
+                ..StatusReport::default()
+            };
+            kept_back(&report, Language::French)
+        };
+        assert!(said(vec![]).starts_with("nothing"));
+        assert_eq!(
+            said(vec![allowance(1_250, 1_001)]),
+            "12,50 EUR for the allowances of 1 devices"
+        );
+        let expired = said(vec![allowance(1_250, 1_001), allowance(100, 1_000)]);
+        assert!(
+            expired.contains("13,50 EUR") && expired.contains("1 of them expired"),
+            "{expired}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use hub_protocol::cbor::CborError;
 use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{
-    Answer, DeviceDescription, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
+    Answer, DeviceDescription, DeviceReceipt, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
 };
 use quinn::{ReadToEndError, RecvStream};
 
@@ -58,10 +58,7 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             request: signed,
             sealed_card,
         } => {
-            let object_type = match (wire, Unverified::payload_of(&signed)) {
-                (WireVersion::Three, Ok(payload)) => PaymentRequest::object_type_of(payload),
-                _ => ObjectType::PaymentRequest,
-            };
+            let object_type = payment_type(wire, &signed);
             let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
             Ask::Pay {
                 device,
@@ -98,6 +95,45 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
                 RefusalCode::UnknownFrame,
                 "devices describe themselves from wire version 3 on",
             ));
+        }
+        Request::Allowance { .. } | Request::Sync { .. } | Request::Return { .. }
+            if !wire.has_allowances() =>
+        {
+            return Err(Refusal::new(
+                RefusalCode::UnknownFrame,
+                "this version of the protocol has no allowances",
+            ));
+        }
+        Request::Allowance { closed } => Ask::Allowance { device, closed },
+        Request::Sync {
+            number,
+            request: signed,
+            sealed_card,
+            receipt,
+        } => {
+            let object_type = payment_type(wire, &signed);
+            let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
+            let request = Box::new(check_payment(&payload, object_type, &sealed_card)?);
+            let (signed_receipt, payload) =
+                verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await?;
+            let receipt: Box<DeviceReceipt> = Box::new(cbor::decode(&payload)?);
+            receipt.check(number, &request, &signed)?;
+            Ask::Sync {
+                device,
+                request,
+                signed,
+                sealed_card,
+                receipt,
+                signed_receipt,
+            }
+        }
+        Request::Return { statement: signed } => {
+            let (signed, payload) = verified(shared, peer, signed, ObjectType::AllowanceReturn, key).await?;
+            Ask::Return {
+                device,
+                statement: cbor::decode(&payload)?,
+                signed,
+            }
         }
         Request::Status { payment_id } => Ask::Status { device, payment_id },
         Request::Enrol { .. } => {
@@ -137,6 +173,14 @@ async fn verified(
 
 fn stopping() -> Refusal {
     Refusal::new(RefusalCode::Stopping, "the hub is stopping; try again shortly")
+}
+
+/// As what a payment request is signed, by what it says.
+fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
+    match (wire, Unverified::payload_of(signed)) {
+        (WireVersion::Three, Ok(payload)) => PaymentRequest::object_type_of(payload),
+        _ => ObjectType::PaymentRequest,
+    }
 }
 
 fn check_payment(

@@ -58,6 +58,11 @@ impl WireVersion {
         }
     }
 
+    /// Whether there are allowances in it.
+    pub(super) fn has_allowances(self) -> bool {
+        self == Self::Three
+    }
+
     fn number(self) -> u16 {
         match self {
             Self::One => 1,
@@ -153,6 +158,14 @@ impl Shared {
                     .transpose()?,
             }),
             Reply::Described { attested } => Ok(Answer::Described { attested }),
+            Reply::Synced(receipt) => Ok(Answer::Synced {
+                receipt: self.receipt(&receipt, proof.as_ref(), wire)?,
+            }),
+            Reply::Allowance { allowance, chain } => Ok(Answer::Allowance {
+                allowance: self.sign(ObjectType::Allowance, &*allowance),
+                chain,
+            }),
+            Reply::Returned { number } => Ok(Answer::Returned { number }),
             Reply::Registered(registration) => {
                 self.registry.apply_if_new(&registration);
                 Ok(Answer::Enrolled {

@@ -341,7 +341,8 @@ impl Rehearsal {
 /// are the card's, the device's and the gateway's.
 fn decided_by_a_policy(record: &DecisionRecord) -> bool {
     match record.decision {
-        Decision::ApprovedOffline => true,
+        // By a device out of reach, under the allowance that it had.
+        Decision::ApprovedOffline => record.allowance.is_none(),
         Decision::ApprovedOnline => false,
         Decision::Declined | Decision::Fallback => {
             record.gateway.is_none() && record.reason >= Reason::QueueFull

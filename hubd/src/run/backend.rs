@@ -10,7 +10,8 @@ use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
-    DescribedReport, DeviceReport, EnrolReport, PolicyReport, QueueReport, RestrictionReport, StatusReport,
+    AllowanceReport, DescribedReport, DeviceReport, EnrolReport, PolicyReport, QueueReport,
+    RestrictionReport, StatusReport,
 };
 use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
@@ -124,6 +125,17 @@ impl Backend for HubBackend {
                     points: one.points,
                 })
                 .collect(),
+            allowances: overview
+                .allowances
+                .iter()
+                .map(|one| AllowanceReport {
+                    device: one.device.to_string(),
+                    number: one.number,
+                    kept_back_minor: one.reserved.minor,
+                    kept_back_count: one.reserved.count,
+                    expires_ms: one.expires_ms,
+                })
+                .collect(),
             devices_enrolled: overview.devices,
             devices_connected: self.devices.connected().len(),
         })
@@ -194,6 +206,11 @@ impl Backend for HubBackend {
 
     async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
         self.change(operator, OperatorCommand::Block(device)).await
+    }
+
+    async fn lost(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::ForfeitAllowance(device))
+            .await
     }
 
     async fn unblock(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {

@@ -6,7 +6,8 @@ use hub_core::Forward;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    DeviceId, PaymentId, PaymentStatus, Registration, Restriction, RestrictionCause, SealedCard,
+    AllowanceMisuse, DeviceId, PaymentId, PaymentStatus, Registration, Restriction, RestrictionCause,
+    SealedCard,
 };
 use tokio::sync::mpsc;
 
@@ -91,6 +92,11 @@ impl Edges for RealEdges {
         } else {
             tracing::warn!(place, %restriction, %cause, "offline approvals are restricted: hubctl restrictions");
         }
+    }
+
+    fn allowance_misused(&mut self, device: DeviceId, number: u64, kind: AllowanceMisuse) {
+        tracing::warn!(device = %device.short(), number, %kind,
+            "a device misused its allowance and approves nothing more offline: hubctl restrictions");
     }
 
     fn wan_changed(&mut self, state: WanState, reason: WanReason) {

@@ -69,6 +69,9 @@ impl Backend for Cardboard {
     async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
         self.note(operator, format!("block {device}"))
     }
+    async fn lost(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.note(operator, format!("lost {device}"))
+    }
     async fn unblock(&self, _: Operator, _: DeviceId) -> Result<(), Refused> {
         Err(Refused::new("the device is not blocked"))
     }
@@ -245,6 +248,15 @@ fn a_parked_payment_is_released_by_its_first_digits() {
     let served = Served::start(0);
     served.ok(&["queue", "release", "0197"]);
     assert_eq!(served.done(), [format!("release {PAYMENT}")]);
+}
+
+#[test]
+fn a_device_is_declared_lost_by_its_first_digits() {
+    let served = Served::start(0);
+    let said = served.ok(&["devices", "lost", "a1", "--json"]).json();
+    let id = said["lost"].as_str().unwrap();
+    assert!(id.starts_with("a1"));
+    assert_eq!(served.done(), [format!("lost {id}")]);
 }
 
 #[test]

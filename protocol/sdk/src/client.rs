@@ -23,6 +23,9 @@ use crate::pushes::{PUSHES, PushEvent, read_pushes};
 use crate::tls;
 use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
 
+/// The first wire version that has allowances.
+const ALLOWANCES_SINCE: u16 = 3;
+
 /// The lowest wire version that this client offers: what has not changed since.
 const OLDEST_WIRE: u16 = 2;
 
@@ -302,6 +305,32 @@ impl DeviceClient {
     /// Closes the connection. The next request opens another.
     pub async fn close(&self) {
         self.inner.link.lock().await.take();
+    }
+
+    /// One try about an allowance.
+    pub(crate) async fn once_for<T>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        self.inner.once(bytes, ALLOWANCES_SINCE, &read).await
+    }
+
+    /// Asks about an allowance until there is an answer.
+    pub(crate) async fn persist_for<T>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        self.inner.persist(bytes, ALLOWANCES_SINCE, read).await
+    }
+
+    pub(crate) fn verified(
+        &self,
+        proof: Vec<u8>,
+        payment: &PreparedPayment,
+    ) -> Result<VerifiedReceipt, VerifyError> {
+        self.inner.verifier.receipt(proof, payment)
     }
 
     fn receipt(&self, answer: Answer, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {

@@ -136,6 +136,32 @@ impl PayError {
     }
 }
 
+/// Why something about an allowance was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AllowanceError {
+    /// The hub refused, was not reached, or its answer does not hold.
+    #[error(transparent)]
+    Hub(#[from] PayError),
+    /// The hub has first to be told of so many payments
+    /// ([`sync`](crate::DeviceClient::sync)), or they would belong to an
+    /// allowance of the past.
+    #[error("the hub has not been told of {0} payments yet; tell it first")]
+    Unsynced(usize),
+    /// The device's file could not be written. Nothing has changed.
+    #[error(transparent)]
+    File(#[from] SdkError),
+}
+
+impl AllowanceError {
+    /// The number of the refusal, if it is one.
+    pub fn refusal_code(&self) -> Option<RefusalCode> {
+        match self {
+            Self::Hub(error) => error.refusal_code(),
+            Self::Unsynced(_) | Self::File(_) => None,
+        }
+    }
+}
+
 /// What in an answer does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {

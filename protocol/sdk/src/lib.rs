@@ -22,7 +22,28 @@
 //! the same [`PreparedPayment`], never with a new one, until there is an
 //! answer. The hub answers the same bytes with the same receipt, so asking
 //! again is always safe, by whatever network and however often.
+//!
+//! While the hub can be reached a device may hold an allowance
+//! ([`AllowanceStore`]), and approve under it when it cannot:
+//!
+//! ```no_run
+//! # async fn example(
+//! #     client: hub_sdk::DeviceClient, store: hub_sdk::AllowanceStore, sale: hub_sdk::Sale,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! client.ask_allowance(&store).await?; // now and then, while connected
+//! let payment = client.next_payment(sale);
+//! if client.pay(&payment).await.is_err_and(|error| error.transient()) {
+//!     let approval = store.approve_offline(&payment)?; // on disk by now
+//!     println!("approved by this device: {}", approval.receipt.index);
+//! }
+//! client.sync(&store, |receipt| println!("{}", receipt.receipt.decision)).await?; // when it is back
+//! client.return_unused(&store).await?; // at closing time, or when it has expired
+//! # Ok(())
+//! # }
+//! ```
 
+mod allowance;
+mod allowance_client;
 mod client;
 mod discovery;
 mod enrolment;
@@ -36,10 +57,11 @@ mod pushes;
 mod tls;
 mod verify;
 
+pub use allowance::{AllowanceStore, Left, NotApproved, OfflineApproval};
 pub use client::{Description, DeviceClient};
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
 pub use enrolment::{Enrolled, enrol};
-pub use error::{LinkError, PayError, SdkError, VerifyError};
+pub use error::{AllowanceError, LinkError, PayError, SdkError, VerifyError};
 pub use hub_protocol as protocol;
 pub use identity::DeviceIdentity;
 pub use options::ClientOptions;

@@ -49,6 +49,12 @@ pub enum ObjectType {
     Enrolment,
     /// The hub's confirmation of an enrolment.
     Registration,
+    /// What a device may approve while it cannot reach the hub.
+    Allowance,
+    /// A device's own receipt for what it approved under an allowance.
+    DeviceReceipt,
+    /// A device closes an allowance.
+    AllowanceReturn,
 }
 
 impl ObjectType {
@@ -71,6 +77,9 @@ impl ObjectType {
             Self::AttestationResult => "hub-attestation-result/1",
             Self::Enrolment => "hub-enrolment/1",
             Self::Registration => "hub-registration/1",
+            Self::Allowance => "hub-allowance/1",
+            Self::DeviceReceipt => "hub-device-receipt/1",
+            Self::AllowanceReturn => "hub-allowance-return/1",
         }
     }
 }

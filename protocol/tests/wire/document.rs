@@ -124,6 +124,9 @@ fn objects() -> String {
         ObjectType::Receipt => ("hub", "`receipt`; wire version 1 only"),
         ObjectType::Status => ("hub", "`payment-status`"),
         ObjectType::Registration => ("hub", "`registration`"),
+        ObjectType::Allowance => ("hub", "`allowance`"),
+        ObjectType::DeviceReceipt => ("device", "`device-receipt`"),
+        ObjectType::AllowanceReturn => ("device", "`allowance-return`"),
         ObjectType::LedgerEntry => ("hub", "`entry`; ledger files of format 1 only"),
         ObjectType::LedgerCommit => ("hub", "`ledger-commit`"),
         ObjectType::SegmentFooter => ("hub", "the end of a ledger file"),
@@ -172,6 +175,10 @@ fn bounds() -> String {
         (
             "longest path of a receipt",
             format!("{} digests", merkle::MAX_PATH),
+        ),
+        (
+            "most payments under an allowance",
+            MAX_ALLOWANCE_COUNT.to_string(),
         ),
         ("largest amount", format!("{MAX_AMOUNT_MINOR} minor units")),
         (
@@ -334,6 +341,9 @@ fn rule_of(kind: &str) -> &'static str {
         "ArchiveManifest" => "archive-manifest",
         "LedgerBase" => "ledger-base",
         "PaymentStatus" => "payment-status",
+        "Allowance" => "allowance",
+        "DeviceReceipt" => "device-receipt",
+        "AllowanceReturn" => "allowance-return",
         _ => panic!("no rule for {kind}"),
     }
 }

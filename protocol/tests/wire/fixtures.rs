@@ -239,6 +239,7 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         percent: None,
         score: None,
         lifted: None,
+        allowance: None,
     }
 }
 
@@ -265,6 +266,14 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
             DecisionRecord {
                 submission: Some(Submission::Advice),
                 percent: Some(75),
+                ..record(Decision::ApprovedOffline, Reason::None)
+            },
+        ),
+        (
+            "approved-by-the-device",
+            DecisionRecord {
+                submission: Some(Submission::Deferred),
+                allowance: Some(3),
                 ..record(Decision::ApprovedOffline, Reason::None)
             },
         ),
@@ -424,6 +433,58 @@ pub(crate) fn committed_receipt() -> CommittedReceipt {
     let group = group(5);
     let signed = ledger_commit(Some(group.root())).sign(&hub_key());
     group.committed(signed).receipt(1017).unwrap()
+}
+
+/// With every field; the least has no ceiling for taps.
+pub(crate) fn allowance() -> Allowance {
+    Allowance {
+        hub: hub_id(),
+        device: device_id(),
+        number: 3,
+        amount_minor: 20_000,
+        count: 20,
+        transaction_ceiling_minor: 5_000,
+        card_ceiling_minor: 10_000,
+        currency: Currency::EUR,
+        schemes: vec![CardScheme::Cb, CardScheme::Visa, CardScheme::Mastercard],
+        funding: vec![Funding::Credit, Funding::Debit],
+        entry_modes: vec![EntryMode::Chip, EntryMode::Contactless],
+        unverified_tap_ceiling_minor: Some(5_000),
+        issued_ms: 1_774_688_700_000,
+        expires_ms: 1_774_692_300_000,
+        policy_version: 7,
+    }
+}
+
+/// The first receipt under [`allowance`].
+pub(crate) fn device_receipt() -> DeviceReceipt {
+    let at_ms = payment_full().device_time_ms;
+    AllowanceChain::new(&allowance()).receipt(3, &payment_full(), &signed_payment(), at_ms)
+}
+
+pub(crate) fn signed_device_receipt() -> Vec<u8> {
+    cose::sign(
+        &device_key(),
+        cose::ObjectType::DeviceReceipt,
+        &cbor::encode(&device_receipt()),
+    )
+}
+
+/// Behind the one receipt.
+pub(crate) fn allowance_chain() -> AllowanceChain {
+    AllowanceChain::new(&allowance()).after(&device_receipt())
+}
+
+pub(crate) fn allowance_return() -> AllowanceReturn {
+    AllowanceReturn::new(3, &allowance_chain())
+}
+
+pub(crate) fn signed_return() -> Vec<u8> {
+    cose::sign(
+        &device_key(),
+        cose::ObjectType::AllowanceReturn,
+        &cbor::encode(&allowance_return()),
+    )
 }
 
 /// One status for each state.
@@ -613,6 +674,32 @@ pub(crate) fn events() -> Vec<Event> {
             restriction: Restriction::None,
             cause: RestrictionCause::Operator,
             operator: Some(operator()),
+        },
+        Event::AllowanceGiven {
+            allowance: allowance(),
+        },
+        Event::AllowanceSpent {
+            device,
+            receipt: signed_device_receipt(),
+            card: [0x3c; 16],
+        },
+        Event::AllowanceReturned {
+            device,
+            number: 3,
+            statement: Some(signed_return()),
+            operator: None,
+        },
+        Event::AllowanceReturned {
+            device,
+            number: 4,
+            statement: None,
+            operator: Some(operator()),
+        },
+        Event::AllowanceMisused {
+            device,
+            number: 3,
+            kind: AllowanceMisuse::Reused,
+            evidence: signed_device_receipt(),
         },
         Event::SegmentArchived {
             number: 1,

@@ -74,6 +74,23 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 attestation: None,
             },
         ),
+        ("allowance, the first", Request::Allowance { closed: None }),
+        ("allowance, another", Request::Allowance { closed: Some(2) }),
+        (
+            "sync",
+            Request::Sync {
+                number: 3,
+                request: signed_payment(),
+                sealed_card: sealed_card(),
+                receipt: signed_device_receipt(),
+            },
+        ),
+        (
+            "return",
+            Request::Return {
+                statement: signed_return(),
+            },
+        ),
     ]
 }
 
@@ -116,6 +133,15 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
             },
         ),
         ("described", Answer::Described { attested: true }),
+        (
+            "allowance",
+            Answer::Allowance {
+                allowance: signed(ObjectType::Allowance, &allowance()),
+                chain: AllowanceChain::new(&allowance()),
+            },
+        ),
+        ("synced", Answer::Synced { receipt: receipt() }),
+        ("returned", Answer::Returned { number: 3 }),
         (
             "refused",
             Answer::Refused {
@@ -207,7 +233,12 @@ fn every_committed_frame_is_accepted_by_whom_it_is_sent_to_and_nobody_else() {
     }
     // Every frame of the protocol is there: a new one has no vector yet.
     seen.dedup();
-    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 101, 102, 103, 105, 106, 199, 201, 202]);
+    assert_eq!(
+        seen,
+        [
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 101, 102, 103, 105, 106, 107, 108, 109, 199, 201, 202
+        ]
+    );
     let known = |number: i128| {
         let body = crate::tree::Tree::Array(vec![crate::tree::int(number), crate::tree::Tree::Map(vec![])]);
         let wire = crate::judge::wire(&body.encode());

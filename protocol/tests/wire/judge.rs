@@ -34,7 +34,22 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
         Request::Enrol { request } => {
             EnrolmentRequest::open(request)?;
         }
-        Request::Hello { .. } | Request::Status { .. } => {}
+        Request::Sync {
+            number,
+            request,
+            sealed_card,
+            receipt,
+        } => {
+            let payment: PaymentRequest = cose::open(request, ObjectType::PaymentRequest, &key)?;
+            payment.check()?;
+            sealed_card.check(&payment.sealed_card_digest)?;
+            let receipt: DeviceReceipt = cose::open(receipt, ObjectType::DeviceReceipt, &key)?;
+            receipt.check(*number, &payment, request)?;
+        }
+        Request::Return { statement } => {
+            cose::open::<AllowanceReturn>(statement, ObjectType::AllowanceReturn, &key)?;
+        }
+        Request::Hello { .. } | Request::Status { .. } | Request::Allowance { .. } => {}
     }
     Ok(request)
 }
@@ -44,7 +59,7 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
     let answer: Answer = frame::from_wire(wire)?;
     let key = hub_key().verifying_key();
     match &answer {
-        Answer::Receipt { receipt } => {
+        Answer::Receipt { receipt } | Answer::Synced { receipt } => {
             CommittedReceipt::open(receipt, &key)?;
         }
         Answer::Status { status, receipt } => {
@@ -56,7 +71,13 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
         Answer::Enrolled { registration } => {
             cose::open::<Registration>(registration, ObjectType::Registration, &key)?;
         }
-        Answer::Hello { .. } | Answer::Described { .. } | Answer::Refused { .. } => {}
+        Answer::Allowance { allowance, .. } => {
+            cose::open::<Allowance>(allowance, ObjectType::Allowance, &key)?;
+        }
+        Answer::Hello { .. }
+        | Answer::Described { .. }
+        | Answer::Returned { .. }
+        | Answer::Refused { .. } => {}
     }
     Ok(answer)
 }

@@ -188,6 +188,36 @@ fn objects() -> Vec<Object> {
             &cbor::encode(&registration()),
         ),
     ];
+    let without_tap = Allowance {
+        unverified_tap_ceiling_minor: None,
+        ..allowance()
+    };
+    for (name, allowance) in [
+        ("every field", allowance()),
+        ("mandatory fields only", without_tap),
+    ] {
+        all.push(object(
+            &format!("allowance with {name}"),
+            "Allowance",
+            "hub",
+            ObjectType::Allowance,
+            &cbor::encode(&allowance),
+        ));
+    }
+    all.push(object(
+        "a device's receipt",
+        "DeviceReceipt",
+        "device",
+        ObjectType::DeviceReceipt,
+        &cbor::encode(&device_receipt()),
+    ));
+    all.push(object(
+        "return of an allowance",
+        "AllowanceReturn",
+        "device",
+        ObjectType::AllowanceReturn,
+        &cbor::encode(&allowance_return()),
+    ));
     for (name, receipt) in receipts() {
         let name = format!("receipt: {name}");
         all.push(object(
@@ -295,12 +325,15 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "ArchiveManifest" => cbor::encode(&cbor::decode::<ArchiveManifest>(payload)?),
         "LedgerBase" => cbor::encode(&cbor::decode::<LedgerBase>(payload)?),
         "LedgerCommit" => cbor::encode(&cbor::decode::<LedgerCommit>(payload)?),
+        "Allowance" => cbor::encode(&cbor::decode::<Allowance>(payload)?),
+        "DeviceReceipt" => cbor::encode(&cbor::decode::<DeviceReceipt>(payload)?),
+        "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 16] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -317,6 +350,9 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 16] = [
     ObjectType::Policy,
     ObjectType::Enrolment,
     ObjectType::Registration,
+    ObjectType::Allowance,
+    ObjectType::DeviceReceipt,
+    ObjectType::AllowanceReturn,
 ];
 
 #[test]

@@ -112,6 +112,9 @@ messages! {
     ledger_commit: strategies::ledger_commit();
     archive_manifest: strategies::archive_manifest();
     ledger_base: strategies::ledger_base();
+    allowance: strategies::allowance();
+    device_receipt: strategies::device_receipt();
+    allowance_return: strategies::allowance_return();
     payment_status: strategies::status();
     registration: strategies::registration();
     enrolment_request: strategies::enrolment_request();
@@ -149,6 +152,9 @@ proptest! {
         let _ = cbor::decode::<Entry>(&bytes);
         let _ = cbor::decode::<PaymentRequest>(&bytes);
         let _ = cbor::decode::<VoidRequest>(&bytes);
+        let _ = cbor::decode::<Allowance>(&bytes);
+        let _ = cbor::decode::<DeviceReceipt>(&bytes);
+        let _ = cbor::decode::<AllowanceReturn>(&bytes);
         let _ = cbor::decode::<Receipt>(&bytes);
         let _ = cbor::decode::<PaymentStatus>(&bytes);
         let _ = cbor::decode::<Registration>(&bytes);

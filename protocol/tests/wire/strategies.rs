@@ -170,18 +170,22 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         any::<bool>(),
         of(0..100_u8),
         of(score()),
+        of(any::<u64>()),
     );
     record.prop_map(
-        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, score)| DecisionRecord {
-            decision,
-            reason,
-            fallback,
-            submission,
-            gateway,
-            reversal_queued,
-            percent,
-            score: score.map(Box::new),
-            lifted: None,
+        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, score, allowance)| {
+            DecisionRecord {
+                decision,
+                reason,
+                fallback,
+                submission,
+                gateway,
+                reversal_queued,
+                percent,
+                score: score.map(Box::new),
+                lifted: None,
+                allowance,
+            }
         },
     )
 }
@@ -361,6 +365,66 @@ pub(crate) fn enrolment_code() -> impl Strategy<Value = EnrolmentCode> {
     )
 }
 
+pub(crate) fn allowance() -> impl Strategy<Value = Allowance> {
+    use proptest::collection::vec;
+    let sums = (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>(), currency());
+    let cards = (
+        vec(one_of(CardScheme::ALL), 0..4),
+        vec(one_of(Funding::ALL), 0..4),
+        vec(one_of(EntryMode::ALL), 0..4),
+        of(any::<u64>()),
+    );
+    (hub(), device(), any::<u64>(), sums, cards, any::<[u64; 3]>()).prop_map(
+        |(hub, device, number, sums, cards, [issued_ms, expires_ms, policy_version])| Allowance {
+            hub,
+            device,
+            number,
+            amount_minor: sums.0,
+            count: sums.1,
+            transaction_ceiling_minor: sums.2,
+            card_ceiling_minor: sums.3,
+            currency: sums.4,
+            schemes: cards.0,
+            funding: cards.1,
+            entry_modes: cards.2,
+            unverified_tap_ceiling_minor: cards.3,
+            issued_ms,
+            expires_ms,
+            policy_version,
+        },
+    )
+}
+
+pub(crate) fn allowance_chain() -> impl Strategy<Value = AllowanceChain> {
+    (any::<u32>(), any::<u64>(), digest(), any::<u64>()).prop_map(|(index, total_minor, head, last_ms)| {
+        AllowanceChain {
+            index,
+            total_minor,
+            head,
+            last_ms,
+        }
+    })
+}
+
+pub(crate) fn device_receipt() -> impl Strategy<Value = DeviceReceipt> {
+    (any::<u32>(), digest(), payment_id(), digest(), any::<[u64; 4]>()).prop_map(
+        |(index, previous, payment_id, request_digest, numbers)| DeviceReceipt {
+            number: numbers[0],
+            index,
+            previous,
+            payment_id,
+            request_digest,
+            amount_minor: numbers[1],
+            total_minor: numbers[2],
+            device_time_ms: numbers[3],
+        },
+    )
+}
+
+pub(crate) fn allowance_return() -> impl Strategy<Value = AllowanceReturn> {
+    (any::<u64>(), allowance_chain()).prop_map(|(number, chain)| AllowanceReturn::new(number, &chain))
+}
+
 pub(crate) fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         any::<String>().prop_map(|app| Request::Hello { app }),
@@ -372,6 +436,18 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             description,
             attestation,
         }),
+        of(any::<u64>()).prop_map(|closed| Request::Allowance { closed }),
+        (any::<u64>(), bytes(), sealed_card(), bytes()).prop_map(
+            |(number, request, sealed_card, receipt)| {
+                Request::Sync {
+                    number,
+                    request,
+                    sealed_card,
+                    receipt,
+                }
+            }
+        ),
+        bytes().prop_map(|statement| Request::Return { statement }),
     ]
 }
 
@@ -403,6 +479,9 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         (bytes(), of(bytes())).prop_map(|(status, receipt)| Answer::Status { status, receipt }),
         bytes().prop_map(|registration| Answer::Enrolled { registration }),
         any::<bool>().prop_map(|attested| Answer::Described { attested }),
+        (bytes(), allowance_chain()).prop_map(|(allowance, chain)| Answer::Allowance { allowance, chain }),
+        bytes().prop_map(|receipt| Answer::Synced { receipt }),
+        any::<u64>().prop_map(|number| Answer::Returned { number }),
         (one_of(RefusalCode::ALL), any::<String>()).prop_map(|(code, text)| Answer::Refused {
             refusal: Refusal { code, text }
         }),
@@ -537,7 +616,31 @@ fn event() -> impl Strategy<Value = Event> {
                 }
             ),
     ];
-    prop_oneof![payments, others, storage, anomalies]
+    let allowances = prop_oneof![
+        allowance().prop_map(|allowance| Event::AllowanceGiven { allowance }),
+        (device(), bytes(), any::<[u8; 16]>()).prop_map(|(device, receipt, card)| Event::AllowanceSpent {
+            device,
+            receipt,
+            card
+        }),
+        (device(), any::<u64>(), of(bytes()), of(any::<String>())).prop_map(
+            |(device, number, statement, operator)| Event::AllowanceReturned {
+                device,
+                number,
+                statement,
+                operator
+            }
+        ),
+        (device(), any::<u64>(), one_of(AllowanceMisuse::ALL), bytes()).prop_map(
+            |(device, number, kind, evidence)| Event::AllowanceMisused {
+                device,
+                number,
+                kind,
+                evidence
+            }
+        ),
+    ];
+    prop_oneof![payments, others, storage, anomalies, allowances]
 }
 
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {

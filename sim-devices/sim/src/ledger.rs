@@ -296,6 +296,15 @@ impl Ledger {
                     format!("{payment_id} is to be presented again, which no policy allows")
                 })?;
             }
+            // No policy here gives allowances.
+            Event::AllowanceGiven { .. }
+            | Event::AllowanceSpent { .. }
+            | Event::AllowanceReturned { .. }
+            | Event::AllowanceMisused { .. } => {
+                hold(false, Rule::SilenceMeansNo, || {
+                    "an allowance, which no policy gives".to_owned()
+                })?;
+            }
             Event::HubStarted { .. }
             | Event::HubStopped
             | Event::ClockChanged { .. }

@@ -321,7 +321,10 @@ impl Shell {
                                 at_risk: (told.exposure_minor, told.consecutive),
                                 waiting: (told.queued, told.reversals_queued, told.parked),
                             }),
-                            Reply::Operator(_) => Answer::Other,
+                            Reply::Operator(_)
+                            | Reply::Allowance { .. }
+                            | Reply::Synced(_)
+                            | Reply::Returned { .. } => Answer::Other,
                         },
                     },
                     Effect::Forward(forward) => Out::Forward(Forward {
@@ -346,7 +349,8 @@ impl Shell {
                     Effect::PushPolicy { .. }
                     | Effect::DeviceChanged { .. }
                     | Effect::WanChanged { .. }
-                    | Effect::RestrictionChanged { .. } => {
+                    | Effect::RestrictionChanged { .. }
+                    | Effect::AllowanceMisused { .. } => {
                         return None;
                     }
                 })

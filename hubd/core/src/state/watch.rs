@@ -2,7 +2,9 @@
 //! for nothing.
 
 use hub_protocol::entry::{DecisionRecord, EntryTime};
-use hub_protocol::{AnomalyKind, Decision, DeviceId, PaymentId, PaymentRequest, Reason, Restriction};
+use hub_protocol::{
+    AnomalyKind, Decision, DeviceId, PaymentId, PaymentRequest, Reason, Restriction, RestrictionCause,
+};
 
 use super::State;
 use super::stored::Key;
@@ -94,13 +96,20 @@ impl State {
         }
     }
 
-    pub(super) fn restricted(&mut self, device: Option<DeviceId>, restriction: Restriction) {
+    pub(super) fn restricted(
+        &mut self,
+        device: Option<DeviceId>,
+        restriction: Restriction,
+        cause: RestrictionCause,
+    ) {
         let Some(device) = device else {
             self.store.alert.get_or_insert_default().set(restriction);
             return;
         };
         if let Some(record) = self.devices.get_mut(&device) {
             record.watch.get_or_insert_default().alert.set(restriction);
+            // Time does not heal a misused allowance; a person looks at it.
+            record.misused_at = record.misused_at.filter(|_| cause != RestrictionCause::Operator);
             self.dirty.insert(Key::Device(device));
         }
     }

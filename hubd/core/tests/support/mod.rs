@@ -10,6 +10,8 @@
 )]
 // Each test file is a crate of its own and uses a part of this.
 
+pub mod wallet;
+
 use std::collections::HashMap;
 
 use ed25519_dalek::SigningKey;
@@ -21,9 +23,9 @@ use hub_core::{
 };
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId, Entry, EntryMode, Funding,
-    GatewayResult, HubId, KeyId, PaymentId, PaymentRequest, PaymentStatus, Receipt, Refusal, Registration,
-    SealedCard, Verification, VoidRequest, cbor,
+    AllowanceMisuse, CardFacts, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId, Entry, EntryMode,
+    Funding, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest, PaymentStatus, Receipt, Refusal,
+    Registration, SealedCard, Verification, VoidRequest, cbor,
 };
 
 pub const POLICY: &str = include_str!("../../../../config/policies/france-cautious.toml");
@@ -134,6 +136,7 @@ pub struct Shop {
     pub pushed: Vec<PaymentStatus>,
     pub erased: Vec<PaymentId>,
     pub loads: Vec<(Lane, u64, usize)>,
+    pub misused: Vec<(DeviceId, AllowanceMisuse)>,
     last_ticket: u64,
 }
 
@@ -165,6 +168,7 @@ impl Shop {
             pushed: Vec::new(),
             erased: Vec::new(),
             loads: Vec::new(),
+            misused: Vec::new(),
             last_ticket: 0,
         };
         shop.carry_out(effects);
@@ -284,6 +288,7 @@ impl Shop {
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::RestrictionChanged { .. } => {}
+                Effect::AllowanceMisused { device, kind, .. } => self.misused.push((device, kind)),
             }
         }
         if self.flush_at_once {

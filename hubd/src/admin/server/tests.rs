@@ -42,6 +42,10 @@ impl Backend for Notebook {
         self.note(format!("{operator} block {device}"));
         Ok(())
     }
+    async fn lost(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.note(format!("{operator} lost {device}"));
+        Ok(())
+    }
     async fn unblock(&self, _: Operator, device: DeviceId) -> Result<(), Refused> {
         Err(Refused::new(format!("no device {device}")))
     }

@@ -1,6 +1,7 @@
 //! The devices' edge against hub-sdk, over real QUIC on loopback, with a
 //! stand-in for the core that answers from a small map.
 
+mod allowances;
 mod bad_input;
 mod discovery;
 mod enrolment;
@@ -259,6 +260,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
         Ask::Describe { attestation, .. } => Reply::Described {
             attested: attestation.is_some(),
         },
+        Ask::Allowance { .. } | Ask::Sync { .. } | Ask::Return { .. } => {
+            refused(RefusalCode::AllowanceNotGiven)
+        }
         Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) => {
             unreachable!("devices do not ask this")
         }

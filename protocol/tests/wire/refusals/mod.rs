@@ -24,7 +24,7 @@ struct Bad {
 }
 
 /// What only a hub with its state can say; the whole-system tests hold these.
-const HUB_ONLY: [RefusalCode; 14] = [
+const HUB_ONLY: [RefusalCode; 17] = [
     RefusalCode::PaymentIdConflict,
     RefusalCode::PaymentUnknown,
     RefusalCode::PaymentOfOtherDevice,
@@ -39,6 +39,9 @@ const HUB_ONLY: [RefusalCode; 14] = [
     RefusalCode::EnrolmentExpired,
     RefusalCode::EnrolledAlready,
     RefusalCode::DeviceNotAllowed,
+    RefusalCode::AllowanceNotGiven,
+    RefusalCode::AllowanceUnknown,
+    RefusalCode::AllowanceNotSynced,
 ];
 
 fn bad() -> Vec<Bad> {

@@ -28,7 +28,39 @@ pub(super) fn bad_enrolments() -> Vec<(RefusalCode, Vec<Case>)> {
             request: cose::sign(&device_key(), ObjectType::VoidRequest, payload),
         })
     };
+    // A field of the device's receipt is not that of the payment beside it.
+    let synced = |change: fn(&mut DeviceReceipt)| {
+        let mut receipt = device_receipt();
+        change(&mut receipt);
+        frame::to_wire(&Request::Sync {
+            number: 3,
+            request: signed_payment(),
+            sealed_card: sealed_card(),
+            receipt: cose::sign(&device_key(), ObjectType::DeviceReceipt, &cbor::encode(&receipt)),
+        })
+    };
     vec![
+        (
+            RefusalCode::DeviceReceiptMismatch,
+            vec![
+                case(
+                    "a device's receipt under another allowance",
+                    synced(|r| r.number = 4),
+                ),
+                case(
+                    "a device's receipt for another payment",
+                    synced(|r| r.payment_id = PaymentId([0xcf; 16])),
+                ),
+                case(
+                    "a device's receipt for another request",
+                    synced(|r| r.request_digest = Digest([0xcf; 32])),
+                ),
+                case(
+                    "a device's receipt for another amount",
+                    synced(|r| r.amount_minor += 1),
+                ),
+            ],
+        ),
         (
             RefusalCode::EnrolmentKey,
             vec![

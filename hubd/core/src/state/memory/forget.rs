@@ -101,6 +101,7 @@ mod tests {
                 percent: None,
                 score: None,
                 lifted: None,
+                allowance: None,
             },
         };
         apply(&mut state, decided, Some(&request));

@@ -1,0 +1,343 @@
+//! Allowances: what a device may approve while it cannot reach the hub.
+//!
+//! What always holds:
+//!
+//! 1. All of an allowance is at risk from the entry that gives it, so it was
+//!    taken out of what others may use before the device can know of it.
+//! 2. It is kept back until its payments have come, or the device returns it,
+//!    or a person declares the device lost; never until some time. A device out
+//!    of reach may have approved all of it.
+//! 3. A device has one open allowance. Who asks again gets the same.
+//! 4. Every payment that a device says it approved is kept, whatever it did
+//!    wrong: the customer has left.
+
+use hub_protocol::entry::{DecisionRecord, Event};
+use hub_protocol::{
+    Allowance, AllowanceMisuse, AllowanceReturn, Decision, DeviceId, DeviceReceipt, PaymentRequest, Reason,
+    RefusalCode, SealedCard, TransactionType,
+};
+
+mod size;
+
+use size::size;
+
+use crate::core::Core;
+use crate::decide::{objection_always, refuse, submission};
+use crate::effect::{Effect, OpenAllowance, OperatorReply, Reply};
+use crate::input::Ticket;
+use crate::reserve::Spent;
+use crate::state::{CardKey, PaymentRecord};
+
+/// A payment that a device approved, as it arrives.
+pub(crate) struct Synced<'a> {
+    pub(crate) request: &'a PaymentRequest,
+    pub(crate) signed: Vec<u8>,
+    pub(crate) sealed_card: SealedCard,
+    pub(crate) receipt: &'a DeviceReceipt,
+    pub(crate) signed_receipt: Vec<u8>,
+}
+
+/// What a device's receipt is, by what is known of its allowance.
+struct Judged {
+    /// The next one of the chain.
+    next: bool,
+    misuses: Vec<AllowanceMisuse>,
+}
+
+impl Core {
+    pub(crate) fn give_allowance(&mut self, ticket: Ticket, device: DeviceId, closed: Option<u64>) {
+        if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
+            return;
+        }
+        let Some(asking) = self.state.device(&device) else {
+            return;
+        };
+        if let Some(held) = asking.open_allowance().filter(|_| !asking.quarantined()) {
+            let (allowance, chain) = (Box::new(held.allowance.clone()), held.chain);
+            let reply = Reply::Allowance { allowance, chain };
+            self.reply_after(self.state.head().sequence, ticket, reply);
+            return;
+        }
+        let last = asking.allowance.as_ref().map_or(0, |held| held.allowance.number);
+        // A hub restored from a backup has forgotten allowances.
+        let number = last.max(closed.unwrap_or(0)).checked_add(1);
+        let situation = self.situation_of_any(asking);
+        let sized = match asking.quarantined() {
+            true => Err(Reason::DeviceSuspended),
+            false => size(&situation, self.state.store().offline_since_ms),
+        };
+        let (policy, mut allowance) =
+            match sized.and_then(|sized| Ok((sized, number.ok_or(Reason::DeviceCeiling)?))) {
+                Err(reason) => {
+                    let text = format!("no allowance is given to this device now: {reason}");
+                    self.refuse(ticket, RefusalCode::AllowanceNotGiven, &text);
+                    return;
+                }
+                Ok(((policy, allowance), number)) => (policy, Allowance { number, ..allowance }),
+            };
+        allowance.hub = self.settings.hub;
+        allowance.device = device;
+        allowance.policy_version = policy.version;
+        let event = Event::AllowanceGiven {
+            allowance: allowance.clone(),
+        };
+        let sequence = self.append(event, None, None);
+        let chain = hub_protocol::AllowanceChain::new(&allowance);
+        let allowance = Box::new(allowance);
+        self.reply_after(sequence, ticket, Reply::Allowance { allowance, chain });
+    }
+
+    /// A payment that a device approved while it could not reach the hub.
+    pub(crate) fn sync(&mut self, ticket: Ticket, device: DeviceId, synced: Synced<'_>) {
+        if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
+            return;
+        }
+        let (id, number) = (synced.request.payment_id, synced.receipt.number);
+        if let Err(refusal) = synced.receipt.check(number, synced.request, &synced.signed) {
+            self.refuse(ticket, refusal.code, &refusal.text);
+            return;
+        }
+        let card = CardKey::of_token(&synced.request.card.token);
+        let known = self.state.payment(&id);
+        let conflict = known.is_some_and(|known| {
+            known.device != device || known.request_digest != synced.receipt.request_digest
+        });
+        if conflict {
+            self.refuse(
+                ticket,
+                RefusalCode::PaymentIdConflict,
+                "this payment id was used before with other content",
+            );
+            return;
+        }
+        if known.is_none() && !self.state.knows_card(&card) {
+            self.refuse(
+                ticket,
+                RefusalCode::LedgerUnavailable,
+                "what the card has at risk cannot be read; try again",
+            );
+            return;
+        }
+        let judged = self.judge(device, &synced, card);
+        self.decide_synced(device, &synced);
+        if judged.next {
+            let event = Event::AllowanceSpent {
+                device,
+                receipt: synced.signed_receipt.clone(),
+                card: card.0,
+            };
+            self.append(event, None, None);
+        }
+        for kind in judged.misuses {
+            self.misused(device, number, kind, synced.signed_receipt.clone());
+        }
+        let receipt = self
+            .state
+            .payment(&id)
+            .and_then(|payment| payment.receipt(self.settings.hub, id));
+        if let Some(receipt) = receipt {
+            // All of it, or the device would forget what the hub does not know.
+            let sequence = self.state.head().sequence;
+            self.reply_after(sequence, ticket, Reply::Synced(Box::new(receipt)));
+        }
+    }
+
+    /// The device's approval is the decision, if there is none yet.
+    fn decide_synced(&mut self, device: DeviceId, synced: &Synced<'_>) {
+        let id = synced.request.payment_id;
+        let record = self.record_of(synced);
+        match self.state.payment(&id).map(|known| known.decided.is_some()) {
+            Some(true) => {}
+            // Asked online before the device lost the hub: the customer has
+            // been told, so nobody waits for the gateway any more.
+            Some(false) => self.decide_open(id, device, record),
+            None => {
+                let card = record.decision.approved();
+                let card = card.then(|| (id, synced.sealed_card.clone()));
+                let event = Event::PaymentDecided {
+                    payment_id: id,
+                    device,
+                    request: Some(synced.signed.clone()),
+                    record,
+                };
+                self.append(event, Some(synced.request), card);
+            }
+        }
+    }
+
+    fn record_of(&self, synced: &Synced<'_>) -> DecisionRecord {
+        let refund = synced.request.transaction_type() == TransactionType::Refund;
+        let money_out = refund.then_some(Reason::TransactionTypeNotAllowed);
+        let record = match objection_always(synced.request, self.settings.currency).or(money_out) {
+            // No device can turn the card's refusal into an approval, nor give
+            // money away.
+            Some(reason) => refuse(reason),
+            None => DecisionRecord {
+                decision: Decision::ApprovedOffline,
+                submission: Some(submission(synced.request.cryptogram)),
+                ..refuse(Reason::None)
+            },
+        };
+        DecisionRecord {
+            allowance: Some(synced.receipt.number),
+            percent: u8::try_from(self.store_percent())
+                .ok()
+                .filter(|percent| *percent < 100),
+            ..record
+        }
+    }
+
+    fn judge(&self, device: DeviceId, synced: &Synced<'_>, card: CardKey) -> Judged {
+        let receipt = synced.receipt;
+        let known = self.state.payment(&receipt.payment_id);
+        let asking = self.state.device(&device);
+        let held = asking.and_then(|asking| asking.allowance.as_deref());
+        // Asked again, or of a device that is known for it.
+        let told = known
+            .is_some_and(|known| by_allowance(known) || asking.is_some_and(|asking| asking.quarantined()));
+        let misuse = |kind| Judged {
+            next: false,
+            misuses: if told { Vec::new() } else { vec![kind] },
+        };
+        let Some(held) = held.filter(|held| receipt.number <= held.allowance.number) else {
+            return misuse(AllowanceMisuse::NotGiven);
+        };
+        let older = receipt.number < held.allowance.number;
+        let same = held
+            .at(receipt.index)
+            .is_some_and(|at| at.receipt == Spent::mark(receipt));
+        if known.is_some() && (same || older) {
+            return Judged {
+                next: false,
+                misuses: Vec::new(),
+            };
+        }
+        let over = older || held.closed.is_some_and(|closed| !closed.lost);
+        if over {
+            return misuse(AllowanceMisuse::Reused);
+        }
+        if receipt.index > held.chain.index.saturating_add(1) {
+            return misuse(AllowanceMisuse::ReceiptGap);
+        }
+        if !held.chain.is_next(receipt) {
+            return misuse(AllowanceMisuse::Forked);
+        }
+        if held.chain.index >= held.allowance.count {
+            // A chain that never ends would not fit into a record.
+            return misuse(AllowanceMisuse::Overspent);
+        }
+        let (chain, spent) = (&held.chain, held.of_card(&card));
+        let against = held
+            .allowance
+            .objections(synced.request, chain, spent, receipt.device_time_ms);
+        let mut misuses: Vec<_> = against.into_iter().map(AllowanceMisuse::of).collect();
+        misuses.sort_unstable();
+        misuses.dedup();
+        Judged { next: true, misuses }
+    }
+
+    fn misused(&mut self, device: DeviceId, number: u64, kind: AllowanceMisuse, evidence: Vec<u8>) {
+        let event = Event::AllowanceMisused {
+            device,
+            number,
+            kind,
+            evidence,
+        };
+        let sequence = self.append(event, None, None);
+        self.after(sequence, Effect::AllowanceMisused { device, number, kind });
+    }
+
+    pub(crate) fn return_allowance(
+        &mut self,
+        ticket: Ticket,
+        device: DeviceId,
+        statement: &AllowanceReturn,
+        signed: Vec<u8>,
+    ) {
+        if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
+            return;
+        }
+        let number = statement.number;
+        let asking = self.state.device(&device);
+        let quarantined = asking.is_some_and(|asking| asking.quarantined());
+        let held = asking.and_then(|asking| asking.allowance.as_deref());
+        let Some(held) = held.filter(|held| (1..=held.allowance.number).contains(&number)) else {
+            self.refuse(
+                ticket,
+                RefusalCode::AllowanceUnknown,
+                "this device has never had an allowance of this number",
+            );
+            return;
+        };
+        let (chain, closed) = (
+            held.chain,
+            held.closed.is_some() || number < held.allowance.number,
+        );
+        if !closed && !statement.agrees_with(&chain) {
+            // Who has approved more than is known has still to sync it.
+            if statement.count <= chain.index && !quarantined {
+                self.misused(device, number, AllowanceMisuse::Forked, signed);
+            }
+            self.refuse(
+                ticket,
+                RefusalCode::AllowanceNotSynced,
+                "the hub knows another end of this allowance's receipts; sync what is missing first",
+            );
+            return;
+        }
+        if !closed {
+            let event = Event::AllowanceReturned {
+                device,
+                number,
+                statement: Some(signed),
+                operator: None,
+            };
+            self.append(event, None, None);
+        }
+        self.reply_after(self.state.head().sequence, ticket, Reply::Returned { number });
+    }
+
+    pub(crate) fn open_allowances(&self) -> Vec<OpenAllowance> {
+        let open = self.state.devices().filter_map(|device| {
+            let held = device.open_allowance()?;
+            Some(OpenAllowance {
+                device: device.registration.device,
+                number: held.allowance.number,
+                reserved: held.reserved,
+                expires_ms: held.allowance.expires_ms,
+            })
+        });
+        let mut open: Vec<_> = open.collect();
+        open.sort_unstable_by_key(|one| one.device);
+        open
+    }
+
+    /// A person declares a device lost.
+    pub(crate) fn forfeit_allowance(&mut self, ticket: Ticket, operator: String, device: DeviceId) {
+        let held = self
+            .state
+            .device(&device)
+            .and_then(|known| known.open_allowance());
+        let Some(number) = held.map(|held| held.allowance.number) else {
+            let text = "no such device is enrolled, or it has no open allowance";
+            self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
+            return;
+        };
+        let event = Event::AllowanceReturned {
+            device,
+            number,
+            statement: None,
+            operator: Some(operator),
+        };
+        let sequence = self.append(event, None, None);
+        self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+}
+
+/// Whether a device's own receipt for it has come before.
+fn by_allowance(payment: &PaymentRecord) -> bool {
+    payment
+        .decided
+        .as_ref()
+        .is_some_and(|decided| decided.record.allowance.is_some())
+}

@@ -1,0 +1,93 @@
+//! How large an allowance is.
+
+use hub_protocol::{Allowance, DeviceId, HubId, Reason};
+
+use crate::decide::{Situation, objection_to_offline};
+use crate::limits::Limits;
+use crate::policy::Policy;
+use crate::policy::allowance::AllowanceRules;
+
+/// How often it is looked whether a shop is still open.
+const MINUTE_MS: u64 = 60_000;
+
+/// As large an allowance as there is room for, or what stands against any. Whose
+/// it is, is for the caller to fill in.
+pub(super) fn size<'a>(
+    s: &Situation<'a>,
+    offline_since_ms: Option<u64>,
+) -> Result<(&'a Policy, Allowance), Reason> {
+    if !s.queue_has_room {
+        return Err(Reason::QueueFull);
+    }
+    if s.storage_full {
+        return Err(Reason::StorageFull);
+    }
+    let policy = s.policy.ok_or(Reason::NoPolicy)?;
+    if policy.currency != s.currency {
+        return Err(Reason::CurrencyNotAccepted);
+    }
+    if let Some(reason) = objection_to_offline(policy, s) {
+        return Err(reason);
+    }
+    let rules = policy.allowance.as_ref().ok_or(Reason::OfflineDisabled)?;
+    if !rules.classes.contains(&s.class) {
+        return Err(Reason::ClassNotAllowed);
+    }
+    if !rules.cards_pass(&policy.cards) {
+        return Err(Reason::CardOnExceptionList);
+    }
+    let limits = Limits::of_any(policy, s)
+        .ok_or(Reason::ClassNotAllowed)?
+        .by_clock(s);
+    let room = limits.room(s);
+    let amount_minor = rules.amount_minor.min(room.amount_minor);
+    let count = rules.count.min(room.count);
+    let allowance = Allowance {
+        hub: HubId([0; 32]),
+        device: DeviceId([0; 32]),
+        number: 0,
+        amount_minor,
+        count,
+        transaction_ceiling_minor: rules
+            .transaction_ceiling_minor
+            .min(room.transaction)
+            .min(amount_minor),
+        card_ceiling_minor: room.card.min(amount_minor),
+        currency: policy.currency,
+        schemes: policy.offline.schemes.clone(),
+        funding: policy.offline.funding.clone(),
+        entry_modes: policy.offline.entry_modes.clone(),
+        unverified_tap_ceiling_minor: limits.unverified_tap,
+        issued_ms: s.now_ms,
+        expires_ms: expiry(policy, rules, s, offline_since_ms),
+        policy_version: policy.version,
+    };
+    if count == 0 {
+        Err(Reason::DeviceConsecutiveLimit)
+    } else if allowance.transaction_ceiling_minor == 0 || allowance.card_ceiling_minor == 0 {
+        Err(Reason::DeviceCeiling)
+    } else if allowance.expires_ms <= s.now_ms {
+        Err(Reason::OfflineTooLong)
+    } else {
+        Ok((policy, allowance))
+    }
+}
+
+/// Never beyond the policy, the longest time offline, or closing time.
+fn expiry(policy: &Policy, rules: &AllowanceRules, s: &Situation<'_>, offline_since_ms: Option<u64>) -> u64 {
+    let offline_since_ms = offline_since_ms.unwrap_or(s.now_ms).min(s.now_ms);
+    let latest = s
+        .now_ms
+        .saturating_add(rules.valid_ms)
+        .min(policy.expires_ms)
+        .min(offline_since_ms.saturating_add(policy.offline.longest_ms));
+    let Some(hours) = policy.hours.as_ref().filter(|hours| !hours.approve_outside) else {
+        return latest;
+    };
+    // Shops open and close at whole minutes.
+    let mut until = (s.now_ms / MINUTE_MS).saturating_add(1).saturating_mul(MINUTE_MS);
+    while until < latest && hours.open(until) {
+        until = until.saturating_add(MINUTE_MS);
+    }
+    until.min(latest)
+}
