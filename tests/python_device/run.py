@@ -19,7 +19,9 @@ import arrival
 import ledger
 import messages as m
 import payments
+import terms
 import vectors
+from device import Device
 from shop import Shop
 from table import Table
 
@@ -32,6 +34,9 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
     first = await arrival.enrolment(table, shop)
     await arrival.session(table, shop, first)
     await payments.online(table, shop, first)
+    await terms.online(table, shop, first)
+    await terms.malformed(table, first)
+    await terms.version_2(table, shop, first)
 
     sender = golden.device()
     await sender.enrol(shop.code())
@@ -41,8 +46,19 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
 
     receipts = await payments.outage(table, shop, first)
     await payments.standing(table, shop, first)
+    await at_the_till(table, shop, first)
     await payments.stopping(table, shop, first)
     ledger.check(table, shop, receipts)
+
+
+async def at_the_till(table: Table, shop: Shop, device: Device) -> None:
+    """What wire version 3 adds, in a second outage, under policies of its own."""
+    await asyncio.to_thread(shop.stop_gateway)
+    await asyncio.to_thread(shop.wait_for, "offline")
+    await terms.offline(table, device)
+    await terms.supervised(table, shop, device, 30)
+    await asyncio.to_thread(shop.start_gateway)
+    await asyncio.to_thread(shop.wait_for, "online")
 
 
 def main() -> int:

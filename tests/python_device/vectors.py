@@ -15,8 +15,7 @@ import messages as m
 import people
 import receipts
 import wire
-from cose import Fault
-from table import Table, group, refusal
+from table import Table, group, number_of, refusal
 
 CLOSES = (1002, 5002, 6005)
 
@@ -53,15 +52,6 @@ def diagnostic(text: str):
         part = re.sub(r"h'([0-9a-f]*)'", lambda hex: repr(bytes.fromhex(hex[1])), parts[at])
         parts[at] = part.replace("true", "True").replace("false", "False")
     return ast.literal_eval("".join(parts))
-
-
-def number_of(what, *given) -> int:
-    """The number of the fault that this meets, 0 for none."""
-    try:
-        what(*given)
-    except Fault as fault:
-        return fault.number
-    return 0
 
 
 # ---- read here --------------------------------------------------------------
