@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 import arrival
+import description
 import ledger
 import messages as m
 import payments
@@ -53,10 +54,12 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
 
 async def at_the_till(table: Table, shop: Shop, device: Device) -> None:
     """What wire version 3 adds, in a second outage, under policies of its own."""
+    phone = await description.before(table, shop)
     await asyncio.to_thread(shop.stop_gateway)
     await asyncio.to_thread(shop.wait_for, "offline")
     await terms.offline(table, device)
     await terms.supervised(table, shop, device, 30)
+    await description.attested(table, shop, phone, 31)
     await asyncio.to_thread(shop.start_gateway)
     await asyncio.to_thread(shop.wait_for, "online")
 
