@@ -20,6 +20,7 @@ import description
 import ledger
 import messages as m
 import payments
+import reasons
 import terms
 import vectors
 from device import Device
@@ -60,6 +61,7 @@ async def at_the_till(table: Table, shop: Shop, device: Device) -> None:
     await terms.offline(table, device)
     await terms.supervised(table, shop, device, 30)
     await description.attested(table, shop, phone, 31)
+    await reasons.new_and_old(table, shop, device, 32)
     await asyncio.to_thread(shop.start_gateway)
     await asyncio.to_thread(shop.wait_for, "online")
 
