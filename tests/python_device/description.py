@@ -1,5 +1,9 @@
 """What a device says it is, what a verifier says of it, and what that leads to."""
 
+import asyncio
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 import messages as m
 import people
 from device import Device
@@ -37,13 +41,13 @@ key = "{verifier}"
 """
 
 
-async def before(table: Table, shop: Shop) -> Device:
-    """A device whose policy says nothing of verifiers."""
+async def before(table: Table, shop: Shop) -> tuple[Device, Ed25519PrivateKey, str]:
+    """A device whose policy says nothing of verifiers, and a verifier to be named in the next."""
     phone = Device("Tél 1")
     await phone.enrol(shop.code("softpos"))
     await phone.connect()
     area = "describing"
-    verifier = shop.keygen("nobody")[0]
+    verifier, public = shop.keygen("verifier")
     word = people.attestation(verifier, phone.identity)
     table.check(
         area, "under a policy without verifiers no word counts", False, await phone.describe(phone.description(), word)
@@ -64,13 +68,14 @@ async def before(table: Table, shop: Shop) -> Device:
         if description is None:
             description = people.attestation(phone.signing_key, phone.identity)
         table.check(area, f"{what}: refused", expected, await refusal(phone.describe(description)))
-    return phone
+    return phone, verifier, public
 
 
-async def attested(table: Table, shop: Shop, phone: Device, version: int) -> None:
+async def attested(
+    table: Table, shop: Shop, version: int, phone: Device, verifier: Ed25519PrivateKey, public: str
+) -> None:
     """The gateway is gone."""
-    verifier, public = shop.keygen("verifier")
-    stranger, own = shop.keygen("other-verifier")[0], phone.identity
+    (stranger, other), own = shop.keygen("other-verifier"), phone.identity
     shop.install_policy(version, MODELS.format(verifier=public))
     area = "models and attestation"
     now = now_ms() // 1000
@@ -90,6 +95,7 @@ async def attested(table: Table, shop: Shop, phone: Device, version: int) -> Non
     table.check(area, "the same, without terms", (m.DECLINED, 214), got[:2])
     await another.connection.leave()
 
+    table.check(area, "the word from before this policy does not count now", (m.DECLINED, 222), await pays())
     described = phone.description()
     table.check(area, "described, without a word", False, await phone.describe(described))
     table.check(area, "described, without a word: offline", (m.DECLINED, 222), await pays())
@@ -129,6 +135,11 @@ async def attested(table: Table, shop: Shop, phone: Device, version: int) -> Non
     ]:
         table.check(area, f"a word: {what}", counts, await refusal_or(phone.describe(described, word)))
         table.check(area, f"a word: {what}: offline", paid, await pays(amount))
+    shop.kill_hub()
+    shop.start_hub()
+    await asyncio.to_thread(shop.wait_for, "offline")
+    await phone.connect()
+    table.check(area, "after a restart: offline", (m.OFFLINE, 0), await pays())
     table.check(area, "a PIN on its glass", (m.DECLINED, 322), await pays(verification=3, entry=1))
     table.check(area, "the same, without terms", (m.DECLINED, 321), await pays(said=None, verification=3, entry=1))
     last = people.attestation(verifier, own, at_s=now - 5)
@@ -142,6 +153,8 @@ async def attested(table: Table, shop: Shop, phone: Device, version: int) -> Non
     table.check(area, "a word 4 minutes ahead", True, await phone.describe(described, ahead))
     await phone.describe(phone.description(app_version=(2, 10, 0, 0)))
     table.check(area, "a newer app: offline", (m.OFFLINE, 0), await pays())
+    shop.install_policy(version + 1, MODELS.format(verifier=other))
+    table.check(area, "its verifier is not named any more: offline", (m.DECLINED, 222), await pays())
 
 
 async def refusal_or(awaitable) -> object:

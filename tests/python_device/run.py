@@ -60,8 +60,9 @@ async def at_the_till(table: Table, shop: Shop, device: Device) -> None:
     await asyncio.to_thread(shop.wait_for, "offline")
     await terms.offline(table, device)
     await terms.supervised(table, shop, device, 30)
-    await description.attested(table, shop, phone, 31)
-    await reasons.new_and_old(table, shop, device, 32)
+    await description.attested(table, shop, 31, *phone)
+    await device.connect()
+    await reasons.new_and_old(table, shop, device, 33)
     await asyncio.to_thread(shop.start_gateway)
     await asyncio.to_thread(shop.wait_for, "online")
 
