@@ -48,12 +48,12 @@ async def discovery(table: Table, shop: Shop) -> None:
     address, keys = await find(shop.hub_id)
     table.check(area, "mDNS: address and port", ("127.0.0.1", shop.pay_port), address)
     table.check(
-        area, "mDNS: TXT v, id, k", ("2", "shop-001", shop.hub_id[:8].hex()), (keys["v"], keys["id"], keys["k"])
+        area, "mDNS: TXT v, id, k", ("3", "shop-001", shop.hub_id[:8].hex()), (keys["v"], keys["id"], keys["k"])
     )
     unseen = Device("Caisse 9")
     short = unseen.identity[:8].hex()
     kind, name = "_pos-device._udp.local.", f"Caisse {short}"
-    txt = {"v": "2", "id": name, "class": "terminal", "k": short}
+    txt = {"v": "3", "id": name, "class": "terminal", "k": short}
     where = {"port": 0, "addresses": [bytes([127, 0, 0, 1])], "server": f"pos-{short}.local."}
     listed = None
     async with AsyncZeroconf(interfaces=["127.0.0.1"]) as network:
@@ -107,7 +107,10 @@ async def enrolment(table: Table, shop: Shop) -> Device:
     )
     table.check(area, "another frame than enrol", 1006, await refusal(ask(m.frame(1, {1: "app"}))))
     table.check(
-        area, "the ALPN for payments here", NO_SUCH_ALPN, await refusal(ask(device.enrolment(code), alpn=wire.PAYMENTS))
+        area,
+        "the ALPN for payments here",
+        NO_SUCH_ALPN,
+        await refusal(ask(device.enrolment(code), alpn=[wire.PAYMENTS[3]])),
     )
     wrong = await refusal(ask(device.enrolment(code), hub=other.identity))
     table.check(area, "a hub of another identity: the device hangs up", ("transport", 0x100 + 42), wrong)
@@ -162,7 +165,7 @@ async def session(table: Table, shop: Shop, device: Device) -> None:
     table.check(
         area,
         "hello: wire version, shop, policy, gateway",
-        (2, "Épicerie du Port", 1, 1),
+        (3, "Épicerie du Port", 1, 1),
         (info[2], info[3], info[5], info[6]),
     )
     table.check(
@@ -180,13 +183,13 @@ async def session(table: Table, shop: Shop, device: Device) -> None:
     stranger.hub = shop.hub_id
     stranger.addresses = device.addresses
 
-    async def as_stranger(alpn=wire.PAYMENTS, key=None):
-        connection = await wire.connect(device.addresses[0], alpn, key or stranger.tls_key, shop.hub_id)
+    async def as_stranger(alpn=(wire.PAYMENTS[3],), key=None):
+        connection = await wire.connect(device.addresses[0], list(alpn), key or stranger.tls_key, shop.hub_id)
         why = await connection.end_within(5)
         raise wire.Closed(why or ("still", "open"))
 
     table.check(area, "a device that is not enrolled", ACCESS_DENIED, await refusal(as_stranger()))
-    table.check(area, "an ALPN that is none", NO_SUCH_ALPN, await refusal(as_stranger("store-hub/3000")))
+    table.check(area, "an ALPN that is none", NO_SUCH_ALPN, await refusal(as_stranger(["store-hub/3000"])))
     table.check(area, "the ALPN for enrolment here", NO_SUCH_ALPN, await refusal(as_stranger(wire.ENROLMENTS)))
     p384 = ec.generate_private_key(ec.SECP384R1())
     table.check(area, "a key of another curve, so no certificate", NO_CERTIFICATE, await refusal(as_stranger(key=p384)))
@@ -201,7 +204,7 @@ async def session(table: Table, shop: Shop, device: Device) -> None:
     slow = device.connection.exchange(hello[:-1], end=False)
     table.check(area, "a frame without its end, after 5 s", 1001, await refusal(read(slow)))
 
-    more = [await wire.connect(device.addresses[0], wire.PAYMENTS, device.tls_key, device.hub) for _ in range(4)]
+    more = [await wire.connect(device.addresses[0], [wire.PAYMENTS[3]], device.tls_key, device.hub) for _ in range(4)]
     table.check(area, "a fifth connection closes the oldest", ("application", 0), await connection.end_within(5))
     table.check(area, "and no other", 4, [await each.end_within(0.1) for each in more].count(None))
     for each in more:

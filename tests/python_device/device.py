@@ -1,8 +1,6 @@
-"""A payment device: keys, enrolment, payments, voids, status, receipts, pushes."""
+"""A payment device: keys, enrolment, describing itself, payments, voids, status, pushes."""
 
-import dataclasses
 import os
-import time
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,6 +9,8 @@ import cose
 import messages as m
 import wire
 from cose import Fault, sha256
+from people import now_ms
+from receipts import Payment, read_receipt, read_status
 
 
 class Refused(Exception):
@@ -21,78 +21,10 @@ class Refused(Exception):
         self.number = number
 
 
-@dataclasses.dataclass
-class Payment:
-    """A request as it was signed, kept until there is an answer."""
-
-    id: bytes
-    amount: int
-    currency: str
-    signed: bytes
-    salt: bytes
-    blob: bytes
-
-    def frame(self) -> bytes:
-        return m.frame(2, {1: self.signed, 2: {1: self.salt, 2: self.blob}})
-
-
-# ---- what hubs sign ---------------------------------------------------------
-
-
-def leads_to(leaf: bytes, index: int, count: int, path: list[bytes], root: bytes) -> bool:
-    """RFC 9162 §2.1.3.2."""
-    if index >= count:
-        return False
-    at, last, digest = index, count - 1, leaf
-    for step in path:
-        if last == 0:
-            return False
-        if at % 2 or at == last:
-            digest = sha256(b"\1", step, digest)
-            while at % 2 == 0 and at != 0:
-                at, last = at >> 1, last >> 1
-        else:
-            digest = sha256(b"\1", digest, step)
-        at, last = at >> 1, last >> 1
-    return last == 0 and digest == root
-
-
-def read_receipt(committed: bytes, hub: bytes, signing_key: bytes, device: bytes, payment: Payment = None) -> dict:
-    """The receipt, if it is good, checked in the order of docs/protocol.md."""
-    parts = m.read(m.committed_receipt, committed)  # 1: holds the path to its bound
-    encoded, index, path = parts[1], parts[2], parts[3]
-    commit = m.read(m.commit, cose.verify(parts[4], m.COMMIT, signing_key))  # 2
-    receipt = m.read(m.receipt, encoded)
-    count, root = commit.get(5, {1: 0, 2: b""}).values()
-    if not leads_to(sha256(b"\0", encoded), index, count, path, root):  # 3
-        raise Fault(2004, "the receipt is not in the commit")
-    if receipt[1] != commit[1] or not commit[2] <= receipt[12] <= commit[3]:  # 4
-        raise Fault(2004, "the commit is not over this receipt's entry")
-    if receipt[12] == commit[3] and receipt[13] != commit[4]:
-        raise Fault(2004, "another entry than the commit's last")
-    if receipt[1] != hub or receipt[2] != device:  # 5
-        raise Fault(2004, "a receipt of another hub, or for another device")
-    if payment is not None:
-        if receipt[3] != payment.id or receipt[4] != sha256(payment.signed):  # 6, 7
-            raise Fault(2004, "a receipt for another request")
-        if (receipt[5], receipt[6]) != (payment.amount, payment.currency):  # 8
-            raise Fault(2004, "a receipt over another amount")
-    return receipt
-
-
-def read_status(signed: bytes, hub: bytes, signing_key: bytes) -> dict:
-    status = m.read(m.status, cose.verify(signed, m.STATUS, signing_key))
-    if status[1] != hub:
-        raise Fault(2004, "another hub's status")
-    return status
-
-
-# ---- the device -------------------------------------------------------------
-
-
 class Device:
-    def __init__(self, name: str, tls_key=None, signing_key=None):
+    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(3, 2)):
         self.name = name
+        self.versions = versions  # of the wire, that it offers
         self.tls_key = tls_key or ec.generate_private_key(ec.SECP256R1())
         self.signing_key = signing_key or Ed25519PrivateKey.generate()
         self.identity = sha256(wire.key_info(self.tls_key.public_key()))
@@ -137,12 +69,18 @@ class Device:
 
     async def connect(self, address=None) -> wire.Connection:
         at = address or self.addresses[0]
-        self.connection = await wire.connect(at, wire.PAYMENTS, self.tls_key, self.hub)
+        alpn = [wire.PAYMENTS[version] for version in self.versions]
+        self.connection = await wire.connect(at, alpn, self.tls_key, self.hub)
         return self.connection
 
-    @staticmethod
-    def answer(data: bytes) -> tuple[int, dict]:
-        number, fields = m.read_frame(data, m.ANSWERS)
+    @property
+    def version(self) -> int:
+        """The wire version that it speaks."""
+        alpn = self.connection and self.connection.alpn
+        return next((version for version in self.versions if wire.PAYMENTS[version] == alpn), self.versions[0])
+
+    def answer(self, data: bytes) -> tuple[int, dict]:
+        number, fields = m.read_frame(data, m.ANSWERS if self.version > 2 else m.ANSWERS_2)
         if number == 199:
             raise Refused(fields[1][1], fields[1][2])
         return number, fields
@@ -170,17 +108,27 @@ class Device:
         entry=1,
         verification=3,
         cryptogram=2,
+        terms: dict = None,
+        signed_as: str = None,
+        card: dict = None,
+        sealed: tuple[bytes, bytes] = None,
+        clock: int = None,
     ) -> Payment:
+        """A new payment. With other terms, or signed as something else, than the document has: to be refused."""
         self.sequence += 1
-        id, salt, blob = id or os.urandom(16), os.urandom(16), os.urandom(200)
-        card = {1: token, 2: 2, 3: 2, 4: "FR", 5: "497000", 6: "1234"}
+        id, (salt, blob) = id or os.urandom(16), sealed or (os.urandom(16), os.urandom(200))
+        card = card or {1: token, 2: 2, 3: 2, 4: "FR", 5: "497000", 6: "1234"}
         request = {1: id, 2: self.sequence, 3: amount, 4: currency, 5: order, 6: card, 7: entry}
-        request |= {8: verification, 9: cryptogram, 10: sha256(salt, blob), 11: time.time_ns() // 10**6}
-        signed = cose.sign(self.signing_key, m.PAY, cose.encode(request))
-        return Payment(id, amount, currency, signed, salt, blob)
+        request |= {8: verification, 9: cryptogram, 10: sha256(salt, blob)}
+        request |= {11: now_ms() if clock is None else clock}
+        request |= {} if terms is None else {12: terms}
+        signed_as = signed_as or (m.PAY if terms is None else m.PAY_ON_TERMS)
+        signed = cose.sign(self.signing_key, signed_as, cose.encode(request))
+        return Payment(id, amount, currency, terms and terms.get(1), signed, salt, blob)
 
     def receipt(self, committed: bytes, payment: Payment = None) -> dict:
-        return read_receipt(committed, self.hub, self.hub_signing_key, self.identity, payment)
+        grammar = m.receipt if self.version > 2 else m.plain_receipt
+        return read_receipt(committed, self.hub, self.hub_signing_key, self.identity, payment, grammar)
 
     async def pay_committed(self, payment: Payment) -> tuple[bytes, dict]:
         """The committed receipt as it came, and what it says."""
@@ -198,12 +146,34 @@ class Device:
 
     async def void(self, id: bytes) -> dict:
         self.sequence += 1
-        request = cose.encode({1: id, 2: self.sequence, 3: time.time_ns() // 10**6})
+        request = cose.encode({1: id, 2: self.sequence, 3: now_ms()})
         frame = m.frame(3, {1: cose.sign(self.signing_key, m.VOID, request)})
         return self._status(await self.ask(frame, 103), id)
 
     async def status(self, id: bytes) -> dict:
         return self._status(await self.ask(m.frame(4, {1: id}), 103), id)
+
+    def description(
+        self,
+        vendor="Acme",
+        model="Tap 3",
+        *,
+        os="Android",
+        os_version=(14, 1, 0, 0),
+        app_version=(2, 4, 10, 0),
+        certification=5,
+        device: bytes = None,
+        clock: int = None,
+    ) -> bytes:
+        """What it is, signed."""
+        said = {1: device or self.identity, 2: now_ms() if clock is None else clock, 3: vendor, 4: model}
+        said |= {5: os, 6: list(os_version), 7: list(app_version), 8: certification}
+        return cose.sign(self.signing_key, m.DESCRIPTION, cose.encode(said))
+
+    async def describe(self, description: bytes, word: bytes = None) -> bool:
+        """Whether the hub counts a verifier's word, if one goes beside the description."""
+        frame = m.frame(6, {1: description} | ({} if word is None else {2: word}))
+        return (await self.ask(frame, 106))[1]
 
     def push(self, data: bytes) -> tuple[int, object]:
         """What a pushed frame says: a status, or the version of the policy."""

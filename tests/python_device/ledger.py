@@ -8,12 +8,16 @@ import shutil
 import struct
 import subprocess
 
+import cbor2
+
 import ledger_verify
+import reasons
+import vectors
 from shop import Shop
-from table import Table
+from table import Table, group
 
 AREA = "the ledger"
-ENTRY, MARK = 0, 1
+ENTRY, MARK, FOOTER = 0, 1, 2
 WRONG = "wrong"
 
 
@@ -29,8 +33,10 @@ def records(data: bytes):
     """Kind, beginning and end of every record of a segment."""
     at = 92
     while at + 8 <= len(data) and (word := int.from_bytes(data[at : at + 4], "little")):
-        end = at + 8 + (word & 0x3FFFFFFF)
-        yield word >> 30, at, end
+        kind, end = word >> 30, at + 8 + (word & 0x3FFFFFFF)
+        yield kind, at, end
+        if kind == FOOTER:  # a seal comes after it
+            return
         at = end
 
 
@@ -44,6 +50,36 @@ def sealed_again(data: bytes, at: int, end: int, change: int) -> bytes:
     out[mark + 20 : mark + 24] = ledger_verify.crc32c(out[group : group + length])
     out[mark + 4 : mark + 8] = ledger_verify.crc32c(out[mark : mark + 4] + out[mark + 8 : mark_end])
     return bytes(out)
+
+
+def events(folder: pathlib.Path):
+    """Every event: its number and its fields."""
+    for file in sorted(folder.glob("*.seg")):
+        data = file.read_bytes()
+        for kind, at, end in records(data):
+            if kind == ENTRY:
+                yield cbor2.loads(data[at + 8 : end])[5]
+
+
+def new_events(table: Table, folder: pathlib.Path) -> None:
+    """What wire version 3 has added to the ledger."""
+    described = [fields for number, fields in events(folder) if number == 22]
+    table.check(
+        AREA,
+        "devices that described themselves, with a word and without",
+        [False, True],
+        sorted({3 in fields for fields in described}),
+    )
+    decided = [
+        (vectors.pay_type(fields[3]), fields[4]) for number, fields in events(folder) if number == 11 and 3 in fields
+    ]
+    lifted = [record[9][1] for _, record in decided if 9 in record]
+    table.check(AREA, "what supervisors lifted", [620], lifted)
+    outcomes = []
+    for reason in reasons.NEW:
+        signed_as = sorted({signed_as for signed_as, record in decided if record[2] == reason})
+        outcomes.append((f"reason {reason}, with terms and without", 2, len(signed_as)))
+    group(table, AREA, outcomes)
 
 
 class Copies:
@@ -97,6 +133,8 @@ def check(table: Table, shop: Shop, receipts: list[bytes]) -> None:
         (said["verified"], len(said["receipts"])),
     )
     table.check(AREA, "segments", 2, len(list(whole.glob("*.seg"))))
+
+    new_events(table, whole)
 
     copies = Copies(table, whole, key)
     first, last = [path.name for path in sorted(whole.glob("*.seg"))]

@@ -6,12 +6,15 @@ import re
 
 from cose import Fault, decode, encode
 
-PAY, VOID = "hub-payment-request/1", "hub-void-request/1"
+PAY, PAY_ON_TERMS, VOID = "hub-payment-request/1", "hub-payment-request/2", "hub-void-request/1"
+OVERRIDE, DESCRIPTION, ATTESTATION = "hub-override/1", "hub-device-description/1", "hub-attestation-result/1"
 STATUS, COMMIT = "hub-status/1", "hub-ledger-commit/1"
 ENROLMENT, REGISTRATION = "hub-enrolment/1", "hub-registration/1"
 MAX_FRAME = 16384
 
 ONLINE, OFFLINE, DECLINED, FALLBACK = 1, 2, 3, 4
+SALE, REFUND, CASH_BACK = 1, 2, 3
+AFFIRMING, WARNING, CONTRAINDICATED = 2, 32, 96
 OPEN, REFUSED, QUEUED, PARKED, SETTLED, SETTLED_DECLINED, VOIDED, REVERSAL_QUEUED, REVERSED = range(1, 10)
 
 
@@ -96,21 +99,41 @@ payment_id = token = key_id = sized(16)
 gateway_result = map_of({1: boolean, 2: text, 3: text, 4: text}, optional=(3, 4))
 entry_time = map_of({1: uint, 2: uint, 3: sized(16), 4: number_in(1, 2, 3)})
 state = number_in(*range(1, 11))
-reasons = """0 110 120 130 150 155 160 170 171 210 211 212 213 214 215 216 217 218 219 220 305 310 311 312 313 320 321
-    330 331 410 420 421 422 520 521 522 530 531 620 621 622"""
+# The reasons that requests without terms can be answered with, and those that need terms.
+reasons = (
+    "0 110 120 130 150 155 160 170 171 210 211 212 213 214 215 216 310 311 320 321 330 410 420 421 422 520 521 522"
+)
+reasons_on_terms = """105 217 218 219 220 221 222 230 305 306 312 313 322 331 411 423 523 530 531 540 620 621 622 623
+    630"""
 refusals = """1001 1002 1003 1004 1005 1006 2001 2002 2003 2004 3001 3002 3003 3004 3005 3006 3007 3008 4001 4002 4003
     4004 4005 4006 5001 5002 5003 5004 6001 6002 6003 6004 6005"""
 reason = number_in(*map(int, reasons.split()))
+reason_on_terms = number_in(*map(int, f"{reasons} {reasons_on_terms}".split()))
 
 registration = map_of(
     {1: identity, 2: public_key, 3: number_in(1, 2, 3), 4: text, 5: text, 6: identity, 7: public_key, 8: uint}
 )
 hub_info = map_of({1: identity, 2: uint, 3: text, 4: uint, 5: uint, 6: number_in(1, 2, 3)})
-receipt = map_of(
-    {1: identity, 2: identity, 3: payment_id, 4: digest, 5: uint, 6: currency, 7: number_in(1, 2, 3, 4), 8: reason}
-    | {9: number_in(1, 2), 10: number_in(1, 2, 3), 11: gateway_result, 12: uint, 13: digest, 14: entry_time, 15: uint},
-    optional=(9, 10, 11),
-)
+receipt_fields = {
+    1: identity,
+    2: identity,
+    3: payment_id,
+    4: digest,
+    5: uint,
+    6: currency,
+    7: number_in(1, 2, 3, 4),
+    8: reason,
+} | {9: number_in(1, 2), 10: number_in(1, 2, 3), 11: gateway_result, 12: uint, 13: digest, 14: entry_time, 15: uint}
+# Of wire version 2, and of later ones to requests without terms.
+plain_receipt = map_of(receipt_fields, optional=(9, 10, 11))
+receipt_on_terms = map_of(receipt_fields | {8: reason_on_terms, 16: number_in(1, 2, 3)}, optional=(9, 10, 11))
+
+
+def receipt(value):
+    """Of wire version 3."""
+    (receipt_on_terms if type(value) is dict and 16 in value else plain_receipt)(value)
+
+
 committed_receipt = map_of({1: any_bytes, 2: uint32, 3: many(digest, 16), 4: any_bytes})
 commit = map_of(
     {1: identity, 2: uint, 3: uint, 4: digest, 5: map_of({1: uint32, 2: digest})},
@@ -125,8 +148,10 @@ ANSWERS = {
     102: map_of({1: any_bytes}),
     103: map_of({1: any_bytes, 2: any_bytes}, optional=(2,)),
     105: map_of({1: any_bytes}),
+    106: map_of({1: boolean}),
     199: map_of({1: map_of({1: number_in(*map(int, refusals.split())), 2: text})}),
 }
+ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number != 106}
 PUSHES = {201: map_of({1: any_bytes}), 202: map_of({1: uint})}
 
 

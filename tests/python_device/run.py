@@ -16,10 +16,14 @@ import sys
 import tempfile
 
 import arrival
+import description
 import ledger
 import messages as m
 import payments
+import reasons
+import terms
 import vectors
+from device import Device
 from shop import Shop
 from table import Table
 
@@ -32,6 +36,9 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
     first = await arrival.enrolment(table, shop)
     await arrival.session(table, shop, first)
     await payments.online(table, shop, first)
+    await terms.online(table, shop, first)
+    await terms.malformed(table, first)
+    await terms.version_2(table, shop, first)
 
     sender = golden.device()
     await sender.enrol(shop.code())
@@ -41,8 +48,23 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
 
     receipts = await payments.outage(table, shop, first)
     await payments.standing(table, shop, first)
+    await at_the_till(table, shop, first)
     await payments.stopping(table, shop, first)
     ledger.check(table, shop, receipts)
+
+
+async def at_the_till(table: Table, shop: Shop, device: Device) -> None:
+    """What wire version 3 adds, in a second outage, under policies of its own."""
+    phone = await description.before(table, shop)
+    await asyncio.to_thread(shop.stop_gateway)
+    await asyncio.to_thread(shop.wait_for, "offline")
+    await terms.offline(table, device)
+    await terms.supervised(table, shop, device, 30)
+    await description.attested(table, shop, 31, *phone)
+    await device.connect()
+    await reasons.new_and_old(table, shop, device, 33)
+    await asyncio.to_thread(shop.start_gateway)
+    await asyncio.to_thread(shop.wait_for, "online")
 
 
 def main() -> int:

@@ -8,6 +8,8 @@ import subprocess
 import time
 import urllib.request
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 PATIENCE_S = 60
 
 
@@ -121,15 +123,29 @@ class Shop:
 
         until(f"the hub to be {wan}", stands)
 
-    def install_policy(self, version: int, comment: str = "") -> None:
-        """The sample policy under another version, with so much in a comment."""
+    def install_policy(self, version: int, more: str = "", sections: dict[str, str] | None = None) -> None:
+        """The sample policy under another version: keys put at the head of sections, and so much at its end."""
         toml, signed = self.dir / "policy.toml", self.dir / "policy.cose"
         text = (self.hub_dir / "policy.toml").read_text().replace("\nversion = 1", f"\nversion = {version}")
-        toml.write_text(text + comment)
+        for section, keys in (sections or {}).items():
+            text = re.sub(rf"^\[{re.escape(section)}\].*$", rf"\g<0>\n{keys}", text, count=1, flags=re.M)
+        toml.write_text(text + more)
         key = self.hub_dir / "keys" / "policy-local.key"
         signed.unlink(missing_ok=True)
         self._output([self.hubctl, "policy", "sign", "--key", key, toml, signed])
         self.ctl("policy", "install", signed)
 
-    def code(self) -> str:
-        return self.ctl("enrol", "--class", "terminal")["code"]
+    def keygen(self, name: str) -> tuple[Ed25519PrivateKey, str]:
+        """A new key, and its public half for a policy."""
+        file = self.dir / f"{name}.key"
+        public = self.ctl("keygen", file)["public_key"]
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(file.read_text())), public
+
+    def book(self, id: bytes) -> dict:
+        """What the gateway knows of a payment."""
+        with urllib.request.urlopen(f"{self.control}/control/book", timeout=PATIENCE_S) as answer:
+            known = {each["payment_id"].replace("-", ""): each for each in json.load(answer)}
+        return known.get(id.hex(), {})
+
+    def code(self, device_class: str = "terminal") -> str:
+        return self.ctl("enrol", "--class", device_class)["code"]

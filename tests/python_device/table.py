@@ -83,3 +83,12 @@ async def refusal(awaitable) -> object:
     except asyncio.TimeoutError:
         return "nothing came"
     return f"accepted: {show(got)}"[:60]
+
+
+def number_of(what, *given) -> int:
+    """The number of the fault that this meets, 0 for none."""
+    try:
+        what(*given)
+    except Fault as fault:
+        return fault.number
+    return 0

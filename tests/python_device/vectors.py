@@ -12,9 +12,10 @@ import cose
 import device
 import ledger_verify
 import messages as m
+import people
+import receipts
 import wire
-from cose import Fault
-from table import Table, group, refusal
+from table import Table, group, number_of, refusal
 
 CLOSES = (1002, 5002, 6005)
 
@@ -53,30 +54,70 @@ def diagnostic(text: str):
     return ast.literal_eval("".join(parts))
 
 
-def number_of(what, *given) -> int:
-    """The number of the fault that this meets, 0 for none."""
-    try:
-        what(*given)
-    except Fault as fault:
-        return fault.number
-    return 0
-
-
 # ---- read here --------------------------------------------------------------
 
 
-def judge(vectors: Vectors, data: bytes, payment: device.Payment = None) -> None:
+def judge(vectors: Vectors, data: bytes, payment: receipts.Payment = None) -> None:
     """As the vectors' device takes what its hub sends."""
     hub, key, own = vectors.identity("hub"), vectors.public("hub"), vectors.identity("device")
     number, fields = m.read_frame(data, m.ANSWERS | m.PUSHES)
     if number in (103, 201):
-        device.read_status(fields[1], hub, key)
+        receipts.read_status(fields[1], hub, key)
     if number == 105:
         taker = vectors.device()
         taker.enrolled(data, m.Code(hub, b"", [], []))
     committed = fields.get({102: 1, 103: 2}.get(number))
     if committed is not None:
-        device.read_receipt(committed, hub, key, own, payment)
+        receipts.read_receipt(committed, hub, key, own, payment)
+
+
+def pay_type(signed: bytes) -> str:
+    """What a payment request is signed as, which its content tells."""
+    return m.PAY_ON_TERMS if 12 in cose.decode(cose.parse(signed)[1]) else m.PAY
+
+
+# Signed objects inside of frames and of the ledger's events: by which key, as what.
+IN_FRAMES = {
+    2: {1: ("device", pay_type)},
+    3: {1: ("device", m.VOID)},
+    5: {1: ("device", m.ENROLMENT)},
+    6: {1: ("device", m.DESCRIPTION), 2: ("verifier", m.ATTESTATION)},
+}
+IN_EVENTS = {
+    10: {3: ("device", pay_type)},
+    11: {3: ("device", pay_type)},
+    13: {2: ("device", m.VOID)},
+    22: {2: ("device", m.DESCRIPTION), 3: ("verifier", m.ATTESTATION)},
+    30: {3: ("policy", "hub-policy/1")},
+}
+
+
+def open_all(vectors: Vectors, known: dict, number: int, fields) -> None:
+    """Every signed object in there must verify."""
+    held = [(fields[key], *by) for key, by in known.get(number, {}).items() if key in fields]
+    for signed, signer, signed_as in held:
+        signed_as = signed_as(signed) if callable(signed_as) else signed_as
+        payload = cose.verify(signed, signed_as, vectors.public(signer))
+        if signed_as == m.PAY_ON_TERMS and 6 in (terms := cose.decode(payload)[12]):
+            cose.verify(terms[6], m.OVERRIDE, vectors.public("supervisor"))
+
+
+def made_here(vectors: Vectors) -> dict[str, bytes]:
+    """The objects of wire version 3 as this device, and those who sign beside it, make them."""
+    own, supervisor, verifier = vectors.device(), vectors.signing_key("supervisor"), vectors.signing_key("verifier")
+    id = bytes.fromhex("0192f3a011117000800000000000cafe")
+    lifts = people.override(supervisor, id, own.identity, 2590, clock=1774688729000)
+    card = {1: "tok_9f86d081884c7d65", 2: 1, 3: 2, 4: "FR", 5: "49700000", 6: "1234"}
+    sealed = (b"\x5a" * 16, b"sealed to the gateway's key")
+    every = people.terms(m.CASH_BACK, cash=1000, staff="anna", expiry=2711, override=lifts)
+    own.sequence = 41
+    paid = own.payment(2590, id=id, card=card, entry=2, verification=1, sealed=sealed, clock=1774688730000, terms=every)
+    return {
+        "override": lifts,
+        "device description": own.description(clock=1774688700000),
+        "attestation result": people.attestation(verifier, own.identity, at_s=1774688000),
+        "payment request with every term": paid.signed,
+    }
 
 
 def read_all(table: Table, vectors: Vectors) -> None:
@@ -97,15 +138,19 @@ def read_all(table: Table, vectors: Vectors) -> None:
         opened = number_of(cose.verify, signed, each["external_aad"], vectors.public(each["signer"]))
         outcomes.append((f"objects: {each['name']}, made and verified", 0, opened if same else "other bytes"))
     group(table, area, outcomes)
+    signed = {each["name"]: bytes.fromhex(each["signed"]) for each in vectors.objects}
+    for name, made in made_here(vectors).items():
+        table.check(area, f"objects: {name}, made of its fields", signed.get(name), made)
     pay = next(diagnostic(each["diagnostic"])[1] for each in vectors.frames if each["number"] == 2)
     request = cose.decode(cose.parse(pay[1])[1])
-    payment = device.Payment(request[1], request[3], request[4], pay[1], pay[2][1], pay[2][2])
+    payment = receipts.Payment(request[1], request[3], request[4], None, pay[1], pay[2][1], pay[2][2])
     outcomes = []
     for each in vectors.frames:
         data = bytes.fromhex(each["wire"])
         made = m.frame(*diagnostic(each["diagnostic"]))
         own = each["sent_by"] == "device"
-        judged = 0 if own else number_of(judge, vectors, data, payment)
+        judged = number_of(open_all, vectors, IN_FRAMES, *diagnostic(each["diagnostic"])) if own else None
+        judged = number_of(judge, vectors, data, payment) if judged is None else judged
         outcomes.append((f"frames: {each['name']}", 0, judged if made == data else "other bytes"))
     group(table, area, outcomes)
     ledger = ledger_verify.Ledger(vectors.public("hub"))
@@ -115,6 +160,15 @@ def read_all(table: Table, vectors: Vectors) -> None:
     table.check(
         area, f"ledger: {len(digests)} entries of format 1", cose.sha256(*digests), cose.sha256(*ledger.digests[1:])
     )
+    events = [diagnostic(each["diagnostic"])[5] for each in vectors.ledger]
+    inside = [event for event in events if event[0] in IN_EVENTS]
+    opened = [number_of(open_all, vectors, IN_EVENTS, *event) for event in inside]
+    group(
+        table,
+        area,
+        [(f"ledger: what is signed in event {event[0]}", 0, got) for event, got in zip(inside, opened, strict=True)],
+    )
+    table.check(area, "ledger: events with something signed", sorted(IN_EVENTS), sorted({event[0] for event in inside}))
     code = m.read_code(vectors.code["text"])
     made = (vectors.identity("hub"), 2, 1)
     table.check(area, "code: read", made, (code.hub, len(code.enrol_at), len(code.pay_at)))
@@ -156,7 +210,7 @@ async def send_refusals(table: Table, vectors: Vectors, sender: device.Device, c
     for name, expected, got in closed:
         table.check("refusals.json, sent to the hub", name, expected, got)
     table.check(
-        "refusals.json, sent to the hub", "the hub goes on after all of them", 2, (await fresh_hello(sender))[2]
+        "refusals.json, sent to the hub", "the hub goes on after all of them", 3, (await fresh_hello(sender))[2]
     )
 
 

@@ -31,7 +31,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cose import sha256
 
-PAYMENTS, ENROLMENTS = "store-hub/2", "store-hub-enrol/1"
+PAYMENTS = {1: "store-hub/1", 2: "store-hub/2", 3: "store-hub/3"}  # by wire version
+ENROLMENTS = ["store-hub-enrol/1"]
 IDLE_S = 10  # a device in a shop asks for 3; here others use the processors too
 PATIENCE_S = 15
 RESET = "stateless reset"
@@ -94,6 +95,7 @@ class Connection(QuicConnectionProtocol):
 
     def __init__(self, quic, stream_handler=None):
         super().__init__(quic, stream_handler)
+        self.alpn: str | None = None
         self.pushes: asyncio.Queue[bytes] = asyncio.Queue()
         self.ended: asyncio.Future = asyncio.get_running_loop().create_future()
         self.ready: asyncio.Future = asyncio.get_running_loop().create_future()
@@ -102,6 +104,7 @@ class Connection(QuicConnectionProtocol):
 
     def quic_event_received(self, event):
         if isinstance(event, events.HandshakeCompleted):
+            self.alpn = event.alpn_protocol
             self.ready.set_result(event)
         elif isinstance(event, events.StreamDataReceived):
             self._received.setdefault(event.stream_id, bytearray()).extend(event.data)
@@ -155,10 +158,10 @@ class Connection(QuicConnectionProtocol):
             self._loop.call_later(1, self.keep_alive)
 
 
-async def connect(address: tuple[str, int], alpn: str, key, hub: bytes) -> Connection:
+async def connect(address: tuple[str, int], alpn: list[str], key, hub: bytes) -> Connection:
     """A connection to this hub, or the reason why there is none."""
     configuration = QuicConfiguration(
-        alpn_protocols=[alpn],
+        alpn_protocols=alpn,
         idle_timeout=IDLE_S,
         server_name="store-hub",
         supported_versions=[QuicProtocolVersion.VERSION_1],

@@ -138,8 +138,10 @@ impl Core {
             .as_deref()
             .zip(rules)
             .and_then(|(signed, rules)| rules.verify(&device, signed, now_ms));
-        // An older word, or the same again, changes nothing.
-        let newer = found.filter(|found| known.is_none_or(|known| found.issued_ms > known.issued_ms));
+        // An older word, or the same again, changes nothing. One by somebody
+        // whom the policy no longer names stands in nobody's way.
+        let counting = known.filter(|known| rules.is_some_and(|rules| rules.names(known.verifier)));
+        let newer = found.filter(|found| counting.is_none_or(|known| found.issued_ms > known.issued_ms));
         let after = Described::of(description, newer.or(known));
         let sequence = if before == Some(&after) {
             self.state.head().sequence

@@ -323,6 +323,15 @@ fn a_verifier_that_the_next_policy_does_not_name_counts_no_more() {
     let next = format!("{head}key = \"{other}\"\n").replacen("version = 1 ", "version = 2 ", 1);
     shop.install(&next);
     assert_eq!(pay(&mut shop, SOFTPOS, 2, 100), Reason::AttestationMissing);
+    // Though its word is older than the other's.
+    let said = word(
+        &SigningKey::from_bytes(&[89; 32]),
+        SOFTPOS,
+        now_ms - 60_000,
+        AttestationStatus::Affirming,
+    );
+    assert!(describe(&mut shop, SOFTPOS, &tap(SOFTPOS), Some(said)));
+    assert_eq!(pay(&mut shop, SOFTPOS, 3, 100), Reason::None);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use hub_protocol::cose::{ObjectType, Unverified, verifying_key};
 use hub_protocol::description::{AttestationStatus, Certification, Version};
-use hub_protocol::{AttestationResult, DeviceClass, DeviceId, cbor};
+use hub_protocol::{AttestationResult, DeviceClass, DeviceId, KeyId, cbor};
 
 use super::people::{Named, read_named};
 use super::{names, short_text};
@@ -150,10 +150,15 @@ impl AttestationRules {
         (result.is_of(device) && attested.issued_ms <= now_ms.saturating_add(AHEAD_MS)).then_some(attested)
     }
 
+    /// Whether this is the key of a verifier of the policy.
+    pub(crate) fn names(&self, verifier: KeyId) -> bool {
+        self.verifiers.iter().any(|one| one.key_id() == verifier)
+    }
+
     /// An attestation that says something good, by a verifier of the policy.
     fn counts<'a>(&self, attested: Option<&'a Attested>) -> Option<&'a Attested> {
         attested.filter(|attested| {
-            let known = self.verifiers.iter().any(|one| one.key_id() == attested.verifier);
+            let known = self.names(attested.verifier);
             let good = matches!(
                 attested.status,
                 AttestationStatus::Affirming | AttestationStatus::Warning
