@@ -9,6 +9,7 @@ use crate::id::{DeviceId, Digest, HubId, PaymentId};
 use crate::money::Currency;
 use crate::payment::TransactionType;
 use crate::reason::Reason;
+use crate::score::Score;
 
 codes! {
     /// The decision, and by whom it was made.
@@ -128,6 +129,10 @@ pub struct Receipt {
     /// is the ledger's.
     #[n(16)]
     pub transaction_type: Option<TransactionType>,
+    /// How risky it looked, of a request with [`Terms`](crate::Terms) under a
+    /// policy that weighs that.
+    #[n(17)]
+    pub score: Option<Box<Score>>,
 }
 
 codes! {

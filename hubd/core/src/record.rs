@@ -390,6 +390,7 @@ impl PaymentRecord {
             time: decided.time,
             policy_version: decided.policy_version,
             transaction_type: self.terms.map(|terms| terms.transaction_type),
+            score: decided.record.score.clone().filter(|_| self.terms.is_some()),
         })
     }
 

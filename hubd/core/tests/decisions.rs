@@ -535,6 +535,8 @@ const OVERRIDES: &[(&str, Change, Reason)] = &[
     ("the 3rd override in an hour was the last",   |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[1]); }, Reason::CardConsecutiveLowerLimit),
     ("unless the first was an hour ago",           |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[2]); }, Reason::None),
     ("a policy without overrides",                 |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[0]); c.policy.overrides = None; }, Reason::CardConsecutiveLowerLimit),
+    ("a score that asks for the PIN",              |c| { unproven(c); c.situation.card_known = false; overridden(c, &LATELY[0]); }, Reason::None),
+    ("never a score that declines",                |c| { unproven(c); c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[0]); }, Reason::ScoreTooHigh),
     ("never an upper limit: card's 6th in a row",  |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 5); overridden(c, &LATELY[0]); }, Reason::CardConsecutiveLimit),
     ("never a ceiling: mPOS 100,01",               |c| { overridden(c, &LATELY[0]); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
     ("never a doubtful clock: mPOS 50,01",         |c| { overridden(c, &LATELY[0]); c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),

@@ -6,7 +6,8 @@ mod support;
 
 use hub_core::state::CardKey;
 use hub_protocol::{
-    Decision, DeviceId, EntryMode, FallbackAction, PaymentRequest, Reason, Score, ScoreFactor, Verification,
+    Decision, DeviceId, EntryMode, FallbackAction, PaymentRequest, Reason, Score, ScoreFactor, Terms,
+    TransactionType, Verification,
 };
 use support::{MPOS, POLICY, SOFTPOS, Shop, approved, declined, payment_id, request};
 
@@ -79,6 +80,22 @@ fn a_card_is_new_until_a_payment_of_it_was_approved() {
         assert_eq!(record(&shop, 4).1, Some(Score::default()));
         assert_eq!(shop.pay(SOFTPOS, &signed(5, "b")).decision, Decision::Fallback);
     }
+}
+
+#[test]
+fn a_receipt_for_stated_terms_carries_the_score_and_another_does_not() {
+    let mut shop = Shop::offline_under(&policy(1, NEW_CARDS));
+    let stated = PaymentRequest {
+        terms: Some(Box::new(Terms::of(TransactionType::Sale))),
+        ..signed(1, "a")
+    };
+    let receipt = shop.pay(MPOS, &stated);
+    assert_eq!(receipt.reason, Reason::ScoreVerification);
+    assert_eq!(receipt.score.as_deref(), record(&shop, 1).1.as_ref());
+    assert_eq!(receipt.score.as_ref().map(|score| score.points), Some(10));
+    shop.crash();
+    assert_eq!(shop.pay(MPOS, &stated), receipt);
+    assert_eq!(shop.pay(MPOS, &signed(2, "b")).score, None);
 }
 
 #[test]

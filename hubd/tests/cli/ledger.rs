@@ -71,6 +71,7 @@ impl Kept {
                 time: TIME,
                 policy_version: 1,
                 transaction_type: None,
+                score: None,
             };
             let key = &config.keys.signing;
             let held = if at == 8 {

@@ -157,6 +157,7 @@ mod tests {
             },
             policy_version: 1,
             transaction_type: None,
+            score: None,
         };
         (verifier, payment, receipt)
     }

@@ -341,7 +341,9 @@ pub(crate) fn receipts() -> Vec<(&'static str, Receipt)> {
         entry_digest: Digest([0xed; 32]),
         time: time(0),
         policy_version: 7,
-        transaction_type: record.lifted.map(|_| TransactionType::CashBack),
+        transaction_type: (record.lifted.is_some() || record.score.is_some())
+            .then_some(TransactionType::CashBack),
+        score: record.score,
     };
     decisions()
         .into_iter()

@@ -1,7 +1,8 @@
 //! Values of every message, any that the types can hold.
 
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, ParkReason, StorageLevel, VoidEffect, WanReason, WanState,
+    ClockQuality, DecisionRecord, EntryTime, Lifted, ParkReason, StorageLevel, VoidEffect, WanReason,
+    WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
@@ -171,9 +172,21 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         of(0..100_u8),
         of(score()),
         of(any::<u64>()),
+        any::<bool>(),
     );
     record.prop_map(
-        |(decision, reason, fallback, submission, gateway, reversal_queued, percent, score, allowance)| {
+        |(
+            decision,
+            reason,
+            fallback,
+            submission,
+            gateway,
+            reversal_queued,
+            percent,
+            score,
+            allowance,
+            lifted,
+        )| {
             DecisionRecord {
                 decision,
                 reason,
@@ -183,7 +196,10 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
                 reversal_queued,
                 percent,
                 score: score.map(Box::new),
-                lifted: None,
+                lifted: lifted.then_some(Lifted {
+                    reason: Reason::CardConsecutiveLowerLimit,
+                    supervisor: KeyId([7; 16]),
+                }),
                 allowance,
             }
         },
@@ -218,7 +234,8 @@ pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
             entry_digest,
             time,
             policy_version,
-            transaction_type: None,
+            transaction_type: record.lifted.map(|_| TransactionType::Refund),
+            score: record.score,
         },
     )
 }

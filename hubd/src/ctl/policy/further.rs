@@ -60,6 +60,7 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
     }
     operations(policy, fr, en, &mut say);
     devices(policy, fr, en, &mut say);
+    allowances(policy, fr, en, &mut say);
     if let Some(age) = policy.offline.oldest_unsent_ms {
         let minutes = age / 60_000;
         say(
@@ -158,6 +159,29 @@ fn operations(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str
             ),
         );
     }
+}
+
+fn allowances(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
+    let Some(rules) = &policy.allowance else {
+        return;
+    };
+    let [french, english] = [fr, en].map(|l| {
+        let classes: Vec<String> = rules.classes.iter().map(|class| l.class(class.name())).collect();
+        let sum = l.money(rules.amount_minor);
+        (classes.join(", "), sum, l.span(rules.valid_ms / 60_000))
+    });
+    let count = rules.count;
+    say(
+        "allowance",
+        format!(
+            "Appareil coupé du boîtier ({}) : {} et {count} paiements au plus, pendant {}.",
+            french.0, french.1, french.2
+        ),
+        format!(
+            "A device cut off from the hub ({}): at most {} and {count} payments, for {}.",
+            english.0, english.1, english.2
+        ),
+    );
 }
 
 fn devices(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
@@ -405,6 +429,7 @@ mod tests {
             "offline.cash_back_ceiling",
             "override",
             "model",
+            "allowance",
             "attestation.max_age_minutes",
             "attestation.stale_percent",
             "offline.oldest_unsent_minutes",

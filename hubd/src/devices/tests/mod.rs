@@ -298,6 +298,7 @@ fn receipt(
         },
         policy_version: 1,
         transaction_type: request.terms.as_ref().map(|terms| terms.transaction_type),
+        score: None,
     }
 }
 

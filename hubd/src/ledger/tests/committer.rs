@@ -138,6 +138,7 @@ fn receipt(commit: &Commit) -> Receipt {
         },
         policy_version: 1,
         transaction_type: None,
+        score: None,
     }
 }
 

@@ -325,7 +325,7 @@ pub(super) fn bad_answers() -> Vec<(RefusalCode, Vec<Case>)> {
             vec![
                 case(
                     "a receipt with an unknown key",
-                    alone(&Tree::parse(&payload).and(int(17), int(0)).encode()),
+                    alone(&Tree::parse(&payload).and(int(99), int(0)).encode()),
                 ),
                 case(
                     "a commit with an unknown key",
