@@ -88,6 +88,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[anomaly.arrival_rate] ", "[anomaly.arrival_rate]\nx = 1 #")
         .replace("[anomaly.unusual_amount] ", "[anomaly.unusual_amount]\nx = 1 #")
         .replace("[anomaly.bad_signatures] ", "[anomaly.bad_signatures]\nx = 1 #")
+        .replace("[anomaly.refunds] ", "[anomaly.refunds]\nx = 1 #")
         .replace("[score]\n", "[score]\nx = 1\n")
         .replace(
             "[score.amount_above_usual] ",
@@ -103,7 +104,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 42, "{faults:?}");
+    assert_eq!(faults.len(), 43, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {
