@@ -32,6 +32,8 @@ codes! {
         /// Requests whose signature is not the device's came over the device's
         /// own connection.
         BadSignatures = 11, "bad-signatures";
+        /// Many refunds at one device, or by one member of staff.
+        Refunds = 12, "refunds";
     }
 }
 

@@ -59,7 +59,7 @@ pub use score::{Score, ScoreFactor, ScorePart};
 pub const ALPN: &[u8] = b"store-hub/3";
 
 /// The same of wire version 2, whose requests have no
-/// [`Terms`](payment::Terms). Hubs still speak it.
+/// [`Terms`]. Hubs still speak it.
 pub const ALPN_2: &[u8] = b"store-hub/2";
 
 /// The same of wire version 1, in which every receipt has a signature of its

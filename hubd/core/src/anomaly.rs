@@ -2,7 +2,7 @@
 //! came before it. They look at every payment, on- or offline, and never
 //! decide: what they find adds points, and points restrict.
 
-use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest};
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, TransactionType};
 
 use crate::clock::difference;
 use crate::policy::anomaly::AnomalyRules;
@@ -31,6 +31,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) hour_of_week: usize,
     /// So many payments at once have been counted a moment ago, at any device.
     pub(crate) rate_is_quiet: bool,
+    /// For a refund: how many its member of staff has asked for within the
+    /// rule's time, at all devices together.
+    pub(crate) refunds_by_staff: usize,
     /// Whether it is so good that a device can be measured by it.
     pub(crate) knows_time: bool,
 }
@@ -56,6 +59,7 @@ pub(crate) fn detect(
             .map(|points| (AnomalyKind::OutsideHours, points)),
         arrival_rate(rules, scene).map(|points| (AnomalyKind::ArrivalRate, points)),
         unusual_amount(request, rules, scene).map(|points| (AnomalyKind::UnusualAmount, points)),
+        refunds(request, rules, scene).map(|points| (AnomalyKind::Refunds, points)),
     ];
     found
         .into_iter()
@@ -162,6 +166,18 @@ fn unusual_amount(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<
         .amounts
         .is_above(part, rule.percentile, known.least_payments)?;
     above.then_some(rule.points)
+}
+
+/// Refunds here, by whomever, or anywhere by the member of staff who asks for
+/// this one. Those that name nobody are no one person's: a shop may name
+/// nobody at all.
+fn refunds(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) -> Option<u16> {
+    let rule = rules.refunds?;
+    if request.transaction_type() != TransactionType::Refund {
+        return None;
+    }
+    let here = scene.watch.refunds_lately(scene.now_ms, rule.within_ms, |_| true);
+    reaches(here.max(scene.refunds_by_staff) + 1, rule.count).then_some(rule.points)
 }
 
 /// The card's offline approvals within a time.

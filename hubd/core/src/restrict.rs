@@ -2,14 +2,14 @@
 //! device or in the store, and restrictions end.
 
 use hub_protocol::entry::{Event, WanState};
-use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction, RestrictionCause};
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction, RestrictionCause, TransactionType};
 
 use crate::anomaly::{Scene, detect};
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Reply, Restricted};
 use crate::input::Ticket;
 use crate::policy::anomaly::AnomalyRules;
-use crate::record::{CardKey, DeviceRecord};
+use crate::record::{CardKey, DeviceRecord, StaffKey};
 use crate::risk::Holder;
 use crate::watch::{Watch, keep_last};
 
@@ -43,6 +43,11 @@ impl Core {
         let now_ms = self.clock.effective_ms();
         let policy = self.state.policy();
         let hours = policy.and_then(|policy| policy.hours.as_ref());
+        let same_staff = rules.refunds.and_then(|rule| {
+            let staff = StaffKey::of(Some(request.staff()?));
+            (request.transaction_type() == TransactionType::Refund)
+                .then(|| self.state.refunds_by(staff, now_ms, rule.within_ms))
+        });
         let looks_at_rate = policy.filter(|_| rules.arrival_rate.is_some());
         let found = detect(
             request,
@@ -62,6 +67,7 @@ impl Core {
                 hour_of_week: looks_at_rate.map_or(0, |policy| policy.hour_of_week(now_ms)),
                 rate_is_quiet: looks_at_rate.is_some()
                     && self.state.is_quiet_everywhere(AnomalyKind::ArrivalRate, now_ms),
+                refunds_by_staff: same_staff.unwrap_or(0),
                 // A box without a clock of its own begins where it was switched
                 // off, and every honest device would seem ahead of it.
                 knows_time: self.clock.synchronised()

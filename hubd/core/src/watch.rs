@@ -2,13 +2,13 @@
 //! anomalies have come to.
 
 use hub_protocol::entry::{ClockQuality, EntryTime};
-use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction};
+use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction, TransactionType};
 use minicbor::{Decode, Encode};
 
 use crate::clock::difference;
 use crate::counter::Counter;
 use crate::policy::anomaly::{AnomalyRules, EqualAmounts, LOOKS_BACK};
-use crate::record::CardKey;
+use crate::record::{CardKey, StaffKey};
 
 /// The same anomaly at the same device counts once in this time, in
 /// milliseconds.
@@ -102,6 +102,22 @@ pub struct Watch {
     /// When which anomaly was found last.
     #[n(7)]
     pub found: Vec<Found>,
+    /// Refunds asked for lately, oldest first.
+    #[n(11)]
+    #[cbor(default)]
+    pub refunds: Vec<Refund>,
+}
+
+/// A refund that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Refund {
+    /// When, milliseconds since 1970 UTC.
+    #[n(1)]
+    pub at_ms: u64,
+    /// By whom, if the device said so.
+    #[n(2)]
+    pub staff: Option<StaffKey>,
 }
 
 /// A card that was declined.
@@ -145,6 +161,27 @@ impl Watch {
             self.run = self.run_with(amount, equal);
             self.amount_minor = amount;
         }
+        if rules.refunds.is_some() && request.transaction_type() == TransactionType::Refund {
+            let refund = Refund {
+                at_ms: at.wall_ms,
+                staff: request.staff().map(|staff| StaffKey::of(Some(staff))),
+            };
+            keep_last(&mut self.refunds, refund);
+        }
+    }
+
+    /// How many of the refunds lately are such.
+    pub(crate) fn refunds_lately(
+        &self,
+        now_ms: u64,
+        within_ms: u64,
+        such: impl Fn(&Refund) -> bool,
+    ) -> usize {
+        let lately = |refund: &&Refund| now_ms.saturating_sub(refund.at_ms) < within_ms;
+        self.refunds
+            .iter()
+            .filter(|refund| lately(refund) && such(refund))
+            .count()
     }
 
     /// How long the run of equal amounts is with this one.

@@ -8,7 +8,7 @@ use hub_core::{GatewayAnswer, Input, OperatorCommand, OperatorReply, Probe};
 use hub_protocol::entry::Event;
 use hub_protocol::{
     AnomalyKind, Cryptogram, Decision, DeviceId, Entry, GatewayResult, PaymentRequest, Reason, Receipt,
-    Restriction, RestrictionCause, Verification, cbor,
+    Restriction, RestrictionCause, Terms, TransactionType, Verification, cbor,
 };
 use support::{MPOS, POLICY, SOFTPOS, Shop, payment_id, request};
 
@@ -404,6 +404,123 @@ fn an_amount_that_is_far_above_what_is_usual_is_found() {
     }
     pay(&mut shop, MPOS, 20, 9_000, "x");
     assert_eq!(found(&shop), []);
+}
+
+/// A refund by this member of staff, or by nobody who is named.
+fn refund(shop: &mut Shop, device: DeviceId, number: u64, staff: Option<&str>) -> Receipt {
+    let request = PaymentRequest {
+        terms: Some(Box::new(Terms {
+            staff: staff.map(str::to_owned),
+            ..Terms::of(TransactionType::Refund)
+        })),
+        ..asked(shop, number, 1_000, &format!("card {number}"))
+    };
+    shop.pay(device, &request)
+}
+
+const REFUNDS: &str = "[anomaly.refunds]\ncount = 3\nwithin_minutes = 30\npoints = 5";
+
+#[test]
+fn refunds_at_one_device_are_found_whoever_asks_and_whatever_the_answer() {
+    let mut shop = Shop::offline_under(&policy(REFUNDS));
+    assert!(!refund(&mut shop, MPOS, 1, None).decision.approved());
+    shop.pass(30 * MINUTE);
+    refund(&mut shop, MPOS, 2, Some("anna"));
+    refund(&mut shop, SOFTPOS, 3, None);
+    pay(&mut shop, MPOS, 4, 1_000, "a");
+    refund(&mut shop, MPOS, 5, Some("bob"));
+    assert_eq!(found(&shop), [], "the first was half an hour ago");
+    shop.crash();
+    // A restart takes five seconds.
+    shop.pass(30 * MINUTE - 5_001);
+    pay(&mut shop, MPOS, 6, 1_000, "b");
+    assert_eq!(found(&shop), [], "a sale shows nothing");
+    refund(&mut shop, MPOS, 7, None);
+    assert_eq!(found(&shop), [(AnomalyKind::Refunds, 7)]);
+    refund(&mut shop, MPOS, 8, None);
+    assert_eq!(found(&shop).len(), 1, "once in a while");
+}
+
+#[test]
+fn refunds_that_are_approved_are_found_too() {
+    let text = policy(REFUNDS).replace(
+        "[offline]\n",
+        "[offline]\ntransaction_types = [\"sale\", \"refund\"]\n",
+    );
+    let mut shop = Shop::offline_under(&text);
+    for number in 1..=3 {
+        assert_eq!(found(&shop), []);
+        assert!(refund(&mut shop, MPOS, number, None).decision.approved());
+    }
+    assert_eq!(found(&shop), [(AnomalyKind::Refunds, 3)]);
+}
+
+#[test]
+fn refunds_by_one_member_of_staff_are_found_at_whichever_device() {
+    let mut shop = Shop::offline_under(&policy(REFUNDS));
+    let third = DeviceId([3; 32]);
+    shop.enrol(third, hub_protocol::DeviceClass::Terminal);
+    for (number, device) in [(1, MPOS), (2, SOFTPOS)] {
+        refund(&mut shop, device, number, Some("anna"));
+        refund(&mut shop, device, number + 10, None);
+    }
+    refund(&mut shop, third, 3, Some("bob"));
+    refund(&mut shop, third, 4, None);
+    assert_eq!(found(&shop), [], "who names nobody is no one person");
+    shop.crash();
+    // A restart takes five seconds.
+    shop.pass(30 * MINUTE - 5_001);
+    let mut sale = asked(&shop, 5, 1_000, "a");
+    sale.terms = Some(Box::new(Terms {
+        staff: Some("anna".to_owned()),
+        ..Terms::of(TransactionType::Sale)
+    }));
+    shop.pay(MPOS, &sale);
+    assert_eq!(found(&shop), []);
+    refund(&mut shop, SOFTPOS, 6, Some("anna"));
+    assert_eq!(found(&shop), [(AnomalyKind::Refunds, 6)]);
+}
+
+#[test]
+fn somebody_who_practises_refunds_shows_nothing() {
+    let mut shop = Shop::offline_under(&policy(REFUNDS));
+    for number in 1..=5 {
+        let request = PaymentRequest {
+            terms: Some(Box::new(Terms {
+                training: true,
+                ..Terms::of(TransactionType::Refund)
+            })),
+            ..asked(&shop, number, 1_000, "a")
+        };
+        shop.pay(MPOS, &request);
+    }
+    refund(&mut shop, MPOS, 6, None);
+    assert_eq!(found(&shop), []);
+}
+
+/// A device keeps sixteen, enough for the highest count of a rule.
+#[test]
+fn no_more_refunds_are_remembered_than_a_rule_can_ask_for() {
+    let text = policy(&REFUNDS.replace("count = 3", "count = 16"));
+    let mut shop = Shop::offline_under(&text);
+    for number in 1..=15 {
+        refund(&mut shop, MPOS, number, None);
+    }
+    assert_eq!(found(&shop), []);
+    for number in 16..=40 {
+        refund(&mut shop, MPOS, number, None);
+    }
+    assert_eq!(found(&shop), [(AnomalyKind::Refunds, 16)]);
+    let watch = shop.core.state().device(&MPOS).unwrap().watch.clone().unwrap();
+    assert_eq!(watch.refunds.len(), 16);
+}
+
+#[test]
+fn refunds_are_not_remembered_under_a_policy_that_does_not_look_for_them() {
+    let mut shop = Shop::offline_under(&policy(AGAIN));
+    refund(&mut shop, MPOS, 1, None);
+    let watch = shop.core.state().device(&MPOS).unwrap().watch.clone().unwrap();
+    assert_eq!(watch.refunds, []);
 }
 
 #[test]

@@ -88,6 +88,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[anomaly.arrival_rate] ", "[anomaly.arrival_rate]\nx = 1 #")
         .replace("[anomaly.unusual_amount] ", "[anomaly.unusual_amount]\nx = 1 #")
         .replace("[anomaly.bad_signatures] ", "[anomaly.bad_signatures]\nx = 1 #")
+        .replace("[anomaly.refunds] ", "[anomaly.refunds]\nx = 1 #")
         .replace("[score]\n", "[score]\nx = 1\n")
         .replace(
             "[score.amount_above_usual] ",

@@ -665,6 +665,12 @@ pub(crate) fn events() -> Vec<Event> {
             kind: AnomalyKind::BadSignatures,
             points: 20,
         },
+        Event::AnomalyFound {
+            device: device_id(),
+            shown_by: Some(payment_id),
+            kind: AnomalyKind::Refunds,
+            points: 40,
+        },
         Event::RestrictionChanged {
             device: Some(device_id()),
             restriction: Restriction::Stopped,

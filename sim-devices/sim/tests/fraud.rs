@@ -26,6 +26,7 @@ fn the_detectors_of_every_sample_can_stand_in_for_those_of_the_watchful_one() {
         assert!(rules::with_detectors_of("other", rules::WATCHFUL, other).is_ok());
         assert!(rules::without_detectors("without", other).is_ok());
         assert!(rules::caps_only("caps", other).is_ok());
+        assert!(rules::with_refunds("refunds", other).is_ok());
     }
 }
 
@@ -51,6 +52,7 @@ fn most_attacks_are_seen_and_few_honest_payments_flagged() {
         (Scenario::Splitting, 60),
         (Scenario::CompromisedDevice, 60),
         (Scenario::ClonedDevice, 50),
+        (Scenario::RefundAbuse, 70),
     ] {
         assert!(
             seen(scenario) >= least,

@@ -53,6 +53,8 @@ pub struct AnomalyRules {
     pub unusual_amount: Option<UnusualAmount>,
     /// Requests over the device's connection that it has not signed.
     pub bad_signatures: Option<Within>,
+    /// Refunds at one device, or by one member of staff at several.
+    pub refunds: Option<Within>,
 }
 
 /// Many more payments than usual at this hour of the week.
@@ -221,12 +223,14 @@ pub(super) fn read(section: Section<'_, '_>, hours_known: bool, profile_kept: bo
     needs(&amount, profile_kept, PROFILE);
     let amount = optional_table(amount, read_amount);
     let signatures = read_within(section.section("bad_signatures"), "count");
+    let refunds = read_within(section.section("refunds"), "count");
     section.finish();
     Some(AnomalyRules {
         outside_hours: outside,
         arrival_rate: rate,
         unusual_amount: amount,
         bad_signatures: signatures,
+        refunds,
         device,
         store,
         tighten_percent: tighten?.value,

@@ -9,7 +9,7 @@ use hub_protocol::{
 use super::State;
 use super::stored::Key;
 use crate::policy::anomaly::AnomalyRules;
-use crate::record::{DeviceRecord, Velocity};
+use crate::record::{DeviceRecord, StaffKey, Velocity};
 use crate::watch::{Alert, Seen, Watch, keep_last};
 
 /// The longest time that a detector looks back, in milliseconds.
@@ -140,6 +140,10 @@ impl State {
                     .declined
                     .iter_mut()
                     .for_each(|declined| back(&mut declined.at_ms));
+                watch
+                    .refunds
+                    .iter_mut()
+                    .for_each(|refund| back(&mut refund.at_ms));
             }
             self.dirty.insert(Key::Device(*id));
         }
@@ -154,6 +158,15 @@ impl State {
     pub(crate) fn is_quiet_everywhere(&self, kind: AnomalyKind, now_ms: u64) -> bool {
         let watches = self.devices.values().filter_map(|device| device.watch.as_ref());
         watches.into_iter().any(|watch| watch.is_quiet(kind, now_ms))
+    }
+
+    /// The refunds that this member of staff has asked for lately, at all
+    /// devices together.
+    pub(crate) fn refunds_by(&self, staff: StaffKey, now_ms: u64, within_ms: u64) -> usize {
+        let watches = self.devices.values().filter_map(|device| device.watch.as_ref());
+        watches
+            .map(|watch| watch.refunds_lately(now_ms, within_ms, |refund| refund.staff == Some(staff)))
+            .sum()
     }
 
     /// The points that anomalies have come to at a device, as of now.

@@ -60,6 +60,7 @@ impl Attacker for StolenCard {
             gesture,
             counter: Counter::Next,
             clock_ms: None,
+            refund: None,
         })
     }
 }
@@ -101,6 +102,7 @@ impl CardTesting {
             gesture: TAP,
             counter: Counter::Next,
             clock_ms: None,
+            refund: None,
         }
     }
 }
@@ -206,6 +208,7 @@ impl Attacker for Splitting {
             gesture: if self.by_phone { PHONE } else { TAP },
             counter: Counter::Next,
             clock_ms: None,
+            refund: None,
         })
     }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::measure::{Contender, Measured, Seeds, measure};
+use super::measure::{Contender, Measured, Seeds, measure, measure_with};
 use super::report::{self, Row};
 use super::rules;
+use super::scenarios::Scenario;
 use super::tuning::tune;
 
 /// Plays shop days with fraud through the real core, and measures what it is
@@ -34,6 +35,10 @@ pub struct FraudArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// So many policies are played with every kind of fraud, the others with refunds
+/// only.
+const WHOLE: usize = 3;
 
 /// Runs what was asked.
 ///
@@ -74,21 +79,47 @@ pub fn main(args: &FraudArgs) -> std::io::Result<bool> {
         }
         measured = tuned.contender;
     }
+    // What the policy would let employees do, were refunds taken offline.
+    let with_refunds = rules::with_refunds(&format!("{name} with refunds"), &measured.text);
+    let unlooked = with_refunds.as_ref().map_err(String::clone).and_then(|with| {
+        rules::without_detector(&format!("{}, not looked for", with.name), &with.text, "refunds")
+    });
+    let tightened = with_refunds.as_ref().map_err(String::clone).and_then(|with| {
+        rules::tightened_by(
+            &format!("{}, tightened at once", with.name),
+            &with.text,
+            "refunds",
+        )
+    });
     let contenders = [
         rules::caps_only("fixed caps per device", &text),
         rules::without_detectors(&format!("{name} without [anomaly]"), &text),
         Ok(measured),
+        unlooked,
+        with_refunds,
+        tightened,
     ];
     let contenders: Vec<Contender> = contenders.into_iter().collect::<Result<_, _>>().map_err(wrong)?;
     let results: Vec<Measured> = contenders
         .iter()
-        .map(|contender| {
+        .enumerate()
+        .map(|(place, contender)| {
             let progress = |done: u64| {
                 if done.is_multiple_of(50) {
                     say(&format!("{}: {done} seeds", contender.name));
                 }
             };
-            measure(contender, args.report, threads, &progress)
+            if place < WHOLE {
+                measure(contender, args.report, threads, &progress)
+            } else {
+                measure_with(
+                    contender,
+                    args.report,
+                    &[Scenario::RefundAbuse],
+                    threads,
+                    &progress,
+                )
+            }
         })
         .collect();
     let rows: Vec<Row<'_>> = contenders
@@ -99,11 +130,12 @@ pub fn main(args: &FraudArgs) -> std::io::Result<bool> {
             measured,
         })
         .collect();
+    let (whole, refunds) = rows.split_at(WHOLE);
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", report::json(&rows, args.report, args.tune))?;
+        writeln!(out, "{}", report::json(whole, refunds, args.report, args.tune))?;
     } else {
-        write!(out, "{}", report::text(&rows, args.report))?;
+        write!(out, "{}", report::text(whole, refunds, args.report))?;
     }
     Ok(true)
 }

@@ -1,9 +1,10 @@
 //! An honest shop day: devices, customers, and what goes wrong without
 //! anybody meaning harm. What no data set says is assumed, and named here.
 
-use hub_protocol::{Cryptogram, DeviceClass, EntryMode};
+use hub_protocol::{Cryptogram, DeviceClass, EntryMode, Terms};
 use jiff::civil::{Date, DateTime, date};
 
+use super::refunds::Refunds;
 use crate::generate;
 use crate::rng::Rng;
 use crate::sale::{self, Gesture, Sale};
@@ -41,6 +42,8 @@ pub(super) struct Visit {
     pub(super) gesture: Gesture,
     /// How often this customer has tried before.
     pub(super) tries: u8,
+    /// For a refund: what the till says of it.
+    pub(super) refund: Option<Box<Terms>>,
 }
 
 /// What happens to a device's counter.
@@ -59,6 +62,7 @@ pub(super) struct Shop {
     pub(super) visits: Vec<Visit>,
     /// When, at which device, what.
     pub(super) mishaps: Vec<(u64, usize, Mishap)>,
+    pub(super) refunds: Refunds,
     pub(super) outage_from_ms: u64,
     pub(super) outage_to_ms: u64,
 }
@@ -73,11 +77,17 @@ pub(super) fn shop(seed: u64) -> Shop {
     let outage_to_ms = outage_from_ms + (120 + rng.below(121)) * MINUTE_MS;
     let mishaps = mishaps(&mut rng, devices.len());
     let mut visits = visits(&mut rng, seed, &devices, sales);
+    // Draws of their own, so that sales are as they would be without.
+    let mut rng = Rng::of(seed, "honest refunds");
+    let refunds = Refunds::draw(&mut rng, &devices);
+    visits.extend(refunds.visits(&mut rng, seed, &devices, &visits));
+    visits.sort_by_key(|visit| visit.at_ms);
     visits.retain(|visit| visit.at_ms < outage_to_ms);
     Shop {
         devices,
         visits,
         mishaps,
+        refunds,
         outage_from_ms,
         outage_to_ms,
     }
@@ -176,6 +186,7 @@ fn visits(rng: &mut Rng, seed: u64, devices: &[Device], sales: Vec<Sale>) -> Vec
             card: sale::card(seed, sale.card.token),
             gesture,
             tries: 0,
+            refund: None,
         });
     }
     visits

@@ -6,7 +6,8 @@ use hub_core::state::State;
 use hub_core::{Core, Effect, GatewayAnswer, Input, Now, Operation, Probe, Settings, Ticket};
 use hub_protocol::entry::Event;
 use hub_protocol::{
-    AnomalyKind, Currency, Decision, DeviceClass, DeviceId, Entry, GatewayResult, Reason, Restriction, cbor,
+    AnomalyKind, Currency, Decision, DeviceClass, DeviceId, Entry, GatewayResult, Reason, Restriction,
+    TransactionType, cbor,
 };
 
 use crate::limits::POLICY_KEY;
@@ -39,6 +40,8 @@ pub(super) struct Hub {
     opened_ms: u64,
     last_ticket: u64,
     bank: Rng,
+    /// What is asked for is a refund: banks take those.
+    refund: bool,
     seen: Option<Seen>,
     flagged: bool,
     found: u16,
@@ -64,6 +67,7 @@ impl Hub {
             opened_ms: at_ms,
             last_ticket: 0,
             bank: Rng::of(seed, "bank"),
+            refund: false,
             seen: None,
             flagged: false,
             found: 0,
@@ -101,6 +105,7 @@ impl Hub {
     pub(super) fn pay(&mut self, at_ms: u64, message: PayMessage) -> Option<Seen> {
         self.advance(at_ms);
         (self.seen, self.flagged, self.found) = (None, false, 0);
+        self.refund = message.request.transaction_type() == TransactionType::Refund;
         let ticket = self.ticket();
         self.handle(Input::Pay {
             ticket,
@@ -156,7 +161,7 @@ impl Hub {
                 }
                 Effect::Forward(forward) => {
                     let asked = forward.operation == Operation::AuthoriseOnline;
-                    let approved = !(asked && self.bank.chance(BANK_DECLINES));
+                    let approved = !(asked && !self.refund && self.bank.chance(BANK_DECLINES));
                     answers.push(Input::Gateway {
                         attempt: forward.attempt,
                         answer: GatewayAnswer::Final(GatewayResult {

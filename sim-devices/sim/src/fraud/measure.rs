@@ -99,6 +99,14 @@ pub struct Tally {
     pub honest_offline: u64,
     /// Of them, approved.
     pub honest_approved: u64,
+    /// Honest refunds asked for, on- and offline, bystanders' too.
+    pub refunds: u64,
+    /// Of them, flagged.
+    pub refunds_flagged: u64,
+    /// Of them, asked for offline.
+    pub refunds_offline: u64,
+    /// Of those, approved.
+    pub refunds_approved: u64,
     /// Payments that attackers asked for.
     pub fraud: u64,
     /// Of them, flagged.
@@ -181,11 +189,16 @@ impl Tally {
             self.honest += 1;
             self.honest_flagged += flagged;
         }
-        self.honest_offline += u64::from(one.offline);
-        self.honest_approved += approved * u64::from(one.offline);
+        let (offline, refund) = (u64::from(one.offline), u64::from(one.refund));
+        self.honest_offline += offline;
+        self.honest_approved += approved * offline;
+        self.refunds += refund;
+        self.refunds_flagged += refund * flagged;
+        self.refunds_offline += refund * offline;
+        self.refunds_approved += refund * approved * offline;
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.days += other.days;
         self.honest += other.honest;
         self.honest_flagged += other.honest_flagged;
@@ -193,6 +206,10 @@ impl Tally {
         self.bystanders_flagged += other.bystanders_flagged;
         self.honest_offline += other.honest_offline;
         self.honest_approved += other.honest_approved;
+        self.refunds += other.refunds;
+        self.refunds_flagged += other.refunds_flagged;
+        self.refunds_offline += other.refunds_offline;
+        self.refunds_approved += other.refunds_approved;
         self.fraud += other.fraud;
         self.fraud_flagged += other.fraud_flagged;
         self.fraud_approved += other.fraud_approved;
@@ -274,16 +291,27 @@ pub fn measure(
     threads: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Measured {
+    measure_with(contender, seeds, &Scenario::ALL, threads, progress)
+}
+
+/// The same with some kinds of fraud only.
+pub fn measure_with(
+    contender: &Contender,
+    seeds: Seeds,
+    attacks: &[Scenario],
+    threads: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Measured {
     let next = AtomicU64::new(0);
     let done = AtomicU64::new(0);
     let work = || {
-        let mut sums = vec![Tally::default(); Scenario::ALL.len() + 1];
+        let mut sums = vec![Tally::default(); attacks.len() + 1];
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
             if place >= seeds.count() {
                 return sums;
             }
-            let scenarios = core::iter::once(None).chain(Scenario::ALL.map(Some));
+            let scenarios = core::iter::once(None).chain(attacks.iter().copied().map(Some));
             for (sum, scenario) in sums.iter_mut().zip(scenarios) {
                 let played = play(seeds.first + place, scenario, &contender.policy, &contender.text);
                 sum.add(&Tally::day(&played));
@@ -291,7 +319,7 @@ pub fn measure(
             progress(done.fetch_add(1, Ordering::Relaxed) + 1);
         }
     };
-    let mut sums = vec![Tally::default(); Scenario::ALL.len() + 1];
+    let mut sums = vec![Tally::default(); attacks.len() + 1];
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
         for worker in workers {
@@ -304,8 +332,9 @@ pub fn measure(
     });
     Measured {
         honest: sums.first().copied().unwrap_or_default(),
-        scenarios: Scenario::ALL
-            .into_iter()
+        scenarios: attacks
+            .iter()
+            .copied()
             .zip(sums.iter().skip(1).copied())
             .collect(),
     }

@@ -3,7 +3,8 @@
 //!
 //! - **The honest day** (`day.rs`): a shop, its devices, its customers and its
 //!   ordinary mishaps, drawn from a seed and from the figures of real days.
-//! - **The fraud** (`cards.rs`, `tampered.rs`): labelled attackers, who go on
+//! - **The fraud** (`cards.rs`, `tampered.rs`, `refunds.rs`, which has the honest
+//!   refunds too): labelled attackers, who go on
 //!   as long as it pays and know nothing of detectors.
 //! - **The hub** (`hub.rs`): the real core in virtual time.
 //! - **The play** (`play.rs`): one day under one policy, payment by payment.
@@ -23,6 +24,7 @@ mod day;
 mod hub;
 pub mod measure;
 mod play;
+mod refunds;
 mod report;
 pub mod rules;
 mod scenarios;

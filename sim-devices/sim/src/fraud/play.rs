@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use hub_core::policy::Policy;
-use hub_protocol::{CardFacts, Currency, Decision, DeviceClass, PaymentRequest, Reason};
+use hub_protocol::{CardFacts, Currency, Decision, DeviceClass, PaymentRequest, Reason, Terms};
 
 use super::day::{self, Device, Mishap, OPENING_MS, Visit, takes};
 use super::hub::{Hub, Seen, device_id};
@@ -32,6 +32,7 @@ pub(super) struct Played {
     pub(super) device: usize,
     pub(super) amount: u64,
     pub(super) offline: bool,
+    pub(super) refund: bool,
     pub(super) seen: Seen,
 }
 
@@ -167,6 +168,7 @@ impl Play {
             attempt.amount,
             attempt.card,
             attempt.gesture,
+            attempt.refund,
             By::Attacker,
         )?;
         Some(Told::of(seen.decision, seen.reason))
@@ -190,11 +192,16 @@ impl Play {
             visit.amount,
             visit.card.clone(),
             visit.gesture,
+            visit.refund.clone(),
             by,
         );
         let Some(seen) = paid.filter(|seen| !seen.decision.approved() && visit.tries < 2) else {
             return;
         };
+        // Money back can wait until the line is back.
+        if visit.refund.is_some() {
+            return;
+        }
         let inserted = Gesture::inserted(visit.gesture.cryptogram);
         let again = match (seen.decision, seen.reason) {
             (Decision::Fallback, _) => Some((visit.card, inserted)),
@@ -238,11 +245,13 @@ impl Play {
         amount: u64,
         card: CardFacts,
         gesture: Gesture,
+        terms: Option<Box<Terms>>,
         by: By,
     ) -> Option<Seen> {
         self.payments += 1;
         let id = wire::payment_id(self.seed, self.payments);
         let ahead_ms = self.devices.get(device).map_or(0, |device| device.clock_ms);
+        let refund = terms.is_some();
         let request = PaymentRequest {
             payment_id: id,
             device_sequence: sequence,
@@ -255,7 +264,7 @@ impl Play {
             cryptogram: gesture.cryptogram,
             sealed_card_digest: wire::sealed_card(id).digest(),
             device_time_ms: at_ms.saturating_add_signed(ahead_ms),
-            terms: None,
+            terms,
         };
         let seen = self.hub.pay(at_ms, PayMessage::new(device_id(device), request))?;
         self.played.push(Played {
@@ -264,6 +273,7 @@ impl Play {
             device,
             amount,
             offline: at_ms >= self.offline_from_ms,
+            refund,
             seen,
         });
         Some(seen)

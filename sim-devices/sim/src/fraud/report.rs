@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, Table};
 use serde_json::{Value, json};
 
 use super::measure::{Found, Measured, Seeds, Tally};
+use super::scenarios::Scenario;
 use hub_protocol::AnomalyKind;
 
 /// One policy and what it came to.
@@ -14,8 +15,8 @@ pub(super) struct Row<'a> {
 }
 
 /// The tables: attacks, then honest customers. The last policy is the one that
-/// is measured.
-pub(super) fn text(rows: &[Row<'_>], seeds: Seeds) -> String {
+/// is measured. `refunds` are those that were played with refund abuse only.
+pub(super) fn text(rows: &[Row<'_>], refunds: &[Row<'_>], seeds: Seeds) -> String {
     let Some(watched) = rows.last() else {
         return String::new();
     };
@@ -25,14 +26,16 @@ pub(super) fn text(rows: &[Row<'_>], seeds: Seeds) -> String {
          What an attack was let through on average, the most of one, and the share of the first \
          policy's:\n\n{}\n\n\
          Honest customers:\n\n{}\n\n\
-         Payments under {} at which each anomaly was found:\n\n{}\n",
+         Payments under {} at which each anomaly was found:\n\n{}\n\n\
+         Refunds, on days without fraud and with refund abuse:\n\n{}\n",
         watched.measured.honest.days,
         watched.name,
         detection(watched.measured),
         money(rows),
         honest(rows),
         watched.name,
-        kinds(watched.measured)
+        kinds(watched.measured),
+        refund_table(rows, refunds)
     )
 }
 
@@ -160,6 +163,47 @@ fn kinds(measured: &Measured) -> Table {
     table
 }
 
+/// What refunds cost and bring, where they are taken offline and where not.
+fn refund_table(rows: &[Row<'_>], refunds: &[Row<'_>]) -> Table {
+    let mut table = table(&[
+        "policy",
+        "seen",
+        "an attack gets",
+        "at most",
+        "of the first",
+        "honest refunds",
+        "flagged",
+        "offline",
+        "approved",
+        "honest payments flagged",
+    ]);
+    let attacks = |row: &Row<'_>| {
+        let mut scenarios = row.measured.scenarios.iter();
+        scenarios
+            .find(|(scenario, _)| *scenario == Scenario::RefundAbuse)
+            .map_or_else(Tally::default, |(_, tally)| *tally)
+    };
+    let base = rows.first().map_or(0, |row| attacks(row).let_through);
+    for row in rows.iter().chain(refunds) {
+        let attacks = attacks(row);
+        let mut all = row.measured.honest;
+        all.add(&attacks);
+        table.add_row([
+            row.name.to_owned(),
+            percent(attacks.incidents_flagged_at_device, attacks.incidents),
+            each(attacks.let_through, attacks.incidents),
+            euros(attacks.let_through_most),
+            percent(attacks.let_through, base),
+            all.refunds.to_string(),
+            percent(all.refunds_flagged, all.refunds),
+            all.refunds_offline.to_string(),
+            percent(all.refunds_approved, all.refunds_offline),
+            percent(all.honest_flagged, all.honest),
+        ]);
+    }
+    table
+}
+
 fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(heads.iter().copied());
@@ -171,9 +215,10 @@ fn table(heads: &[&str]) -> Table {
 }
 
 /// For machines: the figures as they are, amounts in minor units.
-pub(super) fn json(rows: &[Row<'_>], seeds: Seeds, tuned_on: Option<Seeds>) -> Value {
+pub(super) fn json(rows: &[Row<'_>], refunds: &[Row<'_>], seeds: Seeds, tuned_on: Option<Seeds>) -> Value {
     let policies: Vec<Value> = rows
         .iter()
+        .chain(refunds)
         .map(|row| {
             let scenarios = row.measured.scenarios.iter();
             let scenarios: serde_json::Map<String, Value> = scenarios
@@ -209,6 +254,10 @@ fn figures(tally: &Tally) -> Value {
         "bystanders_flagged": tally.bystanders_flagged,
         "honest_offline": tally.honest_offline,
         "honest_approved": tally.honest_approved,
+        "refunds": tally.refunds,
+        "refunds_flagged": tally.refunds_flagged,
+        "refunds_offline": tally.refunds_offline,
+        "refunds_approved": tally.refunds_approved,
         "fraud": tally.fraud,
         "fraud_flagged": tally.fraud_flagged,
         "fraud_approved": tally.fraud_approved,

@@ -32,7 +32,7 @@ pub fn without_detectors(name: &str, text: &str) -> Result<Contender, String> {
 }
 
 /// What other systems have: a ceiling for one payment and one for the sum at
-/// each device, fixed. The limit for taps without a PIN stays, since the card
+/// each device, fixed; and refunds. The limit for taps without a PIN stays, since the card
 /// and the terminal hold that by themselves.
 ///
 /// # Errors
@@ -44,6 +44,8 @@ pub fn caps_only(name: &str, text: &str) -> Result<Contender, String> {
     }
     if let Some(Value::Table(offline)) = policy.get_mut("offline") {
         offline.remove("oldest_unsent_minutes");
+        offline.remove("cash_back_ceiling");
+        allow_refunds(offline);
     }
     for subject in ["store", "card"] {
         let limits = Table::from_iter([
@@ -60,6 +62,49 @@ pub fn caps_only(name: &str, text: &str) -> Result<Contender, String> {
         }
     }
     Contender::new(name, policy.to_string())
+}
+
+/// The policy with refunds offline.
+///
+/// # Errors
+/// A text that is no policy.
+pub fn with_refunds(name: &str, text: &str) -> Result<Contender, String> {
+    let mut policy = table(text)?;
+    if let Some(Value::Table(offline)) = policy.get_mut("offline") {
+        offline.remove("cash_back_ceiling");
+        allow_refunds(offline);
+    }
+    Contender::new(name, policy.to_string())
+}
+
+/// The policy without this detector.
+///
+/// # Errors
+/// A text that is no policy.
+pub fn without_detector(name: &str, text: &str, detector: &str) -> Result<Contender, String> {
+    let mut policy = table(text)?;
+    if let Some(Value::Table(anomaly)) = policy.get_mut("anomaly") {
+        anomaly.remove(detector);
+    }
+    Contender::new(name, policy.to_string())
+}
+
+/// The policy with as many points for this detector, if it has it, as tighten a
+/// device.
+///
+/// # Errors
+/// A text that is no policy.
+pub fn tightened_by(name: &str, text: &str, detector: &str) -> Result<Contender, String> {
+    let path = format!("{detector}.points");
+    match (number(text, &path), number(text, "device.tighten")) {
+        (Some(_), Some(tighten)) => with_number(name, text, &path, tighten),
+        _ => Contender::new(name, text.to_owned()),
+    }
+}
+
+fn allow_refunds(offline: &mut Table) {
+    let types = ["sale", "refund"].map(|name| Value::String(name.to_owned()));
+    offline.insert("transaction_types".to_owned(), Value::Array(types.to_vec()));
 }
 
 /// The policy with the detectors of another.

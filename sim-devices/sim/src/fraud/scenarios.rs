@@ -4,11 +4,12 @@
 //! that a device takes, and what they are told. They know of no detector.
 
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, Decision, DeviceClass, EntryMode, Funding, Reason, Verification,
+    CardFacts, CardScheme, Cryptogram, Decision, DeviceClass, EntryMode, Funding, Reason, Terms, Verification,
 };
 
 use super::cards::{CardTesting, Splitting, StolenCard};
 use super::day::{Device, Shop, below};
+use super::refunds::RefundAbuse;
 use super::tampered::{Cloned, Compromised};
 use crate::rng::Rng;
 use crate::sale::{self, Gesture};
@@ -26,16 +27,19 @@ pub enum Scenario {
     CompromisedDevice,
     /// A copy of a device, with its keys and its counter, beside it.
     ClonedDevice,
+    /// An employee who refunds to cards of his own.
+    RefundAbuse,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::StolenCard,
         Self::CardTesting,
         Self::Splitting,
         Self::CompromisedDevice,
         Self::ClonedDevice,
+        Self::RefundAbuse,
     ];
 
     /// As reports call it.
@@ -46,6 +50,7 @@ impl Scenario {
             Self::Splitting => "splitting",
             Self::CompromisedDevice => "compromised device",
             Self::ClonedDevice => "cloned device",
+            Self::RefundAbuse => "refund abuse",
         }
     }
 }
@@ -69,6 +74,8 @@ pub(super) struct Attempt {
     pub(super) counter: Counter,
     /// What the device's clock is set to be ahead by, from now on.
     pub(super) clock_ms: Option<i64>,
+    /// For a refund: what the till says of it.
+    pub(super) refund: Option<Box<Terms>>,
 }
 
 /// Which number the request gets.
@@ -124,6 +131,7 @@ pub(super) fn attacker(seed: u64, scenario: Scenario, shop: &Shop) -> (u64, Box<
         Scenario::Splitting => Box::new(Splitting::new(rng, shop)),
         Scenario::CompromisedDevice => Box::new(Compromised::new(rng, shop)),
         Scenario::ClonedDevice => Box::new(Cloned::new(rng, shop)),
+        Scenario::RefundAbuse => Box::new(RefundAbuse::new(rng, shop)),
     };
     (at_ms, attacker)
 }

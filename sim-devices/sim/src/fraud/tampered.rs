@@ -85,6 +85,7 @@ impl Attacker for Compromised {
             gesture: PHONE,
             counter,
             clock_ms: self.clock_ms,
+            refund: None,
         })
     }
 }
@@ -149,6 +150,7 @@ impl Attacker for Cloned {
             gesture: PHONE,
             counter,
             clock_ms: None,
+            refund: None,
         })
     }
 }

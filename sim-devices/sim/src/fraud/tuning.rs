@@ -8,7 +8,7 @@ use super::rules::{number, with_number};
 /// bear: a wrong clock alone restricts nothing, and what else befalls honest
 /// devices and customers stops no device by happening once. Only a counter that
 /// goes back may.
-const NUMBERS: [(&str, &[i64]); 22] = [
+const NUMBERS: [(&str, &[i64]); 25] = [
     ("fade_points_per_hour", &[5, 10, 20, 40]),
     ("tighten_percent", &[20, 30, 40, 50]),
     ("device.tighten", &[25, 30, 40]),
@@ -31,6 +31,9 @@ const NUMBERS: [(&str, &[i64]); 22] = [
     ("sequence_gap.points", &[10, 20, 40]),
     ("clock_skew.minutes", &[5, 10, 15, 30, 60]),
     ("clock_skew.points", &[5, 10, 20]),
+    ("refunds.count", &[2, 3, 4, 5, 6]),
+    ("refunds.within_minutes", &[15, 30, 60, 120, 240]),
+    ("refunds.points", &[20, 40]),
 ];
 
 /// Of honest payments so many per 100,000 may be flagged: less than the bound
