@@ -105,7 +105,7 @@ fn every_documented_key_is_read_by_the_parser() {
         .replace("[replay.scheme.visa]\n", "[replay.scheme.visa]\nx = 1\n")
         .replace("format = 1\n", "format = 1\nx = 1\n");
     let faults = hub_core::policy::Policy::parse(broken.as_bytes()).unwrap_err();
-    assert_eq!(faults.len(), 43, "{faults:?}");
+    assert_eq!(faults.len(), 44, "{faults:?}");
     let mut in_sample = BTreeSet::new();
     keys(&SAMPLE.parse().unwrap(), "", &mut in_sample);
     for fault in &faults {
