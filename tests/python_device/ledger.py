@@ -11,6 +11,7 @@ import subprocess
 import cbor2
 
 import ledger_verify
+import misuse
 import reasons
 import vectors
 from shop import Shop
@@ -82,6 +83,31 @@ def new_events(table: Table, folder: pathlib.Path) -> None:
     group(table, AREA, outcomes)
 
 
+def allowances(table: Table, folder: pathlib.Path) -> None:
+    """What devices approved by themselves."""
+    by_number = {number: [] for number in (11, 90, 91, 92, 93)}
+    for number, fields in events(folder):
+        by_number.get(number, []).append(fields)
+    synced = {fields[1]: fields[4] for fields in by_number[11] if 10 in fields[4]}
+    shown = [cbor2.loads(cbor2.loads(fields[4]).value[2]) for fields in by_number[93]]
+    table.check(AREA, "misuse: each once", list(misuse.KINDS), [fields[3] for fields in by_number[93]])
+    kept = [(synced[receipt[4]][1], synced[receipt[4]][10]) for receipt in shown]
+    expected = [(2, 9 if kind == misuse.NOT_GIVEN else 1) for kind in misuse.KINDS]
+    table.check(AREA, "misuse: its payments are approved, under which allowance", expected, kept)
+    spent = {cbor2.loads(cbor2.loads(fields[2]).value[2])[4] for fields in by_number[91]}
+    outside = [kind for kind, receipt in zip(misuse.KINDS, shown, strict=True) if receipt[4] not in spent]
+    expected = [misuse.FORKED, misuse.REUSED, misuse.NOT_GIVEN]
+    table.check(AREA, "misuse: what is no link of an open chain", expected, outside)
+    table.check(
+        AREA,
+        "all others are, and one that the hub had declined",
+        (3, 1),
+        (len(set(synced) - spent), len(spent - set(synced))),
+    )
+    ends = tuple(sum(key in fields for fields in by_number[92]) for key in (3, 4))
+    table.check(AREA, "allowances given, returned, and given up", (16, 14, 2), (len(by_number[90]), *ends))
+
+
 class Copies:
     """Damaged copies of a ledger, one at a time."""
 
@@ -135,6 +161,7 @@ def check(table: Table, shop: Shop, receipts: list[bytes]) -> None:
     table.check(AREA, "segments", 2, len(list(whole.glob("*.seg"))))
 
     new_events(table, whole)
+    allowances(table, whole)
 
     copies = Copies(table, whole, key)
     first, last = [path.name for path in sorted(whole.glob("*.seg"))]
@@ -170,6 +197,7 @@ def check(table: Table, shop: Shop, receipts: list[bytes]) -> None:
     ]
     copies.all_wrong("cut in the midst of something", cuts)
     places = [(at, end) for kind, at, end in records(two) if kind == ENTRY]
+    places = chance.sample(places, 120)
     forged = [replaced(last, sealed_again(two, at, end, 1)) for at, end in places]
     copies.all_wrong("an entry changed, with checksums that fit", forged)
 

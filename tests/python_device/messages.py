@@ -9,6 +9,7 @@ from cose import Fault, decode, encode
 PAY, PAY_ON_TERMS, VOID = "hub-payment-request/1", "hub-payment-request/2", "hub-void-request/1"
 OVERRIDE, DESCRIPTION, ATTESTATION = "hub-override/1", "hub-device-description/1", "hub-attestation-result/1"
 STATUS, COMMIT = "hub-status/1", "hub-ledger-commit/1"
+ALLOWANCE, DEVICE_RECEIPT, RETURN = "hub-allowance/1", "hub-device-receipt/1", "hub-allowance-return/1"
 ENROLMENT, REGISTRATION = "hub-enrolment/1", "hub-registration/1"
 MAX_FRAME = 16384
 
@@ -106,7 +107,7 @@ reasons = (
 reasons_on_terms = """105 217 218 219 220 221 222 230 305 306 312 313 322 331 411 423 523 530 531 540 620 621 622 623
     630"""
 refusals = """1001 1002 1003 1004 1005 1006 2001 2002 2003 2004 3001 3002 3003 3004 3005 3006 3007 3008 4001 4002 4003
-    4004 4005 4006 5001 5002 5003 5004 6001 6002 6003 6004 6005"""
+    4004 4005 4006 5001 5002 5003 5004 6001 6002 6003 6004 6005 7001 7002 7003 7004"""
 reason = number_in(*map(int, reasons.split()))
 reason_on_terms = number_in(*map(int, f"{reasons} {reasons_on_terms}".split()))
 
@@ -139,6 +140,13 @@ commit = map_of(
     {1: identity, 2: uint, 3: uint, 4: digest, 5: map_of({1: uint32, 2: digest})},
     optional=(5,),
 )
+allowance = map_of(
+    {1: identity, 2: identity, 3: uint, 4: uint, 5: uint, 6: uint, 7: uint, 8: currency}
+    | {9: many(number_in(*range(9)), 64), 10: many(number_in(*range(5)), 64), 11: many(number_in(1, 2, 3, 4), 64)}
+    | {12: uint, 13: uint, 14: uint, 15: uint},
+    optional=(12,),
+)
+allowance_chain = map_of({1: uint32, 2: uint, 3: digest, 4: uint})
 status = map_of({1: identity, 2: payment_id, 3: state, 4: gateway_result, 5: uint}, optional=(4,))
 code_map = map_of({1: identity, 2: token, 3: many(text, 16), 4: many(text, 16)})
 
@@ -149,9 +157,12 @@ ANSWERS = {
     103: map_of({1: any_bytes, 2: any_bytes}, optional=(2,)),
     105: map_of({1: any_bytes}),
     106: map_of({1: boolean}),
+    107: map_of({1: any_bytes, 2: allowance_chain}),
+    108: map_of({1: any_bytes}),
+    109: map_of({1: uint}),
     199: map_of({1: map_of({1: number_in(*map(int, refusals.split())), 2: text})}),
 }
-ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number != 106}
+ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number not in (106, 107, 108, 109)}
 PUSHES = {201: map_of({1: any_bytes}), 202: map_of({1: uint})}
 
 

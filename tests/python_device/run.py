@@ -15,10 +15,12 @@ import pathlib
 import sys
 import tempfile
 
+import allowance
 import arrival
 import description
 import ledger
 import messages as m
+import misuse
 import payments
 import reasons
 import terms
@@ -55,9 +57,14 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
 
 async def at_the_till(table: Table, shop: Shop, device: Device) -> None:
     """What wire version 3 adds, in a second outage, under policies of its own."""
+    await allowance.given(table, shop, 22)
+    found = await misuse.misused(table, shop, 23)
+    await device.connect()
     phone = await description.before(table, shop)
     await asyncio.to_thread(shop.stop_gateway)
     await asyncio.to_thread(shop.wait_for, "offline")
+    await misuse.quarantined(table, shop, found)
+    await asyncio.to_thread(shop.install_policy, 24)
     await terms.offline(table, device)
     await terms.supervised(table, shop, device, 30)
     await description.attested(table, shop, 31, *phone)

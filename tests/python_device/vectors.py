@@ -8,6 +8,7 @@ import re
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import allowance
 import cose
 import device
 import ledger_verify
@@ -66,7 +67,9 @@ def judge(vectors: Vectors, data: bytes, payment: receipts.Payment = None) -> No
     if number == 105:
         taker = vectors.device()
         taker.enrolled(data, m.Code(hub, b"", [], []))
-    committed = fields.get({102: 1, 103: 2}.get(number))
+    if number == 107:
+        allowance.read_allowance(fields[1], hub, key, own)
+    committed = fields.get({102: 1, 103: 2, 108: 1}.get(number))
     if committed is not None:
         receipts.read_receipt(committed, hub, key, own, payment)
 
@@ -82,6 +85,8 @@ IN_FRAMES = {
     3: {1: ("device", m.VOID)},
     5: {1: ("device", m.ENROLMENT)},
     6: {1: ("device", m.DESCRIPTION), 2: ("verifier", m.ATTESTATION)},
+    8: {2: ("device", pay_type), 4: ("device", m.DEVICE_RECEIPT)},
+    9: {1: ("device", m.RETURN)},
 }
 IN_EVENTS = {
     10: {3: ("device", pay_type)},
@@ -89,6 +94,9 @@ IN_EVENTS = {
     13: {2: ("device", m.VOID)},
     22: {2: ("device", m.DESCRIPTION), 3: ("verifier", m.ATTESTATION)},
     30: {3: ("policy", "hub-policy/1")},
+    91: {2: ("device", m.DEVICE_RECEIPT)},
+    92: {3: ("device", m.RETURN)},
+    93: {4: ("device", m.DEVICE_RECEIPT)},
 }
 
 
@@ -108,16 +116,54 @@ def made_here(vectors: Vectors) -> dict[str, bytes]:
     id = bytes.fromhex("0192f3a011117000800000000000cafe")
     lifts = people.override(supervisor, id, own.identity, 2590, clock=1774688729000)
     card = {1: "tok_9f86d081884c7d65", 2: 1, 3: 2, 4: "FR", 5: "49700000", 6: "1234"}
-    sealed = (b"\x5a" * 16, b"sealed to the gateway's key")
+    fields = {"id": id, "card": card, "entry": 2, "verification": 1, "clock": 1774688730000}
+    fields["sealed"] = (b"\x5a" * 16, b"sealed to the gateway's key")
     every = people.terms(m.CASH_BACK, cash=1000, staff="anna", expiry=2711, override=lifts)
     own.sequence = 41
-    paid = own.payment(2590, id=id, card=card, entry=2, verification=1, sealed=sealed, clock=1774688730000, terms=every)
+    paid = own.payment(2590, terms=every, **fields)
+    own.sequence = 41
+    held = allowance.Held(own, given(vectors))
+    synced = held.approve(own.payment(2590, **fields), 1774688730000)
+    returned = held.returned()
     return {
         "override": lifts,
         "device description": own.description(clock=1774688700000),
         "attestation result": people.attestation(verifier, own.identity, at_s=1774688000),
         "payment request with every term": paid.signed,
+        "a device's receipt": cose.decode(synced[4:])[1][4],
+        "return of an allowance": cose.decode(returned[4:])[1][1],
+        "request: sync": synced,
+        "request: return": returned,
     }
+
+
+def given(vectors: Vectors) -> dict:
+    """The allowance that the vectors' chain begins with."""
+    payload = next(each["payload"] for each in vectors.objects if each["name"] == "allowance with every field")
+    return m.read(m.allowance, bytes.fromhex(payload))
+
+
+def allowances_judged(vectors: Vectors) -> list[tuple[str, int, int]]:
+    """What the device makes of allowances that only the hub's key can sign."""
+    hub, own, good = vectors.identity("hub"), vectors.identity("device"), given(vectors)
+    cases = [
+        ("as it is in the vectors", 0, good, {}),
+        ("without one of its fields", 1005, {key: value for key, value in good.items() if key != 7}, {}),
+        ("with a field that is not known", 1004, good | {16: 1}, {}),
+        ("with a scheme that is not assigned", 1005, good | {9: [9]}, {}),
+        ("of another hub", 2004, good | {1: own}, {}),
+        ("for another device", 2004, good | {2: hub}, {}),
+        ("of the number that was closed last", 2004, good, {"closed": 3}),
+        ("signed by the device", 2003, good, {"signer": "device"}),
+        ("signed as a commit", 2004, good, {"signed_as": m.COMMIT}),
+    ]
+    outcomes = []
+    for what, number, fields, how in cases:
+        signing_key = vectors.signing_key(how.get("signer", "hub"))
+        signed = cose.sign(signing_key, how.get("signed_as", m.ALLOWANCE), cose.encode(fields))
+        taken = (signed, hub, vectors.public("hub"), own, how.get("closed", 0))
+        outcomes.append((f"allowance {what}", number, number_of(allowance.read_allowance, *taken)))
+    return outcomes
 
 
 def read_all(table: Table, vectors: Vectors) -> None:
@@ -139,8 +185,10 @@ def read_all(table: Table, vectors: Vectors) -> None:
         outcomes.append((f"objects: {each['name']}, made and verified", 0, opened if same else "other bytes"))
     group(table, area, outcomes)
     signed = {each["name"]: bytes.fromhex(each["signed"]) for each in vectors.objects}
+    signed |= {each["name"]: bytes.fromhex(each["wire"]) for each in vectors.frames}
     for name, made in made_here(vectors).items():
-        table.check(area, f"objects: {name}, made of its fields", signed.get(name), made)
+        table.check(area, f"{name}, made of its fields", signed.get(name), made)
+    group(table, area, allowances_judged(vectors))
     pay = next(diagnostic(each["diagnostic"])[1] for each in vectors.frames if each["number"] == 2)
     request = cose.decode(cose.parse(pay[1])[1])
     payment = receipts.Payment(request[1], request[3], request[4], None, pay[1], pay[2][1], pay[2][2])
