@@ -127,7 +127,10 @@ receipt_fields = {
 } | {9: number_in(1, 2), 10: number_in(1, 2, 3), 11: gateway_result, 12: uint, 13: digest, 14: entry_time, 15: uint}
 # Of wire version 2, and of later ones to requests without terms.
 plain_receipt = map_of(receipt_fields, optional=(9, 10, 11))
-receipt_on_terms = map_of(receipt_fields | {8: reason_on_terms, 16: number_in(1, 2, 3)}, optional=(9, 10, 11))
+score = map_of({1: uint, 2: many(map_of({1: number_in(*range(1, 8)), 2: uint}), 7)})
+receipt_on_terms = map_of(
+    receipt_fields | {8: reason_on_terms, 16: number_in(1, 2, 3), 17: score}, optional=(9, 10, 11, 17)
+)
 
 
 def receipt(value):

@@ -69,4 +69,8 @@ async def new_and_old(table: Table, shop: Shop, device: Device, version: int) ->
         if new in (218, 219):
             await decided(device, 100, terms=terms(), clock=0 if new == 219 else None, **fields)
         got = (await decided(device, 500, terms=terms(), **fields), await decided(device, 500, **fields))
+        if new in (540, 630):
+            receipt = await device.pay(device.payment(500, terms=terms(), **fields))
+            points = receipt.get(17, {}).get(1, 0), sum(part[2] for part in receipt.get(17, {}).get(2, []))
+            table.check(area, f"{new}: the score on the receipt is the sum of its parts", True, points[0] == points[1] > 0)
         table.check(area, f"{new}, and {old}", ((decision, new, m.SALE), (decision, old, 0)), got)
