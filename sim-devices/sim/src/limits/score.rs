@@ -64,13 +64,17 @@ impl Score {
     }
 
     /// As far as a policy can have it that knows what is domestic, or when the
-    /// shop is open. `None` if nothing would come of it.
+    /// shop is open. `None` if nothing counts.
     pub(super) fn within(mut self, domestic: bool, hours: bool) -> Option<Self> {
         self.foreign_card = self.foreign_card.filter(|_| domestic);
         self.unusual_hour = self.unusual_hour.filter(|_| hours);
         let most = self.parts().iter().flatten().sum::<u64>() + self.card_lately.map_or(0, |(_, p)| p);
-        self.verify_from = self.verify_from.filter(|from| *from <= most);
-        self.decline_from = self.decline_from.filter(|from| *from <= most);
+        // Never left out where another policy of the run has it: what was not
+        // counted under one would be missing under the next.
+        let reachable = |from: Option<u64>| from.map(|from| from.min(most)).filter(|from| *from > 0);
+        self.decline_from = reachable(self.decline_from);
+        self.verify_from = reachable(self.verify_from)
+            .filter(|verify| self.decline_from.is_none_or(|decline| *verify < decline));
         (self.verify_from.is_some() || self.decline_from.is_some()).then_some(self)
     }
 
