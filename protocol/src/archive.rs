@@ -202,6 +202,10 @@ pub struct LedgerBase {
     /// The policy in force, if there is one.
     #[n(8)]
     pub policy: Option<BasePolicy>,
+    /// The format of the records: a number of the program's. Bases that do not
+    /// say it are older.
+    #[n(9)]
+    pub records_format: Option<u16>,
 }
 
 /// A policy as an entry of the ledger holds it.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use hub_protocol::LedgerBase;
 
 use crate::*;
 
@@ -169,4 +170,45 @@ fn set_aside(config: &Config) -> Result<usize> {
         count += usize::from(item?.file_name().to_string_lossy().contains(".damaged-"));
     }
     Ok(count)
+}
+
+/// What came new into records since is not in a base of an earlier version.
+#[test]
+fn a_base_of_an_earlier_version_serves_only_where_an_archive_is_away_and_is_made_anew() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, receipts) = store(dir.path())?;
+    let away = dir.path().join("away");
+    fs::create_dir(&away)?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    export(&mut shop, &archiver, &away)?;
+    drop((shop, archiver));
+    let folder = config.layout.ledger.join("archive");
+    let (statement, first) = (folder.join("base"), folder.join("00000001.seg.gz"));
+    let key = &config.keys.signing;
+    let mut older = LedgerBase::open(&fs::read(&statement)?, &key.verifying_key())?;
+    assert!(older.records_format.is_some());
+    older.records_format = None;
+    fs::write(&statement, older.sign(key))?;
+    fs::remove_dir_all(&config.layout.index)?;
+    let (mut shop, mut archiver) = open(&config)?;
+    assert_known(&mut shop, receipts, 211)?;
+    let refused = archiver.remove(&mut shop, 1, None, &mut |_| Ok(()));
+    let said = refused.err().context("it was removed")?.to_string();
+    assert!(said.contains("there is no base yet"), "{said}");
+    drop((shop, archiver));
+    // Without the archive there is nothing else.
+    let kept = fs::read(&first)?;
+    fs::remove_file(&first)?;
+    fs::remove_dir_all(&config.layout.index)?;
+    let (mut shop, _) = open(&config)?;
+    assert_known(&mut shop, receipts, 211)?;
+    drop(shop);
+    fs::write(&first, kept)?;
+    let (mut shop, mut archiver) = open(&config)?;
+    assert_eq!(archive(&mut shop, &mut archiver)?.trouble, None);
+    drop(shop);
+    let made = LedgerBase::open(&fs::read(&statement)?, &key.verifying_key())?;
+    assert!(made.records_format.is_some(), "made anew");
+    Ok(())
 }

@@ -408,6 +408,7 @@ pub(crate) fn ledger_base(policy: Option<BasePolicy>) -> LedgerBase {
         file: 3,
         file_digest: Digest::of(b"records"),
         records: 1204,
+        records_format: policy.as_ref().map(|_| 5),
         policy,
     }
 }

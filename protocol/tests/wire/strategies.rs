@@ -315,6 +315,7 @@ pub(crate) fn ledger_base() -> impl Strategy<Value = LedgerBase> {
             file_digest,
             records,
             policy,
+            records_format: Some(5),
         },
     )
 }

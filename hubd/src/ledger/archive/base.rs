@@ -70,6 +70,12 @@ impl Base {
         }
     }
 
+    /// Whether its records are as this program makes them. Those of an earlier
+    /// version lack what has come into records since.
+    pub fn is_current(&self) -> bool {
+        self.statement.records_format == Some(INDEX_FORMAT)
+    }
+
     /// Whether every byte of its records is as the hub signed it. Reads them
     /// through.
     pub fn is_whole(&self) -> bool {

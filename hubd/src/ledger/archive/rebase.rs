@@ -13,7 +13,7 @@ use super::round::{ArchiveHub, Round};
 use super::writer::{ArchiveError, Archiver, AtStep, Step, is_still_wanted};
 use crate::ledger::disk::{self, Numbered};
 use crate::ledger::error::LedgerError;
-use crate::ledger::index_stamp::{Damage, Stamp};
+use crate::ledger::index_stamp::{Damage, INDEX_FORMAT, Stamp};
 use crate::ledger::index_writer::Keep;
 use crate::ledger::table::Table;
 
@@ -62,6 +62,10 @@ impl Archiver {
             tracing::warn!(%error, "the base is made anew");
             None
         })?;
+        if !base.is_current() {
+            tracing::info!("the base is of an earlier version, and is made anew");
+            return None;
+        }
         let len = fs::metadata(base.records()).ok()?.len();
         let known = (base.statement.clone(), len);
         if self.whole.as_ref() != Some(&known) {
@@ -110,6 +114,7 @@ impl Archiver {
             file_digest: files::digest_of_file(&path)?,
             records: table.records(),
             policy: self.policy(&table)?,
+            records_format: Some(INDEX_FORMAT),
         };
         let dir = self.archives().dir();
         files::write_signed(&base::statement_path(dir), &statement.sign(&self.key))?;

@@ -84,15 +84,40 @@ pub(super) fn rebuild(
         tracing::warn!(hub = %hub.short(), %trouble, "the index is set aside and built again from the journal");
     }
     ledger::set_aside(dir).map_err(OpenError::Index)?;
-    let built = match from_base(dir, journal, archives) {
-        Ok(None) => from_journal(dir, journal, archives),
-        Ok(Some(found)) => Ok(found),
-        Err(error) => Err(error),
+    let base = archives.base().ok().flatten();
+    let built = if base.is_none_or(|base| base.is_current()) {
+        from_base(dir, journal, archives).and_then(|found| match found {
+            Some(found) => Ok(found),
+            None => from_journal(dir, journal, archives),
+        })
+    } else {
+        without_older_base(dir, journal, archives)
     };
     if built.is_err() {
         discard(dir)?;
     }
     built
+}
+
+/// A new index from the journal and its archives, which say all. The base of
+/// an earlier version serves only if an archive is away: what limits have come
+/// to remember since is not in it.
+fn without_older_base(
+    dir: &Path,
+    journal: &JournalReader,
+    archives: &Archives,
+) -> Result<(Index, State), OpenError> {
+    let away = match from_journal(dir, journal, archives) {
+        Err(error) if base_goes_further(archives, &error) => error,
+        built => return built,
+    };
+    tracing::warn!(
+        error = %away,
+        "the base of an earlier version serves; put the archives back and remove the index to have all that \
+         limits remember"
+    );
+    discard(dir)?;
+    from_base(dir, journal, archives)?.ok_or(away)
 }
 
 /// A new index that did not get finished is worth nothing. Set aside, it would
