@@ -46,7 +46,7 @@ pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
         format!(
             "{} holds a new private key; keep it secret, and keep a copy.\nIts public half: {}\n\
              A policy key: name it in [policy] trusted_keys of hubd.toml.\n\
-             A supervisor's: name it in [[override.supervisor]] of the policy.",
+             A supervisor's or a verifier's: name it in [[override.supervisor]] or [[attestation.verifier]] of the policy.",
             file.display(),
             made.public_key
         )
