@@ -142,9 +142,12 @@ impl Core {
 
     /// What stands against asking the gateway.
     fn objection_online(&self, device: DeviceId, request: &PaymentRequest) -> Option<Reason> {
-        let record = self.state.device(&device)?;
+        let record = self
+            .state
+            .device(&device)
+            .filter(|_| self.should_ask_online(request))?;
         let standing = record.standing(self.state.policy(), self.clock.effective_ms());
-        (self.should_ask_online(request) && !standing.online).then_some(Reason::AttestationMissing)
+        (!standing.online).then_some(Reason::AttestationMissing)
     }
 
     pub(crate) fn refuse_if_not_enrolled(&mut self, ticket: Ticket, device: DeviceId) -> bool {

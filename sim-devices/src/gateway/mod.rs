@@ -52,7 +52,7 @@ pub struct GatewayOptions {
     /// Where to listen for hubs; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Where to listen for control calls (no TLS, no credential: loopback
-    /// only); `None` for nowhere.
+    /// only); `None`: it has none.
     pub control: Option<SocketAddr>,
     /// Decides, with the payment ids, which chances fall how.
     pub seed: u64,
