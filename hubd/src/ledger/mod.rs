@@ -101,7 +101,7 @@ pub use reader::{Entries, JournalReader, StoredEntry};
 pub use salvage::{Gap, SalvageReport, salvage};
 pub use segment::{FORMAT, Footer, MAX_ENTRY_BYTES};
 pub use space::{Space, SpaceSettings};
-pub use store_format::{STORE_FORMAT, read_store_format, sync_folder, write_store_format};
+pub use store_format::{SAME_FILES_SINCE, STORE_FORMAT, read_store_format, sync_folder, write_store_format};
 pub use vault::{Vault, VaultReport};
 pub use vault_reader::VaultReader;
 pub use verify::{

@@ -18,8 +18,14 @@ use super::error::LedgerError;
 ///
 /// 1: journal, index and vault, without this file. 2: the file and the
 /// reserve; a journal may hold segments of journal format 1 and 2. 3: the index keeps
-/// payments and cards in tables.
-pub const STORE_FORMAT: u16 = 3;
+/// payments and cards in tables. 4: entries of refunds, staff, scores,
+/// descriptions, anomalies and allowances, which an older program takes for
+/// damage. Rises with everything that an entry can newly hold.
+pub const STORE_FORMAT: u16 = 4;
+
+/// The oldest format whose files lie as today's do: a store from this one on
+/// is stamped anew and not migrated.
+pub const SAME_FILES_SINCE: u16 = 3;
 
 #[derive(Deserialize)]
 struct Stamp {
@@ -89,4 +95,89 @@ pub fn sync_folder(dir: &Path) -> Result<(), LedgerError> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(LedgerError::io("flush the folder", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use hub_protocol::Digest;
+
+    use super::super::INDEX_FORMAT;
+    use super::STORE_FORMAT;
+
+    /// The newest format, and the start of SHA-256 over what its entries can
+    /// hold.
+    const WRITTEN_BY: (u16, &str) = (4, "3699df84684c162a");
+
+    /// What an entry can hold, by the protocol's document: every CDDL rule
+    /// that `entry` leads to, without comments and white space.
+    fn what_an_entry_can_hold() -> String {
+        let document = include_str!("../../../docs/protocol.md");
+        let blocks = document.split("```cddl").skip(1);
+        let mut rules: BTreeMap<&str, String> = BTreeMap::new();
+        for block in blocks {
+            let mut name = "";
+            for line in block.split("```").next().unwrap_or_default().lines() {
+                if let Some((left, _)) = line.split_once(" =")
+                    && !left.starts_with(' ')
+                {
+                    name = left.split('<').next().unwrap_or(left);
+                }
+                let said = line.split(';').next().unwrap_or_default();
+                let rule = rules.entry(name).or_default();
+                for word in said.split_whitespace() {
+                    rule.push_str(word);
+                    rule.push(' ');
+                }
+            }
+        }
+        let mut wanted = vec!["entry"];
+        let mut found = BTreeSet::new();
+        while let Some(name) = wanted.pop() {
+            if found.insert(name) {
+                let text = &rules[name];
+                let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+                let named: BTreeSet<&str> = words.collect();
+                wanted.extend(rules.keys().filter(|rule| named.contains(**rule)));
+            }
+        }
+        found
+            .iter()
+            .map(|name| format!("{name}:{}\n", rules[name]))
+            .collect()
+    }
+
+    #[test]
+    fn the_format_rises_with_everything_that_an_entry_can_newly_hold() {
+        let holds = what_an_entry_can_hold();
+        for rule in [
+            "payment-request:",
+            "reason:",
+            "park-reason:",
+            "allowance:",
+            "score-factor:",
+        ] {
+            assert!(holds.contains(rule), "{rule} in {holds}");
+        }
+        let digest = Digest::of(holds.as_bytes()).to_string();
+        assert_eq!(
+            WRITTEN_BY,
+            (STORE_FORMAT, &digest[..16]),
+            "entries can hold something new, which an older hubd takes for damage: \
+             raise STORE_FORMAT and add a store of it to tests/fixtures, unless no store of {STORE_FORMAT} is there yet"
+        );
+    }
+
+    #[test]
+    fn the_document_says_todays_formats() {
+        let document = include_str!("../../../docs/ledger.md");
+        for said in [
+            format!("\n| {STORE_FORMAT} | "),
+            format!("by hand: `format = {STORE_FORMAT}`"),
+            format!("has a format of its own, {INDEX_FORMAT} today"),
+        ] {
+            assert!(document.contains(&said), "docs/ledger.md does not say {said}");
+        }
+    }
 }

@@ -13,8 +13,8 @@ use hub_protocol::{PaymentId, cbor};
 
 use crate::config::Config;
 use crate::ledger::{
-    Damage, DataLock, Index, IndexReader, Journal, JournalOptions, JournalReader, LedgerError, STORE_FORMAT,
-    Space, Vault, read_store_format, write_store_format,
+    Damage, DataLock, Index, IndexReader, Journal, JournalOptions, JournalReader, LedgerError,
+    SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format, write_store_format,
 };
 use crate::run::migration::{self, AtStep};
 use crate::run::storage;
@@ -98,7 +98,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     // A journal that vanished must not become an empty one; a first start that
     // was cut off between two folders must not stand in the next one's way.
     let never_used = !layout.index.exists() && !layout.vault.exists();
-    let outdated = format != Some(STORE_FORMAT) && layout.ledger.exists() && !never_used;
+    let outdated = format.unwrap_or(1) < SAME_FILES_SINCE && layout.ledger.exists() && !never_used;
     let verified = match outdated {
         true => Some(migration::verify_old(config, format.unwrap_or(1), at)?),
         false => None,
@@ -128,7 +128,8 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let reader = journal.reader();
     match verified {
         Some(head) => migration::migrate(layout, &reader, head, at)?,
-        None if format.is_none() => write_store_format(&layout.format)?,
+        // Before the first entry that an older program could not read.
+        None if format != Some(STORE_FORMAT) => write_store_format(&layout.format)?,
         None => migration::tidy_up(layout),
     }
     if full {

@@ -128,6 +128,12 @@ fn opens_with_the_same_queue_exposure_and_answers(name: &str) {
         "the first answer again"
     );
     running.terminate();
+    let stamp = std::fs::read_to_string(store.hub.file("format")).unwrap();
+    let stamped = format!("format = {}\n", hubd::ledger::STORE_FORMAT);
+    assert!(
+        stamp.contains(&stamped),
+        "an older hubd must not open it: {stamp}"
+    );
     let after = store.verify();
     assert!(after["entries"].as_u64() > expected["entries"].as_u64());
     let held = after["receipts"].as_array().unwrap();
