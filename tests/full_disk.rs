@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use hub_tests::image::{self, Image};
+use hub_tests::image::{self, FileSystem, Image};
 use hub_tests::process::{Process, Programs, output, until};
 use serde_json::Value;
 
@@ -142,12 +142,21 @@ fn pair(decision: &str, reason: &str) -> (String, String) {
 }
 
 #[test]
-fn rule_2_a_full_disk_loses_nothing_risks_nothing_and_mends_itself() -> Result<()> {
-    if image::skip("a full disk") {
+fn rule_2_a_full_ext4_loses_nothing_risks_nothing_and_mends_itself() -> Result<()> {
+    loses_nothing_risks_nothing_and_mends_itself(FileSystem::Ext4, 256)
+}
+
+#[test]
+fn rule_2_a_full_xfs_loses_nothing_risks_nothing_and_mends_itself() -> Result<()> {
+    loses_nothing_risks_nothing_and_mends_itself(FileSystem::Xfs, 320)
+}
+
+fn loses_nothing_risks_nothing_and_mends_itself(file_system: FileSystem, mib: u64) -> Result<()> {
+    if image::skip(&format!("a full disk, {file_system:?}"), file_system) {
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
-    let disk = Image::new(dir.path(), 256)?;
+    let disk = Image::new(dir.path(), file_system, mib)?;
     let mut shop = Shop::open(dir.path(), &disk)?;
     shop.start()?;
     shop.until_status("wan", "online")?;

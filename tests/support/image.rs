@@ -8,44 +8,64 @@ use anyhow::{Context, Result};
 
 use crate::process::output;
 
-/// Why a file system cannot be mounted here, if so.
-pub fn missing() -> Option<&'static str> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root");
+/// Which file system: the two that hubd is for.
+#[derive(Clone, Copy, Debug)]
+pub enum FileSystem {
+    /// As Debian installs it.
+    Ext4,
+    /// The other one with blocks that are written in place.
+    Xfs,
+}
+
+impl FileSystem {
+    const fn maker(self) -> &'static str {
+        match self {
+            Self::Ext4 => "mkfs.ext4",
+            Self::Xfs => "mkfs.xfs",
+        }
     }
-    let has = |program: &str| {
-        Command::new(program)
-            .arg("--version")
-            .output()
-            .is_ok_and(|out| out.status.success())
-    };
-    (!has("losetup") || Command::new("mkfs.ext4").arg("-V").output().is_err())
-        .then_some("needs losetup and mkfs.ext4")
+}
+
+/// Why a file system cannot be made and mounted here, if so.
+fn missing(file_system: FileSystem) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    let has = |program: &str| Command::new(program).arg("-V").output().is_ok();
+    let maker = file_system.maker();
+    (!has("losetup") || !has(maker)).then(|| format!("needs losetup and {maker}"))
 }
 
 /// Prints the one line and says whether to skip. In CI nothing is skipped.
 #[allow(clippy::print_stdout, clippy::panic)] // the line is for whoever runs the tests
-pub fn skip(suite: &str) -> bool {
-    let Some(why) = missing() else { return false };
+pub fn skip(suite: &str, file_system: FileSystem) -> bool {
+    let Some(why) = missing(file_system) else {
+        return false;
+    };
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(!ci, "{suite}: {why}, and in CI nothing is skipped");
     println!("skipped: {suite}: {why}");
     true
 }
 
-/// A mounted ext4; taken down when dropped.
+/// A mounted file system; taken down when dropped.
 pub struct Image {
     mount: PathBuf,
 }
 
 impl Image {
-    /// Makes one of `mib` MiB in `dir`.
-    pub fn new(dir: &Path, mib: u64) -> Result<Self> {
+    /// Makes one of `mib` MiB in `dir`; xfs wants 300 at least.
+    pub fn new(dir: &Path, file_system: FileSystem, mib: u64) -> Result<Self> {
         let (file, mount) = (dir.join("disk.img"), dir.join("disk"));
         fs::File::create(&file)?.set_len(mib << 20)?;
         fs::create_dir(&mount)?;
+        let mut make = Command::new(file_system.maker());
+        make.arg("-q");
         // No blocks for root alone: the hub of a shop is not root.
-        output(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&file))?;
+        if let FileSystem::Ext4 = file_system {
+            make.args(["-m", "0"]);
+        }
+        output(make.arg(&file))?;
         output(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(&mount))?;
         Ok(Self { mount })
     }
