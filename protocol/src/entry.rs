@@ -189,6 +189,10 @@ pub struct DecisionRecord {
     /// The allowance under which the device itself had approved it, if it did.
     #[n(10)]
     pub allowance: Option<u64>,
+    /// The share that what moves the ceilings gave by itself, 0 to 100, where
+    /// a smaller one ([`percent`](Self::percent)) still held from before.
+    #[n(11)]
+    pub moved_percent: Option<u8>,
 }
 
 /// What a supervisor's [`Override`](crate::Override) let pass.

@@ -162,10 +162,11 @@ impl Reason {
             Self::StoreSuspended | Self::OutsideHours | Self::TransactionTypeNotAllowed => {
                 Self::OfflineDisabled
             }
-            Self::DeviceSuspended | Self::ModelNotCertified | Self::AttestationMissing => {
-                Self::ClassNotAllowed
-            }
-            Self::PinOnGlassNotAllowed => Self::OnlinePinNotPossible,
+            // Each asks for another device.
+            Self::DeviceSuspended
+            | Self::ModelNotCertified
+            | Self::AttestationMissing
+            | Self::PinOnGlassNotAllowed => Self::ClassNotAllowed,
             Self::CardWindow => Self::CardConsecutiveLimit,
             Self::DeviceWindow => Self::DeviceConsecutiveLimit,
             other => other,

@@ -119,14 +119,24 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let scored = score
         .as_ref()
         .zip(situation.policy.and_then(|policy| policy.score.as_ref()));
+    let refused = |reason| {
+        let record = refuse(reason);
+        // Nobody is asked for a PIN that cannot be entered there.
+        match record.fallback {
+            Some(FallbackAction::InsertCardEnterPin) if !takes_pin(situation) => {
+                refuse(Reason::PinOnGlassNotAllowed)
+            }
+            _ => record,
+        }
+    };
     let mut record = if let Some(reason) = objection(request, situation, limits_now, score.as_ref()) {
-        refuse(reason)
+        refused(reason)
     } else if let Some(reason) =
         limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored))
     {
         match supervisor(situation) {
             Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
-            None => refuse(reason),
+            None => refused(reason),
         }
     } else {
         approved(None)
@@ -135,6 +145,10 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         .as_ref()
         .and_then(|limits| u8::try_from(limits.store_percent).ok())
         .filter(|percent| *percent < 100);
+    record.moved_percent = limits
+        .as_ref()
+        .filter(|limits| limits.store_moved_percent > limits.store_percent)
+        .and_then(|limits| u8::try_from(limits.store_moved_percent).ok());
     record.score = score.map(Box::new);
     Assessment {
         record,
@@ -142,6 +156,11 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         ceiling: limits.and_then(|limits| limits.ceiling),
         percent: limits.map_or(100, |limits| limits.percent),
     }
+}
+
+/// Whether the holder can enter the PIN at the device.
+fn takes_pin(s: &Situation<'_>) -> bool {
+    s.class != DeviceClass::Softpos || s.standing.pin_on_glass
 }
 
 /// The record of a refusal: fallback where another way of paying by the same
@@ -176,6 +195,7 @@ pub fn refuse(reason: Reason) -> DecisionRecord {
         score: None,
         lifted: None,
         allowance: None,
+        moved_percent: None,
     }
 }
 
@@ -325,19 +345,19 @@ fn objection_to_reading(
     let unverified_tap =
         request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
     let tap_ceiling = limits.unverified_tap.filter(|_| unverified_tap);
-    let pin_would_help = amount > limits.transaction && amount <= limits.transaction_by_pin;
+    let too_high = amount > limits.transaction;
+    let pin_helps = amount <= limits.transaction_by_pin;
+    let too_high_for_a_tap = tap_ceiling.is_some_and(|ceiling| amount > ceiling);
     if !rules.entry_modes.contains(&request.entry_mode) {
         Some(Reason::EntryModeNotAllowed)
     } else if request.verification == Verification::OnlinePin {
         Some(Reason::OnlinePinNotPossible)
-    } else if s.class == DeviceClass::Softpos
-        && request.verification == Verification::OfflinePin
-        && !s.standing.pin_on_glass
-    {
+    } else if request.verification == Verification::OfflinePin && !takes_pin(s) {
         Some(Reason::PinOnGlassNotAllowed)
-    } else if tap_ceiling.is_some_and(|ceiling| amount > ceiling) || pin_would_help {
+    } else if (too_high && pin_helps) || (too_high_for_a_tap && !too_high) {
         Some(Reason::VerificationRequired)
     } else {
+        // Too high by the PIN as well: the ceiling says so.
         None
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Limits {
     pub(crate) percent: u64,
     /// The same in the whole store.
     pub(crate) store_percent: u64,
+    /// The same if no smaller share had held before.
+    pub(crate) store_moved_percent: u64,
     card: SubjectLimits,
     device: SubjectLimits,
     store: SubjectLimits,
@@ -130,6 +132,7 @@ impl Limits {
             ceiling: None,
             percent,
             store_percent: shares.store,
+            store_moved_percent: shares.moved,
             card: moved_subject(policy.card),
             device: moved_subject(class.device),
             store: policy.store,

@@ -244,7 +244,8 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     }
     let tenant = root.required("tenant", "a name of 1 to 64 bytes", short_text);
     let stores = root.required("stores", "a list of store ids, or [\"*\"]", |value| {
-        list::<String>(value).filter(|stores| !stores.is_empty())
+        let printable = |store: &String| !store.chars().any(char::is_control);
+        list::<String>(value).filter(|stores| !stores.is_empty() && stores.iter().all(printable))
     });
     let version = root.required(
         "version",
@@ -496,7 +497,8 @@ fn count(value: &toml::de::DeValue<'_>) -> Option<u32> {
 }
 
 fn short_text(value: &toml::de::DeValue<'_>) -> Option<String> {
-    text::<String>(value).filter(|text| (1..=64).contains(&text.len()))
+    // It is printed on walls and terminals as it stands.
+    text::<String>(value).filter(|text| (1..=64).contains(&text.len()) && !text.chars().any(char::is_control))
 }
 
 fn instant(value: &toml::de::DeValue<'_>) -> Option<u64> {

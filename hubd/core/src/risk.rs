@@ -4,7 +4,6 @@
 use hub_protocol::{EntryMode, PaymentRequest, Verification};
 use minicbor::{Decode, Encode};
 
-use crate::policy::moving::Loosening;
 use crate::policy::velocity::{LONGEST_WINDOW_MS, MAX_IN_WINDOW, Window};
 use crate::watch::one_first;
 
@@ -167,18 +166,11 @@ pub struct Held {
 }
 
 impl Held {
-    /// A payment was decided under this share. Where it could have grown and
-    /// has not, what reduces it still holds: it grows from now on.
-    pub(crate) fn after(
-        before: Option<Self>,
-        percent: u8,
-        at_ms: u64,
-        loosening: Option<Loosening>,
-    ) -> Option<Self> {
-        let could_grow =
-            |held: &Self| loosening.is_some_and(|l| at_ms.saturating_sub(held.since_ms) >= l.every_ms.max(1));
+    /// A payment was decided under this share; `caused` says whether it was
+    /// more than the rest of one that held before: then it grows from now on.
+    pub(crate) fn after(before: Option<Self>, percent: u8, caused: bool, at_ms: u64) -> Option<Self> {
         match before {
-            Some(held) if held.percent == percent && !could_grow(&held) => Some(held),
+            Some(held) if held.percent == percent && !caused => Some(held),
             // Nothing is reduced: nothing to loosen.
             _ if percent >= 100 => None,
             _ => Some(Self {

@@ -41,7 +41,7 @@ impl<'a> Situation<'a> {
             device: Subject::default(),
             store: Subject::default(),
             staff: Subject::default(),
-            standing: Standing::default(),
+            standing: Standing::best(&policy.models, class),
             supervisor: None,
             overrides: None,
             card_velocity: None,

@@ -519,7 +519,7 @@ impl State {
         if decided.record.lifted.is_some() {
             self.store.overrides.get_or_insert_default().approved(at_ms);
         }
-        self.share_held(decision, decided.record.percent, at_ms);
+        self.share_held(&decided.record, at_ms);
         self.watch_decision(payment_id, &decided.record, at_ms);
         if decision == Decision::ApprovedOffline {
             self.store.offline_since_ms.get_or_insert(decided.time.wall_ms);

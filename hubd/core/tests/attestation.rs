@@ -383,3 +383,38 @@ fn the_pin_is_entered_on_glass_only_where_that_is_certified() {
     describe(&mut shop, SOFTPOS, &with_pin, None);
     assert_eq!(shop.pay(SOFTPOS, &pin(2)).reason, Reason::None);
 }
+
+#[test]
+fn nobody_is_asked_for_a_pin_where_none_may_be_entered() {
+    let by_pin = "[[ceiling]]\nclass = \"softpos\"\nverification = \"offline-pin\"\namount = 10000\n";
+    let mut shop = Shop::offline_under(&format!("{}{by_pin}", policy()));
+    let now_ms = shop.now.wall_ms;
+    let tap_without_pin = |number| PaymentRequest {
+        terms: Some(Box::new(hub_protocol::Terms::of(
+            hub_protocol::TransactionType::Sale,
+        ))),
+        verification: Verification::None,
+        ..request(number, 5_001, "card")
+    };
+    describe(
+        &mut shop,
+        SOFTPOS,
+        &tap(SOFTPOS),
+        Some(affirming(SOFTPOS, now_ms)),
+    );
+    let told = shop.pay(SOFTPOS, &tap_without_pin(1));
+    assert_eq!(
+        (told.decision, told.reason),
+        (Decision::Declined, Reason::PinOnGlassNotAllowed)
+    );
+    let with_pin = DeviceDescription {
+        model: "Pin".to_owned(),
+        ..tap(SOFTPOS)
+    };
+    describe(&mut shop, SOFTPOS, &with_pin, None);
+    let told = shop.pay(SOFTPOS, &tap_without_pin(2));
+    assert_eq!(
+        (told.decision, told.reason),
+        (Decision::Fallback, Reason::VerificationRequired)
+    );
+}

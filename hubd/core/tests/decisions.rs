@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::LazyLock;
 
-use hub_core::decide::{Situation, decide_offline};
+use hub_core::decide::{Situation, decide_offline, refuse};
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
 use hub_core::policy::device::{Attestation, AttestationRules, Stale, Standing};
 use hub_core::policy::moving::{Loosening, Step};
@@ -685,7 +685,18 @@ fn of_two_reasons_the_one_with_the_smaller_number_is_given() {
                 a(case);
                 b(case);
             });
-            let first = (*reason_a).min(*reason_b);
+            let mut first = (*reason_a).min(*reason_b);
+            // Nobody is asked for a PIN that cannot be entered there.
+            let no_pin = Reason::PinOnGlassNotAllowed;
+            let asks_for_pin = refuse(first).fallback == Some(FallbackAction::InsertCardEnterPin);
+            if asks_for_pin && [*reason_a, *reason_b].contains(&no_pin) {
+                first = no_pin;
+            }
+            // Nor for one that does not help.
+            let too_high = Reason::TransactionCeiling;
+            if first == Reason::VerificationRequired && [*reason_a, *reason_b].contains(&too_high) {
+                first = too_high;
+            }
             let undone = reason(|case| {
                 b(case);
                 a(case);
@@ -776,4 +787,26 @@ fn card_approved_and_deferred_payments_are_never_mixed() {
     assert_eq!(submission(Cryptogram::CardApproved), Some(Submission::Advice));
     assert_eq!(submission(Cryptogram::AsksOnline), Some(Submission::Deferred));
     assert_eq!(submission(Cryptogram::Refused), None);
+}
+
+#[test]
+fn an_old_device_is_told_by_another_reason_to_do_the_same() {
+    for reason in Reason::ALL {
+        let (said, told) = (refuse(*reason), refuse(reason.in_receipts()));
+        assert_eq!(said.decision, told.decision, "{reason:?}");
+        assert_eq!(said.fallback, told.fallback, "{reason:?}");
+    }
+}
+
+#[test]
+fn a_tap_that_is_too_high_by_the_pin_as_well_is_declined() {
+    let tap = |amount: u64| {
+        reason(|case| {
+            case.request.verification = Verification::None;
+            case.request.amount = amount.into();
+        })
+    };
+    assert_eq!(tap(5_001), Reason::VerificationRequired);
+    assert_eq!(tap(10_000), Reason::VerificationRequired);
+    assert_eq!(tap(10_001), Reason::TransactionCeiling);
 }

@@ -503,3 +503,36 @@ fn a_devices_own_declines_make_its_own_ceilings_smaller() {
         );
     });
 }
+
+#[test]
+fn rule_4_a_share_comes_back_a_whole_step_after_the_last_decision_it_was_caused_for() {
+    let text = moving(
+        "loosen_percent = 10\nloosen_minutes = 15\n[[moving.outage]]\nfrom_minutes = 60\npercent = 20",
+    );
+    both(|between| {
+        let mut shop = Shop::offline_under(&text);
+        shop.pass(HOUR);
+        assert!(shop.pay(MPOS, &request(1, 2_000, "a")).decision.approved());
+        // The cause is still there, a moment before the first step would end.
+        shop.pass(15 * MINUTE - 1);
+        assert!(shop.pay(MPOS, &request(2, 2_000, "b")).decision.approved());
+        replay(&mut shop, approved);
+        shop.go_offline();
+        between(&mut shop);
+        let at = |shop: &mut Shop, number, amount| {
+            shop.pay(MPOS, &request(number, amount, &format!("card {number}")))
+                .reason
+        };
+        assert_eq!(at(&mut shop, 3, 2_001), Reason::TransactionCeiling, "20 percent");
+        // What only the rest of it refuses puts nothing off.
+        shop.pass(15 * MINUTE);
+        between(&mut shop);
+        assert_eq!(at(&mut shop, 4, 3_001), Reason::TransactionCeiling, "30 percent");
+        assert_eq!(at(&mut shop, 5, 3_000), Reason::None);
+        shop.pass(14 * MINUTE);
+        between(&mut shop);
+        assert_eq!(at(&mut shop, 6, 3_001), Reason::TransactionCeiling, "30 percent");
+        shop.pass(MINUTE);
+        assert_eq!(at(&mut shop, 7, 4_000), Reason::None, "40 percent");
+    });
+}

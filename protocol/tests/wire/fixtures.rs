@@ -240,6 +240,7 @@ fn record(decision: Decision, reason: Reason) -> DecisionRecord {
         score: None,
         lifted: None,
         allowance: None,
+        moved_percent: None,
     }
 }
 
@@ -266,6 +267,7 @@ pub(crate) fn decisions() -> Vec<(&'static str, DecisionRecord)> {
             DecisionRecord {
                 submission: Some(Submission::Advice),
                 percent: Some(75),
+                moved_percent: Some(100),
                 ..record(Decision::ApprovedOffline, Reason::None)
             },
         ),

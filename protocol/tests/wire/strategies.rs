@@ -173,6 +173,7 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
         of(score()),
         of(any::<u64>()),
         any::<bool>(),
+        of(0..=100_u8),
     );
     record.prop_map(
         |(
@@ -186,6 +187,7 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
             score,
             allowance,
             lifted,
+            moved_percent,
         )| {
             DecisionRecord {
                 decision,
@@ -201,6 +203,7 @@ fn record() -> impl Strategy<Value = DecisionRecord> {
                     supervisor: KeyId([7; 16]),
                 }),
                 allowance,
+                moved_percent,
             }
         },
     )

@@ -77,7 +77,8 @@ pub struct Stale {
 pub struct Standing {
     /// Whether its model is certified, if that is asked for.
     pub certified: bool,
-    /// Whether the PIN may be entered on its glass, if that is asked for.
+    /// Whether the PIN may be entered on its glass, were it a SoftPOS; with
+    /// any model in the policy, only where one says so.
     pub pin_on_glass: bool,
     /// The verifier's word, if one is asked for.
     pub attestation: Attestation,
@@ -134,6 +135,21 @@ impl Standing {
                 .is_none_or(|most| rules.counts(attested).is_some_and(|a| a.age_ms(now_ms) <= most));
         }
         standing
+    }
+}
+
+impl Standing {
+    /// Of the best device of a class that the policy knows of: of a certified
+    /// model, with a fresh word of a verifier.
+    pub(crate) fn best(models: &[Model], class: DeviceClass) -> Self {
+        let mut of_class = models
+            .iter()
+            .filter(|model| model.class.is_none_or(|own| own == class));
+        Self {
+            pin_on_glass: models.is_empty() || of_class.clone().any(|model| model.pin_on_glass),
+            certified: models.is_empty() || of_class.next().is_some(),
+            ..Self::default()
+        }
     }
 }
 

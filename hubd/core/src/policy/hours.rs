@@ -13,8 +13,9 @@ use crate::toml_reader::{Section, boolean, list, text};
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
 
-/// From a minute of a day up to another, exclusive; an end that is not after
-/// the beginning lies on the next day.
+/// From a minute of a day up to another, exclusive; an end before the
+/// beginning lies on the next day. Both the same is refused: nobody could say
+/// whether that is a whole day or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     from: u16,

@@ -77,6 +77,8 @@ pub struct Moment {
 pub struct Shares {
     /// In the whole store.
     pub store: u64,
+    /// The same if no smaller share had held before.
+    pub moved: u64,
     /// For this payment: never above it.
     pub own: u64,
 }
@@ -89,23 +91,24 @@ impl MovingLimits {
 
     /// The shares of the signed ceilings that hold now.
     pub fn shares(&self, now: &Moment) -> Shares {
-        let wanted = self.wanted(now);
+        let moved = self.moved(now);
         let store = match (self.loosening, now.held) {
             (Some(loosening), Some(held)) => {
                 let steps = now.now_ms.saturating_sub(held.since_ms) / loosening.every_ms.max(1);
                 let grown = u64::from(held.percent).saturating_add(steps.saturating_mul(loosening.percent));
-                wanted.min(grown)
+                moved.min(grown)
             }
-            _ => wanted,
+            _ => moved,
         };
         Shares {
             store,
+            moved,
             own: store.min(at(&self.declined, now.declined.own_percent)),
         }
     }
 
     /// The store's share if nothing had been reduced before.
-    fn wanted(&self, now: &Moment) -> u64 {
+    fn moved(&self, now: &Moment) -> u64 {
         let used = |step: &&Step| {
             u128::from(now.store_exposure_minor) * 100
                 >= u128::from(now.store_ceiling_minor) * u128::from(step.from)

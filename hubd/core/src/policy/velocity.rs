@@ -66,6 +66,9 @@ pub(super) fn read_window(
     let (most, minutes) = match (most, minutes) {
         (Some(most), Some(minutes)) => (most, minutes),
         (None, None) => return None,
+        // A value that is wrong is there, and has its own fault.
+        (Some(_), None) if section.holds(minutes_key) => return None,
+        (None, Some(_)) if section.holds(count_key) => return None,
         (Some(one), None) => {
             section.fault(
                 one.line,

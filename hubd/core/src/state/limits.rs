@@ -1,5 +1,6 @@
 //! What limits remember beside exposure and counts, folded.
 
+use hub_protocol::entry::DecisionRecord;
 use hub_protocol::{CardScheme, Decision, DeviceId, PaymentId};
 
 use super::State;
@@ -13,10 +14,10 @@ const DAY_MS: u64 = 86_400_000;
 
 impl State {
     /// The share of the ceilings under which a payment was decided.
-    pub(super) fn share_held(&mut self, decision: Decision, percent: Option<u8>, at_ms: u64) {
-        let loosening = self.policy.as_ref().and_then(|policy| policy.moving.loosening);
-        match (percent, decision) {
-            (Some(percent), _) => self.store.held = Held::after(self.store.held, percent, at_ms, loosening),
+    pub(super) fn share_held(&mut self, record: &DecisionRecord, at_ms: u64) {
+        let caused = record.moved_percent.is_none();
+        match (record.percent, record.decision) {
+            (Some(percent), _) => self.store.held = Held::after(self.store.held, percent, caused, at_ms),
             (None, Decision::ApprovedOffline) => self.store.held = None,
             // Says nothing of ceilings.
             (None, _) => {}

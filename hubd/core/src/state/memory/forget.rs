@@ -102,6 +102,7 @@ mod tests {
                 score: None,
                 lifted: None,
                 allowance: None,
+                moved_percent: None,
             },
         };
         apply(&mut state, decided, Some(&request));
