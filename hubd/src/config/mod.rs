@@ -290,6 +290,20 @@ impl Config {
         })?;
         Ok(keys.unwrap_or_default())
     }
+
+    /// The store's id in the `hubd.toml` of this folder, whatever else is
+    /// wrong there.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn store_id(dir: &Path) -> Result<Option<String>, ConfigFault> {
+        peek(dir, |document| {
+            document
+                .root()
+                .section("hub")
+                .optional("store_id", "a text", text::<String>)
+        })
+    }
 }
 
 /// Reads one value and passes over faults elsewhere.

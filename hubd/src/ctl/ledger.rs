@@ -220,7 +220,7 @@ pub(super) fn place(dir: &Path, key: Option<&str>) -> Result<Place, Failure> {
         None if layout.signing_public.is_file() => public_key(&layout.signing_public.display().to_string())?,
         None => {
             return Err(Failure::Usage(format!(
-                "{} does not exist; give the hub's public key by --key",
+                "{} does not exist; give the hub's public key by --key (`policy rehearse`: by --hub-key)",
                 layout.signing_public.display()
             )));
         }

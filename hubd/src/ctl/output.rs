@@ -59,9 +59,18 @@ impl Output {
         self.text(&text)
     }
 
+    /// What a file or a device says goes to a terminal: no byte of it moves
+    /// the cursor or colours anything.
+    fn harmless(text: &str) -> String {
+        let harmful = |c: char| c.is_control() && c != '\n';
+        text.chars()
+            .map(|c| if harmful(c) { '\u{fffd}' } else { c })
+            .collect()
+    }
+
     /// A text, whole.
     pub(super) fn text(&self, text: &str) -> Result<(), Failure> {
-        match writeln!(io::stdout(), "{}", text.trim_end()) {
+        match writeln!(io::stdout(), "{}", Self::harmless(text.trim_end())) {
             // Whoever reads has seen enough.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Failure::Refused(format!("cannot write: {error}")))
@@ -73,7 +82,8 @@ impl Output {
     /// The failure on stderr; with `--json` also as an object, unless the
     /// command's own object has told already.
     pub(super) fn failure(&self, failure: &Failure) {
-        let _ = writeln!(io::stderr(), "hubctl: {failure}");
+        let text = Self::harmless(&failure.to_string());
+        let _ = writeln!(io::stderr(), "hubctl: {text}");
         if self.json && !self.printed.get() {
             let error =
                 serde_json::json!({ "error": { "code": failure.code(), "message": failure.to_string() } });
@@ -95,4 +105,18 @@ pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header(header);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Output;
+
+    #[test]
+    fn nothing_that_a_file_says_moves_the_cursor() {
+        let said = "tenant \u{1b}[31mRED\u{9b}2J\r\nnext\tline é";
+        assert_eq!(
+            Output::harmless(said),
+            "tenant \u{fffd}[31mRED\u{fffd}2J\u{fffd}\nnext\u{fffd}line é"
+        );
+    }
 }

@@ -9,10 +9,11 @@ use std::str::FromStr;
 
 use hub_protocol::{Currency, DeviceClass, PaymentId, PaymentRequest, SealedCard};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::describe::Describe;
 use super::fields::Fields;
+use super::object::Object;
 
 /// The longest line, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
@@ -203,7 +204,9 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn understand(&mut self, bytes: &[u8]) -> Result<Line, Vec<Fault>> {
-        let object: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
+        // What some editors put before the first line.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let Object(object) = serde_json::from_slice(bytes).map_err(|error| {
             let place = error.to_string().replace("line 1 column", "column");
             vec![self.fault(format!("not a JSON object: {place}"))]
         })?;

@@ -8,6 +8,7 @@ mod fold;
 mod gateway;
 pub mod highest;
 mod lines;
+mod object;
 mod past;
 mod payment;
 mod rule;

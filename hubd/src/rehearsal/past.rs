@@ -10,7 +10,9 @@ use hub_core::decide::{Assessment, Situation, assess_offline};
 use hub_core::policy::Policy;
 use hub_core::state::{FoldError, State};
 use hub_protocol::entry::{ClockQuality, DecisionRecord, Entry, EntryTime, Event, WanState};
-use hub_protocol::{Decision, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentRequest, Reason};
+use hub_protocol::{
+    Currency, Decision, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentRequest, Reason,
+};
 
 use super::fold::Fold;
 
@@ -64,6 +66,9 @@ pub struct Findings {
     /// Of these, how many cannot be decided again, because their device was
     /// enrolled in an archive that is elsewhere. They stay as they were.
     pub unknown_device: u64,
+    /// The currency of payments that were approved offline in another one than
+    /// the policy's, if there are any.
+    pub other_currency: Option<Currency>,
     /// As it was.
     pub before: Side,
     /// As it would have been.
@@ -247,6 +252,9 @@ impl Rehearsal {
     }
 
     fn count(&mut self, before: &DecisionRecord, after: &DecisionRecord, request: &PaymentRequest) {
+        if before.decision == Decision::ApprovedOffline && request.currency != self.policy.currency {
+            self.findings.other_currency = Some(request.currency);
+        }
         for (side, record) in [
             (&mut self.findings.before, before),
             (&mut self.findings.after, after),

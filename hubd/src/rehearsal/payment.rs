@@ -154,10 +154,9 @@ fn card(fields: &Fields<'_>) -> (Option<CardFacts>, Option<CardExpiry>) {
     let given = fields.inner(object, "card.");
     let token = given.text("token");
     let country = given.text("issuer_country");
+    let token = given.required("token", token, "1 to 64 printable ASCII characters");
     let card = CardFacts {
-        token: given
-            .required("token", token, "1 to 64 printable ASCII characters")
-            .unwrap_or_default(),
+        token: token.clone().unwrap_or_default(),
         scheme: given
             .name(
                 "scheme",
@@ -181,7 +180,8 @@ fn card(fields: &Fields<'_>) -> (Option<CardFacts>, Option<CardExpiry>) {
         value.as_str()?.parse().ok()
     });
     given.finish();
-    ((!card.token.is_empty()).then_some(card), expiry)
+    // An empty one is the request's own fault, as a device would be told.
+    (token.map(|_| card), expiry)
 }
 
 pub(super) fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str> {

@@ -217,6 +217,7 @@ impl Shop {
         }
         self.says = pay.gateway;
         let ticket = self.ticket();
+        let request_kept = request.clone();
         self.input(Input::Pay {
             ticket,
             device,
@@ -235,7 +236,16 @@ impl Shop {
             return Answer::Conflict;
         };
         let online = record.gateway.is_some() || record.decision == Decision::ApprovedOnline;
-        let assessed = self.assessed.get(&id).cloned().flatten().filter(|_| !online);
+        let mut assessed = self.assessed.get(&id).cloned().flatten().filter(|_| !online);
+        if !again
+            && assessed
+                .as_ref()
+                .is_some_and(|assessed| assessed.record.reason != record.reason)
+        {
+            // The payment itself was odd, and limits are smaller since.
+            assessed = self.core.assess_for(device, &request_kept);
+            self.assessed.insert(id, assessed.clone());
+        }
         Answer::Decided(Box::new(Decided {
             record,
             assessed,

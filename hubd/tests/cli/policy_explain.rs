@@ -48,8 +48,6 @@ fn approved(policy: &Policy, payment: &Value, amount: u64, situation: Situation<
         device_time_ms: 0,
         terms: None,
     };
-    let class = text(&payment["class"]).parse().unwrap();
-    let situation = Situation { class, ..situation };
     assess_offline(&request, &situation).record.decision == Decision::ApprovedOffline
 }
 
@@ -61,7 +59,7 @@ fn every_printed_amount_is_approved_and_a_cent_more_is_not() {
         let payments = json["payments"].as_array().unwrap();
         let mut permitted = 0;
         for payment in payments {
-            let mut fresh = Situation::fresh(&policy, "mpos".parse().unwrap());
+            let mut fresh = Situation::fresh(&policy, text(&payment["class"]).parse().unwrap());
             fresh.now_ms = json["at_ms"].as_u64().unwrap();
             match payment["highest_minor"].as_u64() {
                 Some(highest) => {
@@ -112,7 +110,7 @@ fn what_moves_with_the_outage_is_what_the_core_decides_then() {
             });
             let any_approved = |amount| {
                 verified.clone().any(|payment| {
-                    let mut situation = Situation::fresh(&policy, "mpos".parse().unwrap());
+                    let mut situation = Situation::fresh(&policy, text(&class["class"]).parse().unwrap());
                     situation.now_ms = json["at_ms"].as_u64().unwrap();
                     situation.offline_ms = step["from_minutes"].as_u64().unwrap_or(0) * 60_000;
                     situation.store.exposure_minor = step["from_store_minor"].as_u64().unwrap_or(0);
@@ -190,4 +188,39 @@ fn the_documented_page_is_what_is_printed() {
     let [expected] = blocks("policy.md", "explain").try_into().unwrap();
     let said = run(HUBCTL, &["policy", "explain", path(&sample("france-cautious"))]);
     assert_eq!(said.stdout, expected);
+}
+
+#[test]
+fn a_class_without_a_certified_model_may_not_sell_and_a_pin_only_where_it_may_be_entered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("models.toml");
+    let text = fs::read_to_string(sample("france-cautious")).unwrap();
+    let model =
+        "[[model]]\nclass = \"softpos\"\nvendor = \"Acme\"\nmodel = \"Tap 3\"\ncertification = [\"cpoc\"]\n";
+    fs::write(&file, format!("{text}\n{model}")).unwrap();
+    let said = run(HUBCTL, &["policy", "explain", path(&file), "--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let explained = said.json();
+    let payments = explained["payments"].as_array().unwrap();
+    let highest = |class: &str, verification: &str| {
+        let of = payments
+            .iter()
+            .filter(|payment| payment["class"] == class && payment["verification"] == verification);
+        of.filter_map(|payment| payment["highest_minor"].as_u64()).max()
+    };
+    assert_eq!(highest("mpos", "offline-pin"), None);
+    assert_eq!(highest("softpos", "offline-pin"), None);
+    assert_eq!(highest("softpos", "cdcvm"), Some(5_000));
+}
+
+#[test]
+fn a_policy_that_takes_no_card_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("none.toml");
+    let text = fs::read_to_string(sample("france-cautious")).unwrap();
+    let funding = text.lines().find(|line| line.starts_with("schemes = ")).unwrap();
+    fs::write(&file, text.replace(funding, "schemes = []")).unwrap();
+    let said = run(HUBCTL, &["policy", "explain", path(&file)]);
+    assert!(said.stdout.contains("Aucune carte n'est acceptée"), "{said:?}");
+    assert!(said.stdout.contains("No card is accepted"), "{said:?}");
 }

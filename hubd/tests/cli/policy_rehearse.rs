@@ -369,3 +369,16 @@ fn the_documented_rehearsal_is_what_is_printed() {
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(said.stdout, expected, "{}", said.stdout);
 }
+
+#[test]
+fn a_policy_in_another_currency_or_for_another_shop_is_not_taken_for_this_ones() {
+    let past = Past::of(&short_outage());
+    let francs = past.policy("currency = \"EUR\"", "currency = \"CHF\"");
+    let said = past.rehearse(&francs, &[]);
+    assert_eq!(said.code, 65, "{said:?}");
+    assert!(said.stderr.contains("the policy is in CHF"), "{said:?}");
+    let elsewhere = past.policy("stores = [\"*\"]", "stores = [\"paris-2\"]");
+    let said = past.rehearse(&elsewhere, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("the policy is for paris-2"), "{said:?}");
+}

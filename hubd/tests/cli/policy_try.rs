@@ -393,3 +393,38 @@ fn the_faults_of_a_policy_are_told() {
     assert_eq!(said.code, 65, "{said:?}");
     assert!(said.stderr.contains("tenant is missing"), "{said:?}");
 }
+
+#[test]
+fn no_line_is_passed_over_in_silence() {
+    let desk = Desk::new();
+    for (line, expected) in [
+        (r#"{"amount_minor": 500, "card": ""}"#, "token"),
+        (r#"{"amount_minor": 500, "card": {"token": ""}}"#, "token"),
+        (r#"{"amount_minor": 500, "card": {}}"#, "card.token is missing"),
+        (
+            r#"{"amount_minor": 500, "amount_minor": 600, "card": "a"}"#,
+            "amount_minor stands there twice",
+        ),
+    ] {
+        let said = desk.tries(&sample("france-cautious"), line, &["--json"]);
+        assert_eq!(said.code, 65, "{line}: {said:?}");
+        assert!(said.stderr.contains(expected), "{line}: {said:?}");
+    }
+    let marked = format!("\u{feff}{}", r#"{"amount_minor": 500, "card": "a"}"#);
+    assert_eq!(desk.decisions(&sample("france-cautious"), &marked).len(), 1);
+}
+
+#[test]
+fn the_ceiling_told_is_the_one_that_decided_when_the_payment_itself_was_odd() {
+    let desk = Desk::new();
+    let refused = r#"{"amount_minor": 3000, "card": "a", "cryptogram": "refused"}"#;
+    let payments = [
+        refused,
+        &refused.replace("\"a\"", "\"b\""),
+        r#"{"amount_minor": 5000, "card": "c"}"#,
+    ];
+    let decisions = desk.decisions(&sample("france-watchful"), &payments.join("\n"));
+    let last = &decisions[2];
+    assert_eq!(last["reason"], "transaction-ceiling", "{last}");
+    assert_eq!(last["effective_ceiling_minor"], 2000, "{last}");
+}

@@ -92,7 +92,7 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
         say(
             "card.contactless_consecutive_limit",
             format!("Une carte, sans contact et sans code : {count} fois de suite, puis le code."),
-            format!("One card, contactless without PIN: {count} times in a row, then the PIN."),
+            format!("One card, contactless without PIN: {count} in a row, then the PIN."),
         );
     }
     if let Some(window) = policy.card_window {

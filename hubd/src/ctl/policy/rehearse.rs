@@ -17,6 +17,7 @@ use super::super::show::Language;
 use super::Loaded;
 use super::rehearsed::described;
 use crate::clock;
+use crate::config::Config;
 use crate::ledger::{self, Fault, Progress};
 use crate::rehearsal::{Changed, Findings, Rehearsal, Side, rule_key};
 
@@ -51,6 +52,9 @@ pub(in super::super) fn since(text: &str) -> Result<Since, String> {
 
 #[derive(Serialize)]
 pub(super) struct Report {
+    /// The store of this hub, if the policy is not for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) other_store: Option<String>,
     pub(super) policy_version: u64,
     pub(super) ledger: String,
     pub(super) since_ms: u64,
@@ -182,7 +186,16 @@ pub(in super::super) fn rehearse(
         )));
     }
     let findings = rehearsal.finish();
+    if let Some(other) = findings.other_currency {
+        return Err(Failure::Unverified(format!(
+            "the policy is in {}, and the ledger has payments in {other}: only a policy in the shop's currency can be rehearsed on it",
+            policy.currency
+        )));
+    }
+    // A copied ledger does not say whose it was.
+    let store_id = Config::store_id(dir).ok().flatten();
     let report = Report {
+        other_store: store_id.filter(|id| !policy.covers(id)),
         ledger: place.ledger.display().to_string(),
         archives_away: read.away.iter().map(|away| away.number).collect(),
         ..report(&policy, since_ms, &findings)
@@ -208,6 +221,7 @@ fn report(policy: &Policy, since_ms: u64, findings: &Findings) -> Report {
         .collect();
     let of = |side: &Side, reason: &Reason| side.reasons.get(reason).copied().unwrap_or(0);
     Report {
+        other_store: None,
         policy_version: policy.version,
         ledger: String::new(),
         since_ms,

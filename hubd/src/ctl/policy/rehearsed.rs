@@ -19,6 +19,12 @@ pub(super) fn described(report: &Report, policy: &Policy, language: Language) ->
         count(report.payments, "payment", "payments"),
         report.decided_offline,
     );
+    if let Some(store) = &report.other_store {
+        text += &format!(
+            "This shop is {store}; the policy is for {}, and would not hold here.\n",
+            policy.stores.join(", ")
+        );
+    }
     let mut sums = table(["", "As it was", "Under the policy"]);
     let (before, after) = (&report.before, &report.under_policy);
     for (name, before, after) in [

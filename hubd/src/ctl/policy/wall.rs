@@ -62,7 +62,15 @@ pub(super) fn text(policy: &Policy, explained: &Explained, rows: &[Row], languag
             "HIGHEST AMOUNT OF ONE PAYMENT (that amount still passes)",
         )
         .to_owned(),
-        payments(policy, rows, l).to_string(),
+        match rows {
+            [] => l
+                .say(
+                    "Aucune carte n'est acceptée sans réseau.",
+                    "No card is accepted without the network.",
+                )
+                .to_owned(),
+            rows => payments(policy, rows, l).to_string(),
+        },
     ];
     parts.push(l.say(
         "Le code que la banque vérifie n'est pas possible sans réseau. Une carte qui refuse elle-même est refusée.",
@@ -258,7 +266,10 @@ fn moving(steps: &[Moved], l: In<'_>) -> Table {
     ];
     let classes = steps.first().into_iter().flat_map(|step| &step.classes);
     header.extend(classes.map(|class| {
-        let with = l.say("sans code / avec code", "without / with PIN");
+        let with = l.say(
+            "sans / avec code ou téléphone déverrouillé",
+            "without / with PIN or unlocked phone",
+        );
         format!("{}, {with}", l.class(class.class.0.name()))
     }));
     header.push(l.say("Une carte en tout", "One card in all").to_owned());
