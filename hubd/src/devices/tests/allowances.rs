@@ -7,8 +7,8 @@ use hub_core::{Core, Forward, OperatorCommand, OperatorReply, Overview, Probe, S
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{Entry, WanReason, WanState};
 use hub_protocol::{
-    ALPN_1, AllowanceMisuse, Answer, CommittedGroup, KeyId, LedgerCommit, ReceiptGroup, Request, Restriction,
-    RestrictionCause, SealedCard, cbor, frame,
+    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, KeyId, LedgerCommit, ReceiptGroup, Request,
+    Restriction, RestrictionCause, SealedCard, cbor, frame,
 };
 use hub_sdk::{AllowanceError, AllowanceStore, NotApproved};
 
@@ -379,8 +379,14 @@ async fn a_receipt_of_another_key_or_for_another_payment_is_refused_and_set_asid
 async fn a_device_of_an_older_wire_version_has_no_allowances() {
     let shop = Shop::open().await;
     let (_, _, identity) = shop.device().await;
-    let old = raw::connect(&shop.hub, Some(&identity), ALPN_1).await.unwrap();
     let asked = frame::to_wire(&Request::Allowance { closed: None });
-    assert_eq!(raw::ask(&old, &asked).await, Some(RefusalCode::UnknownFrame));
+    // [7, {1: null}]
+    let malformed = [&[0, 0, 0, 5][..], b"\x82\x07\xa1\x01\xf6"].concat();
+    for alpn in [ALPN_1, ALPN_2] {
+        let old = raw::connect(&shop.hub, Some(&identity), alpn).await.unwrap();
+        for bytes in [&asked, &malformed] {
+            assert_eq!(raw::ask(&old, bytes).await, Some(RefusalCode::UnknownFrame));
+        }
+    }
     assert_eq!(shop.overview().await.exposure_minor, 0);
 }
