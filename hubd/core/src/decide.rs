@@ -119,17 +119,14 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let scored = score
         .as_ref()
         .zip(situation.policy.and_then(|policy| policy.score.as_ref()));
-    let mut record = if let Some(reason) = objection(request, situation, limits_now, score.as_ref()) {
-        refuse(reason)
-    } else if let Some(reason) =
-        limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored))
-    {
-        match supervisor(situation) {
+    let by_upper = objection(request, situation, limits_now, score.as_ref());
+    let by_lower = || limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored));
+    let mut record = match by_upper.or_else(by_lower) {
+        None => approved(None),
+        Some(reason) => match supervisor(situation).filter(|_| may_be_lifted(reason, situation)) {
             Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
             None => refuse(reason),
-        }
-    } else {
-        approved(None)
+        },
     };
     record.percent = limits
         .as_ref()
@@ -397,6 +394,23 @@ fn objection_by_lower(
     } else {
         let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
         limits.first_lower_reached(s).or_else(by_score)
+    }
+}
+
+/// Whether a supervisor may let a payment pass that this stands against.
+fn may_be_lifted(reason: Reason, s: &Situation<'_>) -> bool {
+    match reason {
+        Reason::CardConsecutiveLowerLimit
+        | Reason::DeviceConsecutiveLowerLimit
+        | Reason::StoreConsecutiveLowerLimit
+        | Reason::StaffConsecutiveLowerLimit
+        | Reason::ScoreVerification => true,
+        // It is looked at last, so that no ceiling stands behind it.
+        Reason::ScoreTooHigh => s
+            .policy
+            .and_then(|policy| policy.score.as_ref())
+            .is_some_and(|rules| rules.override_lifts_decline),
+        _ => false,
     }
 }
 

@@ -342,6 +342,14 @@ fn scored(c: &mut Case<'_>) {
     c.policy.cards.domestic = policy.cards.domestic;
 }
 
+/// As [`unproven`], and a supervisor may say yes to any score.
+fn liftable(c: &mut Case<'_>) {
+    unproven(c);
+    if let Some(rules) = c.policy.score.as_mut() {
+        rules.override_lifts_decline = true;
+    }
+}
+
 /// The same, and nobody has verified the holder.
 fn unproven(c: &mut Case<'_>) {
     scored(c);
@@ -537,6 +545,13 @@ const OVERRIDES: &[(&str, Change, Reason)] = &[
     ("a policy without overrides",                 |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 2); overridden(c, &LATELY[0]); c.policy.overrides = None; }, Reason::CardConsecutiveLowerLimit),
     ("a score that asks for the PIN",              |c| { unproven(c); c.situation.card_known = false; overridden(c, &LATELY[0]); }, Reason::None),
     ("never a score that declines",                |c| { unproven(c); c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[0]); }, Reason::ScoreTooHigh),
+    ("a score that declines, where the policy says so", |c| { liftable(c); c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[0]); }, Reason::None),
+    ("the same with the PIN, which does not help", |c| { liftable(c); c.request.verification = Verification::OfflinePin; c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[0]); }, Reason::None),
+    ("and a lower limit beside it",                |c| { liftable(c); lower(c); c.situation.card = at_risk(0, 2); c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[0]); }, Reason::None),
+    ("not without an override",                    |c| { liftable(c); c.situation.card_known = false; c.situation.device_points = 20; }, Reason::ScoreTooHigh),
+    ("not after the 3rd override in an hour",      |c| { liftable(c); c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[1]); }, Reason::ScoreTooHigh),
+    ("not an upper limit beside it",               |c| { liftable(c); lower(c); c.situation.card = at_risk(0, 5); c.situation.card_known = false; c.situation.device_points = 20; overridden(c, &LATELY[0]); }, Reason::CardConsecutiveLimit),
+    ("not a doubtful clock beside it: mPOS 50,01", |c| { liftable(c); c.situation.clock_suspect = true; c.situation.card_known = false; c.request.amount = 5_001.into(); overridden(c, &LATELY[0]); }, Reason::ClockInDoubt),
     ("never an upper limit: card's 6th in a row",  |c| { lower(c); signed_for(c); c.situation.card = at_risk(0, 5); overridden(c, &LATELY[0]); }, Reason::CardConsecutiveLimit),
     ("never a ceiling: mPOS 100,01",               |c| { overridden(c, &LATELY[0]); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
     ("never a doubtful clock: mPOS 50,01",         |c| { overridden(c, &LATELY[0]); c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),

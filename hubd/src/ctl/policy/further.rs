@@ -369,10 +369,18 @@ fn weighed(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
         );
     }
     if let Some(points) = rules.decline_from {
+        let (french, english) = if rules.override_lifts_decline {
+            (
+                " sauf autorisation d'un responsable",
+                " unless a supervisor signs",
+            )
+        } else {
+            ("", "")
+        };
         say(
             "score.decline_from",
-            format!("Risque, dès {points} points : paiement refusé."),
-            format!("Risk, from {points} points on: the payment is declined."),
+            format!("Risque, dès {points} points : paiement refusé{french}."),
+            format!("Risk, from {points} points on: the payment is declined{english}."),
         );
     }
 }
@@ -456,6 +464,20 @@ mod tests {
             hours.french
         );
         assert!(hours.english.contains("Sunday 09:00-13:00."), "{}", hours.english);
+        let declined = |policy: &Policy| {
+            let mut all = sentences(policy).into_iter();
+            all.find(|one| one.key == "score.decline_from").unwrap().english
+        };
+        assert_eq!(
+            declined(&policy),
+            "Risk, from 90 points on: the payment is declined."
+        );
+        let mut lifted = policy.clone();
+        lifted.score.as_mut().unwrap().override_lifts_decline = true;
+        assert_eq!(
+            declined(&lifted),
+            "Risk, from 90 points on: the payment is declined unless a supervisor signs."
+        );
         let score = all.iter().find(|one| one.key == "score").unwrap();
         assert!(
             score.french.contains("carte jamais vue ici 20 ; "),
