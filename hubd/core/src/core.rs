@@ -270,6 +270,13 @@ impl Core {
                     },
                 );
             }
+            Input::SyncRefused {
+                ticket,
+                device,
+                receipt,
+                signed_receipt,
+                refusal,
+            } => self.sync_refused(ticket, device, &receipt, signed_receipt, refusal),
             Input::Return {
                 ticket,
                 device,

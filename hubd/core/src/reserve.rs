@@ -1,6 +1,6 @@
 //! What is kept back for allowances: at risk, although no payment has come.
 
-use hub_protocol::{Allowance, AllowanceChain, DeviceReceipt, Restriction};
+use hub_protocol::{Allowance, AllowanceChain, DeviceReceipt, Digest, MAX_ALLOWANCE_COUNT, Restriction};
 use minicbor::{Decode, Encode};
 
 use crate::record::{CardKey, DeviceRecord, StoreRecord, Subject};
@@ -59,9 +59,9 @@ pub struct Spent {
 
 impl Spent {
     /// What stands for a receipt.
-    pub(crate) fn mark(receipt: &DeviceReceipt) -> [u8; 16] {
+    pub(crate) fn mark(receipt: &Digest) -> [u8; 16] {
         let mut mark = [0; 16];
-        mark.copy_from_slice(&receipt.digest().0[..16]);
+        mark.copy_from_slice(&receipt.0[..16]);
         mark
     }
 }
@@ -85,6 +85,29 @@ pub struct AllowanceRecord {
     /// Set once it is closed.
     #[n(5)]
     pub closed: Option<Closed>,
+    /// What stays at risk until a person has looked at the device, if anything:
+    /// payments that were refused, and what may still come of a forked chain.
+    #[n(6)]
+    pub withheld: Option<Reserved>,
+}
+
+/// Where a receipt stands to what is known of its device's allowances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Under an allowance that the hub has never given.
+    NotGiven,
+    /// It is known, in its place.
+    Known,
+    /// Under an allowance before the newest.
+    Older,
+    /// Under the newest, which is closed.
+    Closed,
+    /// Others before it are missing.
+    Ahead,
+    /// The next one of the chain.
+    Next,
+    /// Another has its place, or it does not follow from the one before.
+    Forked,
 }
 
 impl AllowanceRecord {
@@ -98,19 +121,80 @@ impl AllowanceRecord {
                 count: allowance.count,
             },
             closed: None,
+            withheld: None,
             allowance,
         }
+    }
+
+    /// Where this receipt stands.
+    pub(crate) fn link(&self, receipt: &DeviceReceipt) -> Link {
+        let known = |at: &Spent| at.receipt == Spent::mark(&receipt.digest());
+        if receipt.number > self.allowance.number {
+            Link::NotGiven
+        } else if receipt.number < self.allowance.number {
+            Link::Older
+        } else if self.at(receipt.index).is_some_and(known) {
+            Link::Known
+        } else if self.closed.is_some_and(|closed| !closed.lost) {
+            Link::Closed
+        } else if receipt.index > self.chain.index.saturating_add(1) {
+            Link::Ahead
+        } else if self.chain.is_next(receipt) {
+            Link::Next
+        } else {
+            Link::Forked
+        }
+    }
+
+    /// What may still come of both ends of the chain, if a receipt of the other
+    /// end stands at `index` and follows from `previous`: of this one what is
+    /// kept back, of the other all that there was where they part.
+    pub(crate) fn of_both_ends(&self, index: u32, previous: &Digest) -> Reserved {
+        let before = index.saturating_sub(1);
+        let parts_there = match before {
+            0 => *previous == self.allowance.digest(),
+            _ => self
+                .at(before)
+                .is_some_and(|at| at.receipt == Spent::mark(previous)),
+        };
+        // What cannot be shown to be common may have been spent twice.
+        let common = if parts_there { before } else { 0 };
+        let spent = self
+            .spent
+            .iter()
+            .take(usize::try_from(common).unwrap_or(usize::MAX));
+        let spent = spent.fold(0_u64, |sum, one| sum.saturating_add(one.amount_minor));
+        let mut both = self.reserved;
+        both.add(Reserved {
+            minor: self.allowance.amount_minor.saturating_sub(spent),
+            count: self.allowance.count.saturating_sub(common),
+        });
+        both
+    }
+
+    /// What stays at risk until a person has looked.
+    pub(crate) fn withheld(&self) -> Reserved {
+        self.withheld.unwrap_or_default()
+    }
+
+    pub(crate) fn withhold(&mut self, more: Reserved) {
+        let mut sum = self.withheld();
+        sum.add(more);
+        self.withheld = Some(sum).filter(|sum| *sum != Reserved::default());
     }
 
     /// The next payment of the chain is known now. Gives what is kept back no
     /// more, because the payment itself is at risk.
     pub(crate) fn spend(&mut self, receipt: &DeviceReceipt, card: CardKey) -> Reserved {
         self.chain = self.chain.after(receipt);
-        self.spent.push(Spent {
-            receipt: Spent::mark(receipt),
-            card,
-            amount_minor: receipt.amount_minor,
-        });
+        // Beyond the count only the chain goes on: a record has its bounds.
+        if self.spent.len() < MAX_ALLOWANCE_COUNT as usize {
+            self.spent.push(Spent {
+                receipt: Spent::mark(&receipt.digest()),
+                card,
+                amount_minor: receipt.amount_minor,
+            });
+        }
         let freed = Reserved {
             minor: receipt.amount_minor.min(self.reserved.minor),
             count: self.reserved.count.min(1),
@@ -142,11 +226,20 @@ impl Subject {
 }
 
 impl DeviceRecord {
-    /// What is kept back for its allowance.
+    /// What is kept back for its allowance, and what is withheld.
     pub fn reserved(&self) -> Reserved {
+        let mut sum = self.withheld();
+        if let Some(held) = &self.allowance {
+            sum.add(held.reserved);
+        }
+        sum
+    }
+
+    /// What stays at risk until a person has looked at the device.
+    pub fn withheld(&self) -> Reserved {
         self.allowance
             .as_ref()
-            .map_or_else(Reserved::default, |held| held.reserved)
+            .map_or_else(Reserved::default, |held| held.withheld())
     }
 
     /// What it has at risk, with what is kept back for its allowance.
@@ -201,10 +294,7 @@ impl StoreRecord {
 
 #[cfg(test)]
 mod tests {
-    use hub_protocol::{
-        CardScheme, Currency, DeviceId, Digest, EntryMode, Funding, HubId, MAX_ALLOWANCE_COUNT, PaymentId,
-        cbor,
-    };
+    use hub_protocol::{CardScheme, Currency, DeviceId, EntryMode, Funding, HubId, PaymentId, cbor};
 
     use super::*;
 

@@ -280,6 +280,21 @@ impl State {
                 ..
             } => self.allowance_closed(*device, *number, sequence, operator.is_some()),
             Event::AllowanceMisused { device, .. } => self.allowance_misused(*device, sequence),
+            Event::AllowancePaymentRefused { device, receipt, .. } => {
+                self.allowance_payment_refused(*device, receipt, sequence)?;
+            }
+            Event::AllowanceForked {
+                device,
+                number,
+                amount_minor,
+                count,
+            } => {
+                let withheld = Reserved {
+                    minor: *amount_minor,
+                    count: *count,
+                };
+                self.allowance_forked(*device, *number, withheld, sequence);
+            }
             Event::SegmentArchived { number, last, .. } => {
                 let marks = self.store.archives.get_or_insert_default();
                 (marks.written, marks.through) = (*number, *last);

@@ -98,19 +98,44 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             receipt,
         } => {
             let object_type = payment_type(wire, &signed);
-            let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
-            let request = Box::new(check_payment(&payload, object_type, &sealed_card)?);
+            let payment =
+                verified(shared, peer, signed, object_type, key)
+                    .await
+                    .and_then(|(signed, payload)| {
+                        let request = check_payment(&payload, object_type, &sealed_card)?;
+                        Ok((signed, Box::new(request)))
+                    });
             let (signed_receipt, payload) =
-                verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await?;
-            let receipt: Box<DeviceReceipt> = Box::new(cbor::decode(&payload)?);
-            receipt.check(number, &request, &signed)?;
-            Ask::Sync {
-                device,
-                request,
-                signed,
-                sealed_card,
-                receipt,
-                signed_receipt,
+                match verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await {
+                    Ok(verified) => verified,
+                    // The payment's own fault is told first.
+                    Err(refusal) => return Err(payment.err().unwrap_or(refusal)),
+                };
+            let receipt: Box<DeviceReceipt> = match cbor::decode(&payload) {
+                Ok(receipt) => Box::new(receipt),
+                Err(error) => return Err(payment.err().unwrap_or_else(|| error.into())),
+            };
+            let checked = payment.and_then(|(signed, request)| {
+                receipt.check(number, &request, &signed)?;
+                Ok((signed, request))
+            });
+            match checked {
+                Ok((signed, request)) => Ask::Sync {
+                    device,
+                    request,
+                    signed,
+                    sealed_card,
+                    receipt,
+                    signed_receipt,
+                },
+                Err(refusal) if refusal.code.transient() => return Err(refusal),
+                // The device has approved it all the same.
+                Err(refusal) => Ask::SyncRefused {
+                    device,
+                    receipt,
+                    signed_receipt,
+                    refusal,
+                },
             }
         }
         Request::Return { statement: signed } => {

@@ -7,7 +7,7 @@ use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::Event;
 use hub_protocol::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceId, DeviceReceipt, Entry,
-    PaymentRequest, Reason, Receipt, cbor,
+    PaymentRequest, Reason, Receipt, Refusal, RefusalCode, cbor,
 };
 
 use super::{MPOS, Shop, device_key, sealed_card, sign};
@@ -157,6 +157,24 @@ impl Shop {
             receipt: Box::new(approved.receipt.clone()),
             signed_receipt,
             recalled: None,
+        });
+        ticket
+    }
+
+    /// Tells of a payment that the edge has found wrong.
+    pub fn send_refused(&mut self, device: DeviceId, receipt: &DeviceReceipt, code: RefusalCode) -> Ticket {
+        let ticket = self.ticket();
+        let signed_receipt = cose::sign(
+            &device_key(device),
+            ObjectType::DeviceReceipt,
+            &cbor::encode(receipt),
+        );
+        self.input(Input::SyncRefused {
+            ticket,
+            device,
+            receipt: Box::new(receipt.clone()),
+            signed_receipt,
+            refusal: Refusal::new(code, "not like this"),
         });
         ticket
     }
