@@ -4,7 +4,7 @@ import asyncio
 import copy
 
 import messages as m
-from allowance import POLICY, Held, arrived, asked, booked
+from allowance import CARD, POLICY, Held, arrived, asked, booked
 from cose import Fault
 from payments import CHIP, STRIPE
 from people import terms
@@ -62,7 +62,7 @@ async def misused(table: Table, shop: Shop, version: int) -> list[tuple[Held, Pa
     kept = {NOT_GIVEN: 7002}
     expected = [kept.get(kind, "accepted: 1") for kind in KINDS]
     table.check(area, "what is returned all the same", expected, returns)
-    await asyncio.to_thread(shop.install_policy, version, POLICY)
+    await asyncio.to_thread(shop.install_policy, version, POLICY, card=CARD)
     got = [await refusal(asked(held.device)) for held, _ in found]
     table.check(area, "another policy lifts nothing", [7001] * len(found), got)
     return found

@@ -54,6 +54,11 @@ pub struct Situation<'a> {
     pub device_recent: Option<&'a Recent>,
     /// How many payments are kept back for the device's allowance.
     pub device_reserved: u32,
+    /// The most that one card can have at risk by allowances, minor units.
+    pub allowed_card_minor: u64,
+    /// The highest sum that the hub itself may have let one card have at risk,
+    /// minor units.
+    pub hub_card_minor: u64,
     /// The share of the ceilings that held last.
     pub held: Option<Held>,
     /// The shares of declines at replay.

@@ -89,6 +89,10 @@ pub struct AllowanceRecord {
     /// payments that were refused, and what may still come of a forked chain.
     #[n(6)]
     pub withheld: Option<Reserved>,
+    /// The most that one card has paid under the allowances before this one, as
+    /// long as the device had something at risk; minor units.
+    #[n(7)]
+    pub before_card_minor: Option<u64>,
 }
 
 /// Where a receipt stands to what is known of its device's allowances.
@@ -122,8 +126,24 @@ impl AllowanceRecord {
             },
             closed: None,
             withheld: None,
+            before_card_minor: None,
             allowance,
         }
+    }
+
+    /// The most that one card can have paid under it and those before it, if
+    /// the device keeps to it: known, or not yet. Minor units.
+    fn card_minor(&self) -> u64 {
+        let most = self.allowance.card_ceiling_minor;
+        let this = match self.closed {
+            None => most,
+            Some(_) => most.min(self.chain.total_minor),
+        };
+        // What another end of the chain may bring.
+        let two_ends = self.closed.is_some() && self.withheld.is_some();
+        let other = if two_ends { most } else { 0 };
+        let before = self.before_card_minor.unwrap_or(0);
+        this.saturating_add(other).saturating_add(before)
     }
 
     /// Where this receipt stands.
@@ -216,7 +236,7 @@ impl AllowanceRecord {
 }
 
 impl Subject {
-    fn with(self, reserved: Reserved) -> Self {
+    pub(crate) fn with(self, reserved: Reserved) -> Self {
         Self {
             exposure_minor: self.exposure_minor.saturating_add(reserved.minor),
             consecutive: self.consecutive.saturating_add(reserved.count),
@@ -240,6 +260,20 @@ impl DeviceRecord {
         self.allowance
             .as_ref()
             .map_or_else(Reserved::default, |held| held.withheld())
+    }
+
+    /// The most that one card can have at risk by allowances of this device,
+    /// minor units. What the gateway has answered is at risk no more.
+    pub(crate) fn allowed_card_minor(&self) -> u64 {
+        let Some(held) = &self.allowance else {
+            return 0;
+        };
+        let over = held.closed.is_some() && held.withheld.is_none();
+        if over && self.subject.exposure_minor == 0 {
+            0
+        } else {
+            held.card_minor()
+        }
     }
 
     /// What it has at risk, with what is kept back for its allowance.

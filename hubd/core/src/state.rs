@@ -105,6 +105,8 @@ pub struct State {
     /// nothing at risk.
     all_cards: bool,
     devices: HashMap<DeviceId, DeviceRecord>,
+    /// Devices that have had an allowance: a few of them.
+    allowed: BTreeSet<DeviceId>,
     /// Members of staff with something at risk: never more than payments in
     /// the queue, and in a shop a handful.
     staff: BTreeMap<StaffKey, Subject>,
@@ -126,6 +128,7 @@ impl Default for State {
             card_order: VecDeque::new(),
             all_cards: true,
             devices: HashMap::new(),
+            allowed: BTreeSet::new(),
             staff: BTreeMap::new(),
             store: StoreRecord::default(),
             policy: None,
@@ -486,6 +489,7 @@ impl State {
                     }),
                 }
                 self.policy = parse_policy(policy);
+                self.hub_part_changed();
                 self.policy_changed();
             }
             Event::WanChanged { to, reason, .. } => {
@@ -558,6 +562,7 @@ impl State {
             Decision::ApprovedOffline => {
                 self.usual_amount(amount);
                 self.card_known(payment_id, at_ms);
+                self.hub_part_begins();
                 self.each_subject(payment_id, |subject| subject.approved_offline(amount));
                 self.approved_offline(payment_id, at_ms);
             }

@@ -49,6 +49,8 @@ fn usual() -> Case<'static> {
             card_known: true,
             device_recent: None,
             device_reserved: 0,
+            allowed_card_minor: 0,
+            hub_card_minor: 0,
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,

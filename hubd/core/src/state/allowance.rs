@@ -5,10 +5,53 @@ use hub_protocol::{Allowance, DeviceId, DeviceReceipt, cbor};
 
 use super::stored::Key;
 use super::{FoldError, State};
-use crate::record::CardKey;
+use crate::policy::Policy;
+use crate::record::{CardKey, Subject};
 use crate::reserve::{AllowanceRecord, Closed, Reserved};
 
 impl State {
+    /// The most that one card can have at risk by the allowances of all devices
+    /// together, minor units.
+    pub(crate) fn allowed_card_minor(&self) -> u64 {
+        let devices = self.allowed.iter().filter_map(|id| self.devices.get(id));
+        devices.fold(0, |sum, device| sum.saturating_add(device.allowed_card_minor()))
+    }
+
+    /// The highest sum that the hub itself may have let one card have at risk,
+    /// minor units.
+    pub(crate) fn hub_card_minor(&self) -> u64 {
+        match &self.policy {
+            Some(policy) if self.store.subject.exposure_minor == 0 => policy.hub_card_minor(),
+            _ => self.store.hub_card_minor.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Before the first payment that is at risk: none is from an earlier policy.
+    pub(super) fn hub_part_begins(&mut self) {
+        if self.store.subject.exposure_minor == 0 {
+            let policy = self.policy.as_ref();
+            let allows = policy.filter(|policy| policy.allowance.is_some());
+            self.store.hub_card_minor = allows.map(Policy::hub_card_minor);
+        }
+    }
+
+    /// What is at risk may be so by what the policy before let the hub approve.
+    pub(super) fn hub_part_changed(&mut self) {
+        let now = self.policy.as_ref().map(Policy::hub_card_minor);
+        let before = self.store.hub_card_minor;
+        self.store.hub_card_minor = before.zip(now).map(|(before, now)| before.max(now));
+    }
+
+    /// The most that any member of staff has at risk, and the most in a row.
+    pub(crate) fn staff_most(&self) -> Subject {
+        let all = self.staff.values();
+        all.fold(Subject::default(), |most, one| Subject {
+            exposure_minor: most.exposure_minor.max(one.exposure_minor),
+            consecutive: most.consecutive.max(one.consecutive),
+            ..most
+        })
+    }
+
     /// All of it is at risk from here on.
     pub(super) fn allowance_given(&mut self, allowance: &Allowance) {
         let Some(record) = self.devices.get_mut(&allowance.device) else {
@@ -17,6 +60,8 @@ impl State {
         let mut given = AllowanceRecord::new(allowance.clone());
         self.store.keep_back(given.reserved);
         given.withheld = record.allowance.as_ref().and_then(|before| before.withheld);
+        given.before_card_minor = Some(record.allowed_card_minor()).filter(|minor| *minor > 0);
+        self.allowed.insert(allowance.device);
         record.allowance = Some(Box::new(given));
         self.dirty.insert(Key::Device(allowance.device));
     }

@@ -145,6 +145,9 @@ impl State {
         match key.split_first() {
             Some((b'd', _)) => {
                 let record: DeviceRecord = cbor::decode(value).map_err(wrong)?;
+                if record.allowance.is_some() {
+                    self.allowed.insert(record.registration.device);
+                }
                 self.devices.insert(record.registration.device, record);
             }
             Some((b't', key)) => {

@@ -12,12 +12,17 @@ use hub_protocol::{
 
 use super::{MPOS, Shop, device_key, sealed_card, sign};
 
-/// The sample policy, with small allowances for both classes of the tests.
+/// The sample policy, with small allowances for both classes of the tests: of a
+/// card's 450,00, 150,00 are for each of two devices and as much for the hub.
 pub fn policy() -> String {
+    let base = super::POLICY.replace(
+        "[card]\nexposure_ceiling = 15000",
+        "[card]\nexposure_ceiling = 45000",
+    );
+    assert_ne!(base, super::POLICY);
     format!(
-        "{}\n[allowance]\namount = 20000\ncount = 4\ntransaction_ceiling = 8000\nminutes = 60\n\
-         classes = [\"mpos\", \"softpos\"]\n",
-        super::POLICY
+        "{base}\n[allowance]\namount = 20000\ncount = 4\ntransaction_ceiling = 8000\nminutes = 60\n\
+         classes = [\"mpos\", \"softpos\"]\ncard_ceiling = 15000\ndevices = 2\n"
     )
 }
 
