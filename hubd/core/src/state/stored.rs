@@ -17,8 +17,9 @@
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
+use super::fold::parse_policy;
 use super::memory::Card;
-use super::{FoldError, Head, State, parse_policy};
+use super::{FoldError, Head, State};
 use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
 /// One key of the index.
