@@ -364,6 +364,18 @@ impl<E: Edges> Hub<E> {
                     recalled: None,
                 }
             }
+            Ask::SyncRefused {
+                device,
+                receipt,
+                signed_receipt,
+                refusal,
+            } => Input::SyncRefused {
+                ticket,
+                device,
+                receipt,
+                signed_receipt,
+                refusal,
+            },
             Ask::Return {
                 device,
                 statement,

@@ -80,6 +80,18 @@ pub enum Ask {
         /// The same, signed, as received.
         signed_receipt: Vec<u8>,
     },
+    /// A payment that a device approved and that cannot be taken; the
+    /// receipt's signature has been checked.
+    SyncRefused {
+        /// The device.
+        device: DeviceId,
+        /// The device's own receipt.
+        receipt: Box<DeviceReceipt>,
+        /// The same, signed, as received.
+        signed_receipt: Vec<u8>,
+        /// What is wrong with the payment.
+        refusal: Refusal,
+    },
     /// A device closes its allowance; signature checked.
     Return {
         /// The device.

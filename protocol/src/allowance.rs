@@ -34,6 +34,9 @@ codes! {
         ReceiptGap = 6, "receipt-gap";
         /// The hub has never given this allowance to this device.
         NotGiven = 7, "not-given";
+        /// The payment cannot be taken as it is, or the receipt is not for it:
+        /// a refusal says why.
+        PaymentUnusable = 8, "payment-unusable";
     }
 }
 

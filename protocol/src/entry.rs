@@ -16,6 +16,7 @@ use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
+use crate::refusal::RefusalCode;
 use crate::score::Score;
 
 codes! {
@@ -551,6 +552,44 @@ pub enum Event {
         #[cbor(with = "minicbor::bytes")]
         evidence: Vec<u8>,
     },
+    /// A payment that a device approved under its allowance was refused for
+    /// good, and its place in the chain is taken all the same: the customer
+    /// has left with the goods. Its amount stays at risk until a person lifts
+    /// the device's quarantine.
+    #[n(94)]
+    #[cbor(map)]
+    AllowancePaymentRefused {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// The signed [`DeviceReceipt`](crate::DeviceReceipt) as received, the
+        /// next in the chain.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        receipt: Vec<u8>,
+        /// Why the payment was refused.
+        #[n(3)]
+        refusal: RefusalCode,
+    },
+    /// An allowance has more than one end, as a copy of the device or an old
+    /// backup of it brings about: it is closed. What may still come of either
+    /// end stays at risk until a person lifts the device's quarantine.
+    #[n(95)]
+    #[cbor(map)]
+    AllowanceForked {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// The allowance's number.
+        #[n(2)]
+        number: u64,
+        /// How much of both ends stays at risk, minor units.
+        #[n(3)]
+        amount_minor: u64,
+        /// How many payments of both.
+        #[n(4)]
+        count: u32,
+    },
     /// A closed segment of the journal was written to an archive.
     #[n(71)]
     #[cbor(map)]
@@ -621,6 +660,8 @@ impl Event {
             Self::AllowanceSpent { .. } => 91,
             Self::AllowanceReturned { .. } => 92,
             Self::AllowanceMisused { .. } => 93,
+            Self::AllowancePaymentRefused { .. } => 94,
+            Self::AllowanceForked { .. } => 95,
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
@@ -655,6 +696,8 @@ impl Event {
             Self::AllowanceSpent { .. } => "allowance-spent",
             Self::AllowanceReturned { .. } => "allowance-returned",
             Self::AllowanceMisused { .. } => "allowance-misused",
+            Self::AllowancePaymentRefused { .. } => "allowance-payment-refused",
+            Self::AllowanceForked { .. } => "allowance-forked",
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",

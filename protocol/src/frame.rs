@@ -120,6 +120,24 @@ pub enum Request {
 }
 
 impl Request {
+    /// [`from_wire`] on a connection of this wire version: a frame of a later
+    /// one is not known there, whatever is wrong with it besides.
+    pub fn from_wire(bytes: &[u8], wire_version: u16) -> Result<Self, Refusal> {
+        let read = from_wire(bytes);
+        match number_on_wire(bytes) {
+            Some(number) if Self::since(number) > wire_version => Err(unknown_frame(number)),
+            _ => read,
+        }
+    }
+
+    /// The wire version that a frame's number came with.
+    const fn since(number: i64) -> u16 {
+        match number {
+            6..=9 => 3,
+            _ => 1,
+        }
+    }
+
     /// Holds what is not signed to the ranges that the protocol states.
     pub fn check(&self) -> Result<(), Refusal> {
         match self {
@@ -315,16 +333,80 @@ where
     cbor::decode(body).map_err(|error| match error {
         // How a device finds out that the hub is older, or that it used the
         // wrong endpoint. Only the frame's own number counts.
-        cbor::CborError::UnknownVariant(number) if own_number(body) == Some(number) => Refusal::new(
-            RefusalCode::UnknownFrame,
-            format!("frame number {number} is not known here"),
-        ),
+        cbor::CborError::UnknownVariant(number) if own_number(body) == Some(number) => unknown_frame(number),
         error => error.into(),
     })
+}
+
+fn unknown_frame(number: i64) -> Refusal {
+    Refusal::new(
+        RefusalCode::UnknownFrame,
+        format!("frame number {number} is not known here"),
+    )
+}
+
+/// The number of a frame whose bytes are one whole message. Faults of the
+/// bytes' shape come before that of a number.
+fn number_on_wire(bytes: &[u8]) -> Option<i64> {
+    let (length, body) = bytes.split_first_chunk::<4>()?;
+    let whole = usize::try_from(u32::from_be_bytes(*length)).ok()? == body.len() && body.len() <= MAX_FRAME;
+    (whole && cbor::scan(body).is_ok())
+        .then(|| own_number(body))
+        .flatten()
 }
 
 fn own_number(body: &[u8]) -> Option<i64> {
     let mut decoder = minicbor::Decoder::new(body);
     decoder.array().ok()?;
     decoder.i64().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
+    }
+
+    /// As a hub of that version, which does not look into it.
+    #[test]
+    fn a_frame_of_a_later_version_is_unknown_whatever_is_wrong_with_it() {
+        for number in 6..=9_u8 {
+            let bodies: [(&str, Vec<u8>); 4] = [
+                ("a wrong type", vec![0x82, number, 0xa1, 0x01, 0xf6]),
+                ("a field too many", vec![0x82, number, 0xa1, 0x09, 0x00]),
+                ("no map", vec![0x82, number, 0x00]),
+                ("a float", vec![0x82, number, 0xa1, 0x01, 0xf9, 0x3c, 0x00]),
+            ];
+            for (what, body) in bodies {
+                for version in [1, 2] {
+                    let refusal = Request::from_wire(&framed(&body), version).unwrap_err();
+                    assert_eq!(refusal.code, RefusalCode::UnknownFrame, "{number}: {what}");
+                }
+                let refusal = Request::from_wire(&framed(&body), 3).unwrap_err();
+                assert_ne!(refusal.code, RefusalCode::UnknownFrame, "{number}: {what}");
+            }
+        }
+        let hello = to_wire(&Request::Hello { app: "till".into() });
+        let asked = to_wire(&Request::Allowance { closed: None });
+        assert!(Request::from_wire(&hello, 1).is_ok() && Request::from_wire(&asked, 3).is_ok());
+        let unknown = Request::from_wire(&asked, 2).unwrap_err();
+        assert_eq!(unknown.code, RefusalCode::UnknownFrame);
+    }
+
+    #[test]
+    fn faults_of_the_bytes_shape_come_before_an_unknown_number() {
+        let asked = to_wire(&Request::Allowance { closed: Some(1) });
+        let longer = [&asked[..], &[0]].concat();
+        for (bytes, code) in [
+            (&asked[..asked.len() - 1], RefusalCode::Truncated),
+            (&framed(&asked[4..asked.len() - 1]), RefusalCode::Truncated),
+            (&longer, RefusalCode::Trailing),
+            (&framed(&longer[4..]), RefusalCode::Trailing),
+            (&framed(&[0x82, 0x18, 0x07, 0xa0]), RefusalCode::NotCanonical),
+        ] {
+            assert_eq!(Request::from_wire(bytes, 2).unwrap_err().code, code);
+        }
+    }
 }

@@ -26,6 +26,8 @@ use serde_json::json;
 use crate::sale;
 use crate::till::sealed;
 
+pub mod allowance;
+
 /// The payment that is under way.
 const PENDING: &str = "pending.payment";
 
@@ -184,14 +186,19 @@ pub async fn void(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> 
     Ok(())
 }
 
+fn enrol_first(options: &DeviceOptions) -> String {
+    let dir = options.identity.display();
+    format!("enrol this device first: sim-devices device --identity {dir} enrol CODE")
+}
+
+fn identity(options: &DeviceOptions) -> Result<DeviceIdentity> {
+    DeviceIdentity::load(&options.identity).with_context(|| enrol_first(options))
+}
+
 fn client(options: &DeviceOptions) -> Result<DeviceClient> {
     let dir = &options.identity;
-    let first = || {
-        let dir = dir.display();
-        format!("enrol this device first: sim-devices device --identity {dir} enrol CODE")
-    };
-    let identity = DeviceIdentity::load(dir).with_context(first)?;
-    let enrolled = Enrolled::load(dir).with_context(first)?;
+    let identity = identity(options)?;
+    let enrolled = Enrolled::load(dir).with_context(|| enrol_first(options))?;
     let next_sequence = match std::fs::read_to_string(dir.join(SEQUENCE)) {
         Ok(text) => text
             .trim()
@@ -264,7 +271,6 @@ async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedP
     let began = Instant::now();
     let answer = saying_that_it_waits(options, client.pay(payment)).await;
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let path = options.identity.join(PENDING);
     let mut line = json!({
         "payment_id": payment.payment_id().to_string(),
         "order_id": payment.request().order_id,
@@ -297,7 +303,7 @@ async fn ask(options: &DeviceOptions, client: &DeviceClient, payment: &PreparedP
             line["text"] = json!(error.to_string());
         }
     }
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    forget_pending(&options.identity)?;
     print(&line)
 }
 
@@ -329,6 +335,11 @@ fn pending(dir: &Path) -> Result<Option<PreparedPayment>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
+}
+
+fn forget_pending(dir: &Path) -> Result<()> {
+    let path = dir.join(PENDING);
+    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 fn save_sequence(dir: &Path, client: &DeviceClient) -> Result<()> {

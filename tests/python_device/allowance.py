@@ -120,7 +120,10 @@ count = 3
 transaction_ceiling = 2000
 minutes = 60
 classes = ["terminal"]
+card_ceiling = 5000
+devices = 20
 """
+CARD = 200_000  # of which half is for devices that are out of reach
 
 
 def rules(table: Table, held: Held) -> None:
@@ -165,7 +168,7 @@ async def given(table: Table, shop: Shop, version: int) -> None:
     area = "an allowance"
     device = await arrived(shop, "Caisse 7")
     table.check(area, "a policy that gives none", 7001, await refusal(asked(device)))
-    await asyncio.to_thread(shop.install_policy, version, POLICY)
+    await asyncio.to_thread(shop.install_policy, version, POLICY, card=CARD)
     phone = await arrived(shop, "Tél 7", "softpos")
     table.check(area, "a class that gets none", 7001, await refusal(asked(phone)))
 
@@ -173,9 +176,9 @@ async def given(table: Table, shop: Shop, version: int) -> None:
     may = held.fields
     table.check(
         area,
-        "given: number, amount, count, for a payment, currency, policy, minutes",
-        (1, 5000, 3, 2000, "EUR", version, 60),
-        (may[3], may[4], may[5], may[6], may[8], may[15], (may[14] - may[13]) // 60_000),
+        "given: number, amount, count, for a payment, for a card, currency, policy, minutes",
+        (1, 5000, 3, 2000, 5000, "EUR", version, 60),
+        (may[3], may[4], may[5], may[6], may[7], may[8], may[15], (may[14] - may[13]) // 60_000),
     )
     cards = [may[9], may[10], may[11], may[12]]
     table.check(area, "given: schemes, funding, entry modes, a tap", [[1, 2, 3], [1, 2, 3], [1, 2], 5000], cards)

@@ -85,17 +85,21 @@ def new_events(table: Table, folder: pathlib.Path) -> None:
 
 def allowances(table: Table, folder: pathlib.Path) -> None:
     """What devices approved by themselves."""
-    by_number = {number: [] for number in (11, 90, 91, 92, 93)}
+    by_number = {number: [] for number in (11, 90, 91, 92, 93, 94, 95)}
     for number, fields in events(folder):
         by_number.get(number, []).append(fields)
     synced = {fields[1]: fields[4] for fields in by_number[11] if 10 in fields[4]}
     shown = [cbor2.loads(cbor2.loads(fields[4]).value[2]) for fields in by_number[93]]
     table.check(AREA, "misuse: each once", list(misuse.KINDS), [fields[3] for fields in by_number[93]])
+    refused = [(fields[3], fields[2]) for fields in by_number[94]]
+    unusable = [(3008, by_number[93][-1][4])]
+    table.check(AREA, "misuse: what the hub refused is a link by its receipt alone", unusable, refused)
+    kinds, shown = misuse.KINDS[:-1], shown[:-1]
     kept = [(synced[receipt[4]][1], synced[receipt[4]][10]) for receipt in shown]
-    expected = [(2, 9 if kind == misuse.NOT_GIVEN else 1) for kind in misuse.KINDS]
+    expected = [(2, 9 if kind == misuse.NOT_GIVEN else 1) for kind in kinds]
     table.check(AREA, "misuse: its payments are approved, under which allowance", expected, kept)
     spent = {cbor2.loads(cbor2.loads(fields[2]).value[2])[4] for fields in by_number[91]}
-    outside = [kind for kind, receipt in zip(misuse.KINDS, shown, strict=True) if receipt[4] not in spent]
+    outside = [kind for kind, receipt in zip(kinds, shown, strict=True) if receipt[4] not in spent]
     expected = [misuse.FORKED, misuse.REUSED, misuse.NOT_GIVEN]
     table.check(AREA, "misuse: what is no link of an open chain", expected, outside)
     table.check(
@@ -105,7 +109,12 @@ def allowances(table: Table, folder: pathlib.Path) -> None:
         (len(set(synced) - spent), len(spent - set(synced))),
     )
     ends = tuple(sum(key in fields for fields in by_number[92]) for key in (3, 4))
-    table.check(AREA, "allowances given, returned, and given up", (16, 14, 2), (len(by_number[90]), *ends))
+    table.check(AREA, "allowances given, returned, and given up", (18, 16, 1), (len(by_number[90]), *ends))
+    at_risk = [(fields[3], fields[4]) for fields in by_number[95]]
+    whole = [(fields[1][4], fields[1][5]) for fields in by_number[90]][0]
+    # Of the copied one 300 were synced; the other had been returned.
+    expected = [(2 * whole[0] - 300, 2 * whole[1] - 1), whole]
+    table.check(AREA, "what two ends of an allowance may still bring", expected, at_risk)
 
 
 class Copies:

@@ -86,6 +86,8 @@ def map_of(fields, optional=()):
             raise Fault(1005, "no map")
         for key, field in fields.items():
             if key in value:
+                if value[key] is None and key in optional:
+                    raise Fault(1004, f"null for field {key}, which is absent")
                 field(value[key])
             elif key not in optional:
                 raise Fault(1005, f"no field {key}")

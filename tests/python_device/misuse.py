@@ -4,7 +4,7 @@ import asyncio
 import copy
 
 import messages as m
-from allowance import POLICY, Held, arrived, asked, booked
+from allowance import CARD, POLICY, Held, arrived, asked, booked
 from cose import Fault
 from payments import CHIP, STRIPE
 from people import terms
@@ -12,7 +12,7 @@ from receipts import Payment
 from shop import Shop
 from table import Table, refusal
 
-OVERSPENT, FORKED, REUSED, EXPIRED, FOREIGN, GAP, NOT_GIVEN = KINDS = range(1, 8)
+OVERSPENT, FORKED, REUSED, EXPIRED, FOREIGN, GAP, NOT_GIVEN, UNUSABLE = KINDS = range(1, 9)
 
 
 async def misuse(shop: Shop, kind: int) -> tuple[Held, Payment, dict]:
@@ -30,6 +30,13 @@ async def misuse(shop: Shop, kind: int) -> tuple[Held, Payment, dict]:
         if kind == FORKED:
             await held.sync(before, first)
             held = other
+    if kind == UNUSABLE:  # another sealed card lies beside it; refused, it holds up nothing behind it
+        bad = device.payment(300, **how)
+        bad.blob += b"?"
+        frame = held.approve(bad)
+        for _ in range(2):
+            if (number := await refusal(held.sync(frame, bad))) != 3008:
+                raise Fault(2004, f"a sealed card that does not match: {number}")
     payment = device.payment(2001 if kind == OVERSPENT else 500, **how)
     frame = held.approve(payment, held.fields[14] if kind == EXPIRED else None)
     receipt = await held.sync(frame, payment)
@@ -52,10 +59,10 @@ async def misused(table: Table, shop: Shop, version: int) -> list[tuple[Held, Pa
         paid = await held.device.pay(held.device.payment(400, terms=terms()))
         table.check(area, f"{kind}: it pays online", m.ONLINE, paid[7])
     returns = [await refusal(held.give_back()) for held, _ in found]
-    kept = {FORKED: 7003, NOT_GIVEN: 7002}
+    kept = {NOT_GIVEN: 7002}
     expected = [kept.get(kind, "accepted: 1") for kind in KINDS]
     table.check(area, "what is returned all the same", expected, returns)
-    await asyncio.to_thread(shop.install_policy, version, POLICY)
+    await asyncio.to_thread(shop.install_policy, version, POLICY, card=CARD)
     got = [await refusal(asked(held.device)) for held, _ in found]
     table.check(area, "another policy lifts nothing", [7001] * len(found), got)
     return found
@@ -75,7 +82,7 @@ async def quarantined(table: Table, shop: Shop, found: list[tuple[Held, Payment]
         expected = [(m.DECLINED, 219), (m.DECLINED, 214), (m.OFFLINE, 0), (m.OFFLINE, 0)]
         table.check(area, f"{kind}: offline, with terms and without; once lifted", expected, got)
         table.check(area, f"{kind}: where its payment stands", m.SETTLED, (await device.status(payment.id))[3])
-        closed = kind not in (FORKED, NOT_GIVEN)
+        closed = kind != NOT_GIVEN
         if not closed:
             await asyncio.to_thread(shop.ctl, "devices", "lost", device.identity.hex())
         held, _, _ = await asked(device, 1)

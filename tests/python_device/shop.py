@@ -123,12 +123,15 @@ class Shop:
 
         until(f"the hub to be {wan}", stands)
 
-    def install_policy(self, version: int, more: str = "", sections: dict[str, str] | None = None) -> None:
+    def install_policy(
+        self, version: int, more: str = "", sections: dict[str, str] | None = None, card: int = 15000
+    ) -> None:
         """The sample policy under another version: keys put at the head of sections, and so much at its end."""
         toml, signed = self.dir / "policy.toml", self.dir / "policy.cose"
         text = (self.hub_dir / "policy.toml").read_text().replace("\nversion = 1", f"\nversion = {version}")
         for section, keys in (sections or {}).items():
             text = re.sub(rf"^\[{re.escape(section)}\].*$", rf"\g<0>\n{keys}", text, count=1, flags=re.M)
+        text = text.replace("\nexposure_ceiling = 15000\n", f"\nexposure_ceiling = {card}\n")
         toml.write_text(text + more)
         key = self.hub_dir / "keys" / "policy-local.key"
         signed.unlink(missing_ok=True)

@@ -97,6 +97,7 @@ IN_EVENTS = {
     91: {2: ("device", m.DEVICE_RECEIPT)},
     92: {3: ("device", m.RETURN)},
     93: {4: ("device", m.DEVICE_RECEIPT)},
+    94: {2: ("device", m.DEVICE_RECEIPT)},
 }
 
 

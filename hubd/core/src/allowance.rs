@@ -9,12 +9,15 @@
 //!    of reach may have approved all of it.
 //! 3. A device has one open allowance. Who asks again gets the same.
 //! 4. Every payment that a device says it approved is kept, whatever it did
-//!    wrong: the customer has left.
+//!    wrong: the customer has left. One that is refused for good leaves its
+//!    amount at risk, and its place in the chain is taken.
+//! 5. A chain with two ends is closed. What either end may still bring stays
+//!    at risk until a person has looked at the device.
 
 use hub_protocol::entry::{DecisionRecord, Event};
 use hub_protocol::{
     Allowance, AllowanceMisuse, AllowanceReturn, Decision, DeviceId, DeviceReceipt, PaymentRequest, Reason,
-    RefusalCode, SealedCard, TransactionType,
+    Refusal, RefusalCode, SealedCard, TransactionType,
 };
 
 mod size;
@@ -25,8 +28,8 @@ use crate::core::Core;
 use crate::decide::{objection_always, refuse, submission};
 use crate::effect::{Effect, OpenAllowance, OperatorReply, Reply};
 use crate::input::Ticket;
-use crate::reserve::Spent;
-use crate::state::{CardKey, PaymentRecord};
+use crate::reserve::{Link, Reserved};
+use crate::state::{CardKey, DeviceRecord, PaymentRecord};
 
 /// A payment that a device approved, as it arrives.
 pub(crate) struct Synced<'a> {
@@ -39,8 +42,9 @@ pub(crate) struct Synced<'a> {
 
 /// What a device's receipt is, by what is known of its allowance.
 struct Judged {
-    /// The next one of the chain.
-    next: bool,
+    link: Link,
+    /// It shows that there is another end of the chain than the hub knows.
+    two_ends: bool,
     misuses: Vec<AllowanceMisuse>,
 }
 
@@ -94,7 +98,7 @@ impl Core {
         }
         let (id, number) = (synced.request.payment_id, synced.receipt.number);
         if let Err(refusal) = synced.receipt.check(number, synced.request, &synced.signed) {
-            self.refuse(ticket, refusal.code, &refusal.text);
+            self.sync_refused(ticket, device, synced.receipt, synced.signed_receipt, refusal);
             return;
         }
         let card = CardKey::of_token(&synced.request.card.token);
@@ -103,11 +107,11 @@ impl Core {
             known.device != device || known.request_digest != synced.receipt.request_digest
         });
         if conflict {
-            self.refuse(
-                ticket,
+            let refusal = Refusal::new(
                 RefusalCode::PaymentIdConflict,
                 "this payment id was used before with other content",
             );
+            self.sync_refused(ticket, device, synced.receipt, synced.signed_receipt, refusal);
             return;
         }
         if known.is_none() && !self.state.knows_card(&card) {
@@ -119,8 +123,12 @@ impl Core {
             return;
         }
         let judged = self.judge(device, &synced, card);
+        if judged.two_ends {
+            // Before the decision: what may come is never not at risk.
+            self.forked(device, synced.receipt);
+        }
         self.decide_synced(device, &synced);
-        if judged.next {
+        if judged.link == Link::Next {
             let event = Event::AllowanceSpent {
                 device,
                 receipt: synced.signed_receipt.clone(),
@@ -187,53 +195,106 @@ impl Core {
         }
     }
 
-    fn judge(&self, device: DeviceId, synced: &Synced<'_>, card: CardKey) -> Judged {
-        let receipt = synced.receipt;
-        let known = self.state.payment(&receipt.payment_id);
+    /// A payment that a device approved cannot be taken. The customer has left
+    /// all the same, so its place in the chain is, and its amount is at risk
+    /// until a person has looked. What is beside the receipt is not kept.
+    pub(crate) fn sync_refused(
+        &mut self,
+        ticket: Ticket,
+        device: DeviceId,
+        receipt: &DeviceReceipt,
+        signed_receipt: Vec<u8>,
+        refusal: Refusal,
+    ) {
+        if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
+            return;
+        }
+        let told = self.state.device(&device).is_some_and(DeviceRecord::quarantined);
+        let number = receipt.number;
+        let link = self.link(device, receipt);
+        let judged = Judged::of(link, told, Vec::new);
+        if judged.two_ends {
+            self.forked(device, receipt);
+            for kind in judged.misuses {
+                self.misused(device, number, kind, signed_receipt.clone());
+            }
+        } else if link == Link::Next {
+            if !told {
+                self.misused(
+                    device,
+                    number,
+                    AllowanceMisuse::PaymentUnusable,
+                    signed_receipt.clone(),
+                );
+            }
+            let event = Event::AllowancePaymentRefused {
+                device,
+                receipt: signed_receipt,
+                refusal: refusal.code,
+            };
+            self.append(event, None, None);
+        }
+        let sequence = self.state.head().sequence;
+        self.reply_after(sequence, ticket, Reply::Refused(refusal));
+    }
+
+    fn link(&self, device: DeviceId, receipt: &DeviceReceipt) -> Link {
         let asking = self.state.device(&device);
         let held = asking.and_then(|asking| asking.allowance.as_deref());
+        held.map_or(Link::NotGiven, |held| held.link(receipt))
+    }
+
+    fn judge(&self, device: DeviceId, synced: &Synced<'_>, card: CardKey) -> Judged {
+        let known = self.state.payment(&synced.receipt.payment_id);
+        let asking = self.state.device(&device);
         // Asked again, or of a device that is known for it.
-        let told = known
-            .is_some_and(|known| by_allowance(known) || asking.is_some_and(|asking| asking.quarantined()));
-        let misuse = |kind| Judged {
-            next: false,
-            misuses: if told { Vec::new() } else { vec![kind] },
+        let again = known.is_some_and(by_allowance);
+        let told = again || asking.is_some_and(DeviceRecord::quarantined);
+        let link = match self.link(device, synced.receipt) {
+            // It can have been in its place; or another receipt for a payment
+            // that is accounted, which brings nothing.
+            Link::Older if known.is_some() => Link::Known,
+            Link::Forked if again => Link::Known,
+            link => link,
         };
-        let Some(held) = held.filter(|held| receipt.number <= held.allowance.number) else {
-            return misuse(AllowanceMisuse::NotGiven);
+        Judged::of(link, told, || self.misuses_of(device, synced, card))
+    }
+
+    /// What is wrong with a receipt that is the next of its chain.
+    fn misuses_of(&self, device: DeviceId, synced: &Synced<'_>, card: CardKey) -> Vec<AllowanceMisuse> {
+        let asking = self.state.device(&device);
+        let Some(held) = asking.and_then(|asking| asking.allowance.as_deref()) else {
+            return Vec::new();
         };
-        let older = receipt.number < held.allowance.number;
-        let same = held
-            .at(receipt.index)
-            .is_some_and(|at| at.receipt == Spent::mark(receipt));
-        if known.is_some() && (same || older) {
-            return Judged {
-                next: false,
-                misuses: Vec::new(),
-            };
-        }
-        let over = older || held.closed.is_some_and(|closed| !closed.lost);
-        if over {
-            return misuse(AllowanceMisuse::Reused);
-        }
-        if receipt.index > held.chain.index.saturating_add(1) {
-            return misuse(AllowanceMisuse::ReceiptGap);
-        }
-        if !held.chain.is_next(receipt) {
-            return misuse(AllowanceMisuse::Forked);
-        }
-        if held.chain.index >= held.allowance.count {
-            // A chain that never ends would not fit into a record.
-            return misuse(AllowanceMisuse::Overspent);
-        }
         let (chain, spent) = (&held.chain, held.of_card(&card));
-        let against = held
-            .allowance
-            .objections(synced.request, chain, spent, receipt.device_time_ms);
+        let at_ms = synced.receipt.device_time_ms;
+        let against = held.allowance.objections(synced.request, chain, spent, at_ms);
         let mut misuses: Vec<_> = against.into_iter().map(AllowanceMisuse::of).collect();
         misuses.sort_unstable();
         misuses.dedup();
-        Judged { next: true, misuses }
+        misuses
+    }
+
+    /// This receipt is of another end of the chain than the hub knows.
+    fn forked(&mut self, device: DeviceId, receipt: &DeviceReceipt) {
+        let asking = self.state.device(&device);
+        let Some(held) = asking.and_then(|asking| asking.allowance.as_deref()) else {
+            return;
+        };
+        let mut both = held.of_both_ends(receipt.index, &receipt.previous);
+        // Of what was overspent there is no less than what came.
+        both.minor = both.minor.max(receipt.amount_minor);
+        self.close_forked(device, receipt.number, both);
+    }
+
+    fn close_forked(&mut self, device: DeviceId, number: u64, withheld: Reserved) {
+        let event = Event::AllowanceForked {
+            device,
+            number,
+            amount_minor: withheld.minor,
+            count: withheld.count,
+        };
+        self.append(event, None, None);
     }
 
     fn misused(&mut self, device: DeviceId, number: u64, kind: AllowanceMisuse, evidence: Vec<u8>) {
@@ -259,7 +320,6 @@ impl Core {
         }
         let number = statement.number;
         let asking = self.state.device(&device);
-        let quarantined = asking.is_some_and(|asking| asking.quarantined());
         let held = asking.and_then(|asking| asking.allowance.as_deref());
         let Some(held) = held.filter(|held| (1..=held.allowance.number).contains(&number)) else {
             self.refuse(
@@ -275,17 +335,24 @@ impl Core {
         );
         if !closed && !statement.agrees_with(&chain) {
             // Who has approved more than is known has still to sync it.
-            if statement.count <= chain.index && !quarantined {
-                self.misused(device, number, AllowanceMisuse::Forked, signed);
+            if statement.count > chain.index {
+                self.refuse(
+                    ticket,
+                    RefusalCode::AllowanceNotSynced,
+                    "the hub knows another end of this allowance's receipts; sync what is missing first",
+                );
+                return;
             }
-            self.refuse(
-                ticket,
-                RefusalCode::AllowanceNotSynced,
-                "the hub knows another end of this allowance's receipts; sync what is missing first",
-            );
-            return;
-        }
-        if !closed {
+            // This end brings nothing more, but what it says it has spent may
+            // not have come; of the one that the hub knows the rest may.
+            let mut withheld = held.reserved;
+            withheld.add(Reserved {
+                minor: statement.total_minor,
+                count: statement.count,
+            });
+            self.close_forked(device, number, withheld);
+            self.misused(device, number, AllowanceMisuse::Forked, signed);
+        } else if !closed {
             let event = Event::AllowanceReturned {
                 device,
                 number,
@@ -299,11 +366,12 @@ impl Core {
 
     pub(crate) fn open_allowances(&self) -> Vec<OpenAllowance> {
         let open = self.state.devices().filter_map(|device| {
-            let held = device.open_allowance()?;
-            Some(OpenAllowance {
+            let held = device.allowance.as_deref()?;
+            let out = held.closed.is_none() || held.withheld.is_some();
+            out.then(|| OpenAllowance {
                 device: device.registration.device,
                 number: held.allowance.number,
-                reserved: held.reserved,
+                reserved: device.reserved(),
                 expires_ms: held.allowance.expires_ms,
             })
         });
@@ -314,12 +382,11 @@ impl Core {
 
     /// A person declares a device lost.
     pub(crate) fn forfeit_allowance(&mut self, ticket: Ticket, operator: String, device: DeviceId) {
-        let held = self
-            .state
-            .device(&device)
-            .and_then(|known| known.open_allowance());
+        let known = self.state.device(&device);
+        let held = known.and_then(|known| known.allowance.as_deref());
+        let held = held.filter(|held| held.closed.is_none() || held.withheld.is_some());
         let Some(number) = held.map(|held| held.allowance.number) else {
-            let text = "no such device is enrolled, or it has no open allowance";
+            let text = "no such device is enrolled, or nothing is kept back for it";
             self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
             return;
         };
@@ -331,6 +398,27 @@ impl Core {
         };
         let sequence = self.append(event, None, None);
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+}
+
+impl Judged {
+    /// `told`: nothing new would be said about the device, or the payment.
+    fn of(link: Link, told: bool, of_next: impl FnOnce() -> Vec<AllowanceMisuse>) -> Self {
+        let unless_told = |kind| if told { Vec::new() } else { vec![kind] };
+        let misuses = match link {
+            Link::Known => Vec::new(),
+            Link::Next => of_next(),
+            // It is closed by that, so this is said once.
+            Link::Forked => vec![AllowanceMisuse::Forked],
+            Link::NotGiven => unless_told(AllowanceMisuse::NotGiven),
+            Link::Older | Link::Closed => unless_told(AllowanceMisuse::Reused),
+            Link::Ahead => unless_told(AllowanceMisuse::ReceiptGap),
+        };
+        Self {
+            link,
+            two_ends: link == Link::Forked || (link == Link::Closed && !told),
+            misuses,
+        }
     }
 }
 

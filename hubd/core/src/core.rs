@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use hub_protocol::entry::{Entry, Event, StorageLevel, WanState};
-use hub_protocol::{
-    CardScheme, Currency, HubId, PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor,
-};
+use hub_protocol::{PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, cbor};
 
 use crate::allowance::Synced;
 use crate::clock::{Clock, ClockChange, is_set_back};
@@ -19,98 +17,9 @@ use crate::queue::{Load, Queue};
 use crate::random::Random;
 use crate::restrict::Recovery;
 use crate::retry::Retries;
+use crate::settings::Settings;
 use crate::state::{CardKey, Lane, Place, Recalled, State};
-use crate::wan::{Evidence, Wan, WanChange, WanSettings};
-
-/// What the core is told once.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The hub's identity.
-    pub hub: HubId,
-    /// The store's id, as policies name it.
-    pub store_id: String,
-    /// The one currency that the shop takes.
-    pub currency: Currency,
-    /// How long a customer waits for the gateway, in milliseconds.
-    pub online_deadline_ms: u64,
-    /// How long one attempt at replay may take, in milliseconds.
-    pub replay_deadline_ms: u64,
-    /// The most attempts under way at replay. How many there are is found out
-    /// by trying; this is never passed.
-    pub max_in_flight: usize,
-    /// For how long the gateway knows an idempotency key, in milliseconds. A
-    /// payment that may have been sent nine tenths of that ago is looked up
-    /// before it is sent again.
-    pub idempotency_retention_ms: u64,
-    /// Whether the gateway tells the time. Before it has, since the start, no
-    /// age of what an earlier process may have sent is believed.
-    pub gateway_tells_time: bool,
-    /// The window over which first contact after an outage is spread, in
-    /// milliseconds. The policy or the gateway may give a longer one.
-    pub spread_ms: u64,
-    /// The most payments that may wait to be sent. Above it nothing is
-    /// approved offline.
-    pub max_queue: usize,
-    /// The most enrolled devices.
-    pub max_devices: usize,
-    /// The most payments kept in memory beside those that are about to be
-    /// sent; others are recalled from the index.
-    pub max_remembered: usize,
-    /// The most cards kept in memory, beside those of payments in memory.
-    pub max_cards: usize,
-    /// How many payments that wait to be sent are kept in memory, shared out
-    /// evenly among the devices; each has at least 2. The rest is loaded from
-    /// the index when its turn comes.
-    pub queue_window: usize,
-    /// How long after the decision an offline approval is worth sending, in
-    /// milliseconds. What expires first is sent first.
-    pub default_validity_ms: u64,
-    /// The same for schemes where it is different.
-    pub validity_ms: Vec<(CardScheme, u64)>,
-    /// How long after a start the hub waits for a device to ask again for a
-    /// payment that was being asked online when the hub stopped.
-    pub abandoned_after_ms: u64,
-    /// The last entry in an archive on disk when the hub starts, whether the
-    /// ledger tells of it yet or not; 0 for none. What is archived is final, so
-    /// no payment requested up to there is voided.
-    pub archives_through: u64,
-    /// When connectivity changes.
-    pub wan: WanSettings,
-    /// This boot, for the ledger's times.
-    pub boot: [u8; 16],
-    /// Seed for the jitter of retries.
-    pub seed: u64,
-}
-
-impl Settings {
-    /// Settings with the documented defaults.
-    pub fn new(hub: HubId, store_id: &str, currency: Currency) -> Self {
-        Self {
-            hub,
-            store_id: store_id.to_owned(),
-            currency,
-            online_deadline_ms: 3_000,
-            replay_deadline_ms: 30_000,
-            max_in_flight: 64,
-            idempotency_retention_ms: 24 * 60 * 60 * 1000,
-            gateway_tells_time: true,
-            spread_ms: 0,
-            max_queue: 1_000_000,
-            max_devices: 1_000,
-            max_remembered: 5_000,
-            max_cards: 10_000,
-            queue_window: 4_096,
-            // The shortest of the limits that providers publish is a day.
-            default_validity_ms: 24 * 60 * 60 * 1000,
-            validity_ms: Vec::new(),
-            abandoned_after_ms: 60_000,
-            archives_through: 0,
-            wan: WanSettings::default(),
-            boot: [0; 16],
-            seed: 1,
-        }
-    }
-}
+use crate::wan::{Evidence, Wan, WanChange};
 
 /// The machine that decides. See the crate's documentation.
 #[derive(Debug)]
@@ -270,6 +179,13 @@ impl Core {
                     },
                 );
             }
+            Input::SyncRefused {
+                ticket,
+                device,
+                receipt,
+                signed_receipt,
+                refusal,
+            } => self.sync_refused(ticket, device, &receipt, signed_receipt, refusal),
             Input::Return {
                 ticket,
                 device,

@@ -54,6 +54,11 @@ pub struct Situation<'a> {
     pub device_recent: Option<&'a Recent>,
     /// How many payments are kept back for the device's allowance.
     pub device_reserved: u32,
+    /// The most that one card can have at risk by allowances, minor units.
+    pub allowed_card_minor: u64,
+    /// The highest sum that the hub itself may have let one card have at risk,
+    /// minor units.
+    pub hub_card_minor: u64,
     /// The share of the ceilings that held last.
     pub held: Option<Held>,
     /// The shares of declines at replay.
@@ -129,17 +134,14 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
             _ => record,
         }
     };
-    let mut record = if let Some(reason) = objection(request, situation, limits_now, score.as_ref()) {
-        refused(reason)
-    } else if let Some(reason) =
-        limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored))
-    {
-        match supervisor(situation) {
+    let by_upper = objection(request, situation, limits_now, score.as_ref());
+    let by_lower = || limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored));
+    let mut record = match by_upper.or_else(by_lower) {
+        None => approved(None),
+        Some(reason) => match supervisor(situation).filter(|_| may_be_lifted(reason, situation)) {
             Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
             None => refused(reason),
-        }
-    } else {
-        approved(None)
+        },
     };
     record.percent = limits
         .as_ref()
@@ -417,6 +419,23 @@ fn objection_by_lower(
     } else {
         let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
         limits.first_lower_reached(s).or_else(by_score)
+    }
+}
+
+/// Whether a supervisor may let a payment pass that this stands against.
+fn may_be_lifted(reason: Reason, s: &Situation<'_>) -> bool {
+    match reason {
+        Reason::CardConsecutiveLowerLimit
+        | Reason::DeviceConsecutiveLowerLimit
+        | Reason::StoreConsecutiveLowerLimit
+        | Reason::StaffConsecutiveLowerLimit
+        | Reason::ScoreVerification => true,
+        // It is looked at last, so that no ceiling stands behind it.
+        Reason::ScoreTooHigh => s
+            .policy
+            .and_then(|policy| policy.score.as_ref())
+            .is_some_and(|rules| rules.override_lifts_decline),
+        _ => false,
     }
 }
 

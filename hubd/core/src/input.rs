@@ -3,7 +3,7 @@
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
     AllowanceReturn, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId, PaymentId,
-    PaymentRequest, Registration, SealedCard, VoidRequest,
+    PaymentRequest, Refusal, Registration, SealedCard, VoidRequest,
 };
 
 use crate::policy::Policy;
@@ -90,6 +90,20 @@ pub enum Input {
         signed_receipt: Vec<u8>,
         /// As with `Pay`; the card has to be known too.
         recalled: Option<Box<Recalled>>,
+    },
+    /// A device tells of a payment that it approved under its allowance, and
+    /// the payment cannot be taken for good.
+    SyncRefused {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        device: DeviceId,
+        /// The device's own receipt.
+        receipt: Box<DeviceReceipt>,
+        /// The same, signed, as received.
+        signed_receipt: Vec<u8>,
+        /// What is wrong with the payment.
+        refusal: Refusal,
     },
     /// A device closes its allowance.
     Return {

@@ -38,6 +38,7 @@ mod restrict;
 pub mod retry;
 pub mod risk;
 mod score;
+mod settings;
 mod settle;
 mod situation;
 pub mod state;
@@ -46,7 +47,8 @@ mod void;
 pub mod wan;
 pub mod watch;
 
-pub use crate::core::{Core, Settings};
+pub use crate::core::Core;
+pub use crate::settings::Settings;
 pub use effect::{
     Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
 };

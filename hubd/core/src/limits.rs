@@ -22,7 +22,7 @@ pub(crate) struct Room {
     pub(crate) count: u32,
     /// The highest amount of one payment.
     pub(crate) transaction: u64,
-    /// The highest sum of one card that has nothing at risk.
+    /// The highest sum of one card.
     pub(crate) card: u64,
 }
 
@@ -49,6 +49,8 @@ pub(crate) struct Limits {
     staff: Option<SubjectLimits>,
     /// The cash asked for, and the most that is handed out.
     cash_back: Option<(u64, u64)>,
+    /// The highest sum of one card under one allowance, and under all.
+    allowed_card: (u64, u64),
     card_window: Option<Window>,
     device_window: Option<Window>,
 }
@@ -125,6 +127,15 @@ impl Limits {
             exposure_ceiling: moved(limits.exposure_ceiling),
             ..limits
         };
+        let (each, aside) = policy.allowance.as_ref().map_or((0, 0), |rules| {
+            (rules.card_ceiling_minor, rules.card_set_aside_minor())
+        });
+        // What was given under another policy, or before the ceilings moved,
+        // may be more than is set aside now.
+        let beyond = s.allowed_card_minor.saturating_sub(moved(aside));
+        // What the hub has let a card have under another policy is still there.
+        let not_for_the_hub = policy.card.exposure_ceiling.saturating_sub(s.hub_card_minor);
+        let card_ceiling = moved(policy.card.exposure_ceiling.saturating_sub(aside)).saturating_sub(beyond);
         Self {
             transaction: moved(class.transaction_ceiling),
             transaction_by_pin: 0,
@@ -133,7 +144,11 @@ impl Limits {
             percent,
             store_percent: shares.store,
             store_moved_percent: shares.moved,
-            card: moved_subject(policy.card),
+            card: SubjectLimits {
+                exposure_ceiling: card_ceiling,
+                ..policy.card
+            },
+            allowed_card: (moved(each), moved(aside).min(not_for_the_hub)),
             device: moved_subject(class.device),
             store: policy.store,
             staff: policy.staff.map(moved_subject),
@@ -170,6 +185,7 @@ impl Limits {
             store: half(self.store),
             staff: self.staff.map(half),
             cash_back: self.cash_back.map(|(asked, most)| (asked, most / 2)),
+            allowed_card: (self.allowed_card.0 / 2, self.allowed_card.1 / 2),
             card_window: half_window(self.card_window),
             device_window: half_window(self.device_window),
             ..*self
@@ -217,7 +233,8 @@ impl Limits {
         ])
     }
 
-    /// What is left at the device and in the store.
+    /// What is left at the device, in the store, and of whoever has most at
+    /// risk of the staff.
     pub(crate) fn room(&self, s: &Situation<'_>) -> Room {
         let amount = |limits: &SubjectLimits, at_risk: &Subject| {
             limits.exposure_ceiling.saturating_sub(at_risk.exposure_minor)
@@ -236,13 +253,20 @@ impl Limits {
                 .most
                 .saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
         });
+        let (each, all) = self.allowed_card;
+        let of_staff = self.staff.as_ref().map_or((u64::MAX, u32::MAX), |limits| {
+            (amount(limits, &s.staff), count(limits, &s.staff))
+        });
         Room {
-            amount_minor: amount(&self.device, &s.device).min(amount(&self.store, &s.store)),
+            amount_minor: amount(&self.device, &s.device)
+                .min(amount(&self.store, &s.store))
+                .min(of_staff.0),
             count: count(&self.device, &s.device)
                 .min(count(&self.store, &s.store))
+                .min(of_staff.1)
                 .min(in_window),
             transaction: self.transaction,
-            card: self.card.exposure_ceiling,
+            card: each.min(all.saturating_sub(s.allowed_card_minor)),
         }
     }
 

@@ -219,6 +219,16 @@ impl Policy {
         self.card_window.is_some() || by_score.is_some()
     }
 
+    /// The highest sum of one card that the hub itself approves, minor units;
+    /// the rest of the card's ceiling is for allowances.
+    pub(crate) fn hub_card_minor(&self) -> u64 {
+        let aside = self
+            .allowance
+            .as_ref()
+            .map_or(0, AllowanceRules::card_set_aside_minor);
+        self.card.exposure_ceiling.saturating_sub(aside)
+    }
+
     /// Whether it asks which cards have paid here before.
     pub(crate) fn knows_cards(&self) -> bool {
         self.score.as_ref().is_some_and(|rules| rules.new_card.is_some())
@@ -279,7 +289,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
         anomaly: anomaly.is_some(),
     };
     let score = score::read(root.section("score"), has);
-    let allowance = allowance::read(root.section("allowance"));
+    let allowance = allowance::read(root.section("allowance"), card.as_ref());
     let replay = read_replay(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value

@@ -542,6 +542,10 @@ pub struct StoreRecord {
     /// What is kept back for allowances, if anything.
     #[n(17)]
     pub reserved: Option<Reserved>,
+    /// The highest sum that the hub itself may have let one card have at risk,
+    /// since the store had nothing at risk; minor units. Nothing: not known.
+    #[n(18)]
+    pub hub_card_minor: Option<u64>,
 }
 
 /// How offline approvals ended.
@@ -662,6 +666,7 @@ impl Default for StoreRecord {
             alert: None,
             overrides: None,
             reserved: None,
+            hub_card_minor: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is kept back for allowances: at risk, although no payment has come.
 
-use hub_protocol::{Allowance, AllowanceChain, DeviceReceipt, Restriction};
+use hub_protocol::{Allowance, AllowanceChain, DeviceReceipt, Digest, MAX_ALLOWANCE_COUNT, Restriction};
 use minicbor::{Decode, Encode};
 
 use crate::record::{CardKey, DeviceRecord, StoreRecord, Subject};
@@ -59,9 +59,9 @@ pub struct Spent {
 
 impl Spent {
     /// What stands for a receipt.
-    pub(crate) fn mark(receipt: &DeviceReceipt) -> [u8; 16] {
+    pub(crate) fn mark(receipt: &Digest) -> [u8; 16] {
         let mut mark = [0; 16];
-        mark.copy_from_slice(&receipt.digest().0[..16]);
+        mark.copy_from_slice(&receipt.0[..16]);
         mark
     }
 }
@@ -85,6 +85,33 @@ pub struct AllowanceRecord {
     /// Set once it is closed.
     #[n(5)]
     pub closed: Option<Closed>,
+    /// What stays at risk until a person has looked at the device, if anything:
+    /// payments that were refused, and what may still come of a forked chain.
+    #[n(6)]
+    pub withheld: Option<Reserved>,
+    /// The most that one card has paid under the allowances before this one, as
+    /// long as the device had something at risk; minor units.
+    #[n(7)]
+    pub before_card_minor: Option<u64>,
+}
+
+/// Where a receipt stands to what is known of its device's allowances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Under an allowance that the hub has never given.
+    NotGiven,
+    /// It is known, in its place.
+    Known,
+    /// Under an allowance before the newest.
+    Older,
+    /// Under the newest, which is closed.
+    Closed,
+    /// Others before it are missing.
+    Ahead,
+    /// The next one of the chain.
+    Next,
+    /// Another has its place, or it does not follow from the one before.
+    Forked,
 }
 
 impl AllowanceRecord {
@@ -98,19 +125,96 @@ impl AllowanceRecord {
                 count: allowance.count,
             },
             closed: None,
+            withheld: None,
+            before_card_minor: None,
             allowance,
         }
+    }
+
+    /// The most that one card can have paid under it and those before it, if
+    /// the device keeps to it: known, or not yet. Minor units.
+    fn card_minor(&self) -> u64 {
+        let most = self.allowance.card_ceiling_minor;
+        let this = match self.closed {
+            None => most,
+            Some(_) => most.min(self.chain.total_minor),
+        };
+        // What another end of the chain may bring.
+        let two_ends = self.closed.is_some() && self.withheld.is_some();
+        let other = if two_ends { most } else { 0 };
+        let before = self.before_card_minor.unwrap_or(0);
+        this.saturating_add(other).saturating_add(before)
+    }
+
+    /// Where this receipt stands.
+    pub(crate) fn link(&self, receipt: &DeviceReceipt) -> Link {
+        let known = |at: &Spent| at.receipt == Spent::mark(&receipt.digest());
+        if receipt.number > self.allowance.number {
+            Link::NotGiven
+        } else if receipt.number < self.allowance.number {
+            Link::Older
+        } else if self.at(receipt.index).is_some_and(known) {
+            Link::Known
+        } else if self.closed.is_some_and(|closed| !closed.lost) {
+            Link::Closed
+        } else if receipt.index > self.chain.index.saturating_add(1) {
+            Link::Ahead
+        } else if self.chain.is_next(receipt) {
+            Link::Next
+        } else {
+            Link::Forked
+        }
+    }
+
+    /// What may still come of both ends of the chain, if a receipt of the other
+    /// end stands at `index` and follows from `previous`: of this one what is
+    /// kept back, of the other all that there was where they part.
+    pub(crate) fn of_both_ends(&self, index: u32, previous: &Digest) -> Reserved {
+        let before = index.saturating_sub(1);
+        let parts_there = match before {
+            0 => *previous == self.allowance.digest(),
+            _ => self
+                .at(before)
+                .is_some_and(|at| at.receipt == Spent::mark(previous)),
+        };
+        // What cannot be shown to be common may have been spent twice.
+        let common = if parts_there { before } else { 0 };
+        let spent = self
+            .spent
+            .iter()
+            .take(usize::try_from(common).unwrap_or(usize::MAX));
+        let spent = spent.fold(0_u64, |sum, one| sum.saturating_add(one.amount_minor));
+        let mut both = self.reserved;
+        both.add(Reserved {
+            minor: self.allowance.amount_minor.saturating_sub(spent),
+            count: self.allowance.count.saturating_sub(common),
+        });
+        both
+    }
+
+    /// What stays at risk until a person has looked.
+    pub(crate) fn withheld(&self) -> Reserved {
+        self.withheld.unwrap_or_default()
+    }
+
+    pub(crate) fn withhold(&mut self, more: Reserved) {
+        let mut sum = self.withheld();
+        sum.add(more);
+        self.withheld = Some(sum).filter(|sum| *sum != Reserved::default());
     }
 
     /// The next payment of the chain is known now. Gives what is kept back no
     /// more, because the payment itself is at risk.
     pub(crate) fn spend(&mut self, receipt: &DeviceReceipt, card: CardKey) -> Reserved {
         self.chain = self.chain.after(receipt);
-        self.spent.push(Spent {
-            receipt: Spent::mark(receipt),
-            card,
-            amount_minor: receipt.amount_minor,
-        });
+        // Beyond the count only the chain goes on: a record has its bounds.
+        if self.spent.len() < MAX_ALLOWANCE_COUNT as usize {
+            self.spent.push(Spent {
+                receipt: Spent::mark(&receipt.digest()),
+                card,
+                amount_minor: receipt.amount_minor,
+            });
+        }
         let freed = Reserved {
             minor: receipt.amount_minor.min(self.reserved.minor),
             count: self.reserved.count.min(1),
@@ -132,7 +236,7 @@ impl AllowanceRecord {
 }
 
 impl Subject {
-    fn with(self, reserved: Reserved) -> Self {
+    pub(crate) fn with(self, reserved: Reserved) -> Self {
         Self {
             exposure_minor: self.exposure_minor.saturating_add(reserved.minor),
             consecutive: self.consecutive.saturating_add(reserved.count),
@@ -142,11 +246,34 @@ impl Subject {
 }
 
 impl DeviceRecord {
-    /// What is kept back for its allowance.
+    /// What is kept back for its allowance, and what is withheld.
     pub fn reserved(&self) -> Reserved {
+        let mut sum = self.withheld();
+        if let Some(held) = &self.allowance {
+            sum.add(held.reserved);
+        }
+        sum
+    }
+
+    /// What stays at risk until a person has looked at the device.
+    pub fn withheld(&self) -> Reserved {
         self.allowance
             .as_ref()
-            .map_or_else(Reserved::default, |held| held.reserved)
+            .map_or_else(Reserved::default, |held| held.withheld())
+    }
+
+    /// The most that one card can have at risk by allowances of this device,
+    /// minor units. What the gateway has answered is at risk no more.
+    pub(crate) fn allowed_card_minor(&self) -> u64 {
+        let Some(held) = &self.allowance else {
+            return 0;
+        };
+        let over = held.closed.is_some() && held.withheld.is_none();
+        if over && self.subject.exposure_minor == 0 {
+            0
+        } else {
+            held.card_minor()
+        }
     }
 
     /// What it has at risk, with what is kept back for its allowance.
@@ -201,10 +328,7 @@ impl StoreRecord {
 
 #[cfg(test)]
 mod tests {
-    use hub_protocol::{
-        CardScheme, Currency, DeviceId, Digest, EntryMode, Funding, HubId, MAX_ALLOWANCE_COUNT, PaymentId,
-        cbor,
-    };
+    use hub_protocol::{CardScheme, Currency, DeviceId, EntryMode, Funding, HubId, PaymentId, cbor};
 
     use super::*;
 

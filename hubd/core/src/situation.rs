@@ -48,6 +48,8 @@ impl<'a> Situation<'a> {
             card_known: true,
             device_recent: None,
             device_reserved: 0,
+            allowed_card_minor: 0,
+            hub_card_minor: policy.hub_card_minor(),
             held: None,
             declined: Declined::default(),
             store_restriction: Restriction::None,
@@ -78,7 +80,10 @@ impl<'a> Situation<'a> {
             card: state.card(&card),
             card_velocity: state.card_velocity(&card),
             declined: state.percent_declined(request.card.scheme, asking, moment.now_ms),
-            staff: state.staff(StaffKey::of(request.staff())),
+            // Whoever it is may stand at every device that is out of reach.
+            staff: state
+                .staff(StaffKey::of(request.staff()))
+                .with(state.store().reserved()),
             supervisor: state
                 .policy()
                 .and_then(|policy| policy.overrides.as_ref())
@@ -106,6 +111,8 @@ impl<'a> Situation<'a> {
             card_known: false,
             device_recent: asking.recent.as_ref(),
             device_reserved: asking.reserved().count,
+            allowed_card_minor: state.allowed_card_minor(),
+            hub_card_minor: state.hub_card_minor(),
             held: store.held,
             declined: Declined::default(),
             store_restriction: state.alert().restriction,
@@ -162,6 +169,7 @@ impl Core {
             .max_by_key(|declined| declined.own_percent);
         Situation {
             declined: declined.unwrap_or_default(),
+            staff: self.state.staff_most().with(self.state.store().reserved()),
             ..Situation::of_device(&self.state, self.settings.currency, asking, moment)
         }
     }

@@ -385,11 +385,12 @@ impl Run {
                 assert_eq!(used, held.chain.total_minor);
                 assert_eq!(reserved.minor, held.allowance.amount_minor.saturating_sub(used));
                 assert_eq!(
-                    u64::from(reserved.count),
-                    u64::from(held.allowance.count) - held.spent.len() as u64
+                    reserved.count,
+                    held.allowance.count.saturating_sub(held.chain.index)
                 );
             } else {
-                assert_eq!((reserved.minor, reserved.count), (0, 0));
+                assert_eq!(reserved, record.withheld());
+                assert!(!device.honest || reserved.minor == 0);
             }
             kept_back.0 += reserved.minor;
             kept_back.1 += reserved.count;

@@ -56,7 +56,7 @@ fn rule_5_an_allowance_is_as_large_as_there_is_room_for_or_none() {
             "no section",
             &[(
                 "[allowance]\namount = 20000\ncount = 4\ntransaction_ceiling = 8000\nminutes = 60\n\
-                 classes = [\"mpos\", \"softpos\"]\n",
+                 classes = [\"mpos\", \"softpos\"]\ncard_ceiling = 15000\ndevices = 2\n",
                 "",
             )],
             0,

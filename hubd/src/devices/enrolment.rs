@@ -172,7 +172,7 @@ impl Enrolment {
         };
         while let Ok((mut send, mut recv)) = connection.accept_bi().await {
             let _busy = self.shared.enter();
-            let Some(read) = request::read_frame(&mut recv).await else {
+            let Some(read) = request::read_frame(&mut recv, WireVersion::Three).await else {
                 continue;
             };
             let answer = match read {

@@ -25,10 +25,10 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads one frame, up to and including FIN. `None` if the peer reset the
 /// stream or the connection is gone, so that nobody waits for an answer.
-pub(super) async fn read_frame(recv: &mut RecvStream) -> Option<Result<Request, Refusal>> {
+pub(super) async fn read_frame(recv: &mut RecvStream, wire: WireVersion) -> Option<Result<Request, Refusal>> {
     // One byte more than the longest frame shows that it is too long.
     match tokio::time::timeout(READ_TIMEOUT, recv.read_to_end(4 + MAX_FRAME + 1)).await {
-        Ok(Ok(bytes)) => Some(frame::from_wire(&bytes)),
+        Ok(Ok(bytes)) => Some(Request::from_wire(&bytes, wire.number())),
         Ok(Err(ReadToEndError::TooLong)) => Some(Err(frame::oversized())),
         Ok(Err(ReadToEndError::Read(_))) => None,
         Err(_) => Some(Err(Refusal::new(
@@ -78,7 +78,7 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
         Request::Describe {
             description: signed,
             attestation,
-        } if wire == WireVersion::Three => {
+        } => {
             let (signed, payload) =
                 verified(shared, peer, signed, ObjectType::DeviceDescription, key).await?;
             let description: DeviceDescription = cbor::decode(&payload)?;
@@ -90,20 +90,6 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
                 attestation,
             }
         }
-        Request::Describe { .. } => {
-            return Err(Refusal::new(
-                RefusalCode::UnknownFrame,
-                "devices describe themselves from wire version 3 on",
-            ));
-        }
-        Request::Allowance { .. } | Request::Sync { .. } | Request::Return { .. }
-            if !wire.has_allowances() =>
-        {
-            return Err(Refusal::new(
-                RefusalCode::UnknownFrame,
-                "this version of the protocol has no allowances",
-            ));
-        }
         Request::Allowance { closed } => Ask::Allowance { device, closed },
         Request::Sync {
             number,
@@ -112,19 +98,44 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             receipt,
         } => {
             let object_type = payment_type(wire, &signed);
-            let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
-            let request = Box::new(check_payment(&payload, object_type, &sealed_card)?);
+            let payment =
+                verified(shared, peer, signed, object_type, key)
+                    .await
+                    .and_then(|(signed, payload)| {
+                        let request = check_payment(&payload, object_type, &sealed_card)?;
+                        Ok((signed, Box::new(request)))
+                    });
             let (signed_receipt, payload) =
-                verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await?;
-            let receipt: Box<DeviceReceipt> = Box::new(cbor::decode(&payload)?);
-            receipt.check(number, &request, &signed)?;
-            Ask::Sync {
-                device,
-                request,
-                signed,
-                sealed_card,
-                receipt,
-                signed_receipt,
+                match verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await {
+                    Ok(verified) => verified,
+                    // The payment's own fault is told first.
+                    Err(refusal) => return Err(payment.err().unwrap_or(refusal)),
+                };
+            let receipt: Box<DeviceReceipt> = match cbor::decode(&payload) {
+                Ok(receipt) => Box::new(receipt),
+                Err(error) => return Err(payment.err().unwrap_or_else(|| error.into())),
+            };
+            let checked = payment.and_then(|(signed, request)| {
+                receipt.check(number, &request, &signed)?;
+                Ok((signed, request))
+            });
+            match checked {
+                Ok((signed, request)) => Ask::Sync {
+                    device,
+                    request,
+                    signed,
+                    sealed_card,
+                    receipt,
+                    signed_receipt,
+                },
+                Err(refusal) if refusal.code.transient() => return Err(refusal),
+                // The device has approved it all the same.
+                Err(refusal) => Ask::SyncRefused {
+                    device,
+                    receipt,
+                    signed_receipt,
+                    refusal,
+                },
             }
         }
         Request::Return { statement: signed } => {

@@ -68,7 +68,7 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
 async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {
     let busy = shared.enter();
     let answer = async {
-        match request::read_frame(&mut recv).await? {
+        match request::read_frame(&mut recv, peer.wire).await? {
             Ok(request) => Some(request::answer(&shared, &peer, request).await),
             Err(refusal) => Some(Err(refusal)),
         }

@@ -58,12 +58,7 @@ impl WireVersion {
         }
     }
 
-    /// Whether there are allowances in it.
-    pub(super) fn has_allowances(self) -> bool {
-        self == Self::Three
-    }
-
-    fn number(self) -> u16 {
+    pub(super) fn number(self) -> u16 {
         match self {
             Self::One => 1,
             Self::Two => 2,

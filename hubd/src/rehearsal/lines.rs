@@ -77,6 +77,25 @@ pub enum Step {
     Restart,
     /// A device says what it is.
     Describe(Box<Describe>),
+    /// A person blocks a device, or unblocks it.
+    Block {
+        /// The device, by the name that the file gives it.
+        device: String,
+        /// What it is.
+        class: DeviceClass,
+        /// Whether it is blocked from here on.
+        blocked: bool,
+    },
+    /// The clock jumps, or a person says that its time is right.
+    Clock {
+        /// Whether it is in doubt from here on.
+        doubtful: bool,
+    },
+    /// The disk fills up, or somebody makes room.
+    Disk {
+        /// Whether it is full from here on.
+        full: bool,
+    },
 }
 
 /// A payment to try.
@@ -268,7 +287,13 @@ impl<R: BufRead> Reader<R> {
                     requests: 0,
                 });
             }
-            Step::Settled { .. } | Step::Restart => {}
+            Step::Block { device, class, .. } => {
+                self.devices.entry(device.clone()).or_insert(Device {
+                    class: *class,
+                    requests: 0,
+                });
+            }
+            Step::Settled { .. } | Step::Restart | Step::Clock { .. } | Step::Disk { .. } => {}
         }
     }
 
@@ -295,6 +320,19 @@ impl<R: BufRead> Reader<R> {
             Some("wan_up") => Some(Step::WanUp),
             Some("wan_down") => Some(Step::WanDown),
             Some("restart") => Some(Step::Restart),
+            Some("clock_doubtful") => Some(Step::Clock { doubtful: true }),
+            Some("clock_trusted") => Some(Step::Clock { doubtful: false }),
+            Some("disk_full") => Some(Step::Disk { full: true }),
+            Some("disk_ok") => Some(Step::Disk { full: false }),
+            Some(what @ ("device_blocked" | "device_unblocked")) => {
+                let blocked = what == "device_blocked";
+                let (device, class) = self.device(fields)?;
+                Some(Step::Block {
+                    device,
+                    class,
+                    blocked,
+                })
+            }
             Some("void") => {
                 let id = self.earlier_payment(fields);
                 let payment_id = fields.required("payment_id", id, "the id of a payment above")?;
@@ -310,7 +348,10 @@ impl<R: BufRead> Reader<R> {
                 .described(fields, at_ms)
                 .map(|describe| Step::Describe(Box::new(describe))),
             _ => {
-                fields.fault("event: one of wan_up, wan_down, settled, void, describe, restart expected");
+                fields.fault(
+                    "event: one of wan_up, wan_down, settled, void, describe, restart, clock_doubtful, \
+                     clock_trusted, device_blocked, device_unblocked, disk_full, disk_ok expected",
+                );
                 None
             }
         }

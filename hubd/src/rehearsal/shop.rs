@@ -8,10 +8,11 @@ use hub_core::decide::Assessment;
 use hub_core::policy::Policy;
 use hub_core::state::State;
 use hub_core::{
-    AttemptId, Core, Effect, GatewayAnswer, Input, Now, OperatorReply, Probe, Reply, Settings, Ticket,
+    AttemptId, Core, Effect, GatewayAnswer, Input, Now, OperatorCommand, OperatorReply, Probe, Reply,
+    Settings, Ticket,
 };
 use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::entry::{DecisionRecord, WanState};
+use hub_protocol::entry::{DecisionRecord, StorageLevel, WanState};
 use hub_protocol::{
     Decision, DeviceClass, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, RefusalCode,
     Registration, VoidRequest, cbor,
@@ -24,6 +25,9 @@ use super::lines::{GatewaySays, Pay, Step};
 /// After so many steps what changed is forgotten, which nobody stores.
 const FORGET_EVERY: u32 = 1024;
 
+/// How far the clock of a trial jumps back: more than a hub takes for nothing.
+const JUMP_BACK_MS: u64 = 60 * 60 * 1000;
+
 /// Why a step cannot be done. The text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -34,8 +38,9 @@ pub struct Refused(pub String);
 pub enum Answer {
     /// It was decided, now or on an earlier line.
     Decided(Box<Decided>),
-    /// The id was used before with other content.
-    Conflict,
+    /// Nothing was decided: the id was used before with other content, or the
+    /// device is blocked.
+    Refused(RefusalCode),
 }
 
 /// A decision, and what led to it.
@@ -64,6 +69,7 @@ pub struct Shop {
     assessed: HashMap<PaymentId, Option<Assessment>>,
     last_ticket: u64,
     steps: u32,
+    disk: StorageLevel,
 }
 
 impl Shop {
@@ -100,6 +106,7 @@ impl Shop {
             assessed: HashMap::new(),
             last_ticket: 0,
             steps: 0,
+            disk: StorageLevel::Enough,
         };
         shop.carry_out(effects);
         shop.go(true);
@@ -177,6 +184,40 @@ impl Shop {
                 self.input(describe.input(ticket, device, self.now.wall_ms));
                 self.replies.remove(&ticket);
             }
+            Step::Block {
+                device,
+                class,
+                blocked,
+            } => {
+                let device = self.device(device, *class);
+                let command = if *blocked {
+                    OperatorCommand::Block(device)
+                } else {
+                    OperatorCommand::Unblock(device)
+                };
+                self.operate(command)?;
+            }
+            Step::Clock { doubtful: true } => {
+                // It goes back, and comes back; what is trusted is gone.
+                let jumped = Now {
+                    wall_ms: self.now.wall_ms.saturating_sub(JUMP_BACK_MS),
+                    ..self.now
+                };
+                let effects = self.core.handle(Input::Tick, jumped);
+                self.carry_out(effects);
+            }
+            Step::Clock { doubtful: false } => {
+                let told_ms = self.now.wall_ms;
+                self.operate(OperatorCommand::ConfirmClock { told_ms })?;
+            }
+            Step::Disk { full } => {
+                self.disk = if *full {
+                    StorageLevel::Full
+                } else {
+                    StorageLevel::Enough
+                };
+                self.disk_has();
+            }
             Step::Void {
                 payment_id,
                 device_sequence,
@@ -227,13 +268,13 @@ impl Shop {
             sealed_card: pay.sealed_card.clone(),
             recalled: None,
         });
-        if let Some(Reply::Refused(_)) = self.replies.remove(&ticket) {
-            return Answer::Conflict;
+        if let Some(Reply::Refused(refusal)) = self.replies.remove(&ticket) {
+            return Answer::Refused(refusal.code);
         }
         let payment = self.core.state().payment(&id);
         let decided = payment.and_then(|payment| payment.decided.as_ref());
         let Some(record) = decided.map(|decided| decided.record.clone()) else {
-            return Answer::Conflict;
+            return Answer::Refused(RefusalCode::PaymentIdConflict);
         };
         let online = record.gateway.is_some() || record.decision == Decision::ApprovedOnline;
         let mut assessed = self.assessed.get(&id).cloned().flatten().filter(|_| !online);
@@ -277,6 +318,32 @@ impl Shop {
         device
     }
 
+    /// A person at the hub.
+    fn operate(&mut self, command: OperatorCommand) -> Result<(), Refused> {
+        let ticket = self.ticket();
+        self.input(Input::Operator {
+            ticket,
+            operator: "try".to_owned(),
+            command,
+        });
+        match self.replies.remove(&ticket) {
+            Some(Reply::Operator(OperatorReply::Refused(why))) => Err(Refused(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The hub is told how much room the disk has.
+    fn disk_has(&mut self) {
+        let free_bytes = match self.disk {
+            StorageLevel::Full => 0,
+            _ => u64::MAX,
+        };
+        self.input(Input::Storage {
+            level: self.disk,
+            free_bytes,
+        });
+    }
+
     fn void(&mut self, id: PaymentId, device_sequence: u64) -> Result<(), Refused> {
         // What is under way has to end first, or its reversal waits for it.
         if let Some(attempt) = self.under_way.remove(&id) {
@@ -315,6 +382,10 @@ impl Shop {
         let (core, effects) = Core::start(self.settings.clone(), state, 0, "try", self.now);
         self.core = core;
         self.carry_out(effects);
+        // Nothing of that is in the ledger.
+        if self.disk != StorageLevel::Enough {
+            self.disk_has();
+        }
     }
 
     pub(super) fn pass(&mut self, ms: u64) {

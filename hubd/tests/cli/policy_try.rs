@@ -212,6 +212,41 @@ fn time_offline_runs_by_the_lines_own_instants() {
 }
 
 #[test]
+fn a_doubtful_clock_a_blocked_device_and_a_full_disk_can_be_staged() {
+    let desk = Desk::new();
+    let event = |name: &str| format!("{{\"event\": \"{name}\"}}\n");
+    let pays = |card: u32| format!("{{\"amount_minor\": 5001, \"card\": \"tok-{card}\"}}\n");
+    let yes = ["approved-offline", "none", "-"];
+    let halved = ["declined", "clock-in-doubt", "-"];
+    let blocked = ["refused", "device-not-allowed", "-"];
+    let full = ["declined", "storage-full", "-"];
+    for (begins, ends, between) in [
+        ("clock_doubtful", "clock_trusted", halved),
+        ("device_blocked", "device_unblocked", blocked),
+        ("disk_full", "disk_ok", full),
+    ] {
+        let lines = [
+            pays(1),
+            event(begins),
+            pays(2),
+            event("restart"),
+            pays(3),
+            event(ends),
+            pays(4),
+        ];
+        let outcomes = desk.outcomes(&lines.concat());
+        assert_eq!(outcomes, [yes, between, between, yes], "{begins}");
+    }
+    // Half of the ceiling is left, and other devices go on.
+    let smaller = "{\"amount_minor\": 5000, \"card\": \"tok-9\"}\n";
+    let outcomes = desk.outcomes(&[&event("clock_doubtful"), smaller].concat());
+    assert_eq!(outcomes, [yes]);
+    let other = "{\"amount_minor\": 5000, \"card\": \"tok-9\", \"device\": \"till 2\"}\n";
+    let outcomes = desk.outcomes(&[&event("device_blocked"), other, &pays(1)].concat());
+    assert_eq!(outcomes, [yes, blocked]);
+}
+
+#[test]
 fn devices_describe_themselves_staff_counts_and_a_supervisor_lets_pass() {
     let desk = Desk::new();
     let decisions = desk.decisions(
@@ -288,7 +323,7 @@ fn all_faults_are_told_at_once_with_their_lines_and_nothing_is_decided_after_the
         ":8: settled: nothing is sent while the line is down",
         ":8: outcome is missing",
         ":9: payment_id: no line above has a payment with this id",
-        ":10: event: one of wan_up, wan_down, settled, void, describe, restart expected",
+        ":10: event: one of wan_up, wan_down, settled, void, describe, restart, clock_doubtful,",
         ":11: at: an instant from the policy's not_before on expected",
     ] {
         assert!(said.stderr.contains(expected), "{expected} in {}", said.stderr);

@@ -98,7 +98,8 @@ impl DeviceClient {
     /// Closes the allowance: nothing more is approved under it from the moment
     /// this is called, and the hub gives back what is left of it. All payments
     /// must be told before ([`sync`](Self::sync)). Without an allowance it does
-    /// nothing.
+    /// nothing. One that the hub does not know is closed as well: nothing is
+    /// kept back for it.
     ///
     /// # Errors
     ///
@@ -108,12 +109,19 @@ impl DeviceClient {
         let Some((number, request)) = store.begin_return()? else {
             return Ok(());
         };
-        self.persist_for(&frame::to_wire(&request), |answer| match answer {
-            Answer::Returned { number: closed } if closed == number => Ok(()),
-            Answer::Returned { .. } => Err(VerifyError::Differs("the allowance").into()),
-            other => Err(unexpected(other)),
-        })
-        .await?;
+        let answered = self
+            .persist_for(&frame::to_wire(&request), |answer| match answer {
+                Answer::Returned { number: closed } if closed == number => Ok(()),
+                Answer::Returned { .. } => Err(VerifyError::Differs("the allowance").into()),
+                other => Err(unexpected(other)),
+            })
+            .await;
+        match answered {
+            Ok(()) => {}
+            // A hub restored from a backup: it keeps nothing back for it.
+            Err(PayError::Refused(refusal)) if refusal.code == RefusalCode::AllowanceUnknown => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(store.returned(number)?)
     }
 }
@@ -125,12 +133,16 @@ fn unexpected(answer: Answer) -> PayError {
     }
 }
 
-/// The payment itself is wrong, and the one behind it may be good.
+/// The payment itself is wrong, or its receipt, and the one behind it may be
+/// good.
 fn never_taken(code: RefusalCode) -> bool {
-    let content = (3000..4000).contains(&code.number());
-    content
+    let signed_or_content = (2000..4000).contains(&code.number());
+    signed_or_content
         || matches!(
             code,
-            RefusalCode::PaymentIdConflict | RefusalCode::DeviceReceiptMismatch
+            RefusalCode::NotCanonical
+                | RefusalCode::Malformed
+                | RefusalCode::PaymentIdConflict
+                | RefusalCode::DeviceReceiptMismatch
         )
 }

@@ -712,6 +712,17 @@ pub(crate) fn events() -> Vec<Event> {
             kind: AllowanceMisuse::Reused,
             evidence: signed_device_receipt(),
         },
+        Event::AllowancePaymentRefused {
+            device,
+            receipt: signed_device_receipt(),
+            refusal: RefusalCode::SealedCardSize,
+        },
+        Event::AllowanceForked {
+            device,
+            number: 3,
+            amount_minor: 27_410,
+            count: 31,
+        },
         Event::SegmentArchived {
             number: 1,
             last: 12,

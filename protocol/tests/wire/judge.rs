@@ -4,7 +4,7 @@
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::*;
 
-use crate::fixtures::{device_key, hub_key};
+use crate::fixtures::{device_id, device_key, hub_key};
 
 /// A frame with its length in front.
 pub(crate) fn wire(body: &[u8]) -> Vec<u8> {
@@ -29,7 +29,11 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
             cose::open::<VoidRequest>(request, ObjectType::VoidRequest, &key)?;
         }
         Request::Describe { description, .. } => {
-            cose::open::<DeviceDescription>(description, ObjectType::DeviceDescription, &key)?.check()?;
+            let said: DeviceDescription = cose::open(description, ObjectType::DeviceDescription, &key)?;
+            said.check()?;
+            if said.device != device_id() {
+                return Err(Refusal::new(RefusalCode::FieldMalformed, "another device"));
+            }
         }
         Request::Enrol { request } => {
             EnrolmentRequest::open(request)?;

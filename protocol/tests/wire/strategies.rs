@@ -660,6 +660,21 @@ fn event() -> impl Strategy<Value = Event> {
                 evidence
             }
         ),
+        (device(), bytes(), one_of(RefusalCode::ALL)).prop_map(|(device, receipt, refusal)| {
+            Event::AllowancePaymentRefused {
+                device,
+                receipt,
+                refusal,
+            }
+        }),
+        (device(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+            |(device, number, amount_minor, count)| Event::AllowanceForked {
+                device,
+                number,
+                amount_minor,
+                count
+            }
+        ),
     ];
     prop_oneof![payments, others, storage, anomalies, allowances]
 }

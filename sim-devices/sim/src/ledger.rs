@@ -300,7 +300,9 @@ impl Ledger {
             Event::AllowanceGiven { .. }
             | Event::AllowanceSpent { .. }
             | Event::AllowanceReturned { .. }
-            | Event::AllowanceMisused { .. } => {
+            | Event::AllowanceMisused { .. }
+            | Event::AllowancePaymentRefused { .. }
+            | Event::AllowanceForked { .. } => {
                 hold(false, Rule::SilenceMeansNo, || {
                     "an allowance, which no policy gives".to_owned()
                 })?;

@@ -4,8 +4,12 @@
 use hub_protocol::{DeviceClass, MAX_ALLOWANCE_COUNT, MAX_AMOUNT_MINOR};
 
 use super::cards::CardRules;
-use super::{AMOUNT, names};
+use super::{AMOUNT, SubjectLimits, names};
 use crate::toml_reader::{Section, boolean, integer, list};
+
+/// At how many devices a card is counted on to be used out of reach, unless the
+/// policy says so.
+const DEVICES: u32 = 4;
 
 /// What allowances are given, as far as there is room under the ceilings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,10 @@ pub struct AllowanceRules {
     pub count: u32,
     /// The highest amount of one payment under it, minor units.
     pub transaction_ceiling_minor: u64,
+    /// The highest sum of one card under one allowance, minor units.
+    pub card_ceiling_minor: u64,
+    /// For so many devices a part of the card's ceiling is set aside.
+    pub devices: u32,
     /// How long it is good for, in milliseconds.
     pub valid_ms: u64,
     /// To which classes of devices.
@@ -26,6 +34,12 @@ pub struct AllowanceRules {
 }
 
 impl AllowanceRules {
+    /// The part of a card's ceiling that is for allowances, minor units: nobody
+    /// else uses it, since no device knows what a card has paid elsewhere.
+    pub(crate) fn card_set_aside_minor(&self) -> u64 {
+        self.card_ceiling_minor.saturating_mul(u64::from(self.devices))
+    }
+
     /// Whether a device could judge every card that the policy judges.
     pub(crate) fn cards_pass(&self, cards: &CardRules) -> bool {
         let listed = cards.exceptions.is_empty() && cards.countries.is_empty();
@@ -34,8 +48,9 @@ impl AllowanceRules {
     }
 }
 
-/// Reads `[allowance]`. All of it may be missing.
-pub(super) fn read(section: Section<'_, '_>) -> Option<AllowanceRules> {
+/// Reads `[allowance]`. All of it may be missing. `card` are the limits of one
+/// card, if they could be read.
+pub(super) fn read(section: Section<'_, '_>, card: Option<&SubjectLimits>) -> Option<AllowanceRules> {
     if !section.present() {
         section.finish();
         return None;
@@ -47,6 +62,20 @@ pub(super) fn read(section: Section<'_, '_>) -> Option<AllowanceRules> {
         integer(1..=u64::from(MAX_ALLOWANCE_COUNT)),
     );
     let transaction = section.required("transaction_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    let of_card = section.optional("card_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
+    let devices = section.optional("devices", "a whole number from 1 to 1000", integer(1..=1_000));
+    let devices_or_usual = devices.map_or(u64::from(DEVICES), |at| at.value);
+    let ceiling = card.map_or(0, |card| card.exposure_ceiling);
+    if let Some(at) = of_card.filter(|at| card.is_some() && at.value > ceiling / devices_or_usual) {
+        section.fault(
+            at.line,
+            format!(
+                "allowance.card_ceiling: {devices_or_usual} times as much is above card.exposure_ceiling ({ceiling})"
+            ),
+        );
+    }
+    // Half is left to the hub.
+    let of_card = of_card.map_or(ceiling / 2 / devices_or_usual, |at| at.value);
     let minutes = section.required("minutes", "minutes from 1 to 1440 (a day)", integer(1..=1_440));
     let classes = section.required("classes", &names(DeviceClass::ALL.iter().map(|c| c.name())), list);
     let unchecked = section.optional("unchecked_cards", "true or false", boolean);
@@ -55,6 +84,8 @@ pub(super) fn read(section: Section<'_, '_>) -> Option<AllowanceRules> {
         amount_minor: amount?.value,
         count: u32::try_from(count?.value).ok()?,
         transaction_ceiling_minor: transaction?.value,
+        card_ceiling_minor: of_card,
+        devices: u32::try_from(devices_or_usual).ok()?,
         valid_ms: minutes?.value.saturating_mul(60_000),
         classes: classes?.value,
         unchecked_cards: unchecked.is_some_and(|at| at.value),
@@ -68,7 +99,12 @@ mod tests {
 
     fn rules(text: &str) -> (Option<AllowanceRules>, Vec<String>) {
         let document = Document::parse(text).unwrap();
-        let rules = read(document.root().section("allowance"));
+        let card = SubjectLimits {
+            exposure_ceiling: 15_000,
+            consecutive_limit: 5,
+            consecutive_lower_limit: None,
+        };
+        let rules = read(document.root().section("allowance"), Some(&card));
         let faults = document.into_faults();
         (rules, faults.into_iter().map(|fault| fault.message).collect())
     }
@@ -91,6 +127,8 @@ mod tests {
                 amount_minor: 20_000,
                 count: 20,
                 transaction_ceiling_minor: 5_000,
+                card_ceiling_minor: 1_875,
+                devices: 4,
                 valid_ms: 3_600_000,
                 classes: vec![DeviceClass::Mpos, DeviceClass::Terminal],
                 unchecked_cards: false,
@@ -105,6 +143,34 @@ mod tests {
     }
 
     #[test]
+    fn rule_5_half_of_a_cards_ceiling_is_for_four_devices_unless_the_policy_says_otherwise() {
+        let text = "[allowance]\namount = 20000\ncount = 20\ntransaction_ceiling = 5000\nminutes = 60\n\
+                    classes = [\"mpos\"]\n";
+        for (more, each, aside) in [
+            ("", 1_875, 7_500),
+            ("devices = 3", 2_500, 7_500),
+            ("card_ceiling = 1000", 1_000, 4_000),
+            ("card_ceiling = 5000\ndevices = 3", 5_000, 15_000),
+            ("card_ceiling = 0", 0, 0),
+        ] {
+            let (read, faults) = rules(&format!("{text}{more}\n"));
+            assert_eq!(faults, Vec::<String>::new(), "{more}");
+            let read = read.unwrap();
+            assert_eq!(
+                (read.card_ceiling_minor, read.card_set_aside_minor()),
+                (each, aside)
+            );
+        }
+        for more in ["card_ceiling = 5001\ndevices = 3", "card_ceiling = 3751"] {
+            let (_, faults) = rules(&format!("{text}{more}\n"));
+            assert!(
+                faults[0].contains("above card.exposure_ceiling (15000)"),
+                "{faults:?}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_out_of_range_is_a_fault() {
         for (key, value) in [
             ("amount", "-1"),
@@ -115,6 +181,9 @@ mod tests {
             ("minutes", "1441"),
             ("classes", "[\"till\"]"),
             ("unchecked_cards", "1"),
+            ("card_ceiling", "-1"),
+            ("devices", "0"),
+            ("devices", "1001"),
         ] {
             let (_, faults) = rules(&format!("[allowance]\n{key} = {value}\n"));
             let of_key = format!("allowance.{key}: ");

@@ -2,7 +2,7 @@
 
 use super::anomaly::{MAX_POINTS, MINUTES, PERCENTILE, PROFILE, needs, optional_table, points};
 use super::velocity::{MAX_IN_WINDOW, Window};
-use crate::toml_reader::{At, Section, integer};
+use crate::toml_reader::{At, Section, boolean, integer};
 
 /// `[score]`: what counts how much, and from how many points on what happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct ScoreRules {
     pub verify_from: Option<u64>,
     /// From so many points on the payment is declined; `None`: never.
     pub decline_from: Option<u64>,
+    /// Whether a supervisor's override lets a payment pass from there on too.
+    pub override_lifts_decline: bool,
     /// The amount is above what is usual in the shop.
     pub amount_above_usual: Option<AboveUsual>,
     /// The hub knows no approved payment of the card.
@@ -88,6 +90,13 @@ pub(super) fn read(section: Section<'_, '_>, has: Has) -> Option<ScoreRules> {
     }
     let verify = section.optional("verify_from", EXPECTED, integer(1..=7 * MAX_POINTS));
     let decline = section.optional("decline_from", EXPECTED, integer(1..=7 * MAX_POINTS));
+    let lifts = section.optional("override_lifts_decline", "true or false", boolean);
+    if let Some(at) = lifts.filter(|_| decline.is_none()) {
+        section.fault(
+            at.line,
+            "score.override_lifts_decline: only beside score.decline_from",
+        );
+    }
     let above = section.section("amount_above_usual");
     needs(&above, has.profile, PROFILE);
     let above = optional_table(above, |table| {
@@ -120,6 +129,7 @@ pub(super) fn read(section: Section<'_, '_>, has: Has) -> Option<ScoreRules> {
     let rules = ScoreRules {
         verify_from: verify.map(|at| at.value),
         decline_from: decline.map(|at| at.value),
+        override_lifts_decline: lifts.is_some_and(|at| at.value),
         amount_above_usual: above,
         new_card,
         foreign_card,

@@ -139,6 +139,7 @@ fn what_would_never_hold_or_says_nothing_is_a_fault() {
             "decline_from = 161 ",
             "all factors together count 160",
         ),
+        ("decline_from = 90 ", "#", "only beside score.decline_from"),
         ("percentile = 95", "percentile = 100", "percent from 50 to 99"),
         (
             "least_payments = 200",

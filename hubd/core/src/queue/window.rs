@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use hub_protocol::{DeviceId, PaymentId};
 
 use super::{Item, MOST_PARKED, Queue};
-use crate::core::Settings;
+use crate::settings::Settings;
 use crate::state::{CardKey, Lane, Place, State};
 
 /// The most items that one load asks for: what it takes to read them is what

@@ -14,8 +14,9 @@ use hub_protocol::{PaymentId, PaymentRequest, PaymentState, cbor};
 
 mod forget;
 
+use super::fold::parse_request;
 use super::stored::Key;
-use super::{FoldError, State, parse_request};
+use super::{FoldError, State};
 use crate::record::{CardKey, CardRecord, PaymentRecord, Place};
 
 /// A payment from the index, with its card.

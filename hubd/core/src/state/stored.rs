@@ -17,8 +17,9 @@
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
+use super::fold::parse_policy;
 use super::memory::Card;
-use super::{FoldError, Head, State, parse_policy};
+use super::{FoldError, Head, State};
 use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
 /// One key of the index.
@@ -145,6 +146,9 @@ impl State {
         match key.split_first() {
             Some((b'd', _)) => {
                 let record: DeviceRecord = cbor::decode(value).map_err(wrong)?;
+                if record.allowance.is_some() {
+                    self.allowed.insert(record.registration.device);
+                }
                 self.devices.insert(record.registration.device, record);
             }
             Some((b't', key)) => {

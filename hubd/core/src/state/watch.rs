@@ -108,9 +108,11 @@ impl State {
         };
         if let Some(record) = self.devices.get_mut(&device) {
             record.watch.get_or_insert_default().alert.set(restriction);
-            // Time does not heal a misused allowance; a person looks at it.
-            record.misused_at = record.misused_at.filter(|_| cause != RestrictionCause::Operator);
             self.dirty.insert(Key::Device(device));
+        }
+        // Time does not heal a misused allowance; a person looks at it.
+        if cause == RestrictionCause::Operator {
+            self.quarantine_lifted(device);
         }
     }
 

@@ -10,6 +10,7 @@
 )]
 // Each test file is a crate of its own and uses a part of this.
 
+pub mod odd;
 pub mod wallet;
 
 use std::collections::HashMap;

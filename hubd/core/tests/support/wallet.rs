@@ -7,17 +7,22 @@ use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::Event;
 use hub_protocol::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceId, DeviceReceipt, Entry,
-    PaymentRequest, Reason, Receipt, cbor,
+    PaymentRequest, Reason, Receipt, Refusal, RefusalCode, cbor,
 };
 
 use super::{MPOS, Shop, device_key, sealed_card, sign};
 
-/// The sample policy, with small allowances for both classes of the tests.
+/// The sample policy, with small allowances for both classes of the tests: of a
+/// card's 450,00, 150,00 are for each of two devices and as much for the hub.
 pub fn policy() -> String {
+    let base = super::POLICY.replace(
+        "[card]\nexposure_ceiling = 15000",
+        "[card]\nexposure_ceiling = 45000",
+    );
+    assert_ne!(base, super::POLICY);
     format!(
-        "{}\n[allowance]\namount = 20000\ncount = 4\ntransaction_ceiling = 8000\nminutes = 60\n\
-         classes = [\"mpos\", \"softpos\"]\n",
-        super::POLICY
+        "{base}\n[allowance]\namount = 20000\ncount = 4\ntransaction_ceiling = 8000\nminutes = 60\n\
+         classes = [\"mpos\", \"softpos\"]\ncard_ceiling = 15000\ndevices = 2\n"
     )
 }
 
@@ -157,6 +162,24 @@ impl Shop {
             receipt: Box::new(approved.receipt.clone()),
             signed_receipt,
             recalled: None,
+        });
+        ticket
+    }
+
+    /// Tells of a payment that the edge has found wrong.
+    pub fn send_refused(&mut self, device: DeviceId, receipt: &DeviceReceipt, code: RefusalCode) -> Ticket {
+        let ticket = self.ticket();
+        let signed_receipt = cose::sign(
+            &device_key(device),
+            ObjectType::DeviceReceipt,
+            &cbor::encode(receipt),
+        );
+        self.input(Input::SyncRefused {
+            ticket,
+            device,
+            receipt: Box::new(receipt.clone()),
+            signed_receipt,
+            refusal: Refusal::new(code, "not like this"),
         });
         ticket
     }

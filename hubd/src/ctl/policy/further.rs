@@ -168,18 +168,21 @@ fn allowances(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str
     let [french, english] = [fr, en].map(|l| {
         let classes: Vec<String> = rules.classes.iter().map(|class| l.class(class.name())).collect();
         let sum = l.money(rules.amount_minor);
-        (classes.join(", "), sum, l.span(rules.valid_ms / 60_000))
+        let card = l.money(rules.card_ceiling_minor);
+        (classes.join(", "), sum, l.span(rules.valid_ms / 60_000), card)
     });
-    let count = rules.count;
+    let (count, devices) = (rules.count, rules.devices);
     say(
         "allowance",
         format!(
-            "Appareil coupé du boîtier ({}) : {} et {count} paiements au plus, pendant {}.",
-            french.0, french.1, french.2
+            "Appareil coupé du boîtier ({}) : {} et {count} paiements au plus, pendant {}. \
+             De la somme d'une carte, {devices} fois {} y sont réservées.",
+            french.0, french.1, french.2, french.3
         ),
         format!(
-            "A device cut off from the hub ({}): at most {} and {count} payments, for {}.",
-            english.0, english.1, english.2
+            "A device cut off from the hub ({}): at most {} and {count} payments, for {}. \
+             Of a card's sum, {devices} times {} are for that alone.",
+            english.0, english.1, english.2, english.3
         ),
     );
 }
@@ -369,10 +372,18 @@ fn weighed(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
         );
     }
     if let Some(points) = rules.decline_from {
+        let (french, english) = if rules.override_lifts_decline {
+            (
+                " sauf autorisation d'un responsable",
+                " unless a supervisor signs",
+            )
+        } else {
+            ("", "")
+        };
         say(
             "score.decline_from",
-            format!("Risque, dès {points} points : paiement refusé."),
-            format!("Risk, from {points} points on: the payment is declined."),
+            format!("Risque, dès {points} points : paiement refusé{french}."),
+            format!("Risk, from {points} points on: the payment is declined{english}."),
         );
     }
 }
@@ -456,6 +467,28 @@ mod tests {
             hours.french
         );
         assert!(hours.english.contains("Sunday 09:00-13:00."), "{}", hours.english);
+        let cut_off = all.iter().find(|one| one.key == "allowance").unwrap();
+        assert!(
+            cut_off
+                .english
+                .ends_with("Of a card's sum, 3 times 10.00 EUR are for that alone."),
+            "{}",
+            cut_off.english
+        );
+        let declined = |policy: &Policy| {
+            let mut all = sentences(policy).into_iter();
+            all.find(|one| one.key == "score.decline_from").unwrap().english
+        };
+        assert_eq!(
+            declined(&policy),
+            "Risk, from 90 points on: the payment is declined."
+        );
+        let mut lifted = policy.clone();
+        lifted.score.as_mut().unwrap().override_lifts_decline = true;
+        assert_eq!(
+            declined(&lifted),
+            "Risk, from 90 points on: the payment is declined unless a supervisor signs."
+        );
         let score = all.iter().find(|one| one.key == "score").unwrap();
         assert!(
             score.french.contains("carte jamais vue ici 20 ; "),

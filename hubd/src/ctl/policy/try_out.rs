@@ -57,6 +57,7 @@ struct Sums {
     fallback: u64,
     again: u64,
     conflicts: u64,
+    refused: u64,
     highest_minor: u64,
 }
 
@@ -158,10 +159,13 @@ impl<'a> Run<'a> {
         self.sums.add(pay, answer, exposure_store_minor);
         let payment_id = PaymentIdText(pay.request.payment_id);
         let tried = match answer {
-            Answer::Conflict => Tried {
+            Answer::Refused(code) => Tried {
                 payment_id,
-                decision: "conflict",
-                reason: RefusalCode::PaymentIdConflict.name(),
+                decision: match code {
+                    RefusalCode::PaymentIdConflict => "conflict",
+                    _ => "refused",
+                },
+                reason: code.name(),
                 rule: None,
                 effective_ceiling_minor: None,
                 score: None,
@@ -250,6 +254,9 @@ impl<'a> Run<'a> {
         if sums.conflicts > 0 {
             parts.push(count(sums.conflicts, "conflict", "conflicts"));
         }
+        if sums.refused > 0 {
+            parts.push(format!("{} refused", sums.refused));
+        }
         self.output.text(&format!(
             "{}: {}; exposure {} at the end, {} at most",
             count(sums.payments, "payment", "payments"),
@@ -265,7 +272,8 @@ impl Sums {
         self.payments += 1;
         self.highest_minor = self.highest_minor.max(exposure_minor);
         match answer {
-            Answer::Conflict => self.conflicts += 1,
+            Answer::Refused(RefusalCode::PaymentIdConflict) => self.conflicts += 1,
+            Answer::Refused(_) => self.refused += 1,
             Answer::Decided(decided) if decided.again => self.again += 1,
             Answer::Decided(decided) => match decided.record.decision {
                 Decision::ApprovedOnline => self.approved_online += 1,

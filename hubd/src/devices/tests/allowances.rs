@@ -7,8 +7,8 @@ use hub_core::{Core, Forward, OperatorCommand, OperatorReply, Overview, Probe, S
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{Entry, WanReason, WanState};
 use hub_protocol::{
-    ALPN_1, AllowanceMisuse, Answer, CommittedGroup, KeyId, LedgerCommit, ReceiptGroup, Request, Restriction,
-    RestrictionCause, SealedCard, cbor, frame,
+    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, KeyId, LedgerCommit, ReceiptGroup, Request,
+    Restriction, RestrictionCause, SealedCard, cbor, frame,
 };
 use hub_sdk::{AllowanceError, AllowanceStore, NotApproved};
 
@@ -93,7 +93,12 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let keys = keys();
+        Self::open_as(&pem()).await
+    }
+
+    /// The hub with this key.
+    async fn open_as(pem: &str) -> Self {
+        let keys = keys_of(pem);
         let (hub, signing) = (keys.tls.hub_id(), Arc::clone(&keys.signing));
         let (port, messages) = HubPort::new();
         let settings = CoreSettings::new(hub, "shop-001", Currency::EUR);
@@ -328,6 +333,94 @@ async fn a_copied_device_is_found_at_sync_and_its_payments_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_is_refused_for_good_holds_up_neither_sync_nor_return() {
+    let shop = Shop::open().await;
+    let (client, dir, identity) = shop.device().await;
+    let kept = store(dir.path(), &client, &identity);
+    within(client.ask_allowance(&kept)).await.unwrap();
+    let payments: Vec<_> = [("a", 4_000), ("b", 3_000), ("c", 500)]
+        .map(|(card, amount)| client.next_payment(sale_of(amount, card)))
+        .into();
+    let approved: Vec<_> = payments
+        .iter()
+        .map(|payment| kept.approve_offline(payment).unwrap())
+        .collect();
+    // What lies on its disk of the first two is damaged: the sealed card of the
+    // one, the signature of the other.
+    let mut cards = payments[0].sealed_card().clone();
+    cards.blob[0] ^= 1;
+    let mut signed = payments[1].signed().to_vec();
+    *signed.last_mut().unwrap() ^= 1;
+    let damaged = [
+        (
+            payments[0].signed().to_vec(),
+            cards,
+            RefusalCode::SealedCardDigest,
+        ),
+        (
+            signed,
+            payments[1].sealed_card().clone(),
+            RefusalCode::SignatureBad,
+        ),
+    ];
+    for ((request, sealed_card, code), approval) in damaged.into_iter().zip(&approved) {
+        let frame = Request::Sync {
+            number: 1,
+            request,
+            sealed_card,
+            receipt: approval.signed.clone(),
+        };
+        match within(client.send_raw(&frame::to_wire(&frame))).await.unwrap() {
+            Answer::Refused { refusal } => assert_eq!(refusal.code, code),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(shop.misused(), [AllowanceMisuse::PaymentUnusable]);
+    }
+    assert_eq!(shop.overview().await.exposure_minor, 10_000);
+    // The third, whose turn it is, and the end of the chain.
+    let third = Request::Sync {
+        number: 1,
+        request: payments[2].signed().to_vec(),
+        sealed_card: payments[2].sealed_card().clone(),
+        receipt: approved[2].signed.clone(),
+    };
+    let answer = within(client.send_raw(&frame::to_wire(&third))).await.unwrap();
+    assert!(matches!(answer, Answer::Synced { .. }), "{answer:?}");
+    within(client.return_unused(&kept)).await.unwrap();
+    let overview = shop.overview().await;
+    assert_eq!(
+        overview.exposure_minor, 7_500,
+        "500 real, 7 000 that nobody can send"
+    );
+    assert_eq!(overview.allowances[0].reserved.minor, 7_000, "and shown");
+    let lifted = shop.port.ask(Ask::Operator {
+        operator: "anna".into(),
+        command: OperatorCommand::Lift(Some(identity.device_id())),
+    });
+    assert_eq!(
+        within(lifted).await.unwrap(),
+        Reply::Operator(OperatorReply::Done)
+    );
+    assert_eq!(shop.overview().await.exposure_minor, 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_allowance_that_the_hub_does_not_know_does_not_hold_the_device_up() {
+    let pem = pem();
+    let shop = Shop::open_as(&pem).await;
+    let (client, dir, identity) = shop.device().await;
+    let kept = store(dir.path(), &client, &identity);
+    within(client.ask_allowance(&kept)).await.unwrap();
+    // The same hub, restored from a backup of before.
+    let restored = Shop::open_as(&pem).await;
+    let other = DeviceClient::new(identity.clone(), restored.hub.enrol(&identity).await, options()).unwrap();
+    within(other.return_unused(&kept)).await.unwrap();
+    assert_eq!(kept.held(), None);
+    let next = within(other.ask_allowance(&kept)).await.unwrap();
+    assert_eq!(next.number, 2, "above the one that it had");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_of_another_key_or_for_another_payment_is_refused_and_set_aside() {
     let shop = Shop::open().await;
     let (client, dir, identity) = shop.device().await;
@@ -379,8 +472,14 @@ async fn a_receipt_of_another_key_or_for_another_payment_is_refused_and_set_asid
 async fn a_device_of_an_older_wire_version_has_no_allowances() {
     let shop = Shop::open().await;
     let (_, _, identity) = shop.device().await;
-    let old = raw::connect(&shop.hub, Some(&identity), ALPN_1).await.unwrap();
     let asked = frame::to_wire(&Request::Allowance { closed: None });
-    assert_eq!(raw::ask(&old, &asked).await, Some(RefusalCode::UnknownFrame));
+    // [7, {1: null}]
+    let malformed = [&[0, 0, 0, 5][..], b"\x82\x07\xa1\x01\xf6"].concat();
+    for alpn in [ALPN_1, ALPN_2] {
+        let old = raw::connect(&shop.hub, Some(&identity), alpn).await.unwrap();
+        for bytes in [&asked, &malformed] {
+            assert_eq!(raw::ask(&old, bytes).await, Some(RefusalCode::UnknownFrame));
+        }
+    }
     assert_eq!(shop.overview().await.exposure_minor, 0);
 }

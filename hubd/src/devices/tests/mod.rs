@@ -35,9 +35,17 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
 }
 
 fn keys() -> Keys {
+    keys_of(&pem())
+}
+
+fn pem() -> String {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    pair.serialize_pem()
+}
+
+fn keys_of(pem: &str) -> Keys {
     Keys {
-        tls: HubIdentity::from_pem(&pair.serialize_pem()).unwrap(),
+        tls: HubIdentity::from_pem(pem).unwrap(),
         signing: Arc::new(SigningKey::from_bytes(&[42; 32])),
     }
 }
@@ -260,7 +268,7 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
         Ask::Describe { attestation, .. } => Reply::Described {
             attested: attestation.is_some(),
         },
-        Ask::Allowance { .. } | Ask::Sync { .. } | Ask::Return { .. } => {
+        Ask::Allowance { .. } | Ask::Sync { .. } | Ask::SyncRefused { .. } | Ask::Return { .. } => {
             refused(RefusalCode::AllowanceNotGiven)
         }
         Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) => {

@@ -5,6 +5,7 @@ mod frames;
 mod others;
 mod payments;
 mod signatures;
+mod version_3;
 
 use std::collections::BTreeSet;
 
@@ -50,10 +51,13 @@ fn bad() -> Vec<Bad> {
         signatures::bad_signatures(),
         payments::bad_payments(),
         others::bad_enrolments(),
+        version_3::bad_terms(),
+        version_3::bad_descriptions(),
     ]
     .concat();
     let from_device = from_device.into_iter().map(|group| ("device", group));
-    let from_hub = others::bad_answers().into_iter().map(|group| ("hub", group));
+    let from_hub = [others::bad_answers(), version_3::bad_receipts()].concat();
+    let from_hub = from_hub.into_iter().map(|group| ("hub", group));
     from_device
         .chain(from_hub)
         .flat_map(|(sent_by, (code, cases))| {

@@ -1,0 +1,411 @@
+//! One event, folded.
+
+use hub_protocol::cose::Unverified;
+use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
+use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
+
+use super::stored::Key;
+use super::{CardKey, Decided, DeviceRecord, FoldError, KeyRatchet, PaymentRecord, Reserved, State, Subject};
+use crate::clock::is_set_back;
+use crate::described::Described;
+use crate::policy::Policy;
+
+impl State {
+    pub(super) fn apply_event(
+        &mut self,
+        entry: &Entry,
+        digest: Digest,
+        known: Option<&PaymentRequest>,
+    ) -> Result<(), FoldError> {
+        let sequence = entry.sequence;
+        let read = |signed: &[u8]| known.map_or_else(|| parse_request(signed, sequence), |r| Ok(r.clone()));
+        match &entry.event {
+            Event::HubStarted { .. }
+            | Event::HubStopped
+            | Event::OperatorActed { .. }
+            | Event::StorageChanged { .. } => {}
+            Event::ClockChanged { quality, jump_ms } => {
+                if is_set_back(*quality, *jump_ms) {
+                    self.store.set_back_at = Some(sequence);
+                    // Or the next start would have the wrong time again.
+                    self.store.high_water_ms = 0;
+                    // Or the time without the gateway would begin in the
+                    // future, and be allowed twice.
+                    if let Some(since) = &mut self.store.offline_since_ms {
+                        *since = since.saturating_sub(jump_ms.unsigned_abs());
+                    }
+                    self.set_back(jump_ms.unsigned_abs());
+                }
+            }
+            Event::AnomalyFound {
+                device, kind, points, ..
+            } => self.anomaly(*device, *kind, *points, entry.time.wall_ms),
+            Event::RestrictionChanged {
+                device,
+                restriction,
+                cause,
+                ..
+            } => self.restricted(*device, *restriction, *cause),
+            Event::AllowanceGiven { allowance } => self.allowance_given(allowance),
+            Event::AllowanceSpent {
+                device,
+                receipt,
+                card,
+            } => {
+                self.allowance_spent(*device, receipt, CardKey(*card), sequence)?;
+            }
+            Event::AllowanceReturned {
+                device,
+                number,
+                operator,
+                ..
+            } => self.allowance_closed(*device, *number, sequence, operator.is_some()),
+            Event::AllowanceMisused { device, .. } => self.allowance_misused(*device, sequence),
+            Event::AllowancePaymentRefused { device, receipt, .. } => {
+                self.allowance_payment_refused(*device, receipt, sequence)?;
+            }
+            Event::AllowanceForked {
+                device,
+                number,
+                amount_minor,
+                count,
+            } => {
+                let withheld = Reserved {
+                    minor: *amount_minor,
+                    count: *count,
+                };
+                self.allowance_forked(*device, *number, withheld, sequence);
+            }
+            Event::SegmentArchived { number, last, .. } => {
+                let marks = self.store.archives.get_or_insert_default();
+                (marks.written, marks.through) = (*number, *last);
+            }
+            Event::ArchiveExported { number, .. } => {
+                let marks = self.store.archives.get_or_insert_default();
+                if *number == marks.exported + 1 {
+                    marks.exported = *number;
+                }
+            }
+            Event::ArchiveRemoved { number, .. } => {
+                self.store.archives.get_or_insert_default().removed = *number;
+            }
+            Event::PaymentOpened {
+                payment_id,
+                device,
+                request,
+            } => {
+                let parsed = read(request)?;
+                let mut record = PaymentRecord::received(*device, &parsed, request, sequence);
+                self.must_know(&record.card, sequence)?;
+                record.asked_online = true;
+                record.received_ms = entry.time.wall_ms;
+                self.insert(*payment_id, record);
+                self.asked(*device, &parsed, entry.time);
+                self.dirty.insert(Key::Payment(*payment_id));
+            }
+            Event::PaymentDecided {
+                payment_id,
+                device,
+                request,
+                record,
+            } => {
+                if let Some(request) = request {
+                    let parsed = read(request)?;
+                    let mut received = PaymentRecord::received(*device, &parsed, request, sequence);
+                    received.received_ms = entry.time.wall_ms;
+                    self.must_know(&received.card, sequence)?;
+                    self.insert(*payment_id, received);
+                    self.asked(*device, &parsed, entry.time);
+                }
+                let decided = Decided {
+                    sequence,
+                    digest,
+                    time: entry.time,
+                    policy_version: entry.policy_version,
+                    record: record.clone(),
+                };
+                if record
+                    .gateway
+                    .as_ref()
+                    .is_some_and(|gateway| gateway.reference.is_some() || gateway.approved)
+                {
+                    self.gateway_spoke(entry);
+                }
+                self.decided(*payment_id, decided)?;
+            }
+            Event::PaymentSettled { payment_id, gateway } => {
+                self.gateway_spoke(entry);
+                self.unpark(*payment_id);
+                self.outcome(payment_id, gateway.approved, entry.time.wall_ms);
+                let payment = self.release(*payment_id, sequence)?;
+                payment.state = if gateway.approved {
+                    PaymentState::Settled
+                } else {
+                    PaymentState::SettledDeclined
+                };
+                payment.gateway = Some(gateway.clone());
+                payment.queue_sequence = None;
+                if gateway.approved {
+                    self.approved_by_gateway(*payment_id, entry.time.wall_ms);
+                }
+            }
+            Event::PaymentVoided {
+                payment_id, effect, ..
+            } => match effect {
+                VoidEffect::CancelledBeforeSending => {
+                    self.unpark(*payment_id);
+                    let payment = self.release(*payment_id, sequence)?;
+                    payment.state = PaymentState::Voided;
+                    payment.queue_sequence = None;
+                }
+                VoidEffect::ReversalQueued => {
+                    self.unpark(*payment_id);
+                    let payment = self.touch(*payment_id, sequence)?;
+                    payment.state = PaymentState::ReversalQueued;
+                    payment.queue_sequence.get_or_insert(sequence);
+                }
+            },
+            Event::PaymentReversed { payment_id, gateway } => {
+                self.gateway_spoke(entry);
+                self.unpark(*payment_id);
+                let payment = self.release(*payment_id, sequence)?;
+                payment.state = PaymentState::Reversed;
+                payment.gateway = Some(gateway.clone());
+                payment.queue_sequence = None;
+            }
+            Event::PaymentParked {
+                payment_id, reason, ..
+            } => {
+                let payment = self.touch(*payment_id, sequence)?;
+                let newly = payment.parked.replace(*reason).is_none() && payment.exposed;
+                payment.parked_at = Some(sequence);
+                payment.state = match payment.state {
+                    PaymentState::ReversalQueued => PaymentState::ReversalParked,
+                    _ => PaymentState::Parked,
+                };
+                if newly {
+                    self.each_subject(*payment_id, Subject::set_aside);
+                }
+            }
+            Event::PaymentReleased { payment_id, .. } => {
+                self.unpark(*payment_id);
+                let payment = self.touch(*payment_id, sequence)?;
+                payment.state = match payment.state {
+                    PaymentState::ReversalParked => PaymentState::ReversalQueued,
+                    _ => PaymentState::Queued,
+                };
+            }
+            Event::PaymentRetryScheduled {
+                payment_id,
+                gateway,
+                due_ms,
+                ..
+            } => {
+                self.gateway_spoke(entry);
+                self.outcome(payment_id, false, entry.time.wall_ms);
+                let payment = self.touch(*payment_id, sequence)?;
+                payment.queue_sequence = None;
+                let retry = payment.retry.get_or_insert_default();
+                retry.declined_ms.push(entry.time.wall_ms);
+                retry.response_code.clone_from(&gateway.response_code);
+                let newly = retry.due_ms.replace(*due_ms).is_none() && payment.exposed;
+                if newly {
+                    self.each_subject(*payment_id, Subject::set_aside);
+                }
+            }
+            Event::PaymentRetryDue { payment_id } => {
+                self.unpark(*payment_id);
+                let payment = self.touch(*payment_id, sequence)?;
+                payment.queue_sequence = Some(sequence);
+                if let Some(retry) = &mut payment.retry {
+                    retry.queued_ms = entry.time.wall_ms;
+                }
+            }
+            Event::DeviceEnrolled { registration } => {
+                let known = self.devices.get(&registration.device);
+                let record = DeviceRecord {
+                    registration: registration.clone(),
+                    blocked: false,
+                    subject: known.map_or_else(Subject::default, |d| d.subject),
+                    waiting: known.map_or(0, |d| d.waiting),
+                    recent: known.and_then(|d| d.recent.clone()),
+                    outcomes: known.and_then(|d| d.outcomes),
+                    watch: known.and_then(|d| d.watch.clone()),
+                    described: known.and_then(|d| d.described.clone()),
+                    allowance: known.and_then(|d| d.allowance.clone()),
+                    misused_at: known.and_then(|d| d.misused_at),
+                };
+                self.dirty.insert(Key::Device(registration.device));
+                self.devices.insert(registration.device, record);
+            }
+            Event::DeviceBlocked { device, blocked, .. } => {
+                if let Some(record) = self.devices.get_mut(device) {
+                    record.blocked = *blocked;
+                    self.dirty.insert(Key::Device(*device));
+                }
+            }
+            Event::DeviceDescribed {
+                device,
+                description,
+                attestation,
+            } => {
+                if let Some(record) = self.devices.get_mut(device) {
+                    let before = record.described.as_deref();
+                    let after = Described::folded(before, description, attestation.as_deref());
+                    record.described = after.map(Box::new);
+                    self.dirty.insert(Key::Device(*device));
+                }
+            }
+            Event::PolicyActivated { version, key, policy } => {
+                self.store.policy_sequence = Some(sequence);
+                self.store.policy_version = *version;
+                match self.store.ratchets.iter_mut().find(|ratchet| ratchet.key == *key) {
+                    Some(ratchet) => ratchet.version = ratchet.version.max(*version),
+                    None => self.store.ratchets.push(KeyRatchet {
+                        key: *key,
+                        version: *version,
+                    }),
+                }
+                self.policy = parse_policy(policy);
+                self.hub_part_changed();
+                self.policy_changed();
+            }
+            Event::WanChanged { to, reason, .. } => {
+                self.store.wan = *to;
+                self.store.wan_reason = *reason;
+                match to {
+                    // With payments waiting, only the gateway's word on one of
+                    // them ends the time without it.
+                    WanState::Online if self.store.subject.unsettled <= self.store.subject.parked => {
+                        self.store.offline_since_ms = None;
+                    }
+                    WanState::Online => {}
+                    WanState::Offline => {
+                        self.store.offline_since_ms.get_or_insert(entry.time.wall_ms);
+                    }
+                    WanState::Degraded => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway gave a final answer: the time without it is over, or
+    /// begins anew if it is thought to be gone.
+    pub(super) fn gateway_spoke(&mut self, entry: &Entry) {
+        self.store.offline_since_ms = (self.store.wan == WanState::Offline).then_some(entry.time.wall_ms);
+    }
+
+    /// A payment is no longer parked, nor does it wait for a retry.
+    pub(super) fn unpark(&mut self, payment_id: PaymentId) {
+        let unparked = self.payments.get_mut(&payment_id).is_some_and(|payment| {
+            let parked = payment.parked.take().is_some();
+            let waited = payment.retry.as_mut().and_then(|retry| retry.due_ms.take());
+            (parked || waited.is_some()) && payment.exposed
+        });
+        if unparked {
+            self.each_subject(payment_id, |subject| {
+                subject.parked = subject.parked.saturating_sub(1)
+            });
+        }
+    }
+
+    pub(super) fn decided(&mut self, payment_id: PaymentId, decided: Decided) -> Result<(), FoldError> {
+        let sequence = decided.sequence;
+        let (decision, at_ms) = (decided.record.decision, decided.time.wall_ms);
+        if decided.record.lifted.is_some() {
+            self.store.overrides.get_or_insert_default().approved(at_ms);
+        }
+        self.share_held(&decided.record, at_ms);
+        self.watch_decision(payment_id, &decided.record, at_ms);
+        if decision == Decision::ApprovedOffline {
+            self.store.offline_since_ms.get_or_insert(decided.time.wall_ms);
+        }
+        let payment = self.touch(payment_id, sequence)?;
+        payment.state = match decision {
+            Decision::ApprovedOnline => PaymentState::Settled,
+            Decision::ApprovedOffline => PaymentState::Queued,
+            Decision::Declined | Decision::Fallback if decided.record.reversal_queued => {
+                PaymentState::ReversalQueued
+            }
+            Decision::Declined | Decision::Fallback => PaymentState::Refused,
+        };
+        payment.gateway.clone_from(&decided.record.gateway);
+        payment.exposed = decision == Decision::ApprovedOffline;
+        payment.queue_sequence =
+            matches!(payment.state, PaymentState::Queued | PaymentState::ReversalQueued).then_some(sequence);
+        payment.decided = Some(decided);
+        let amount = payment.amount_minor;
+        match decision {
+            Decision::ApprovedOffline => {
+                self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
+                self.hub_part_begins();
+                self.each_subject(payment_id, |subject| subject.approved_offline(amount));
+                self.approved_offline(payment_id, at_ms);
+            }
+            Decision::ApprovedOnline => {
+                self.usual_amount(amount);
+                self.card_known(payment_id, at_ms);
+                self.approved_by_gateway(payment_id, at_ms);
+                self.holder_verified(payment_id);
+            }
+            Decision::Declined | Decision::Fallback => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn touch(
+        &mut self,
+        payment_id: PaymentId,
+        sequence: u64,
+    ) -> Result<&mut PaymentRecord, FoldError> {
+        self.dirty.insert(Key::Payment(payment_id));
+        let payment = self
+            .payments
+            .get_mut(&payment_id)
+            .ok_or(FoldError::UnknownPayment { sequence, payment_id })?;
+        payment.latest = sequence;
+        Ok(payment)
+    }
+
+    /// Takes a payment out of the exposure of its subjects, once.
+    pub(super) fn release(
+        &mut self,
+        payment_id: PaymentId,
+        sequence: u64,
+    ) -> Result<&mut PaymentRecord, FoldError> {
+        let payment = self.touch(payment_id, sequence)?;
+        let amount = payment.amount_minor;
+        if core::mem::take(&mut payment.exposed) {
+            self.each_subject(payment_id, |subject| subject.released(amount));
+        }
+        self.touch(payment_id, sequence)
+    }
+
+    pub(super) fn each_subject(&mut self, payment_id: PaymentId, change: impl Fn(&mut Subject)) {
+        let Some(payment) = self.payments.get(&payment_id) else {
+            return;
+        };
+        let (card, device, staff) = (payment.card, payment.device, payment.staff());
+        change(&mut self.store.subject);
+        self.change_staff(staff, &change);
+        if let Some(record) = self.devices.get_mut(&device) {
+            change(&mut record.subject);
+            self.dirty.insert(Key::Device(device));
+        }
+        self.change_card(card, |record| change(&mut record.subject));
+    }
+}
+
+pub(super) fn parse_request(signed: &[u8], sequence: u64) -> Result<PaymentRequest, FoldError> {
+    let unreadable = |what: String| FoldError::Unreadable { sequence, what };
+    let object = Unverified::parse(signed).map_err(|e| unreadable(e.to_string()))?;
+    cbor::decode(object.payload_unverified()).map_err(|e| unreadable(e.to_string()))
+}
+
+/// A policy that this program cannot read any more is no policy.
+pub(super) fn parse_policy(signed: &[u8]) -> Option<Policy> {
+    let object = Unverified::parse(signed).ok()?;
+    Policy::parse(object.payload_unverified()).ok()
+}
