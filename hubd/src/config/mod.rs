@@ -81,6 +81,9 @@ pub struct Devices {
     /// Addresses for enrolment codes, best first, at most 8. Empty: those of
     /// the machine's interfaces.
     pub advertise: Vec<IpAddr>,
+    /// How many requests a second one device may send: 1 to 1,000,000. More
+    /// wait for their turn.
+    pub requests_per_second: u32,
 }
 
 /// `[discovery]`

@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 use crate::sale::{self, Gesture};
 use crate::till::sealed;
 
+/// Requests a second of one device, where it is to be as fast as it can.
+pub(crate) const ANY_RATE: u32 = 1_000_000;
+
 /// Payments of one device, with their bytes for the wire.
 type Ready = Vec<(PreparedPayment, Vec<u8>)>;
 
