@@ -6,6 +6,8 @@
 mod core_shop;
 #[path = "cli/dependencies.rs"]
 mod dependencies;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/hubctl.rs"]
 mod hubctl;
 #[path = "cli/hubd.rs"]
