@@ -53,7 +53,12 @@ fn rule_2_no_flood_costs_an_honest_payment_and_each_is_bounded() -> Result<()> {
         match name {
             "handshakes" => assert!(counted("handshakes") > 0, "48 of strangers at most: {row:#}"),
             "slow-streams" => assert!(counted("requests-of-device") > 0, "{row:#}"),
-            "huge-frames" => assert_eq!(answered("oversized"), counted("long-frames"), "{row:#}"),
+            "huge-frames" => {
+                assert!(counted("long-frames") > 0, "{row:#}");
+                // The last ones may end with the flood.
+                assert!(answered("oversized") <= counted("long-frames"), "{row:#}");
+                assert_eq!(answered("answered"), 0, "{row:#}");
+            }
             "unknown-devices" => {
                 assert!(counted("failed-handshakes") > 0, "{row:#}");
                 assert_eq!(answered("answered"), 0, "nobody came in: {row:#}");
@@ -62,7 +67,6 @@ fn rule_2_no_flood_costs_an_honest_payment_and_each_is_bounded() -> Result<()> {
                 assert!(answered("enrolment-unknown") > 0, "{row:#}");
                 assert_eq!(answered("answered"), 0, "nobody was enrolled: {row:#}");
             }
-            // 200 at once and 100 a second, and the time in which they end.
             "mad-device" => {
                 assert!(counted("requests-of-device") > 0, "{row:#}");
                 assert!(answered("answered") > 0, "and what is good is answered: {row:#}");
