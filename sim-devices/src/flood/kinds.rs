@@ -238,7 +238,7 @@ async fn misbehave(kind: Kind, connection: &Connection, intruder: &Intruder, tal
             }
             Kind::HugeFrames => {
                 tally.sent();
-                // The hub would wait a second for this end to close.
+                // The hub waits a second for this end to close: it does.
                 ask(connection, &vec![0xff; HUGE], tally).await;
             }
             Kind::Enrolment => {
@@ -289,10 +289,18 @@ async fn on_all_streams<F>(
 /// Sends bytes on a stream, and counts what comes back.
 async fn ask(connection: &Connection, bytes: &[u8], tally: &Tally) -> Option<()> {
     let (mut send, mut recv) = connection.open_bi().await.ok()?;
-    // The hub may stop reading early; its answer says why.
-    let _ = send.write_all(bytes).await;
-    let _ = send.finish();
-    tally.read(&recv.read_to_end(frame::MAX_FRAME + 4).await.ok()?);
+    // The hub may stop reading early; its answer says why, and is waited for
+    // in any case.
+    let sending = async {
+        let _ = send.write_all(bytes).await;
+        let _ = send.finish();
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        answer = recv.read_to_end(frame::MAX_FRAME + 4) => answer.ok()?,
+        () = sending => return None,
+    };
+    tally.read(&answer);
     Some(())
 }
 
