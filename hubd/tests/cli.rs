@@ -24,6 +24,8 @@ mod policy_rehearse;
 mod policy_try;
 #[path = "cli/running.rs"]
 mod running;
+#[path = "cli/threats.rs"]
+mod threats;
 #[path = "cli/upgrade.rs"]
 mod upgrade;
 
