@@ -17,4 +17,5 @@ pub mod ledger;
 pub mod port;
 pub mod rehearsal;
 pub mod run;
+pub mod seclude;
 pub mod upstream;

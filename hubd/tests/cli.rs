@@ -6,6 +6,8 @@
 mod core_shop;
 #[path = "cli/dependencies.rs"]
 mod dependencies;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/hubctl.rs"]
 mod hubctl;
 #[path = "cli/hubd.rs"]
@@ -22,6 +24,8 @@ mod policy_rehearse;
 mod policy_try;
 #[path = "cli/running.rs"]
 mod running;
+#[path = "cli/threats.rs"]
+mod threats;
 #[path = "cli/upgrade.rs"]
 mod upgrade;
 

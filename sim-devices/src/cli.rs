@@ -10,6 +10,7 @@ use jiff::civil::Date;
 use sim_devices::day::{DayOptions, Window};
 use sim_devices::demo::DemoOptions;
 use sim_devices::drain::DrainOptions;
+use sim_devices::flood::{FloodOptions, Kind};
 use sim_devices::gateway::{Faults, GatewayOptions};
 use sim_devices::load::LoadOptions;
 use sim_devices::payments::PaymentOptions;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Measure live sales beside a backlog that drains, and how fast it does
     Drain(DrainArgs),
+    /// Measure honest sales while somebody on the network sends all it can
+    Flood(FloodArgs),
     /// The core in virtual time against every known fault, seed after seed
     Sim(hub_sim::cli::SimArgs),
     /// Run the simulated gateway alone, until Ctrl-C
@@ -260,6 +263,44 @@ impl DrainArgs {
             places: self.places,
             seconds: self.seconds,
             to_the_end: self.to_the_end,
+            keep: self.run.keep.clone(),
+            bin_dir: self.run.bin_dir.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FloodArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Which floods; all if left out
+    #[arg(value_enum)]
+    kinds: Vec<Kind>,
+    /// Honest devices
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=200))]
+    devices: u16,
+    /// Milliseconds from one sale of a device to its next
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    every_ms: u64,
+    /// How long each flood lasts
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// From how many addresses of this machine floods come
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=250))]
+    addresses: u8,
+}
+
+impl FloodArgs {
+    pub(crate) fn options(&self) -> FloodOptions {
+        FloodOptions {
+            kinds: match self.kinds.as_slice() {
+                [] => Kind::ALL.to_vec(),
+                kinds => kinds.to_vec(),
+            },
+            devices: usize::from(self.devices),
+            every: Duration::from_millis(self.every_ms),
+            seconds: self.seconds,
+            addresses: self.addresses,
             keep: self.run.keep.clone(),
             bin_dir: self.run.bin_dir.clone(),
         }

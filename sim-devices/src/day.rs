@@ -118,6 +118,7 @@ pub async fn run(options: &DayOptions, progress: &Progress) -> Result<(Report, S
             deadline: Duration::from_secs(1),
             probe_interval: Duration::from_millis(100),
             max_in_flight: 8,
+            requests_per_second: None,
         },
         &|_| {},
     )

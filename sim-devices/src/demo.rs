@@ -60,6 +60,7 @@ pub async fn run(options: &DemoOptions, progress: &Progress) -> Result<(Report, 
             deadline: Duration::from_secs(1),
             probe_interval: Duration::from_millis(250),
             max_in_flight: 8,
+            requests_per_second: None,
         },
         &|step| progress.step(opening(step)),
     )

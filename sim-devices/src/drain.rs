@@ -182,6 +182,7 @@ fn scene_of(options: &DrainOptions, keep: Option<PathBuf>, reopen: bool) -> Scen
         deadline: Duration::from_secs(3),
         probe_interval: Duration::from_secs(1),
         max_in_flight: 64,
+        requests_per_second: Some(drive::ANY_RATE),
     }
 }
 

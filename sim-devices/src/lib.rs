@@ -1,7 +1,7 @@
 //! Simulated devices and days around a real hub.
 //!
 //! `demo` plays a generated shop day through an outage, `day` a file of real
-//! tickets, `load` measures. All start `hubd` as it ships, as a process of
+//! tickets, `load` measures, `flood` too while somebody means no good. All start `hubd` as it ships, as a process of
 //! its own, and kill it without warning. [`check`] then compares what the
 //! customers were told with the gateway's own book.
 #![allow(clippy::disallowed_methods)] // simulations live in real time, and make keys
@@ -14,6 +14,7 @@ pub mod demo;
 pub mod device;
 pub mod drain;
 pub mod fleet;
+pub mod flood;
 pub mod gateway;
 pub mod generate;
 pub mod limits;

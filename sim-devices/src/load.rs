@@ -205,6 +205,7 @@ fn scene_of(options: &LoadOptions, keep: Option<PathBuf>, reopen: bool) -> Scene
         deadline: Duration::from_secs(1),
         probe_interval: Duration::from_secs(1),
         max_in_flight: 8,
+        requests_per_second: Some(drive::ANY_RATE),
     }
 }
 

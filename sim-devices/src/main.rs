@@ -10,7 +10,7 @@ use clap::Parser as _;
 use sim_devices::progress::Progress;
 use sim_devices::report::Report;
 use sim_devices::scene::Scene;
-use sim_devices::{day, demo, drain, gateway, load, payments};
+use sim_devices::{day, demo, drain, flood, gateway, load, payments};
 
 mod cli;
 use cli::{Cli, Command};
@@ -84,6 +84,20 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let mut out = std::io::stdout().lock();
             if args.run.json {
                 writeln!(out, "{}", serde_json::to_string(&report)?)?;
+            } else {
+                report.print(&mut out)?;
+            }
+            Ok(if report.clean() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Flood(args) => {
+            let report = flood::run(&args.options(), &progress).await?;
+            let mut out = std::io::stdout().lock();
+            if args.run.json {
+                writeln!(out, "{}", report.to_json()?)?;
             } else {
                 report.print(&mut out)?;
             }

@@ -44,6 +44,8 @@ pub struct SceneOptions {
     pub probe_interval: Duration,
     /// The most payments under way at replay.
     pub max_in_flight: u32,
+    /// How many requests a second one device may send; `None`: as configured.
+    pub requests_per_second: Option<u32>,
 }
 
 /// A shop at work.
@@ -145,6 +147,7 @@ impl Scene {
             deadline: options.deadline,
             probe_interval: options.probe_interval,
             max_in_flight: options.max_in_flight,
+            requests_per_second: options.requests_per_second,
             discovery: options.discovery,
         };
         let (mut shop, mode, wan_state) = match options.reopen {

@@ -40,6 +40,8 @@ pub struct ShopOptions {
     pub probe_interval: Duration,
     /// The most payments under way at replay.
     pub max_in_flight: u32,
+    /// How many requests a second one device may send; `None`: as configured.
+    pub requests_per_second: Option<u32>,
     /// Whether the hub is found over mDNS (on the loopback interface).
     pub discovery: bool,
 }
@@ -276,6 +278,8 @@ impl Shop {
             .parse()
             .with_context(|| format!("{} is not TOML", path.display()))?;
         let millis = |d: Duration| format!("{}ms", d.as_millis());
+        let rate = self.options.requests_per_second;
+        let rate = rate.map(|rate| ("devices", "requests_per_second", i64::from(rate).into()));
         for (section, key, value) in [
             ("gateway", "url", self.options.gateway.url.clone().into()),
             (
@@ -294,7 +298,10 @@ impl Shop {
                 i64::from(self.options.max_in_flight).into(),
             ),
             ("discovery", "enabled", self.options.discovery.into()),
-        ] {
+        ]
+        .into_iter()
+        .chain(rate)
+        {
             let section = config.entry(section).or_insert_with(|| toml::Table::new().into());
             if let Some(section) = section.as_table_mut() {
                 section.insert(key.to_owned(), value);

@@ -114,6 +114,7 @@ impl Ground {
             deadline: Duration::from_secs(1),
             probe_interval: Duration::from_millis(250),
             max_in_flight: 64,
+            requests_per_second: Some(1_000_000),
             discovery: false,
         };
         let clients = (0..DEVICES).map(|number| client(path, number));

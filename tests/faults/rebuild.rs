@@ -163,6 +163,7 @@ fn shop(dir: &Path, binaries: &Binaries) -> Result<Shop> {
         deadline: Duration::from_secs(1),
         probe_interval: Duration::from_secs(1),
         max_in_flight: 64,
+        requests_per_second: Some(1_000_000),
         discovery: false,
     })
 }

@@ -92,6 +92,7 @@ pub(crate) async fn set_up(
         deadline: Duration::from_secs(1),
         probe_interval: Duration::from_secs(1),
         max_in_flight: 64,
+        requests_per_second: Some(1_000_000),
         discovery: false,
     })
     .await?;

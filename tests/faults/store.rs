@@ -117,6 +117,7 @@ impl Store {
             deadline: Duration::from_millis(500),
             probe_interval: Duration::from_millis(100),
             max_in_flight: 16,
+            requests_per_second: Some(1_000_000),
             discovery: false,
         })
         .await?;

@@ -5,6 +5,8 @@
 //! are milliseconds since 1970 UTC, amounts are in minor units, ids are in
 //! hex or, for payments, UUIDs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The longest request line, in bytes: a policy of 64 KiB in base64, and room.
@@ -217,6 +219,10 @@ pub struct StatusReport {
     pub devices_enrolled: usize,
     /// Devices connected now.
     pub devices_connected: usize,
+    /// What was turned away or slowed down at the devices' endpoints since
+    /// the start, by the bound that was reached.
+    #[serde(default)]
+    pub turned_away: BTreeMap<String, u64>,
 }
 
 fn all() -> u64 {

@@ -72,16 +72,38 @@ pub fn parse_public_key(text: &str) -> Option<VerifyingKey> {
     cose::verifying_key(&bytes)
 }
 
+/// Where a service manager puts what it has decrypted for this process
+/// (systemd, `LoadCredentialEncrypted=`).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The folder in which a service manager has put credentials for this
+/// process.
+pub(super) fn credentials() -> Option<PathBuf> {
+    std::env::var_os(CREDENTIALS).map(PathBuf::from)
+}
+
+/// Where a key is read: the credential of its name, if the service manager
+/// gives one, or else the file. A credential that is there and no good is a
+/// fault: what lies in the folder may be an old key.
+fn place(file: &Path, credentials: Option<&Path>) -> PathBuf {
+    let given = credentials.and_then(|dir| Some(dir.join(file.file_name()?)));
+    given
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| file.to_owned())
+}
+
 /// Reads the hub's keys; every one that is missing, open to others or no key
 /// is a fault.
-pub(super) fn load(layout: &Layout, faults: &Faults) -> Option<HubKeys> {
-    let secret = |path: &PathBuf, read: Result<Zeroizing<[u8; 32]>, String>| {
-        read.map_err(|message| faults.whole(path, hint(&message))).ok()
+pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults) -> Option<HubKeys> {
+    let seed = |file: &Path| {
+        let path = place(file, credentials);
+        let read = read_seed(&path);
+        read.map_err(|message| faults.whole(&path, hint(&message))).ok()
     };
-    let signing = secret(&layout.signing_key, read_seed(&layout.signing_key));
-    let vault = secret(&layout.vault_key, read_seed(&layout.vault_key));
-    let tls = read_tls(&layout.tls_key)
-        .map_err(|message| faults.whole(&layout.tls_key, hint(&message)))
+    let (signing, vault) = (seed(&layout.signing_key), seed(&layout.vault_key));
+    let tls = place(&layout.tls_key, credentials);
+    let tls = read_tls(&tls)
+        .map_err(|message| faults.whole(&tls, hint(&message)))
         .ok();
     let signing = signing.map(|seed| SigningKey::from_bytes(&seed));
     if let Some(signing) = &signing {

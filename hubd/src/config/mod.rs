@@ -81,6 +81,9 @@ pub struct Devices {
     /// Addresses for enrolment codes, best first, at most 8. Empty: those of
     /// the machine's interfaces.
     pub advertise: Vec<IpAddr>,
+    /// How many requests a second one device may send: 1 to 1,000,000. More
+    /// wait for their turn.
+    pub requests_per_second: u32,
 }
 
 /// `[discovery]`
@@ -225,7 +228,17 @@ const MAX_FILE: u64 = 256 * 1024;
 impl Config {
     /// Reads `hubd.toml` in `dir` and everything it points to. All faults are
     /// returned at once, in the order of files and lines.
+    ///
+    /// The hub's keys are looked for among the credentials that the service
+    /// manager gives this process (`CREDENTIALS_DIRECTORY`), and then in
+    /// `keys/`.
     pub fn load(dir: &Path) -> Result<Self, Vec<ConfigFault>> {
+        Self::load_with(dir, keys::credentials().as_deref())
+    }
+
+    /// [`load`](Self::load) with credentials from this folder, whatever this
+    /// process was given.
+    pub fn load_with(dir: &Path, credentials: Option<&Path>) -> Result<Self, Vec<ConfigFault>> {
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
         let layout = Layout::new(&dir);
         let faults = Faults::default();
@@ -250,7 +263,7 @@ impl Config {
             }
         };
         files::check_folders(&layout, &faults);
-        let keys = keys::load(&layout, &faults);
+        let keys = keys::load(&layout, credentials, &faults);
         let (found, warnings) = faults.into_parts();
         match (read, keys) {
             (Some(read), Some(keys)) if found.is_empty() => Ok(Self {

@@ -159,6 +159,11 @@ impl Reader<'_> {
                 text::<std::net::IpAddr>(value).filter(|address| !address.is_unspecified())
             }),
         );
+        let rate = section.optional(
+            "requests_per_second",
+            "a whole number from 1 to 1000000",
+            integer(1..=1_000_000),
+        );
         if let (Some(listen), Some(enrol)) = (&listen, &enrol)
             && listen.value == enrol.value
             && listen.value.port() != 0
@@ -181,6 +186,7 @@ impl Reader<'_> {
             listen: listen.map_or_else(|| any(7411), |at| at.value),
             enrol_listen: enrol.map_or_else(|| any(7412), |at| at.value),
             advertise: advertise.map(|at| at.value).unwrap_or_default(),
+            requests_per_second: rate.map_or(100, |at| u32::try_from(at.value).unwrap_or(100)),
         }
     }
 

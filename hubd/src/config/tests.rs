@@ -131,6 +131,11 @@ fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
             "devices.advertise: a list of at most 8 addresses",
         ),
         (
+            "requests_per_second = 100",
+            "requests_per_second = 0",
+            "devices.requests_per_second: a whole number from 1 to 1000000",
+        ),
+        (
             "enabled = true",
             "enabled = \"yes\"",
             "discovery.enabled: true or false expected",

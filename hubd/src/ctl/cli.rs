@@ -41,6 +41,9 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// How the hub stands
     Status,
+    /// Look over the hub's folder and this machine: keys, clock, disk,
+    /// network, policy. Exit code 1 if something has to be put right
+    Doctor,
     /// List devices, enrolled or only seen; block and unblock them, and say that
     /// one is lost
     Devices {

@@ -63,6 +63,12 @@ impl Client {
         }
     }
 
+    /// The process at the other end, where the system says so.
+    pub(super) fn process(&self) -> Option<i32> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.stream).ok()?;
+        Some(peer.pid.as_raw_nonzero().get())
+    }
+
     /// An answer of another kind than the question wants.
     pub(super) fn unexpected(answer: &Answer) -> Failure {
         Failure::Unreachable(format!(

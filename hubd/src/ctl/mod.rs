@@ -9,6 +9,7 @@ mod cli;
 pub mod client;
 mod clock;
 mod devices;
+mod doctor;
 mod failure;
 mod keygen;
 mod ledger;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
     match &cli.command {
+        Command::Doctor => doctor::doctor(output, &cli.dir, cli.connect()),
         Command::Status => queue::status(&cli.connect()?, output),
         Command::Devices { command } => {
             let client = &cli.connect()?;

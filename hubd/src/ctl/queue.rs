@@ -254,6 +254,20 @@ fn kept_back(report: &StatusReport, language: Language) -> String {
     said
 }
 
+/// What bounds at the devices' endpoints were reached, most often first.
+fn turned_away(report: &StatusReport) -> String {
+    let mut all: Vec<_> = report.turned_away.iter().collect();
+    all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let all: Vec<_> = all
+        .iter()
+        .map(|(bound, count)| format!("{count} {bound}"))
+        .collect();
+    if all.is_empty() {
+        return "nothing".to_owned();
+    }
+    all.join(", ")
+}
+
 fn standing(report: &StatusReport, language: Language) -> String {
     let policy = report.policy.as_ref().map_or_else(
         || "none: nothing is approved offline".to_owned(),
@@ -305,6 +319,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
                 report.devices_enrolled, report.devices_connected
             ),
         ),
+        ("Turned away", turned_away(report)),
         (
             "Listening at",
             format!(
@@ -374,6 +389,14 @@ mod tests {
             expired.contains("13,50 EUR") && expired.contains("1 of them expired"),
             "{expired}"
         );
+    }
+
+    #[test]
+    fn the_status_says_which_bounds_were_reached_most_often_first() {
+        let mut report = StatusReport::default();
+        assert_eq!(turned_away(&report), "nothing");
+        report.turned_away = [("handshakes".to_owned(), 2), ("slow-streams".to_owned(), 30)].into();
+        assert_eq!(turned_away(&report), "30 slow-streams, 2 handshakes");
     }
 
     #[test]

@@ -45,6 +45,24 @@ pub enum CodeError {
 
 type Keys = (DeviceId, KeyId);
 
+/// Why a token is not good.
+#[derive(Debug)]
+pub(super) struct NotGood {
+    /// What the device is told.
+    pub(super) refusal: Refusal,
+    /// Whether it matches no code at all.
+    pub(super) is_guess: bool,
+}
+
+impl From<Refusal> for NotGood {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            is_guess: false,
+        }
+    }
+}
+
 struct Code {
     token: [u8; 16],
     /// What the technician says the device is. A device does not choose its
@@ -136,7 +154,7 @@ impl Codes {
         device: DeviceId,
         key: KeyId,
         now_ms: u64,
-    ) -> Result<DeviceClass, Refusal> {
+    ) -> Result<DeviceClass, NotGood> {
         // Every code is compared, whichever matches, in constant time.
         let mut found = None;
         for (place, code) in self.codes.iter().enumerate() {
@@ -146,11 +164,14 @@ impl Codes {
         }
         let Some(code) = found.and_then(|place| self.codes.get_mut(place)) else {
             self.wrong_try();
-            return Err(unknown());
+            return Err(NotGood {
+                refusal: unknown(),
+                is_guess: true,
+            });
         };
         let keys = (device, key);
         if code.by.is_some_and(|by| by != keys) {
-            return Err(unknown());
+            return Err(unknown().into());
         }
         if !code.outstanding(now_ms) {
             return Err(match code.used_ms {
@@ -159,7 +180,8 @@ impl Codes {
                     RefusalCode::EnrolmentExpired,
                     "the enrolment code has expired; ask for another with `hubctl enrol`",
                 ),
-            });
+            }
+            .into());
         }
         code.by = Some(keys);
         Ok(code.class)
@@ -215,7 +237,7 @@ mod tests {
         codes
             .present(&token, device, KEY, now)
             .map(|_| ())
-            .map_err(|r| r.code)
+            .map_err(|not_good| not_good.refusal.code)
     }
 
     #[test]

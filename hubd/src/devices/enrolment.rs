@@ -2,7 +2,7 @@
 //! outstanding, that lets any P-256 key in and answers nothing but enrolment.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,23 +14,39 @@ use hub_protocol::{
 };
 use quinn::{Connection, Endpoint, VarInt};
 
+use super::bounds::Bound;
 use super::codes::{CodeError, Codes};
+use super::door::{Door, Ticket};
+use super::gate::Bounds;
 use super::listener;
 use super::request;
 use super::session;
 use super::shared::{Shared, WireVersion};
 use super::tls::{self, Admit, HubIdentity, TlsError};
+use super::tries::Tries;
 use crate::clock;
 use crate::port::Ask;
 
 /// The most connections to the enrolment endpoint at once.
 const MAX_CONNECTIONS: usize = 16;
 
+/// The most of them from one address: enough for a technician with several
+/// devices behind one router, and not all of them.
+const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
+
 /// How often the endpoint looks whether a code is still outstanding.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long one connection may last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The bounds of the endpoint.
+pub(super) const fn bounds() -> Bounds {
+    Bounds {
+        connections_of_address: MAX_CONNECTIONS_OF_ADDRESS,
+        ..listener::bounds(MAX_CONNECTIONS)
+    }
+}
 
 /// Why no enrolment code was issued.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +78,7 @@ pub(super) struct Enrolment {
     listen: SocketAddr,
     monotonic_ms: fn() -> u64,
     codes: Mutex<Codes>,
+    tries: Mutex<Tries>,
     endpoint: Mutex<Option<Endpoint>>,
     connections: AtomicUsize,
 }
@@ -79,6 +96,7 @@ impl Enrolment {
             listen,
             monotonic_ms,
             codes: Mutex::default(),
+            tries: Mutex::default(),
             endpoint: Mutex::default(),
             connections: AtomicUsize::new(0),
         }
@@ -133,10 +151,11 @@ impl Enrolment {
         let endpoint =
             listener::bind(&self.identity, config, self.listen).map_err(|source| self.bind_error(source))?;
         let this = Arc::clone(self);
+        let counts = Arc::clone(&self.shared.counts);
         tokio::spawn(listener::accept(
             endpoint.clone(),
-            MAX_CONNECTIONS,
-            move |connection| Arc::clone(&this).serve(connection),
+            Arc::new(Door::new(bounds(), self.monotonic_ms, counts)),
+            move |connection, ticket| Arc::clone(&this).serve(connection, ticket),
         ));
         tokio::spawn(Arc::clone(self).close_when_done());
         Ok(endpoint)
@@ -157,7 +176,8 @@ impl Enrolment {
         }
     }
 
-    async fn serve(self: Arc<Self>, connection: Connection) {
+    /// The ticket is held for as long as the connection lasts.
+    async fn serve(self: Arc<Self>, connection: Connection, _ticket: Ticket) {
         self.connections.fetch_add(1, Ordering::SeqCst);
         let _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection)).await;
         connection.close(VarInt::from_u32(0), b"");
@@ -170,24 +190,33 @@ impl Enrolment {
         let Some(device) = tls::device_of(connection.peer_identity()) else {
             return;
         };
+        let from = connection.remote_address().ip();
         while let Ok((mut send, mut recv)) = connection.accept_bi().await {
             let _busy = self.shared.enter();
-            let Some(read) = request::read_frame(&mut recv, WireVersion::Three).await else {
+            let Some(read) = request::read_frame(&self.shared.counts, &mut recv, WireVersion::Three).await
+            else {
                 continue;
             };
             let answer = match read {
-                Ok(Request::Enrol { request }) => self.enrol(device, &request).await,
+                Ok(Request::Enrol { request }) => self.enrol(device, from, &request).await,
                 Ok(_) => Err(Refusal::new(
                     RefusalCode::UnknownFrame,
                     "only an enrolment may be sent here",
                 )),
                 Err(refusal) => Err(refusal),
             };
-            session::reply(connection, &mut send, answer, &device).await;
+            session::reply(&self.shared, connection, &mut send, answer, &device).await;
         }
     }
 
-    async fn enrol(&self, device: DeviceId, signed: &[u8]) -> Result<Answer, Refusal> {
+    async fn enrol(&self, device: DeviceId, from: IpAddr, signed: &[u8]) -> Result<Answer, Refusal> {
+        if self.tries().is_shut_out(from, (self.monotonic_ms)()) {
+            self.shared.counts.count(Bound::EnrolmentTries);
+            return Err(Refusal::new(
+                RefusalCode::Busy,
+                "too many unknown codes came from this network address; try again in ten minutes",
+            ));
+        }
         let request = self.check(device, signed)?;
         let mut registration = Registration {
             device,
@@ -199,12 +228,16 @@ impl Enrolment {
             hub_signing_key: self.shared.signing.verifying_key().to_bytes(),
             enrolled_ms: clock::wall_ms(),
         };
-        registration.class = self.codes().present(
-            &request.token,
-            device,
-            registration.key_id(),
-            (self.monotonic_ms)(),
-        )?;
+        let now = (self.monotonic_ms)();
+        let presented = self
+            .codes()
+            .present(&request.token, device, registration.key_id(), now);
+        registration.class = presented.map_err(|wrong| {
+            if wrong.is_guess {
+                self.tries().wrong(from, now);
+            }
+            wrong.refusal
+        })?;
         let answer = self
             .shared
             .ask(
@@ -245,6 +278,10 @@ impl Enrolment {
             ));
         }
         Ok(request)
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn codes(&self) -> MutexGuard<'_, Codes> {

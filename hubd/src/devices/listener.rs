@@ -1,9 +1,10 @@
 //! UDP sockets and handshakes.
 //!
 //! Bounds: a source address is proved by a Retry before anything is kept for
-//! it; so many handshakes at once, each with a deadline; so many connections,
-//! each with small windows. A flood beyond the bounds is turned away before
-//! it costs memory.
+//! it; so many handshakes at once and a second, of one address and in all
+//! ([`door`](super::door)), each with a deadline; so many connections, each
+//! with small windows. A flood beyond the bounds is turned away before it
+//! costs memory.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,18 +13,20 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
-use tokio::sync::Semaphore;
 
+use super::bucket::Rate;
+use super::door::{Door, Knock, Ticket};
+use super::gate::Bounds;
 use super::tls::HubIdentity;
 
-/// The most requests that one device may have open at once.
-const MAX_STREAMS: u32 = 64;
+/// The most requests that one connection may have open at once.
+pub(super) const MAX_STREAMS: u32 = 64;
 
 /// Bytes that one stream may send ahead: one frame and a little.
-const STREAM_WINDOW: u32 = 20 * 1024;
+pub(super) const STREAM_WINDOW: u32 = 20 * 1024;
 
 /// Bytes that one connection may send ahead.
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+pub(super) const CONNECTION_WINDOW: u32 = 256 * 1024;
 
 /// After this long without a packet a connection is gone, in milliseconds.
 /// Devices keep theirs alive and may ask for less.
@@ -32,13 +35,48 @@ const IDLE_TIMEOUT_MS: u32 = 30_000;
 /// Bytes of packets that the system keeps for the hub and from it while it is
 /// busy. After a flush some hundred devices are answered at once and ask again
 /// at once; the usual 208 KiB hold 90 requests with the system's own share.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+pub(super) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// The longest handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most handshakes at once.
 const MAX_HANDSHAKES: usize = 64;
+
+/// Bytes kept of all first packets that wait for their handshake to begin.
+pub(super) const INCOMING_BUFFER: u64 = 1024 * 1024;
+
+/// The bounds of an endpoint with at most so many connections.
+///
+/// A handshake costs the hub some 0.4 ms of processor. Devices behind one
+/// router share an address, and all of them come back at once when the hub was
+/// restarted: what one address may have is meant for a whole shop.
+pub(super) const fn bounds(connections: usize) -> Bounds {
+    Bounds {
+        handshakes: MAX_HANDSHAKES,
+        handshakes_of_strangers: 48,
+        handshakes_of_address: 16,
+        connections,
+        connections_of_address: connections.div_ceil(2),
+        retries: Rate {
+            per_second: 500,
+            burst: 500,
+        },
+        strangers: Rate {
+            per_second: 200,
+            burst: 400,
+        },
+        address: Rate {
+            per_second: 25,
+            burst: 100,
+        },
+        refusals: Rate {
+            per_second: 100,
+            burst: 100,
+        },
+        addresses: 4096,
+    }
+}
 
 /// A QUIC server's configuration for devices in a shop.
 pub(super) fn server_config(crypto: QuicServerConfig) -> ServerConfig {
@@ -59,7 +97,7 @@ pub(super) fn server_config(crypto: QuicServerConfig) -> ServerConfig {
         .validation_token_config(tokens)
         .max_incoming(MAX_HANDSHAKES)
         .incoming_buffer_size(16 * 1024)
-        .incoming_buffer_size_total(1024 * 1024)
+        .incoming_buffer_size_total(INCOMING_BUFFER)
         // A device that moves to another network keeps its connection.
         .migration(true);
     config
@@ -86,52 +124,57 @@ pub(super) fn bind(identity: &HubIdentity, config: ServerConfig, listen: SocketA
 }
 
 /// Accepts connections until the endpoint is closed and hands each to
-/// `serve`, at most `max_connections` at once.
+/// `serve`, as many as the door lets in.
 pub(super) async fn accept<F>(
     endpoint: Endpoint,
-    max_connections: usize,
-    serve: impl Fn(Connection) -> F + Clone + Send + 'static,
+    door: Arc<Door>,
+    serve: impl Fn(Connection, Ticket) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = ()> + Send,
 {
-    let connections = Arc::new(Semaphore::new(max_connections));
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     while let Some(incoming) = endpoint.accept().await {
+        let from = incoming.remote_address();
         if !incoming.remote_address_validated() {
-            // Cannot fail: an address not validated may be asked to retry.
-            let _ = incoming.retry();
+            if door.may_retry(from) {
+                // Cannot fail: an address not validated may be asked to retry.
+                let _ = incoming.retry();
+            } else {
+                incoming.ignore();
+            }
             continue;
         }
-        let permits = Arc::clone(&connections)
-            .try_acquire_owned()
-            .and_then(|connection| Ok((connection, Arc::clone(&handshakes).try_acquire_owned()?)));
-        let Ok((connection_permit, handshake_permit)) = permits else {
-            tracing::warn!(from = %incoming.remote_address(), "too many connections; one was turned away");
-            incoming.refuse();
-            continue;
-        };
-        let serve = serve.clone();
-        tokio::spawn(async move {
-            let connection = handshake(incoming).await;
-            drop(handshake_permit);
-            if let Some(connection) = connection {
-                serve(connection).await;
+        let mut ticket = match door.knock(from) {
+            Knock::Enter(ticket) => ticket,
+            Knock::Refuse => {
+                incoming.refuse();
+                continue;
             }
-            drop(connection_permit);
+            Knock::Ignore => {
+                incoming.ignore();
+                continue;
+            }
+        };
+        let (serve, door) = (serve.clone(), Arc::clone(&door));
+        tokio::spawn(async move {
+            let connection = handshake(incoming, &door).await;
+            ticket.shook();
+            if let Some(connection) = connection {
+                serve(connection, ticket).await;
+            }
         });
     }
 }
 
-async fn handshake(incoming: Incoming) -> Option<Connection> {
+async fn handshake(incoming: Incoming, door: &Door) -> Option<Connection> {
     let from = incoming.remote_address();
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
         Ok(Ok(connection)) => Some(connection),
         Ok(Err(error)) => {
-            tracing::info!(%from, %error, "handshake failed; if this is a device of the shop, enrol it or unblock it");
+            door.failed(from, &error.to_string());
             None
         }
         Err(_) => {
-            tracing::info!(%from, "handshake not finished in time");
+            door.failed(from, "not finished in time");
             None
         }
     }

@@ -1,15 +1,20 @@
 //! Devices: discovery, QUIC sessions, enrolment.
 //!
-//! A payment's way through here: `listener` (address proved, TLS handshake:
-//! is this device enrolled?) → `session` (one stream, one request) →
+//! A payment's way through here: `listener` (address proved, `door`: not too
+//! many; TLS handshake: is this device enrolled?) → `session` (one stream, one request) →
 //! `request` (frame,
 //! `signatures`, ranges) → the hub, by its port → the answer,
 //! signed here.
 
+mod bounds;
+mod bucket;
 mod codes;
 mod discovery;
+mod door;
 mod enrolment;
+mod gate;
 mod listener;
+mod pace;
 mod registry;
 mod request;
 mod session;
@@ -17,10 +22,12 @@ mod sessions;
 mod shared;
 mod signatures;
 mod tls;
+mod tries;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -34,17 +41,22 @@ use hub_protocol::{
 };
 use quinn::{Connection, Endpoint, VarInt};
 
+pub use bounds::Bound;
 pub use codes::{CodeError, GRACE_MS, MAX_CODES, MAX_WRONG_TRIES};
 pub use discovery::{DiscoveryError, DiscoverySettings, SeenDevice};
 pub use enrolment::EnrolmentError;
 pub use registry::{RegisteredDevice, Registry};
 pub use shared::HubFacts;
 pub use tls::{HubIdentity, TlsError};
+pub use tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
 
 use crate::clock;
 use crate::port::HubPort;
+use bounds::Counts;
 use discovery::Discovery;
+use door::{Door, Ticket};
 use enrolment::Enrolment;
+use pace::Pace;
 use sessions::Outgoing;
 use shared::Shared;
 use tls::Admit;
@@ -70,7 +82,11 @@ pub struct Settings {
     pub discovery: Option<DiscoverySettings>,
     /// The most connections of devices at once; one takes up to 512 KiB.
     pub max_connections: usize,
-    /// The monotonic clock, in milliseconds, by which enrolment codes expire.
+    /// How many requests a second a device may send, and twice as many at
+    /// once after a pause; more wait for their turn. At least 1.
+    pub requests_per_second: u32,
+    /// The monotonic clock, in milliseconds, by which enrolment codes expire
+    /// and what comes is counted.
     pub monotonic_ms: fn() -> u64,
 }
 
@@ -85,6 +101,7 @@ impl Default for Settings {
             advertise: Vec::new(),
             discovery: Some(DiscoverySettings::default()),
             max_connections: 512,
+            requests_per_second: 100,
             monotonic_ms: clock::monotonic_ms,
         }
     }
@@ -173,12 +190,19 @@ impl Devices {
                 )
             })
             .transpose()?;
+        let counts = Arc::<Counts>::default();
         let shared = Arc::new(Shared::new(
             hub,
             settings.store.clone(),
             keys.signing,
             registry,
             port,
+            Pace::new(
+                settings.requests_per_second,
+                settings.monotonic_ms,
+                Arc::clone(&counts),
+            ),
+            Arc::clone(&counts),
         ));
         let enrolment = Arc::new(Enrolment::new(
             Arc::clone(&shared),
@@ -187,10 +211,15 @@ impl Devices {
             settings.monotonic_ms,
         ));
         let for_sessions = Arc::clone(&shared);
+        let door = Door::new(
+            listener::bounds(settings.max_connections),
+            settings.monotonic_ms,
+            counts,
+        );
         tokio::spawn(listener::accept(
             endpoint.clone(),
-            settings.max_connections,
-            move |connection| serve(Arc::clone(&for_sessions), connection),
+            Arc::new(door),
+            move |connection, ticket| serve(Arc::clone(&for_sessions), connection, ticket),
         ));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -271,6 +300,12 @@ impl Devices {
         self.inner.shared.sessions.devices()
     }
 
+    /// How often each bound of the devices' edge was reached since the start,
+    /// by its name ([`Bound::name`]); those never reached are left out.
+    pub fn bounds_reached(&self) -> BTreeMap<String, u64> {
+        self.inner.shared.counts.report()
+    }
+
     /// The devices that mDNS shows; hints only.
     pub fn seen(&self) -> Vec<SeenDevice> {
         self.inner
@@ -338,9 +373,11 @@ impl Devices {
     }
 }
 
-async fn serve(shared: Arc<Shared>, connection: Connection) {
+/// The ticket is held for as long as the connection lasts.
+async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     // No identity, no service; the handshake lets nobody through without.
     if let Some(device) = tls::device_of(connection.peer_identity()) {
+        ticket.vouch();
         session::run(shared, device, connection).await;
     }
 }

@@ -15,6 +15,7 @@ use hub_protocol::{
 };
 use quinn::{ReadToEndError, RecvStream};
 
+use super::bounds::{Bound, Counts};
 use super::session::Peer;
 use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
@@ -25,16 +26,26 @@ pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads one frame, up to and including FIN. `None` if the peer reset the
 /// stream or the connection is gone, so that nobody waits for an answer.
-pub(super) async fn read_frame(recv: &mut RecvStream, wire: WireVersion) -> Option<Result<Request, Refusal>> {
+pub(super) async fn read_frame(
+    counts: &Counts,
+    recv: &mut RecvStream,
+    wire: WireVersion,
+) -> Option<Result<Request, Refusal>> {
     // One byte more than the longest frame shows that it is too long.
     match tokio::time::timeout(READ_TIMEOUT, recv.read_to_end(4 + MAX_FRAME + 1)).await {
         Ok(Ok(bytes)) => Some(Request::from_wire(&bytes, wire.number())),
-        Ok(Err(ReadToEndError::TooLong)) => Some(Err(frame::oversized())),
+        Ok(Err(ReadToEndError::TooLong)) => {
+            counts.count(Bound::LongFrames);
+            Some(Err(frame::oversized()))
+        }
         Ok(Err(ReadToEndError::Read(_))) => None,
-        Err(_) => Some(Err(Refusal::new(
-            RefusalCode::Truncated,
-            "the frame was not sent to its end within 5 seconds",
-        ))),
+        Err(_) => {
+            counts.count(Bound::SlowStreams);
+            Some(Err(Refusal::new(
+                RefusalCode::Truncated,
+                "the frame was not sent to its end within 5 seconds",
+            )))
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use hub_protocol::{Answer, DeviceId, Refusal, RefusalCode, frame};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
 
+use super::bounds::Bound;
 use super::request;
 use super::sessions::{Outgoing, close_for};
 use super::shared::{Shared, WireVersion};
@@ -41,7 +42,10 @@ pub(super) struct Peer {
 
 /// Serves a connection until it ends.
 pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Connection) {
-    let pushes = shared.sessions.open(device, &connection);
+    let (pushes, replaced) = shared.sessions.open(device, &connection);
+    if replaced {
+        shared.counts.count(Bound::DeviceConnections);
+    }
     // After `open`: whoever blocks the device from now on finds this
     // connection and closes it.
     if shared.registry.admitted(&device).is_some() {
@@ -54,6 +58,11 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
             connection: connection.clone(),
         });
         while let Ok((send, recv)) = connection.accept_bi().await {
+            // Above its rate the device waits here, with all its streams.
+            tokio::select! {
+                () = shared.pace.turn(&device) => {}
+                _ = connection.closed() => break,
+            }
             // As many at once as the transport's limit on streams lets through.
             tokio::spawn(serve(Arc::clone(&shared), Arc::clone(&peer), send, recv));
         }
@@ -68,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
 async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {
     let busy = shared.enter();
     let answer = async {
-        match request::read_frame(&mut recv, peer.wire).await? {
+        match request::read_frame(&shared.counts, &mut recv, peer.wire).await? {
             Ok(request) => Some(request::answer(&shared, &peer, request).await),
             Err(refusal) => Some(Err(refusal)),
         }
@@ -79,13 +88,14 @@ async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, mut send: SendStream, mut r
         _ = send.stopped() => None,
     };
     if let Some(answer) = answer {
-        reply(&peer.connection, &mut send, answer, &peer.device).await;
+        reply(&shared, &peer.connection, &mut send, answer, &peer.device).await;
     }
     drop(busy);
 }
 
 /// Writes an answer, and closes the connection where the protocol says so.
 pub(super) async fn reply(
+    shared: &Shared,
     connection: &Connection,
     send: &mut SendStream,
     answer: Result<Answer, Refusal>,
@@ -94,7 +104,9 @@ pub(super) async fn reply(
     let (answer, closing) = match answer {
         Ok(answer) => (answer, None),
         Err(refusal) => {
-            tracing::info!(device = %device.short(), code = refusal.code.number(), reason = %refusal.code, "request refused");
+            if let Some(left_out) = shared.next_refusal() {
+                tracing::info!(device = %device.short(), code = refusal.code.number(), reason = %refusal.code, left_out, "request refused");
+            }
             let closing = refusal.code.closes_connection().then(|| refusal.clone());
             (Answer::Refused { refusal }, closing)
         }

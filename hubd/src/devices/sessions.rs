@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 /// The most connections of one device. A device that moves between networks
 /// leaves connections behind until they time out; one more closes the oldest.
-const MAX_PER_DEVICE: usize = 4;
+pub(super) const MAX_PER_DEVICE: usize = 4;
 
 /// The most pushes that wait for one connection. A push beyond is dropped:
 /// the device learns the same by asking for the payment's status.
@@ -35,14 +35,14 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Adds a connection and gives the end from which its pushes come.
-    pub(super) fn open(&self, device: DeviceId, connection: &Connection) -> mpsc::Receiver<Outgoing> {
+    /// Adds a connection and gives the end from which its pushes come, and
+    /// whether it took the place of the device's oldest.
+    pub(super) fn open(&self, device: DeviceId, connection: &Connection) -> (mpsc::Receiver<Outgoing>, bool) {
         let (pushes, receiver) = mpsc::channel(MAX_PUSHES);
         let mut live = self.lock();
         let of_device = live.entry(device).or_default();
-        if of_device.len() >= MAX_PER_DEVICE
-            && let Some(oldest) = of_device.pop_front()
-        {
+        let full = of_device.len() >= MAX_PER_DEVICE;
+        if full && let Some(oldest) = of_device.pop_front() {
             oldest.connection.close(VarInt::from_u32(0), b"replaced");
         }
         of_device.push_back(Live {
@@ -50,7 +50,7 @@ impl Sessions {
             connection: connection.clone(),
             pushes,
         });
-        receiver
+        (receiver, full)
     }
 
     /// Forgets a connection that is gone.

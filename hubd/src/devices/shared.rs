@@ -16,6 +16,8 @@ use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
 use tokio::sync::watch;
 
+use super::bounds::{Counts, Lines};
+use super::pace::Pace;
 use super::registry::Registry;
 use super::sessions::{Outgoing, Sessions};
 use super::signatures::Signatures;
@@ -75,6 +77,10 @@ pub(super) struct Shared {
     pub(super) sessions: Sessions,
     pub(super) signatures: Arc<Signatures>,
     pub(super) port: HubPort,
+    pub(super) pace: Pace,
+    pub(super) counts: Arc<Counts>,
+    /// Refusals in the log.
+    refusals: Mutex<Lines>,
     pub(super) facts: Mutex<HubFacts>,
     pub(super) stopping: AtomicBool,
     /// Requests being answered.
@@ -97,6 +103,8 @@ impl Shared {
         signing: Arc<SigningKey>,
         registry: Registry,
         port: HubPort,
+        pace: Pace,
+        counts: Arc<Counts>,
     ) -> Self {
         Self {
             hub,
@@ -106,6 +114,9 @@ impl Shared {
             sessions: Sessions::default(),
             signatures: Arc::default(),
             port,
+            refusals: Mutex::new(Lines::new(pace.now_ms())),
+            pace,
+            counts,
             facts: Mutex::new(HubFacts {
                 policy_version: 0,
                 wan: WanState::Offline,
@@ -113,6 +124,13 @@ impl Shared {
             stopping: AtomicBool::new(false),
             busy: watch::Sender::new(0),
         }
+    }
+
+    /// Whether a refusal is written to the log, and then how many were left
+    /// out since the last one.
+    pub(super) fn next_refusal(&self) -> Option<u64> {
+        let mut lines = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.next(self.pace.now_ms())
     }
 
     pub(super) fn enter(&self) -> Busy<'_> {

@@ -138,6 +138,7 @@ impl Backend for HubBackend {
                 .collect(),
             devices_enrolled: overview.devices,
             devices_connected: self.devices.connected().len(),
+            turned_away: self.devices.bounds_reached(),
         })
     }
 

@@ -455,6 +455,7 @@ fn devices_settings(config: &Config) -> devices::Settings {
         listen: config.devices.listen,
         enrol_listen: config.devices.enrol_listen,
         advertise: config.devices.advertise.clone(),
+        requests_per_second: config.devices.requests_per_second,
         discovery: config.discovery.enabled.then(|| DiscoverySettings {
             interfaces: config.discovery.interfaces.clone(),
         }),

@@ -60,6 +60,11 @@ impl Running {
         assert!(self.child.wait().unwrap().success());
     }
 
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// kill -9
     fn kill(mut self) {
         self.child.kill().unwrap();

@@ -13,6 +13,9 @@ use tokio::task::JoinSet;
 use crate::sale::{self, Gesture};
 use crate::till::sealed;
 
+/// Requests a second of one device, where it is to be as fast as it can.
+pub(crate) const ANY_RATE: u32 = 1_000_000;
+
 /// Payments of one device, with their bytes for the wire.
 type Ready = Vec<(PreparedPayment, Vec<u8>)>;
 
@@ -185,9 +188,14 @@ pub(super) async fn sign(clients: &[DeviceClient], each: u64) -> Result<Vec<Read
 
 /// Every payment with a card of its own, so that no ceiling is near.
 pub(crate) fn prepare(client: &DeviceClient, number: usize) -> PreparedPayment {
+    client.next_payment(next_sale(number))
+}
+
+/// What [`prepare`] makes a payment of.
+pub(crate) fn next_sale(number: usize) -> hub_sdk::Sale {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let order_id = format!("L{number}x{}", COUNTER.fetch_add(1, Ordering::Relaxed));
-    client.next_payment(hub_sdk::Sale {
+    hub_sdk::Sale {
         amount_minor: 100,
         currency: Currency::EUR,
         card: hub_protocol::CardFacts {
@@ -201,7 +209,7 @@ pub(crate) fn prepare(client: &DeviceClient, number: usize) -> PreparedPayment {
         verification: hub_protocol::Verification::OfflinePin,
         cryptogram: hub_protocol::Cryptogram::AsksOnline,
         terms: None,
-    })
+    }
 }
 
 fn micros(began: Instant) -> u64 {

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hub_protocol::EnrolmentCode;
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::{ALPN_ENROL, Answer, EnrolmentCode, Request, cbor, frame};
 use hub_sdk::SdkError;
 
 use super::*;
@@ -73,19 +74,76 @@ async fn rule_5_a_device_is_of_the_class_its_code_was_made_for_whatever_it_says(
     );
 }
 
+/// The bytes of an enrolment with this code, for the wire.
+fn enrolment(code: &EnrolmentCode, identity: &DeviceIdentity) -> Vec<u8> {
+    let request = hub_protocol::EnrolmentRequest {
+        token: code.token,
+        hub: code.hub,
+        device: identity.device_id(),
+        signing_key: identity.signing_key().verifying_key().to_bytes(),
+        class: DeviceClass::Mpos,
+        name: "Caisse 2".into(),
+        model: "Test 1".into(),
+    };
+    let request = cose::sign(
+        identity.signing_key(),
+        ObjectType::Enrolment,
+        &cbor::encode(&request),
+    );
+    frame::to_wire(&Request::Enrol { request })
+}
+
+/// What the hub answers to an enrolment that comes from this address.
+async fn present_from(from: [u8; 4], hub: &FakeHub, code: &EnrolmentCode) -> Answer {
+    let identity = identity();
+    let to = hub.devices.enrol_addr().unwrap();
+    let connection = raw::connect_from(from, to, Some(&identity), ALPN_ENROL)
+        .await
+        .unwrap();
+    raw::answer(&connection, &enrolment(code, &identity))
+        .await
+        .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn five_wrong_tokens_void_the_codes() {
+async fn whoever_guesses_tokens_shuts_out_its_own_address_and_voids_nobodys_code() {
+    const GUEST: [u8; 4] = [127, 0, 0, 9];
     let hub = FakeHub::start();
     let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
     let wrong = EnrolmentCode {
         token: [0; 16],
         ..code.clone()
     };
-    for _ in 0..5 {
-        assert_eq!(
-            code_of(present(&wrong, &identity()).await),
-            RefusalCode::EnrolmentUnknown
-        );
+    let refused = |answer: Answer| match answer {
+        Answer::Refused { refusal } => refusal.code,
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..3 {
+        let answer = present_from(GUEST, &hub, &wrong).await;
+        assert_eq!(refused(answer), RefusalCode::EnrolmentUnknown);
+    }
+    for code in [&wrong, &code] {
+        let answer = present_from(GUEST, &hub, code).await;
+        assert_eq!(refused(answer), RefusalCode::Busy, "not even looked at");
+    }
+    assert_eq!(hub.devices.bounds_reached()["enrolment-tries"], 2);
+    assert_eq!(hub.asked(), 0);
+    present(&code, &identity()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_wrong_tokens_void_the_codes_wherever_they_come_from() {
+    let hub = FakeHub::start();
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    let wrong = EnrolmentCode {
+        token: [0; 16],
+        ..code.clone()
+    };
+    for host in 10..15 {
+        assert!(matches!(
+            present_from([127, 0, 0, host], &hub, &wrong).await,
+            Answer::Refused { refusal } if refusal.code == RefusalCode::EnrolmentUnknown
+        ));
     }
     match present(&code, &identity()).await {
         // The endpoint may be closed already.

@@ -3,6 +3,7 @@
 
 mod allowances;
 mod bad_input;
+mod bounds;
 mod discovery;
 mod enrolment;
 mod payments;

@@ -1,5 +1,6 @@
 //! A device without hub-sdk's manners.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hub_protocol::{Answer, RefusalCode, frame};
@@ -17,6 +18,16 @@ use super::{FakeHub, within};
 /// away, which with TLS 1.3 may show only after the client's side is done.
 pub(super) async fn connect(
     hub: &FakeHub,
+    identity: Option<&DeviceIdentity>,
+    alpn: &[u8],
+) -> Option<Connection> {
+    connect_from([127, 0, 0, 1], hub.devices.local_addr(), identity, alpn).await
+}
+
+/// The same from this address, to an endpoint of the hub.
+pub(super) async fn connect_from(
+    from: [u8; 4],
+    to: SocketAddr,
     identity: Option<&DeviceIdentity>,
     alpn: &[u8],
 ) -> Option<Connection> {
@@ -42,10 +53,8 @@ pub(super) async fn connect(
     };
     config.alpn_protocols = vec![alpn.to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
-    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-    let connecting = endpoint
-        .connect_with(config, hub.devices.local_addr(), "store-hub")
-        .unwrap();
+    let endpoint = Endpoint::client((from, 0).into()).unwrap();
+    let connecting = endpoint.connect_with(config, to, "store-hub").unwrap();
     let connection = within(connecting).await.ok()?;
     // An answer, of whatever kind, shows that the hub let it in.
     ask(&connection, &[]).await.map(|_| connection)

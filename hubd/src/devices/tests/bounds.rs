@@ -1,0 +1,242 @@
+use hub_protocol::{ALPN, Request, frame};
+
+use super::*;
+use crate::devices::bounds::{Bound, LINES};
+use crate::devices::bucket::Rate;
+use crate::devices::codes::MAX_WRONG_TRIES;
+use crate::devices::tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
+use crate::devices::{enrolment, listener, request, sessions};
+use crate::port;
+
+/// The table of bounds in `docs/threats.md`, by the code.
+fn table() -> String {
+    let settings = Settings::default();
+    let at = listener::bounds(settings.max_connections);
+    let enrol = enrolment::bounds();
+    let rate = |rate: Rate| format!("{} a second, {} at once", rate.per_second, rate.burst);
+    let per_device = settings.requests_per_second;
+    let kib = |bytes: u32| bytes / 1024;
+    let seconds = |time: Duration| format!("{} s", time.as_secs());
+    let rows: [(&str, String, &str, &[Bound]); 16] = [
+        (
+            "first packets of addresses not proved, unless known, that are answered",
+            rate(at.retries),
+            "no answer",
+            &[Bound::Unproved],
+        ),
+        (
+            "handshakes of one address",
+            rate(at.address),
+            "refused",
+            &[Bound::AddressRate],
+        ),
+        (
+            "handshakes of all strangers",
+            rate(at.strangers),
+            "refused",
+            &[Bound::StrangerRate],
+        ),
+        (
+            "handshakes in progress: all, of strangers, of one address",
+            format!(
+                "{}, {}, {}",
+                at.handshakes, at.handshakes_of_strangers, at.handshakes_of_address
+            ),
+            "refused",
+            &[Bound::Handshakes, Bound::AddressHandshakes],
+        ),
+        (
+            "one handshake",
+            seconds(listener::HANDSHAKE_TIMEOUT),
+            "ended",
+            &[Bound::FailedHandshakes],
+        ),
+        (
+            "connections: all, of one address",
+            format!("{}, {}", at.connections, at.connections_of_address),
+            "refused",
+            &[Bound::Connections, Bound::AddressConnections],
+        ),
+        (
+            "connections of one device",
+            sessions::MAX_PER_DEVICE.to_string(),
+            "the oldest is closed",
+            &[Bound::DeviceConnections],
+        ),
+        (
+            "connections to enrol: all, of one address",
+            format!("{}, {}", enrol.connections, enrol.connections_of_address),
+            "refused",
+            &[Bound::Connections, Bound::AddressConnections],
+        ),
+        (
+            "connections refused with an answer (QUIC 0x2)",
+            rate(at.refusals),
+            "no answer",
+            &[],
+        ),
+        (
+            "addresses kept in mind; first packets that wait",
+            format!("{}; {} KiB", at.addresses, listener::INCOMING_BUFFER / 1024),
+            "counts as a stranger above the rate; no answer",
+            &[Bound::StrangerRate],
+        ),
+        (
+            "streams of one connection; bytes ahead on a stream, on a connection",
+            format!(
+                "{}; {} KiB, {} KiB",
+                listener::MAX_STREAMS,
+                kib(listener::STREAM_WINDOW),
+                kib(listener::CONNECTION_WINDOW)
+            ),
+            "the device waits",
+            &[],
+        ),
+        (
+            "requests of one device, over all its connections",
+            format!("{per_device} a second, {} at once", per_device * 2),
+            "they wait",
+            &[Bound::Requests],
+        ),
+        (
+            "one frame to arrive; its longest",
+            format!("{}; {} bytes", seconds(request::READ_TIMEOUT), frame::MAX_FRAME),
+            "refusal 1001; refusal 1002, closed",
+            &[Bound::SlowStreams, Bound::LongFrames],
+        ),
+        (
+            "requests that wait for the hub's own thread",
+            port::QUEUE.to_string(),
+            "refusal 5001",
+            &[],
+        ),
+        (
+            "unknown enrolment tokens: of one address, of all",
+            format!("{MAX_WRONG_TRIES_OF_ADDRESS}, {MAX_WRONG_TRIES}"),
+            "refusal 5001 for ten minutes; all codes void",
+            &[Bound::EnrolmentTries],
+        ),
+        (
+            "log lines of one kind that anybody can cause",
+            format!("{} at once, then one in ten seconds", LINES.burst),
+            "counted in the next",
+            &[],
+        ),
+    ];
+    assert_eq!(SHUT_OUT_MS, 600_000);
+    let mut table = "| what | bound | beyond it | counted as |\n| --- | --- | --- | --- |\n".to_owned();
+    for (what, bound, beyond, counted) in rows {
+        let counted: Vec<_> = counted.iter().map(|bound| format!("`{bound}`")).collect();
+        table += &format!("| {what} | {bound} | {beyond} | {} |\n", counted.join(", "));
+    }
+    table
+}
+
+#[test]
+fn the_bounds_in_the_document_are_those_of_the_code_and_each_that_is_counted_is_there() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/threats.md");
+    let document = std::fs::read_to_string(file).unwrap();
+    let (_, rest) = document.split_once("<!-- begin flood-bounds -->\n").unwrap();
+    let (written, _) = rest.split_once("<!-- end flood-bounds -->").unwrap();
+    let made = table();
+    assert_eq!(
+        written.trim(),
+        made.trim(),
+        "docs/threats.md should have:\n{made}"
+    );
+    for bound in Bound::ALL {
+        assert!(made.contains(&format!("`{bound}`")), "{bound}");
+    }
+}
+
+fn hello() -> Vec<u8> {
+    frame::to_wire(&Request::Hello { app: "test".into() })
+}
+
+/// A device that the hub knows, and its connection.
+async fn connected(hub: &FakeHub) -> quinn::Connection {
+    let identity = DeviceIdentity::generate().unwrap();
+    let registration = hub.registration(&identity);
+    hub.devices.apply(&registration, false);
+    raw::connect(hub, Some(&identity), ALPN).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_above_a_devices_rate_wait_and_none_is_lost() {
+    let settings = Settings {
+        requests_per_second: 20,
+        // Nothing is gained: the count is exact.
+        monotonic_ms: || 0,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    // One request was sent to see whether it was let in.
+    let connection = connected(&hub).await;
+    for _ in 0..44 {
+        let answer = raw::answer(&connection, &hello()).await;
+        assert!(matches!(answer, Some(hub_protocol::Answer::Hello { .. })));
+    }
+    assert_eq!(hub.devices.bounds_reached()["requests-of-device"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_hangs_up_and_comes_back_has_no_new_burst() {
+    let settings = Settings {
+        requests_per_second: 5,
+        monotonic_ms: || 0,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    let identity = DeviceIdentity::generate().unwrap();
+    hub.devices.apply(&hub.registration(&identity), false);
+    for _ in 0..12 {
+        // Each asks once.
+        raw::connect(&hub, Some(&identity), ALPN).await.unwrap();
+    }
+    assert_eq!(hub.devices.bounds_reached()["requests-of-device"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_open_more_than_its_share_of_handshakes() {
+    let settings = Settings {
+        monotonic_ms: || 0,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    let stranger = DeviceIdentity::generate().unwrap();
+    for _ in 0..100 {
+        // Not enrolled: the handshake fails.
+        assert!(raw::connect(&hub, Some(&stranger), ALPN).await.is_none());
+    }
+    assert_eq!(hub.devices.bounds_reached()["failed-handshakes"], 100);
+    assert!(raw::connect(&hub, Some(&stranger), ALPN).await.is_none());
+    let reached = hub.devices.bounds_reached();
+    assert_eq!(
+        (reached["failed-handshakes"], reached["handshake-rate-of-address"]),
+        (100, 1)
+    );
+    let identity = DeviceIdentity::generate().unwrap();
+    hub.devices.apply(&hub.registration(&identity), false);
+    let to = hub.devices.local_addr();
+    let elsewhere = raw::connect_from([127, 0, 0, 2], to, Some(&identity), ALPN).await;
+    assert!(elsewhere.is_some(), "another address is not held to it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_streams_and_long_frames_are_counted() {
+    let hub = FakeHub::start();
+    let connection = connected(&hub).await;
+    let before = hub.devices.bounds_reached();
+    assert!(!before.contains_key("long-frames") && !before.contains_key("slow-streams"));
+    let (mut send, mut slow) = connection.open_bi().await.unwrap();
+    send.write_all(&[0]).await.unwrap();
+    let answer = within(slow.read_to_end(1024)).await.unwrap();
+    assert!(matches!(
+        frame::from_wire(&answer),
+        Ok(hub_protocol::Answer::Refused { refusal }) if refusal.code == RefusalCode::Truncated
+    ));
+    let long = vec![0; 4 + frame::MAX_FRAME + 2];
+    assert_eq!(raw::ask(&connection, &long).await, Some(RefusalCode::Oversized));
+    let after = hub.devices.bounds_reached();
+    assert_eq!((after["slow-streams"], after["long-frames"]), (1, 1));
+}

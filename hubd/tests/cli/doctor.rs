@@ -1,0 +1,120 @@
+//! `hubctl doctor`, and what it looks for.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::running::{Running, loopback};
+use super::{HUBD, Hub, Said, path};
+
+const KEYS: [&str; 3] = ["hub-signing.key", "hub-tls.key", "hub-vault.key"];
+
+/// How each thing stands, by its name.
+fn standing(said: &Said, check: &str) -> Vec<String> {
+    let report = said.json();
+    let findings = report["findings"].as_array().unwrap();
+    findings
+        .iter()
+        .filter(|finding| finding["check"] == check)
+        .map(|finding| finding["standing"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn open_up(file: &Path) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+#[test]
+fn a_new_hub_is_healthy_and_the_doctor_says_what_to_look_at() {
+    let hub = Hub::init(&[]);
+    let said = hub.hubctl(&["doctor", "--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.json()["healthy"], true);
+    assert_eq!(standing(&said, "key files"), ["good"]);
+    assert_eq!(
+        standing(&said, "keys at rest"),
+        ["warning"],
+        "in clear on the disk"
+    );
+    assert_eq!(standing(&said, "policy"), ["good"]);
+    assert_eq!(standing(&said, "hub"), ["warning"], "it does not run");
+    let text = hub.hubctl(&["doctor"]);
+    assert!(text.stdout.contains("in clear on the disk"), "{text:?}");
+}
+
+#[test]
+fn a_key_open_to_others_keeps_hubd_from_starting_and_the_doctor_says_so() {
+    let hub = Hub::init(&[]);
+    for key in KEYS {
+        let file = hub.file("keys").join(key);
+        open_up(&file);
+        let said = hub.hubd("run", &[]);
+        assert_eq!(said.code, 78, "{said:?}");
+        assert!(said.stderr.contains("is open to others (mode 0644)"), "{said:?}");
+        assert!(said.stderr.contains("chmod 600"), "{said:?}");
+        let said = hub.hubctl(&["doctor", "--json"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert_eq!(standing(&said, "key files"), ["bad"]);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn the_doctor_sees_a_store_of_a_newer_program_and_a_fault_of_the_configuration() {
+    let hub = Hub::init(&[]);
+    fs::write(hub.file("format"), "format = 99\n").unwrap();
+    hub.edit("currency = ", "currncy = ");
+    let said = hub.hubctl(&["doctor", "--json"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(standing(&said, "store"), ["bad"]);
+    assert!(standing(&said, "configuration").iter().all(|it| it == "bad"));
+}
+
+#[test]
+fn the_keys_are_taken_from_the_service_manager_first() {
+    let hub = Hub::init(&[]);
+    let credentials = hub.file("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let validate = |credentials: &Path| -> Said {
+        let mut command = Command::new(HUBD);
+        command.args(["validate", "--json", "--dir", path(&hub.dir)]);
+        command
+            .env("CREDENTIALS_DIRECTORY", credentials)
+            .output()
+            .unwrap()
+            .into()
+    };
+    // A folder without them: the files count.
+    let before = validate(&credentials).json()["hub_id"].clone();
+    assert!(before.is_string(), "{before}");
+    for key in KEYS {
+        fs::rename(hub.file("keys").join(key), credentials.join(key)).unwrap();
+    }
+    assert_eq!(validate(&credentials).json()["hub_id"], before);
+    assert_eq!(
+        hub.hubd("validate", &[]).code,
+        78,
+        "without them there are no keys"
+    );
+    // One that is there and no good is not passed over for the file.
+    fs::copy(credentials.join(KEYS[1]), hub.file("keys").join(KEYS[1])).unwrap();
+    fs::write(credentials.join(KEYS[1]), "no key").unwrap();
+    assert_eq!(validate(&credentials).code, 78);
+}
+
+#[test]
+fn a_running_hub_leaves_no_core() {
+    let hub = loopback();
+    let running = Running::start(&hub);
+    let pid = running.pid();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core: Vec<_> = core.unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{limits}");
+    let said = hub.hubctl(&["doctor", "--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(standing(&said, "core dumps"), ["good"]);
+    assert_eq!(standing(&said, "hub").first().map(String::as_str), Some("good"));
+    running.terminate();
+}
