@@ -10,6 +10,8 @@ pub mod clock;
 pub mod config;
 pub mod ctl;
 pub mod devices;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod hub;
 pub mod init;
 pub mod iso8583;

@@ -194,6 +194,28 @@ fn describe(service: &ResolvedService) -> SeenDevice {
     }
 }
 
+/// What a device says of itself, from any bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parts = text.split('\n');
+    let name = parts.next().unwrap_or_default();
+    let properties: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+    let service = mdns_sd::ServiceInfo::new(
+        MDNS_DEVICE_TYPE,
+        name,
+        "a.local.",
+        "192.0.2.1",
+        1,
+        &properties[..],
+    );
+    if let Ok(service) = service {
+        let seen = describe(&service.as_resolved_service());
+        assert!(seen.instance.len() <= MAX_LABEL && seen.short_id.len() <= MAX_LABEL);
+        assert!(!seen.instance.chars().any(char::is_control));
+    }
+}
+
 /// Text that people may see and that fits a DNS label.
 fn label(text: &str) -> String {
     let mut out = String::new();

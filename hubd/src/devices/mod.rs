@@ -43,6 +43,8 @@ use quinn::{Connection, Endpoint, VarInt};
 
 pub use bounds::Bound;
 pub use codes::{CodeError, GRACE_MS, MAX_CODES, MAX_WRONG_TRIES};
+#[cfg(fuzzing)]
+pub use discovery::fuzz;
 pub use discovery::{DiscoveryError, DiscoverySettings, SeenDevice};
 pub use enrolment::EnrolmentError;
 pub use registry::{RegisteredDevice, Registry};

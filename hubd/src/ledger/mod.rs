@@ -125,3 +125,21 @@ impl std::fmt::Debug for Keys {
         f.write_str("Keys(..)")
     }
 }
+
+/// Opens a table and reads it through.
+#[cfg(fuzzing)]
+pub fn fuzz_table(path: &std::path::Path) {
+    let Ok(table) = table::Table::open_at(path.to_owned(), 1) else {
+        return;
+    };
+    let Ok(mut cursor) = table.from(&[]) else { return };
+    let mut before: Option<Vec<u8>> = None;
+    while let Some(key) = cursor.key().map(<[u8]>::to_vec) {
+        assert!(before.as_ref().is_none_or(|before| *before < key), "out of order");
+        let _ = table.get(&key);
+        before = Some(key);
+        if cursor.advance().is_err() {
+            return;
+        }
+    }
+}

@@ -43,6 +43,65 @@ struct FinalBody {
     presentation: Option<u32>,
 }
 
+/// Any answer to any question: two bytes for the status, one for what was
+/// asked, then header lines, an empty line, the body.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    use reqwest::header::HeaderValue;
+    let Some(([high, low, asked], rest)) = bytes.split_first_chunk::<3>() else {
+        return;
+    };
+    let Ok(status) = StatusCode::from_u16(u16::from_be_bytes([*high, *low]) % 900 + 100) else {
+        return;
+    };
+    let end = rest
+        .windows(2)
+        .position(|two| two == b"\n\n")
+        .unwrap_or(rest.len());
+    let (head, body) = rest.split_at(end);
+    let mut headers = HeaderMap::new();
+    for line in head.split(|byte| *byte == b'\n') {
+        let at = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(at);
+        let name = HeaderName::from_bytes(name);
+        let value = HeaderValue::from_bytes(value.get(1..).unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    let operations = [
+        Operation::AuthoriseOnline,
+        Operation::AuthoriseDeferred,
+        Operation::Advice,
+        Operation::Reverse,
+        Operation::LookUp,
+    ];
+    let forward = Forward {
+        attempt: hub_core::AttemptId(1),
+        payment_id: PaymentId([7; 16]),
+        operation: operations[usize::from(*asked) % operations.len()],
+        request_sequence: 1,
+        device: hub_protocol::DeviceId([1; 32]),
+        decided_ms: 1,
+        number: 1,
+        presentation: 1,
+        deadline_ms: 1,
+    };
+    let received = Received {
+        status,
+        headers: &headers,
+        body: body.get(2..).unwrap_or_default(),
+        cut: (asked & 0x80 != 0).then_some("cut"),
+    };
+    match read(&forward, &received, 1_798_000_000_000) {
+        // Only a whole body that names the payment is final.
+        GatewayAnswer::Final(_) => assert!(received.cut.is_none() && status.is_success()),
+        GatewayAnswer::NotFound => assert!(forward.operation == Operation::LookUp),
+        _ => {}
+    }
+    let _ = (spread_ms(&headers), date_ms(&headers));
+}
+
 /// Says what `received` means for what was asked. `now_ms` is the hub's wall
 /// clock, used only where the answer carries no `Date`.
 pub(super) fn read(asked: &Forward, received: &Received<'_>, now_ms: u64) -> GatewayAnswer {

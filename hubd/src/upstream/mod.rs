@@ -24,6 +24,8 @@ mod probe;
 mod settings;
 mod text;
 
+#[cfg(fuzzing)]
+pub use answer::fuzz;
 pub use client::Gateway;
 pub use probe::probe_loop;
 pub use settings::{Settings, UpstreamError};

@@ -253,6 +253,20 @@ fn describe(service: &ResolvedService) -> FoundHub {
     }
 }
 
+/// What a hub says of itself, from any bytes.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parts = text.split('\n');
+    let name = parts.next().unwrap_or_default();
+    let properties: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+    let service = mdns_sd::ServiceInfo::new(MDNS_HUB_TYPE, name, "a.local.", "192.0.2.1", 1, &properties[..]);
+    if let Ok(service) = service {
+        let found = describe(&service.as_resolved_service());
+        assert!(found.addresses.len() <= MAX_ADDRESSES);
+    }
+}
+
 fn takes_part(chosen: &[String], interface: &Interface) -> bool {
     if chosen.is_empty() {
         !interface.is_loopback() && !is_virtual_interface(&interface.name)

@@ -59,6 +59,12 @@ mod verify;
 
 pub use allowance::{AllowanceStore, Left, NotApproved, OfflineApproval};
 pub use client::{Description, DeviceClient};
+/// For `tests/fuzz` alone.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::discovery::fuzz as hub_seen;
+}
+
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
 pub use enrolment::{Enrolled, enrol};
 pub use error::{AllowanceError, LinkError, PayError, SdkError, VerifyError};
