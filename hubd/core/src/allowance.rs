@@ -157,8 +157,15 @@ impl Core {
         match self.state.payment(&id).map(|known| known.decided.is_some()) {
             Some(true) => {}
             // Asked online before the device lost the hub: the customer has
-            // been told, so nobody waits for the gateway any more.
-            Some(false) => self.decide_open(id, device, record),
+            // been told, so nobody waits for the gateway any more. What it has
+            // taken of something that no device may approve goes back.
+            Some(false) => {
+                let record = DecisionRecord {
+                    reversal_queued: !record.decision.approved(),
+                    ..record
+                };
+                self.decide_open(id, device, record);
+            }
             None => {
                 let card = record.decision.approved();
                 let card = card.then(|| (id, synced.sealed_card.clone()));

@@ -103,6 +103,7 @@ impl Core {
             None,
             None,
         );
+        core.restrict_after_start();
         core.find_interrupted();
         core.spread_after_start();
         core.load_queue();

@@ -131,6 +131,21 @@ impl Core {
         }
     }
 
+    /// A crash may have kept anomalies and lost what they led to, which stands
+    /// in later entries.
+    pub(crate) fn restrict_after_start(&mut self) {
+        if self.anomaly_rules().is_none() {
+            return;
+        }
+        let devices = self.state.devices();
+        let mut places: Vec<_> = devices.map(|device| Some(device.registration.device)).collect();
+        places.sort_unstable();
+        places.push(None);
+        for place in places {
+            self.restrict(place);
+        }
+    }
+
     /// The highest amount that this payment could have as it is, without the
     /// card inserted and a PIN entered.
     fn most_without_more(&self, device: &DeviceRecord, request: &PaymentRequest) -> Option<u64> {
@@ -143,10 +158,9 @@ impl Core {
         Some(tap.map_or(ceiling, |tap| tap.min(ceiling)))
     }
 
-    /// Restricts a device or the store as its points ask for; never less than
-    /// it is.
+    /// Restricts a device or the store as its points ask for that it had when
+    /// something odd was found last; never less than it is.
     fn restrict(&mut self, device: Option<DeviceId>) {
-        let now_ms = self.clock.effective_ms();
         let Some(rules) = self.anomaly_rules() else {
             return;
         };
@@ -163,7 +177,7 @@ impl Core {
                 .unwrap_or_default(),
             None => self.state.alert(),
         };
-        let reached = thresholds.reached(alert.points(now_ms, rules.fade_per_hour));
+        let reached = thresholds.reached(alert.points(alert.at_ms, rules.fade_per_hour));
         if reached > alert.restriction {
             self.set_restriction(device, reached, RestrictionCause::Anomalies, None);
         }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use hub_core::{OperatorCommand, OperatorReply};
+use hub_core::{Operation, OperatorCommand, OperatorReply};
 use hub_protocol::{
     AllowanceMisuse, CardScheme, Cryptogram, Decision, PaymentState, Reason, RefusalCode, Restriction, Terms,
     TransactionType,
@@ -280,4 +280,44 @@ fn a_quarantined_device_syncs_voids_and_pays_online_until_a_person_lifts_it() {
     );
     wallet.give_back(&mut shop);
     assert_eq!(wallet.ask(&mut shop).unwrap().number, 2);
+}
+
+#[test]
+fn rule_3_a_refund_that_was_asked_online_is_reversed_when_its_device_says_that_it_gave_it() {
+    let text = policy().replace(
+        "[offline]\n",
+        "[offline]\ntransaction_types = [\"sale\", \"refund\"]\n",
+    );
+    for answered in [false, true] {
+        let mut shop = Shop::offline_under(&text);
+        let mut wallet = Wallet::new(MPOS);
+        wallet.ask(&mut shop).unwrap();
+        shop.go_online();
+        let mut refund = request(1, 1_000, "a");
+        refund.terms = Some(Box::new(Terms::of(TransactionType::Refund)));
+        shop.send(MPOS, &refund);
+        let sent = shop.forwards.pop().unwrap();
+        assert_eq!(sent.payment_id, payment_id(1));
+        wallet.cheat(&refund, at(&shop));
+        let [receipt] = &wallet.sync_all(&mut shop)[..] else {
+            panic!("one receipt expected");
+        };
+        assert_eq!(receipt.decision, Decision::Declined);
+        assert_eq!(shop.state_of(1), PaymentState::ReversalQueued);
+        // Whatever becomes of the attempt under way.
+        let late = if answered {
+            approved()
+        } else {
+            support::no_answer()
+        };
+        shop.answer(sent.attempt, late);
+        shop.pass(60_000);
+        let reversal = shop.forwards.pop().unwrap();
+        assert_eq!(
+            (reversal.payment_id, reversal.operation),
+            (payment_id(1), Operation::Reverse)
+        );
+        shop.answer(reversal.attempt, approved());
+        assert_eq!(shop.state_of(1), PaymentState::Reversed);
+    }
 }

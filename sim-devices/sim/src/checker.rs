@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hub_protocol::entry::{Event, VoidEffect, WanState};
 use hub_protocol::{
-    Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus, Reason, Receipt,
-    RefusalCode, cbor,
+    Allowance, AllowanceChain, Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus,
+    Reason, Receipt, RefusalCode, cbor,
 };
 
 use crate::disk::{Disk, Record};
@@ -15,6 +15,7 @@ use crate::profile::Profile;
 use crate::shell::{Answer, Forward, Shell, Standing};
 use crate::verdict::needs_card;
 use crate::violation::{Checked, Rule, hold};
+use crate::world::Frame;
 
 /// The longest wait that a gateway can ask for.
 const LONGEST_WAIT_MS: u64 = 3_600_000;
@@ -28,6 +29,8 @@ pub(crate) struct Waiting {
     pub(crate) request: Option<Digest>,
     /// Entries there were once the question had been handled.
     pub(crate) head: Option<usize>,
+    /// Of a device with an allowance: who, which question, and what it was.
+    pub(crate) frame: Option<(usize, u64, Frame)>,
 }
 
 /// What the gateway was heard to say for good.
@@ -43,7 +46,10 @@ struct Heard {
 fn told(reason: Reason) -> Reason {
     match reason.number() {
         305 | 312 | 313 => Reason::FundingNotAllowed,
-        213 | 220 | 230 => Reason::OfflineDisabled,
+        213 | 218 | 220 | 230 => Reason::OfflineDisabled,
+        217 => Reason::OfflineTooLong,
+        219 | 221 | 222 => Reason::ClassNotAllowed,
+        322 => Reason::OnlinePinNotPossible,
         331 | 620..=623 | 630 => Reason::VerificationRequired,
         423 => Reason::StoreCeiling,
         523 => Reason::StoreConsecutiveLimit,
@@ -109,6 +115,17 @@ impl Checker {
         self.mix(u64::from_le_bytes(digest.0[..8].try_into().unwrap_or_default()));
         self.ledger.apply(&entry, &self.signed, self.max_queue)?;
         self.hold_word(&entry.event)?;
+        let risks = match &entry.event {
+            Event::PaymentDecided { record, .. } => {
+                record.decision == hub_protocol::Decision::ApprovedOffline && record.allowance.is_none()
+            }
+            Event::AllowanceGiven { .. } => true,
+            _ => false,
+        };
+        let has_room = disk.room.has(disk.waiting_bytes() + payload.len());
+        hold(!risks || has_room, Rule::NothingLost, || {
+            format!("entry {} takes a risk, and uses the reserve", entry.sequence)
+        })?;
         match &entry.event {
             Event::PaymentOpened { payment_id, .. } => {
                 self.live.insert(*payment_id, false);
@@ -180,16 +197,65 @@ impl Checker {
                     .map_or(Ok(()), |receipt| self.receipt(disk, waiting, receipt))
             }
             Answer::Refused(code) => self.refused(waiting, *code),
-            Answer::Registered | Answer::PolicyActive | Answer::Done => {
-                let durable = waiting.head.is_none_or(|head| head <= disk.durable);
-                let at_once = waiting.head.is_none() && disk.durable < disk.records.len();
-                hold(durable && !at_once, Rule::DurableBeforeAnswered, || {
-                    format!("{answer:?} is answered before it is on disk")
+            Answer::Synced(receipt) => {
+                self.hold_durable(disk, waiting, answer)?;
+                self.receipt(disk, waiting, receipt)
+            }
+            Answer::Allowance(allowance, chain) => self.given(disk, waiting, allowance, *chain),
+            Answer::Returned(number) => {
+                let kept = waiting.device.and_then(|device| self.ledger.kept.get(&device));
+                let closed = kept.is_some_and(|kept| {
+                    let newest = kept.allowance.number;
+                    let on_disk = |at: u64| disk.read(at).is_some();
+                    newest > *number || newest == *number && kept.closed.is_some_and(|(at, _)| on_disk(at))
+                });
+                hold(closed, Rule::DurableBeforeAnswered, || {
+                    format!("allowance {number} is said to be closed before that is on disk")
                 })
+            }
+            Answer::Registered | Answer::PolicyActive | Answer::Done => {
+                self.hold_durable(disk, waiting, answer)
             }
             Answer::Standing(told) => self.standing(disk, told),
             Answer::Other => Ok(()),
         }
+    }
+
+    #[allow(clippy::unused_self)] // one of the checks
+    fn hold_durable(&self, disk: &Disk, waiting: &Waiting, answer: &Answer) -> Checked {
+        let durable = waiting.head.is_none_or(|head| head <= disk.durable);
+        let at_once = waiting.head.is_none() && disk.durable < disk.records.len();
+        hold(durable && !at_once, Rule::DurableBeforeAnswered, || {
+            format!("{answer:?} is answered before it is on disk")
+        })
+    }
+
+    /// A device is told what it may approve by itself.
+    fn given(
+        &mut self,
+        disk: &Disk,
+        waiting: &Waiting,
+        allowance: &Allowance,
+        chain: AllowanceChain,
+    ) -> Checked {
+        self.mix(allowance.number);
+        let number = allowance.number;
+        // A person may have closed it before the answer leaves.
+        let given = disk.records.iter().position(|record| {
+            matches!(&record.entry.event, Event::AllowanceGiven { allowance: given } if given == allowance)
+        });
+        let on_disk = given.is_some_and(|at| at < disk.durable);
+        hold(on_disk, Rule::DurableBeforeAnswered, || {
+            format!("allowance {number} is told before it is on disk")
+        })?;
+        let kept = waiting.device.and_then(|device| self.ledger.kept.get(&device));
+        let newest = kept.map(|kept| (kept.allowance.number, kept.count()));
+        let same = waiting.device == Some(allowance.device)
+            && newest
+                .is_some_and(|(newest, count)| newest > number || newest == number && chain.index <= count);
+        hold(same, Rule::NoCeilingPassed, || {
+            format!("allowance {number} is told other than it was given")
+        })
     }
 
     /// What a person is told of the store is what the ledger says.
@@ -200,11 +266,29 @@ impl Checker {
             || format!("entry {} is told to be the newest", told.newest),
         )?;
         let [exposure] = self.ledger.exposures(&[Subject::Store]);
-        let at_risk = (exposure, self.ledger.consecutive(&Subject::Store));
+        let (minor, count) = self.ledger.kept_back(&Subject::Store);
+        let at_risk = (exposure + minor, self.ledger.consecutive(&Subject::Store) + count);
         hold(told.at_risk == at_risk, Rule::NoCeilingPassed, || {
             format!(
                 "at risk, in a row: {:?} are told, there are {at_risk:?}",
                 told.at_risk
+            )
+        })?;
+        let open: Vec<_> = self
+            .ledger
+            .kept
+            .iter()
+            .filter(|(_, kept)| kept.closed.is_none())
+            .map(|(device, kept)| (*device, kept.allowance.number, kept.back()))
+            .collect();
+        hold(told.allowances == open, Rule::NoCeilingPassed, || {
+            format!("out of reach: {:?} are told, there are {open:?}", told.allowances)
+        })?;
+        let restricted = self.ledger.restricted();
+        hold(told.restricted == restricted, Rule::SilenceMeansNo, || {
+            format!(
+                "restricted: {:?} are told, there are {restricted:?}",
+                told.restricted
             )
         })?;
         let payments = || self.ledger.payments.values();
@@ -516,6 +600,7 @@ impl Checker {
 
     /// An input has been handled and its effects carried out.
     pub(crate) fn after(&self, disk: &Disk) -> Checked {
+        self.ledger.hold_restricted()?;
         let waiting = self.live.keys().find(|id| {
             let payment = self.ledger.payments.get(*id);
             self.live.get(*id) == Some(&false)

@@ -36,6 +36,10 @@ pub struct SimArgs {
     /// With --seed: print what happened, step by step
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Without allowances, anomalies, words on devices, a disk that fills up
+    /// and early policies: the run that a seed gave before there were any
+    #[arg(long)]
+    plain: bool,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -86,6 +90,7 @@ pub fn main(args: &SimArgs) -> std::io::Result<bool> {
     let options = Options {
         steps: args.steps,
         trace: args.trace,
+        plain: args.plain,
     };
     // A panic of the core is an outcome here, and reported as one.
     std::panic::set_hook(Box::new(|_| {}));
@@ -184,6 +189,7 @@ fn report(summary: &Summary, took: Duration, as_json: bool) -> std::io::Result<(
                 "steps": summary.steps,
                 "payments": summary.payments,
                 "restarts": summary.restarts,
+                "allowances": summary.allowances,
                 "virtual_ms": summary.virtual_ms,
                 "first_failure": summary.first_failure.as_ref().map(to_json),
             })
@@ -191,11 +197,12 @@ fn report(summary: &Summary, took: Duration, as_json: bool) -> std::io::Result<(
     }
     writeln!(
         out,
-        "{} runs, {a_second:.0} a second: {} steps, {} payments, {} restarts, {} days of virtual time",
+        "{} runs, {a_second:.0} a second: {} steps, {} payments, {} restarts, {} allowances, {} days of virtual time",
         summary.runs,
         summary.steps,
         summary.payments,
         summary.restarts,
+        summary.allowances,
         summary.virtual_ms / 86_400_000
     )?;
     match &summary.first_failure {

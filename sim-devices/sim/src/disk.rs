@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hub_protocol::{Digest, Entry, PaymentId};
 
+use crate::room::Room;
+
 /// One entry of the journal.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -34,6 +36,7 @@ pub(crate) struct Disk {
     /// Cards to be destroyed.
     pub(crate) erasures: BTreeSet<PaymentId>,
     pub(crate) index: Index,
+    pub(crate) room: Room,
 }
 
 /// What one crash does to the disk.
@@ -64,11 +67,17 @@ impl Disk {
     /// nothing, or something is being written.
     pub(crate) fn begin_write(&mut self, most: usize) -> bool {
         let waiting = self.records.len() - self.durable;
-        if self.writing.is_some() || waiting == 0 {
+        if self.writing.is_some() || waiting == 0 || self.room.is_used_up() {
             return false;
         }
         self.writing = Some(self.durable + waiting.min(most.max(1)));
         true
+    }
+
+    /// What waits to be written, in bytes.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let waiting = self.records.get(self.durable..).unwrap_or_default();
+        waiting.iter().map(|record| record.bytes).sum()
     }
 
     /// Has a card destroyed, by and by.
@@ -86,6 +95,10 @@ impl Disk {
     /// The write under way has been flushed. The newest durable sequence.
     pub(crate) fn flushed(&mut self) -> usize {
         if let Some(end) = self.writing.take() {
+            let group = self.records.get(self.durable..end).unwrap_or_default();
+            let bytes = group.iter().map(|record| record.bytes).sum();
+            let cards = self.waiting_cards.iter().filter(|(at, _)| *at <= end);
+            self.room.write(bytes, cards.count());
             self.durable = end;
             self.put_cards(end, usize::MAX);
         }

@@ -15,6 +15,9 @@ const REST_WITHIN_MS: u64 = 15 * 60_000;
 /// A run that takes more steps than this to come to rest never does.
 const MOST_STEPS: u64 = 40_000;
 
+/// A message in the shop's network takes no longer.
+const LONGEST_DELAY_MS: u64 = 5_100;
+
 impl World {
     /// See the module's documentation.
     pub(crate) fn heal(&mut self) -> Checked {
@@ -23,12 +26,25 @@ impl World {
         self.profile.calm();
         self.line_is_up_for_good();
         self.start_soon();
+        self.come_back();
+        if self.profile.room_changes > 0 {
+            self.look_at_room()?;
+        }
         for place in 0..self.sales.len() {
             if self.sales.get(place).is_some_and(|sale| !sale.closed) {
                 self.impatient_after(place, 1);
             }
         }
         self.rest()?;
+        if !self.wallets.is_empty() {
+            // What was asked long ago may still be on its way.
+            let heard_ms = self.now_ms + LONGEST_DELAY_MS;
+            while self.now_ms < heard_ms {
+                self.step()?;
+            }
+            self.give_up_lost();
+            self.rest()?;
+        }
         for round in 0..2 {
             let parked: Vec<_> = self
                 .check
@@ -51,10 +67,17 @@ impl World {
         for place in 0..self.sales.len() {
             let Some(sale) = self.sales.get(place) else { break };
             let (device, message) = (sale.device, Rc::clone(&sale.message));
+            let id = message.request.payment_id;
+            // Nobody will ever ask for what a lost device has kept to itself.
+            let lost = self.wallets.get(device).is_some_and(|wallet| wallet.lost);
+            if lost && !self.check.ledger.payments.contains_key(&id) {
+                continue;
+            }
             self.tell_hub(Question::Status(device, message.request.payment_id));
             self.tell_hub(Question::Pay(message));
         }
         self.rest()?;
+        self.agree_apart()?;
         self.agree()
     }
 
@@ -81,6 +104,7 @@ impl World {
             && self.disk.erasures.is_empty()
             && self.waiting.is_empty()
             && self.check.attempts.is_empty()
+            && self.apart_at_rest()
             && !self
                 .check
                 .ledger

@@ -5,14 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Event, VoidEffect, WanState};
+use hub_protocol::entry::{
+    ClockQuality, DecisionRecord, EntryTime, Event, StorageLevel, VoidEffect, WanState,
+};
 use hub_protocol::{
-    Cryptogram, Decision, DeviceClass, DeviceId, Digest, Entry, PaymentId, PaymentRequest, PaymentState,
-    Reason,
+    AllowanceReturn, Cryptogram, Decision, DeviceClass, DeviceId, Digest, Entry, PaymentId, PaymentRequest,
+    PaymentState, Reason,
 };
 
+use crate::attested::{Described, Known};
+use crate::kept::Kept;
 use crate::limits::{Limits, Window, is_tap, is_verified};
 use crate::violation::{Checked, Rule, hold};
+use crate::wallet::Approval;
+use crate::watched::Watched;
 use crate::wire::PayMessage;
 
 /// What the simulation knows of the world outside: which signed bytes exist.
@@ -20,6 +26,11 @@ use crate::wire::PayMessage;
 pub(crate) struct Signed {
     pub(crate) payments: BTreeMap<Vec<u8>, Rc<PayMessage>>,
     pub(crate) policies: BTreeMap<Vec<u8>, Rc<Limits>>,
+    /// Devices' own receipts.
+    pub(crate) approvals: BTreeMap<Vec<u8>, Rc<Approval>>,
+    pub(crate) returns: BTreeMap<Vec<u8>, AllowanceReturn>,
+    /// What devices have said of themselves.
+    pub(crate) descriptions: Vec<Rc<Described>>,
 }
 
 /// One payment, as the entries so far have it.
@@ -36,6 +47,8 @@ pub(crate) struct Payment {
     pub(crate) decided: Option<(u64, DecisionRecord)>,
     /// When it was approved offline.
     pub(crate) approved_ms: Option<u64>,
+    /// The policy of then had a class for the device, and so a window.
+    pub(crate) by_class: bool,
     /// When it was, by a supervisor's word.
     pub(crate) lifted_ms: Option<u64>,
     /// Approved offline, and the gateway's word is not there yet.
@@ -109,6 +122,15 @@ impl Subject {
 pub(crate) struct Ledger {
     pub(crate) payments: BTreeMap<PaymentId, Payment>,
     pub(crate) devices: BTreeMap<DeviceId, (DeviceClass, bool)>,
+    /// The newest allowance of each device.
+    pub(crate) kept: BTreeMap<DeviceId, Kept>,
+    /// Devices that have misused one, and nobody has lifted that.
+    pub(crate) quarantined: BTreeSet<DeviceId>,
+    pub(crate) watched: Watched,
+    /// How much room the disk has, as the hub was told since it started.
+    pub(crate) storage: Option<StorageLevel>,
+    /// What devices have said of themselves, and verifiers of them.
+    pub(crate) known: BTreeMap<DeviceId, Known>,
     pub(crate) policy: Option<Rc<Limits>>,
     pub(crate) policy_version: u64,
     pub(crate) wan: Option<WanState>,
@@ -137,6 +159,12 @@ impl Ledger {
                 request,
             } => {
                 self.receive(*payment_id, *device, request, sequence, signed)?;
+                self.look_at(payment_id, true, time)?;
+                hold(
+                    self.may_go_online(*device, time.wall_ms),
+                    Rule::SilenceMeansNo,
+                    || format!("{payment_id} is asked online from a device without a fresh word on it"),
+                )?;
                 let objection = signed
                     .payments
                     .get(request)
@@ -160,13 +188,20 @@ impl Ledger {
                 let asked_online = request.is_none();
                 if let Some(request) = request {
                     self.receive(*payment_id, *device, request, sequence, signed)?;
-                    self.hold_live_first(payment_id, record, signed, request)?;
+                    self.look_at(payment_id, record.allowance.is_none(), time)?;
+                    if record.allowance.is_none() && self.may_go_online(*device, time.wall_ms) {
+                        self.hold_live_first(payment_id, record, signed, request)?;
+                    }
                 }
                 let before = self.payments.get(payment_id).map(|p| p.state);
                 hold(before == Some(PaymentState::Open), Rule::OneCharge, || {
                     format!("{payment_id} is decided in state {before:?}")
                 })?;
-                self.hold_decision(payment_id, record, time, asked_online, max_queue)?;
+                if record.allowance.is_some() {
+                    self.hold_device_decision(payment_id, record, sequence, signed)?;
+                } else {
+                    self.hold_decision(payment_id, record, time, asked_online, max_queue)?;
+                }
                 self.decide(payment_id, sequence, record, time);
             }
             Event::PaymentSettled { payment_id, gateway } => {
@@ -266,9 +301,18 @@ impl Ledger {
                 })?;
                 self.policy_version = *version;
                 self.policy = signed.policies.get(policy).cloned();
+                let in_time = self
+                    .policy
+                    .as_ref()
+                    .is_some_and(|limits| (limits.not_before_ms..limits.expires_ms).contains(&time.wall_ms));
+                hold(in_time, Rule::SilenceMeansNo, || {
+                    format!("policy {version} comes into force outside of its time")
+                })?;
+                self.apply_watched(&entry.event, time)?;
             }
             Event::WanChanged { to, .. } => {
                 self.wan = Some(*to);
+                self.apply_watched(&entry.event, time)?;
                 match to {
                     WanState::Online if !self.is_open(&Subject::Store) => {
                         self.alone_since_ms = None;
@@ -287,6 +331,7 @@ impl Ledger {
                 if let Some(since) = self.alone_since_ms {
                     self.alone_since_ms = Some(since.saturating_add_signed(*jump_ms));
                 }
+                self.apply_watched(&entry.event, time)?;
                 let lifted = self.payments.values_mut().filter_map(|p| p.lifted_ms.as_mut());
                 lifted.for_each(|at_ms| *at_ms = at_ms.saturating_add_signed(*jump_ms));
             }
@@ -296,24 +341,29 @@ impl Ledger {
                     format!("{payment_id} is to be presented again, which no policy allows")
                 })?;
             }
-            // No policy here gives allowances.
             Event::AllowanceGiven { .. }
             | Event::AllowanceSpent { .. }
             | Event::AllowanceReturned { .. }
             | Event::AllowanceMisused { .. }
             | Event::AllowancePaymentRefused { .. }
             | Event::AllowanceForked { .. } => {
-                hold(false, Rule::SilenceMeansNo, || {
-                    "an allowance, which no policy gives".to_owned()
-                })?;
+                self.apply_allowance(&entry.event, sequence, time, signed, max_queue)?;
             }
-            Event::HubStarted { .. }
-            | Event::HubStopped
+            Event::DeviceDescribed {
+                device,
+                description,
+                attestation,
+            } => self.describe(*device, description, attestation.as_deref(), time.wall_ms, signed)?,
+            Event::HubStarted { .. } => {
+                self.storage = None;
+                self.apply_watched(&entry.event, time)?;
+            }
+            Event::StorageChanged { level, .. } => self.storage = Some(*level),
+            Event::AnomalyFound { .. } | Event::RestrictionChanged { .. } => {
+                self.apply_watched(&entry.event, time)?
+            }
+            Event::HubStopped
             | Event::ClockChanged { .. }
-            | Event::StorageChanged { .. }
-            | Event::AnomalyFound { .. }
-            | Event::RestrictionChanged { .. }
-            | Event::DeviceDescribed { .. }
             | Event::SegmentArchived { .. }
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
@@ -381,6 +431,7 @@ impl Ledger {
             state: PaymentState::Open,
             decided: None,
             approved_ms: None,
+            by_class: false,
             lifted_ms: None,
             at_risk: false,
             parked: false,
@@ -389,6 +440,14 @@ impl Ledger {
         };
         self.payments.insert(id, payment);
         Ok(())
+    }
+
+    fn look_at(&mut self, id: &PaymentId, by_pay: bool, time: EntryTime) -> Checked {
+        let Some(payment) = self.payments.get(id) else {
+            return Ok(());
+        };
+        let (device, asked) = (payment.device, Rc::clone(&payment.asked));
+        self.asked(device, &asked.request, by_pay, time)
     }
 
     /// While the line is up a payment that asks to go online does.
@@ -428,7 +487,14 @@ impl Ledger {
             Decision::Declined | Decision::Fallback if record.reversal_queued => PaymentState::ReversalQueued,
             Decision::Declined | Decision::Fallback => PaymentState::Refused,
         };
+        let class = self.payments.get(id).and_then(|p| self.devices.get(&p.device));
+        let by_class = self
+            .policy
+            .as_ref()
+            .zip(class)
+            .is_some_and(|(limits, known)| limits.classes.iter().any(|(named, _, _)| *named == known.0));
         if let Some(payment) = self.payments.get_mut(id) {
+            payment.by_class = by_class;
             payment.decided = Some((sequence, record.clone()));
             payment.at_risk = record.decision == Decision::ApprovedOffline;
             payment.approved_ms = payment.at_risk.then_some(time.wall_ms);
@@ -567,7 +633,12 @@ impl Ledger {
 
     /// Offline approvals that a window still counts, whatever came of them.
     pub(crate) fn lately(&self, subject: &Subject, window: Window, now_ms: u64) -> u32 {
-        let of_subject = self.payments.values().filter(|p| subject.covers(p));
+        let by_class = |p: &&Payment| p.by_class || !matches!(subject, Subject::Device(_));
+        let of_subject = self
+            .payments
+            .values()
+            .filter(|p| subject.covers(p))
+            .filter(by_class);
         let approved = of_subject.filter_map(|p| p.approved_ms);
         let count = approved.filter(|at_ms| window.counts(*at_ms, now_ms)).count();
         u32::try_from(count).unwrap_or(u32::MAX)

@@ -10,16 +10,22 @@ use crate::profile::{Profile, pick};
 use crate::rng::Rng;
 use crate::wire;
 
+mod allowance;
 mod cards;
+mod devices;
 mod hours;
 mod kinds;
+mod oddities;
 mod often;
 mod people;
 mod score;
 
+pub(crate) use allowance::Allowances;
 pub(crate) use cards::CardRules;
+pub(crate) use devices::Devices;
 pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
+pub(crate) use oddities::Oddities;
 pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified};
 pub(crate) use people::People;
 pub(crate) use score::{Facts, Score, draw_some as draw_score};
@@ -62,6 +68,9 @@ pub(crate) struct Limits {
     pub(crate) store_used: Vec<Step>,
     pub(crate) classes: Vec<(DeviceClass, u64, Pair)>,
     pub(crate) people: People,
+    pub(crate) allowance: Option<Allowances>,
+    pub(crate) oddities: Option<Oddities>,
+    pub(crate) devices: Option<Devices>,
 }
 
 impl Pair {
@@ -176,9 +185,37 @@ impl Limits {
                 .map(|class| (class, step * (1 + rng.below(8)), pair(rng, 4, 20, 9)))
                 .collect(),
             people,
+            allowance: None,
+            oddities: None,
+            devices: None,
         };
         limits.people.lower_too(own, &mut limits.card);
+        // What is newest is drawn last, so that the rest stays what it was.
+        limits.allowance = Allowances::draw(own, profile);
+        if limits.allowance.is_some() && own.chance(600) {
+            limits.make_room();
+        }
+        limits.oddities = Oddities::draw(own, profile);
+        limits.devices = Devices::draw(own, profile);
+        if own.chance(profile.early) {
+            limits.not_before_ms = match own.below(3) {
+                0 => wall_ms,
+                1 => wall_ms.saturating_sub(own.below(minute)),
+                _ => wall_ms + own.below(1 + pace_ms * 20),
+            }
+            .min(limits.expires_ms - 1);
+        }
         limits
+    }
+
+    /// Or allowances would seldom be more than one small payment.
+    fn make_room(&mut self) {
+        let of_classes = self.classes.iter_mut().map(|(_, _, pair)| pair);
+        for pair in of_classes.chain([&mut self.store]) {
+            pair.exposure += 3_000;
+            pair.consecutive += 5;
+            pair.lower = None;
+        }
     }
 
     /// For a shop with a long queue: next to nothing stands in its way.
@@ -248,6 +285,9 @@ impl Limits {
             text += &self.windows.text_of_device();
         }
         text += &self.people.text();
+        text.extend(self.allowance.as_ref().map(Allowances::text));
+        text.extend(self.oddities.as_ref().map(Oddities::text));
+        text.extend(self.devices.as_ref().map(Devices::text));
         if let Some(hours) = &self.hours {
             text += &hours.text();
         }

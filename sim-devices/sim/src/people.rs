@@ -104,6 +104,9 @@ impl World {
             request.terms = Some(Box::new(terms::draw(&mut own, BEGIN_MS + self.now_ms)));
         }
         request.amount = self.some_amount(device, &request).into();
+        if let Some(amount) = self.same_again(device) {
+            request.amount = amount.into();
+        }
         let message = self.state_terms(&mut own, PayMessage::new(wire::device_id(device), request));
         let message = self.sign(message);
         self.sales.push(Sale {
@@ -115,6 +118,15 @@ impl World {
         self.ask(&Question::Pay(message));
         let patience = 500 + self.rng.below(6_000);
         self.impatient_after(self.sales.len() - 1, patience);
+    }
+
+    /// Where that is odd, often the amount that was asked for last.
+    fn same_again(&mut self, device: usize) -> Option<u64> {
+        if self.profile.oddities == 0 || !self.newer.chance(400) {
+            return None;
+        }
+        let last = self.sales.iter().rev().find(|sale| sale.device == device)?;
+        Some(last.message.request.amount_minor())
     }
 
     /// What hangs on the numbers that hold for people: now and then an amount
@@ -264,6 +276,7 @@ impl World {
         if self.rng.chance(self.profile.looks) {
             self.tell_hub(Question::Overview);
         }
+        self.newer_mischief()?;
         if self.hub.is_none() {
             return Ok(());
         }

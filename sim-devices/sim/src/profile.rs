@@ -75,6 +75,26 @@ pub(crate) struct Profile {
     /// So many sales in an outage at the beginning, under limits that let
     /// them pass. 0 in most runs: a long queue takes long.
     pub(crate) stock: u64,
+    /// A policy gives allowances. 0: none does, and devices do not ask.
+    pub(crate) allowances: u64,
+    /// How long a device is out of the hub's reach, at the most.
+    pub(crate) apart_ms: u64,
+    /// What a device does with its allowance is not as it should be.
+    pub(crate) rogues: u64,
+    /// A device that is out of reach is never seen again.
+    pub(crate) losses: u64,
+    /// A policy looks for anomalies.
+    pub(crate) oddities: u64,
+    /// A request that its device has not signed comes over its connection.
+    pub(crate) bad_signatures: u64,
+    /// A policy says which devices, and asks for verifiers' words on them.
+    pub(crate) devices_known: u64,
+    /// A device says what it is.
+    pub(crate) descriptions: u64,
+    /// Others take room on the disk, or give it back, when it is looked at.
+    pub(crate) room_changes: u64,
+    /// A policy begins just now, or comes before its time.
+    pub(crate) early: u64,
 }
 
 impl Profile {
@@ -93,6 +113,32 @@ impl Profile {
             profile.grow(rng);
         }
         profile
+    }
+
+    /// What is newer than the rest, from a sequence of its own: a run without
+    /// it is the run that the seed gave before.
+    pub(crate) fn draw_newer(&mut self, newer: &mut Rng) {
+        if self.stock > 0 {
+            return;
+        }
+        if newer.chance(500) {
+            self.allowances = pick(newer, &[500, 950, 950, 1_000]);
+            self.apart_ms = self.pace_ms * pick(newer, &[4, 15, 60]);
+            self.rogues = pick(newer, &[0, 0, 0, 60, 250]);
+            self.losses = pick(newer, &[0, 0, 30, 120]);
+        }
+        if newer.chance(350) {
+            self.oddities = pick(newer, &[600, 1_000]);
+            self.bad_signatures = pick(newer, &[0, 20, 80]);
+        }
+        if newer.chance(300) {
+            self.devices_known = pick(newer, &[600, 1_000]);
+            self.descriptions = pick(newer, &[20, 80]);
+        }
+        if newer.chance(250) {
+            self.room_changes = pick(newer, &[60, 250, 500]);
+        }
+        self.early = pick(newer, &[0, 0, 300, 600]);
     }
 
     /// A shop with a long queue, most of it outside of the core's window.
@@ -179,6 +225,16 @@ impl Profile {
             regrets: some(rng, 500),
             taps: some(rng, 600),
             stock: 0,
+            allowances: 0,
+            apart_ms: 0,
+            rogues: 0,
+            losses: 0,
+            oddities: 0,
+            bad_signatures: 0,
+            devices_known: 0,
+            descriptions: 0,
+            room_changes: 0,
+            early: 0,
         }
     }
 
@@ -210,6 +266,10 @@ impl Profile {
             &mut self.refuses_hub,
             &mut self.refuses_message,
             &mut self.refuses_reversal,
+            &mut self.rogues,
+            &mut self.losses,
+            &mut self.bad_signatures,
+            &mut self.descriptions,
         ] {
             *chance = 0;
         }

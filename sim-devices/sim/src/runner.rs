@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hub_protocol::Reason;
+use hub_protocol::entry::Event;
+use hub_protocol::{AllowanceMisuse, Reason};
 
 use crate::violation::{Rule, Violation};
 use crate::world::World;
@@ -17,6 +18,10 @@ pub struct Options {
     pub steps: u64,
     /// Keep a log that a person can read.
     pub trace: bool,
+    /// Without allowances, anomalies, words on devices, a disk that fills up and
+    /// early policies: the run that this seed gave before there were any. For
+    /// seeds that failed then.
+    pub plain: bool,
 }
 
 impl Default for Options {
@@ -24,6 +29,7 @@ impl Default for Options {
         Self {
             steps: 300,
             trace: false,
+            plain: false,
         }
     }
 }
@@ -43,6 +49,10 @@ pub struct Outcome {
     pub payments: usize,
     /// The reasons of their decisions.
     pub reasons: BTreeSet<Reason>,
+    /// Allowances that the ledger holds.
+    pub allowances: usize,
+    /// What devices did with them that they must not.
+    pub misuses: BTreeSet<AllowanceMisuse>,
     /// Over everything that came out of the hub.
     pub hash: u64,
     /// The first rule that did not hold.
@@ -57,6 +67,9 @@ const MOST_STEPS_A_SALE: u64 = 20;
 /// In which a part of the queue is sent before all faults cease.
 const STEPS_A_SALE: u64 = 3;
 
+/// More, where devices with allowances take some of them.
+const STEPS_APART: u64 = 120;
+
 /// Runs one seed. The same seed and options give the same outcome.
 pub fn run(seed: u64, options: &Options) -> Outcome {
     let mut world = World::new(seed, options);
@@ -65,7 +78,8 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         while world.stocks() && world.steps < MOST_STEPS_A_SALE * stock {
             world.step()?;
         }
-        let most = world.steps + options.steps + STEPS_A_SALE * stock;
+        let apart = if world.wallets.is_empty() { 0 } else { STEPS_APART };
+        let most = world.steps + options.steps + apart + STEPS_A_SALE * stock;
         while world.steps < most {
             world.step()?;
         }
@@ -81,6 +95,14 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     let payments = &world.check.ledger.payments;
     let decided = payments.values().filter_map(|payment| payment.decided.as_ref());
     let reasons = decided.map(|(_, record)| record.reason).collect();
+    let events = || world.disk.records.iter().map(|record| &record.entry.event);
+    let given = |event: &&Event| matches!(event, Event::AllowanceGiven { .. });
+    let allowances = events().filter(given).count();
+    let misuses = events().filter_map(|event| match event {
+        Event::AllowanceMisused { kind, .. } => Some(*kind),
+        _ => None,
+    });
+    let misuses = misuses.collect();
     Outcome {
         seed,
         steps: world.steps,
@@ -88,6 +110,8 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         restarts: world.restarts,
         payments: payments.len(),
         reasons,
+        allowances,
+        misuses,
         hash: world.check.hash,
         violation,
         trace: world.into_trace(),
@@ -113,6 +137,10 @@ pub struct Summary {
     pub payments: u64,
     /// The reasons of their decisions.
     pub reasons: BTreeSet<Reason>,
+    /// Allowances in all ledgers.
+    pub allowances: u64,
+    /// What devices did with them that they must not.
+    pub misuses: BTreeSet<AllowanceMisuse>,
     /// Restarts of the hub in all.
     pub restarts: u64,
     /// Virtual time in all, in milliseconds.
@@ -127,6 +155,8 @@ impl Summary {
         self.steps += outcome.steps;
         self.payments += u64::try_from(outcome.payments).unwrap_or_default();
         self.reasons.extend(&outcome.reasons);
+        self.allowances += u64::try_from(outcome.allowances).unwrap_or_default();
+        self.misuses.extend(&outcome.misuses);
         self.restarts += outcome.restarts;
         self.virtual_ms += outcome.virtual_ms;
         let first = self

@@ -4,18 +4,21 @@
 use hub_core::policy::Policy;
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{
-    AttemptId, Core, Effect, GatewayAnswer, Input, Now, Operation, OperatorCommand, OperatorReply, Probe,
-    Reply, Settings, Ticket,
+    AttemptId, Core, Effect, GatewayAnswer, Input, Now, Operation, OperatorCommand, OperatorReply, Overview,
+    Probe, Reply, Settings, Ticket,
 };
-use hub_protocol::entry::Event;
+use hub_protocol::entry::{Event, StorageLevel};
 use hub_protocol::{
-    Currency, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentStatus, Receipt, RefusalCode, cbor,
+    Allowance, AllowanceChain, Currency, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentStatus,
+    Receipt, RefusalCode, Restriction, cbor,
 };
 
+use crate::attested::Described;
 use crate::disk::{Disk, Index};
 use crate::gateway::{Said, What};
 use crate::limits::{Limits, POLICY_KEY};
 use crate::profile::Profile;
+use crate::wallet::{Approval, Return};
 use crate::wire::{self, PayMessage};
 
 /// What is asked of the hub.
@@ -30,6 +33,12 @@ pub(crate) enum Ask<'a> {
     Drain,
     Release(PaymentId),
     Overview,
+    Allowance(DeviceId, Option<u64>),
+    Sync(&'a Approval),
+    Return(DeviceId, &'a Return),
+    Forfeit(DeviceId),
+    Lift(Option<DeviceId>),
+    Describe(&'a Described),
 }
 
 /// What the hub wants done.
@@ -69,12 +78,18 @@ pub(crate) enum Answer {
     Registered,
     PolicyActive,
     Done,
-    Standing(Standing),
+    /// What a device may approve by itself, and how far it has come.
+    Allowance(Box<Allowance>, AllowanceChain),
+    /// The decision on a payment that the device approved.
+    Synced(Box<Receipt>),
+    /// The allowance of this number is closed.
+    Returned(u64),
+    Standing(Box<Standing>),
     Other,
 }
 
 /// How the hub stands, as a person is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Standing {
     /// The newest entry.
     pub(crate) newest: u64,
@@ -82,6 +97,10 @@ pub(crate) struct Standing {
     pub(crate) at_risk: (u64, u32),
     /// Payments to be sent, to be reversed, and parked.
     pub(crate) waiting: (usize, usize, usize),
+    /// Open allowances by device: number, and what is kept back.
+    pub(crate) allowances: Vec<(DeviceId, u64, (u64, u32))>,
+    /// Where offline approvals are restricted, the store first.
+    pub(crate) restricted: Vec<(Option<DeviceId>, Restriction)>,
 }
 
 /// One life of the hub's process.
@@ -173,6 +192,11 @@ impl Shell {
                 let card = CardKey::of_token(&message.request.card.token);
                 self.recall(message.request.payment_id, Some(card), index, now)
             }
+            Ask::Sync(approval) => {
+                let request = &approval.message.request;
+                let card = CardKey::of_token(&request.card.token);
+                self.recall(request.payment_id, Some(card), index, now)
+            }
             Ask::Void(_, id) | Ask::Status(_, id) | Ask::Release(id) => self.recall(id, None, index, now),
             _ => Vec::new(),
         };
@@ -219,6 +243,36 @@ impl Shell {
             Ask::Drain => operator(OperatorCommand::Drain),
             Ask::Release(id) => operator(OperatorCommand::Release(id)),
             Ask::Overview => operator(OperatorCommand::Overview),
+            Ask::Allowance(device, closed) => Input::Allowance {
+                ticket,
+                device,
+                closed,
+            },
+            Ask::Sync(approval) => Input::Sync {
+                ticket,
+                device: approval.device,
+                request: Box::new(approval.message.request.clone()),
+                signed: approval.message.signed.clone(),
+                sealed_card: approval.message.sealed_card.clone(),
+                receipt: Box::new(approval.receipt.clone()),
+                signed_receipt: approval.signed.clone(),
+                recalled: None,
+            },
+            Ask::Return(device, said) => Input::Return {
+                ticket,
+                device,
+                statement: said.statement,
+                signed: said.signed.clone(),
+            },
+            Ask::Forfeit(device) => operator(OperatorCommand::ForfeitAllowance(device)),
+            Ask::Describe(said) => Input::Describe {
+                ticket,
+                device: said.device,
+                description: Box::new(said.description.clone()),
+                signed: said.signed.clone(),
+                attestation: said.attestation.clone(),
+            },
+            Ask::Lift(device) => operator(OperatorCommand::Lift(device)),
         };
         outs.extend(self.handle(input, now));
         outs
@@ -249,6 +303,15 @@ impl Shell {
             gateway_time_ms,
         };
         self.handle(Input::Probe(probe), now)
+    }
+
+    /// A request came that its device has not signed.
+    pub(crate) fn bad_signature(&mut self, device: DeviceId, now: Now) -> Vec<Out> {
+        self.handle(Input::BadSignature { device }, now)
+    }
+
+    pub(crate) fn storage(&mut self, level: StorageLevel, free_bytes: u64, now: Now) -> Vec<Out> {
+        self.handle(Input::Storage { level, free_bytes }, now)
     }
 
     pub(crate) fn tick(&mut self, now: Now) -> Vec<Out> {
@@ -316,15 +379,13 @@ impl Shell {
                             Reply::Described { .. } => Answer::Done,
                             Reply::PolicyActive { .. } => Answer::PolicyActive,
                             Reply::Operator(OperatorReply::Done) => Answer::Done,
-                            Reply::Operator(OperatorReply::Overview(told)) => Answer::Standing(Standing {
-                                newest: told.sequence,
-                                at_risk: (told.exposure_minor, told.consecutive),
-                                waiting: (told.queued, told.reversals_queued, told.parked),
-                            }),
-                            Reply::Operator(_)
-                            | Reply::Allowance { .. }
-                            | Reply::Synced(_)
-                            | Reply::Returned { .. } => Answer::Other,
+                            Reply::Operator(OperatorReply::Overview(told)) => {
+                                Answer::Standing(Box::new(standing(&told)))
+                            }
+                            Reply::Allowance { allowance, chain } => Answer::Allowance(allowance, chain),
+                            Reply::Synced(receipt) => Answer::Synced(receipt),
+                            Reply::Returned { number } => Answer::Returned(number),
+                            Reply::Operator(_) => Answer::Other,
                         },
                     },
                     Effect::Forward(forward) => Out::Forward(Forward {
@@ -356,6 +417,30 @@ impl Shell {
                 })
             })
             .collect()
+    }
+}
+
+fn standing(told: &Overview) -> Standing {
+    let open = told.allowances.iter();
+    let restricted = told
+        .restricted
+        .iter()
+        .map(|one| (one.device, one.restriction))
+        .filter(|(_, restriction)| *restriction != Restriction::None);
+    Standing {
+        restricted: restricted.collect(),
+        newest: told.sequence,
+        at_risk: (told.exposure_minor, told.consecutive),
+        waiting: (told.queued, told.reversals_queued, told.parked),
+        allowances: open
+            .map(|open| {
+                (
+                    open.device,
+                    open.number,
+                    (open.reserved.minor, open.reserved.count),
+                )
+            })
+            .collect(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! The decision a second time: every objection of the policy's numbers to one
 //! payment, of which the one with the smallest number is the reason.
 
-use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Lifted};
+use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Lifted, StorageLevel, WanState};
 use hub_protocol::{
-    Decision, DeviceId, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, TransactionType,
-    Verification,
+    Cryptogram, Decision, DeviceId, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, Restriction,
+    TransactionType, Verification,
 };
 
 use crate::ledger::{Ledger, Subject, objection_always, staff_of};
@@ -55,7 +55,7 @@ impl Ledger {
                     format!("{id} is approved online without the gateway's word")
                 })
             }
-            Decision::ApprovedOffline => match self.verdict(&payment.asked, time, max_queue) {
+            Decision::ApprovedOffline => match self.verdict(&payment.asked, time, max_queue, asked_online) {
                 Verdict::Approved(lifted) => hold(record.lifted == lifted, Rule::SilenceMeansNo, || {
                     format!(
                         "{id} is approved by {:?}, and should be by {lifted:?}",
@@ -81,7 +81,7 @@ impl Ledger {
                 Ok(())
             }
             Decision::Declined | Decision::Fallback => {
-                let verdict = self.verdict(&payment.asked, time, max_queue);
+                let verdict = self.verdict(&payment.asked, time, max_queue, asked_online);
                 let agreed = verdict == Verdict::Refused(record.reason);
                 hold(agreed, rule_of(record.reason), || {
                     format!(
@@ -98,7 +98,11 @@ impl Ledger {
         let card = Subject::Card(request.card.token.clone());
         let of = |subject: &Subject| {
             let [exposure] = self.exposures(core::array::from_ref(subject));
-            format!("{exposure} in {}", self.consecutive(subject))
+            let (minor, count) = self.kept_back(subject);
+            format!(
+                "{exposure} (+{minor}) in {} (+{count})",
+                self.consecutive(subject)
+            )
         };
         format!(
             "amount {}, at risk: card {}, device {}, store {}, staff {}",
@@ -111,8 +115,9 @@ impl Ledger {
     }
 
     /// What is decided of this payment without the gateway, now.
-    fn verdict(&self, asked: &PayMessage, time: EntryTime, max_queue: usize) -> Verdict {
-        if let Some(reason) = self.reason_against(asked.device, &asked.request, time, max_queue) {
+    fn verdict(&self, asked: &PayMessage, time: EntryTime, max_queue: usize, asked_online: bool) -> Verdict {
+        if let Some(reason) = self.reason_against(asked.device, &asked.request, time, max_queue, asked_online)
+        {
             return Verdict::Refused(reason);
         }
         // A lower limit is asked about where nothing else is in the way.
@@ -160,6 +165,7 @@ impl Ledger {
         request: &PaymentRequest,
         time: EntryTime,
         max_queue: usize,
+        asked_online: bool,
     ) -> Option<Reason> {
         let mut all = Vec::new();
         let mut against = |condition: bool, reason: Reason| {
@@ -170,23 +176,24 @@ impl Ledger {
         if let Some(reason) = objection_always(request) {
             return Some(reason);
         }
+        let asks_online = request.cryptogram == Cryptogram::AsksOnline
+            && self.wan != Some(WanState::Offline)
+            && !asked_online;
+        if asks_online && !self.may_go_online(device, time.wall_ms) {
+            return Some(Reason::AttestationMissing);
+        }
         let blocked = self.devices.get(&device).is_some_and(|(_, blocked)| *blocked);
         against(blocked, Reason::DeviceBlocked);
-        against(self.queue_len() >= max_queue, Reason::QueueFull);
+        against(self.queue_is_full(max_queue), Reason::QueueFull);
+        against(self.storage == Some(StorageLevel::Full), Reason::StorageFull);
         let Some(limits) = &self.policy else {
             against(true, Reason::NoPolicy);
             return all.into_iter().min_by_key(|r| r.number());
         };
         let (card, now) = (&request.card, time.wall_ms);
-        against(now < limits.not_before_ms, Reason::PolicyNotYetValid);
-        against(now >= limits.expires_ms, Reason::PolicyExpired);
-        against(!limits.enabled, Reason::OfflineDisabled);
-        against(self.alone_ms(now) > limits.longest_ms, Reason::OfflineTooLong);
-        let closed = limits
-            .hours
-            .as_ref()
-            .is_some_and(|hours| !hours.approve_outside && !hours.is_open(now));
-        against(closed, Reason::OutsideHours);
+        for reason in self.against_offline(limits, device, now) {
+            against(true, reason);
+        }
         let terms = request.terms.as_deref();
         let kind = terms.map_or(TransactionType::Sale, |terms| terms.transaction_type);
         against(!limits.people.takes(kind), Reason::TransactionTypeNotAllowed);
@@ -207,6 +214,10 @@ impl Ledger {
             request.verification == Verification::OnlinePin,
             Reason::OnlinePinNotPossible,
         );
+        against(
+            self.pin_on_glass(limits, device, request),
+            Reason::PinOnGlassNotAllowed,
+        );
         let Some(signed) = self.numbers(limits, device, request, now) else {
             against(true, Reason::ClassNotAllowed);
             return all.into_iter().min_by_key(|r| r.number());
@@ -225,6 +236,62 @@ impl Ledger {
         first
             .or_else(|| (!held.passed(request).is_empty()).then_some(Reason::ClockInDoubt))
             .or_else(|| too_risky.then_some(Reason::ScoreTooHigh))
+    }
+
+    /// Why nothing may be approved offline at this device now.
+    pub(crate) fn against_offline(&self, limits: &Limits, device: DeviceId, now_ms: u64) -> Vec<Reason> {
+        let closed = limits
+            .hours
+            .as_ref()
+            .is_some_and(|hours| !hours.approve_outside && !hours.is_open(now_ms));
+        let class = self.devices.get(&device).map(|(class, _)| *class);
+        let named = limits.classes.iter().any(|(named, _, _)| Some(*named) == class);
+        let all = [
+            (now_ms < limits.not_before_ms, Reason::PolicyNotYetValid),
+            (now_ms >= limits.expires_ms, Reason::PolicyExpired),
+            (!limits.enabled, Reason::OfflineDisabled),
+            (!named, Reason::ClassNotAllowed),
+            (self.alone_ms(now_ms) > limits.longest_ms, Reason::OfflineTooLong),
+            (
+                self.restriction(None) == Restriction::Stopped,
+                Reason::StoreSuspended,
+            ),
+            (
+                self.quarantined.contains(&device) || self.restriction(Some(device)) == Restriction::Stopped,
+                Reason::DeviceSuspended,
+            ),
+            (closed, Reason::OutsideHours),
+        ];
+        let stands = all.into_iter().filter(|(stands, _)| *stands);
+        let of_device = self.against_device(limits, device, now_ms);
+        stands.map(|(_, reason)| reason).chain(of_device).collect()
+    }
+
+    /// The queue takes no more, with what may still come of allowances.
+    pub(crate) fn queue_is_full(&self, max_queue: usize) -> bool {
+        let (_, count) = self.kept_back(&Subject::Store);
+        self.queue_len() + usize::try_from(count).unwrap_or(usize::MAX) >= max_queue
+    }
+
+    /// The share of the signed ceilings that holds at this device now.
+    pub(crate) fn percent(&self, limits: &Limits, device: DeviceId, now_ms: u64) -> u64 {
+        let [exposure] = self.exposures(&[Subject::Store]);
+        let used = exposure + self.kept_back(&Subject::Store).0;
+        let alone = self.alone_ms(now_ms);
+        let by_outage = limits.outage.iter().filter(|step| alone >= step.from * 60_000);
+        let by_use = limits
+            .store_used
+            .iter()
+            .filter(|step| used * 100 >= step.from * limits.store.exposure);
+        let shares = by_outage.chain(by_use).map(|step| step.percent);
+        let restricted = self.restriction(None).max(self.restriction(Some(device)));
+        let tightened = limits
+            .oddities
+            .as_ref()
+            .filter(|_| restricted >= Restriction::Tightened)
+            .map(|rules| rules.tighten_percent);
+        let stale = self.stale_percent(limits, device, now_ms);
+        shares.chain(tightened).chain(stale).min().unwrap_or(100)
     }
 
     /// Whether the score wants the holder verified, who is not.
@@ -263,6 +330,7 @@ impl Ledger {
         request: &PaymentRequest,
         now_ms: u64,
     ) -> Option<Numbers> {
+        let device_id = device;
         let class = self.devices.get(&device).map(|(class, _)| *class)?;
         let (_, transaction, of_device) = limits.classes.iter().find(|(c, _, _)| *c == class)?;
         let subjects = [
@@ -279,22 +347,20 @@ impl Ledger {
         ]
         .map(|(window, subject, reason)| {
             let lately = window.map_or(0, |window| self.lately(subject, window, now_ms));
+            let lately = lately + self.kept_back(subject).1;
             (lately, window.map(|window| window.count), reason)
         });
-        let mut at_risk = subjects.iter().zip(exposures).map(|(subject, exposure)| AtRisk {
-            exposure,
-            consecutive: self.consecutive(subject),
+        let mut at_risk = subjects.iter().zip(exposures).map(|(subject, exposure)| {
+            let (minor, count) = self.kept_back(subject);
+            AtRisk {
+                exposure: exposure + minor,
+                consecutive: self.consecutive(subject) + count,
+            }
         });
         let (card, device, store) = (at_risk.next()?, at_risk.next()?, at_risk.next()?);
         let staff = at_risk.next()?;
-        let (alone, used) = (self.alone_ms(now_ms), store.exposure);
-        let by_outage = limits.outage.iter().filter(|step| alone >= step.from * 60_000);
-        let by_use = limits
-            .store_used
-            .iter()
-            .filter(|step| used * 100 >= step.from * limits.store.exposure);
-        let share = by_outage.chain(by_use).map(|step| step.percent).min();
-        let moved = |amount: u64| amount * share.unwrap_or(100) / 100;
+        let share = self.percent(limits, device_id, now_ms);
+        let moved = |amount: u64| amount * share / 100;
         let moved_pair = |pair: &Pair| Pair {
             exposure: moved(pair.exposure),
             ..*pair

@@ -1,24 +1,32 @@
 //! The shop: virtual time, and everything that happens in it one after the
 //! other, each step drawn from the seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hub_core::Now;
-use hub_protocol::PaymentId;
+use hub_protocol::entry::{Event, StorageLevel};
+use hub_protocol::{PaymentId, RefusalCode};
 
 use crate::Options;
+use crate::attested::Described;
 use crate::checker::{Checker, Waiting};
 use crate::disk::Disk;
 use crate::gateway::{Call, Gateway, Said};
-use crate::limits::Limits;
+use crate::limits::{self, Limits};
 use crate::profile::Profile;
 use crate::rng::Rng;
 use crate::shell::Shell;
-use crate::violation::Checked;
-use crate::wire::PayMessage;
+use crate::violation::{Checked, Rule, hold};
+use crate::wallet::Wallet;
+use crate::wire::{self, PayMessage};
 
+pub(crate) use frames::Frame;
+use frames::Heard;
+
+mod apart;
 mod devices;
+mod frames;
 mod power;
 mod upstream;
 
@@ -37,6 +45,11 @@ pub(crate) enum Question {
     Drain,
     Release(PaymentId),
     Overview,
+    /// Of a device with an allowance: its number, and that of the question.
+    Frame(usize, u64, Frame),
+    Forfeit(usize),
+    Lift(Option<usize>),
+    Describe(Rc<Described>),
 }
 
 /// Something that is going to happen.
@@ -59,6 +72,10 @@ enum Happening {
     Probe(u64),
     Line(bool),
     Start,
+    Apart,
+    ComeBack,
+    Room(u64),
+    AtWallet(usize, u64, Heard),
 }
 
 /// A sale that a device wants to make.
@@ -111,6 +128,16 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     pub(crate) restarts: u64,
     trace: Option<Vec<String>>,
+    /// A sequence for what is newer than the rest.
+    pub(crate) newer: Rng,
+    /// Devices that may hold allowances.
+    pub(crate) wallets: Vec<Wallet>,
+    /// What devices have approved by themselves.
+    pub(crate) approved: BTreeSet<PaymentId>,
+    /// The last question was refused before its handling was over.
+    refused_at_once: Option<RefusalCode>,
+    /// An honest device whose return was not taken.
+    broken_return: Option<usize>,
 }
 
 impl World {
@@ -118,7 +145,11 @@ impl World {
         let mut rng = Rng::new(seed);
         // Neighbouring seeds begin far apart.
         let mut rng = Rng::new(rng.next_u64());
-        let profile = Profile::draw(&mut rng, &mut Rng::of(seed, "people"));
+        let mut profile = Profile::draw(&mut rng, &mut Rng::of(seed, "people"));
+        let mut newer = Rng::of(seed, "newer");
+        if !options.plain {
+            profile.draw_newer(&mut newer);
+        }
         let mut world = Self {
             seed,
             rng,
@@ -144,6 +175,11 @@ impl World {
             steps: 0,
             restarts: 0,
             trace: options.trace.then(Vec::new),
+            newer,
+            wallets: Vec::new(),
+            approved: BTreeSet::new(),
+            refused_at_once: None,
+            broken_return: None,
             profile,
         };
         world.note(|w| format!("{:?}", w.profile));
@@ -155,6 +191,10 @@ impl World {
             world.new_policy(2);
         }
         world.later(10, Happening::Act);
+        world.begin_apart();
+        if world.profile.devices_known > 0 {
+            (0..world.profile.devices).for_each(|place| world.describe(place));
+        }
         if world.profile.stock > 0 {
             world.line_up = false;
         } else if world.profile.wan_down_ms > 0 {
@@ -231,7 +271,12 @@ impl World {
             }
             Happening::AtHub(question) => self.at_hub(&question),
             Happening::AtDevice(id, last) => {
-                if last && let Some(sale) = self.sale_of(&id) {
+                let apart = self.sale_of(&id).map(|sale| sale.device);
+                let apart = apart.is_some_and(|device| self.is_apart(device));
+                if last
+                    && !apart
+                    && let Some(sale) = self.sale_of(&id)
+                {
                     sale.closed = true;
                 }
                 Ok(())
@@ -269,11 +314,29 @@ impl World {
                 Ok(())
             }
             Happening::Start => self.start(),
+            Happening::Apart => {
+                self.apart();
+                self.hold_apart()
+            }
+            Happening::Room(boot) if boot == self.boot => {
+                let pause = 2 * self.profile.pace_ms.max(500);
+                self.later(if self.calm { 20_000 } else { pause }, Happening::Room(boot));
+                self.look_at_room()
+            }
+            Happening::ComeBack => {
+                self.finish_apart();
+                Ok(())
+            }
+            Happening::AtWallet(place, question, heard) => {
+                self.at_wallet(place, question, &heard);
+                self.hold_apart()
+            }
             // Of an earlier life of the hub.
             Happening::Flushed(_)
             | Happening::Index(_)
             | Happening::Wake(_)
             | Happening::FromGateway { .. }
+            | Happening::Room(_)
             | Happening::Probe(_) => Ok(()),
         }
     }
@@ -294,16 +357,101 @@ impl World {
         if self.stocks() {
             limits.widen();
         }
+        let here = self.now().wall_ms;
+        if limits.not_before_ms == wall && here < limits.expires_ms {
+            // By the hub's own clock, which the gateway may set back.
+            limits.not_before_ms = here;
+        }
         let limits = Rc::new(limits);
         self.check
             .signed
             .policies
             .insert(limits.signed(), Rc::clone(&limits));
+        // One that comes before its time is installed again then.
+        let early_ms = limits.not_before_ms.saturating_sub(wall);
+        if early_ms > 0 {
+            self.later(
+                early_ms + delay_ms,
+                Happening::AtHub(Question::Activate(Rc::clone(&limits))),
+            );
+        }
         self.later(delay_ms, Happening::AtHub(Question::Activate(limits)));
     }
 
     pub(crate) fn tell_hub(&mut self, question: Question) {
         self.later(1, Happening::AtHub(question));
+    }
+
+    /// What came later than the rest, from its own sequence.
+    pub(crate) fn newer_mischief(&mut self) -> Checked {
+        if self.profile.oddities + self.profile.devices_known == 0 {
+            return Ok(());
+        }
+        let devices = u64::try_from(self.profile.devices).unwrap_or(1);
+        let place = usize::try_from(self.newer.below(devices)).unwrap_or_default();
+        if self.newer.chance(self.profile.bad_signatures) {
+            self.note(|_| format!("a request of device {place} is not signed by it"));
+            let device = wire::device_id(place);
+            self.with_hub(|hub, _, now| hub.bad_signature(device, now))?;
+        }
+        if self.power_would_part() && self.newer.chance(300) {
+            return self.crash();
+        }
+        if self.newer.chance(self.profile.descriptions) {
+            self.describe(place);
+        }
+        if self.newer.chance(10) {
+            let store = self.newer.chance(500);
+            self.tell_hub(Question::Lift((!store).then_some(place)));
+        }
+        Ok(())
+    }
+
+    /// An anomaly is on disk, and what it leads to is not.
+    fn power_would_part(&self) -> bool {
+        let at = |place: usize| self.disk.records.get(place).map(|record| &record.entry.event);
+        self.hub.is_some()
+            && matches!(
+                (at(self.disk.durable.wrapping_sub(1)), at(self.disk.durable)),
+                (
+                    Some(Event::AnomalyFound { .. }),
+                    Some(Event::RestrictionChanged { .. })
+                )
+            )
+    }
+
+    /// A device says what it is, over a network that is faultless but slow.
+    fn describe(&mut self, place: usize) {
+        let rules = self.check.ledger.policy.as_ref();
+        let ages = rules
+            .and_then(|limits| limits.devices.as_ref())
+            .map(limits::Devices::ages);
+        let now_ms = self.now().wall_ms;
+        let ages = ages.unwrap_or_else(|| vec![0]);
+        let said = Described::draw(&mut self.newer, wire::device_id(place), now_ms, &ages);
+        self.check.signed.descriptions.push(Rc::clone(&said));
+        let delay = 1 + self.newer.below(self.profile.lan_delay_ms);
+        self.later(delay, Happening::AtHub(Question::Describe(said)));
+    }
+
+    /// Others come and go; the hub is told what that makes of the room.
+    pub(crate) fn look_at_room(&mut self) -> Checked {
+        if self.calm {
+            self.disk.room.all_is_free();
+        } else if self.newer.chance(self.profile.room_changes) {
+            self.disk.room.others(&mut self.newer);
+        }
+        let before = self.disk.room.level;
+        let level = self.disk.room.look();
+        let free = self.disk.room.free_bytes();
+        if level != before {
+            self.note(|_| format!("the disk has room: {}, {free} bytes", level.name()));
+        }
+        self.with_hub(|hub, _, now| hub.storage(level, free, now))?;
+        let told = self.check.ledger.storage.unwrap_or(StorageLevel::Enough);
+        hold(self.hub.is_none() || told == level, Rule::SilenceMeansNo, || {
+            format!("the disk is {level}, and the ledger says {told}")
+        })
     }
 
     pub(crate) fn jump(&mut self, ms: i64) {

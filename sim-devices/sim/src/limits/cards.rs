@@ -112,6 +112,12 @@ impl CardRules {
         rules
     }
 
+    /// Whether any card is judged by what only the hub knows.
+    pub(crate) fn judges_cards(&self) -> bool {
+        let lists = [&self.allowed, &self.denied];
+        !self.countries.is_empty() || !self.exceptions.is_empty() || lists.iter().any(|bins| !bins.is_empty())
+    }
+
     pub(super) fn knows_domestic(&self) -> bool {
         !self.domestic.is_empty()
     }

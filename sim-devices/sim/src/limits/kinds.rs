@@ -104,6 +104,11 @@ impl Kind {
             && self.cryptogram.is_none_or(|word| word == payment.cryptogram)
     }
 
+    /// Whether it may be of a payment at such a device.
+    pub(crate) fn fits_class(&self, class: DeviceClass) -> bool {
+        self.class.is_none_or(|own| own == class)
+    }
+
     /// How much it says of a payment.
     pub(crate) fn says(&self) -> usize {
         usize::from(self.class.is_some())

@@ -1,13 +1,15 @@
 //! Between devices and hub: questions and answers, and who waits for which.
 
-use hub_protocol::{DeviceClass, Digest, PaymentId, RefusalCode};
+use hub_protocol::entry::Event;
+use hub_protocol::{DeviceClass, Digest, PaymentId, RefusalCode, RestrictionCause};
 
 use crate::checker::Waiting;
+use crate::disk::Record;
 use crate::shell::{Answer, Ask};
 use crate::violation::{Checked, Rule, hold};
 use crate::wire;
 
-use super::{Happening, Question, Sale, World};
+use super::{Frame, Happening, Question, Sale, World};
 
 impl World {
     /// Sends a question over the shop's network.
@@ -17,9 +19,17 @@ impl World {
         } else {
             1 + u32::from(self.rng.chance(self.profile.lan_double))
         };
+        let asker = match question {
+            Question::Pay(message) => Some(usize::from(message.device.0[31])),
+            Question::Void(number, _) | Question::Status(number, _) => Some(*number),
+            _ => None,
+        };
+        let apart = asker.is_some_and(|number| self.is_apart(number));
         for _ in 0..copies {
             let delay = 1 + self.rng.below(self.profile.lan_delay_ms);
-            self.later(delay, Happening::AtHub(question.clone()));
+            if !apart {
+                self.later(delay, Happening::AtHub(question.clone()));
+            }
         }
     }
 
@@ -37,6 +47,18 @@ impl World {
                 Some(Digest::of(&message.signed)),
             ),
             Question::Void(number, id) | Question::Status(number, id) => (device(number), Some(*id), None),
+            Question::Frame(number, _, frame) => {
+                let receipt = match frame {
+                    Frame::Sync(approval) => Some(&approval.receipt),
+                    _ => None,
+                };
+                (
+                    device(number),
+                    receipt.map(|receipt| receipt.payment_id),
+                    receipt.map(|receipt| receipt.request_digest),
+                )
+            }
+            Question::Describe(said) => (Some(said.device), None, None),
             _ => (None, None, None),
         };
         self.note(|_| format!("ticket {ticket}: {}", describe(question)));
@@ -47,8 +69,18 @@ impl World {
                 payment,
                 request,
                 head: None,
+                frame: match question {
+                    Question::Frame(number, question, frame) => Some((*number, *question, frame.clone())),
+                    _ => None,
+                },
             },
         );
+        let comes = match question {
+            Question::Frame(number, _, frame) => Some((*number, frame, self.comes(*number, frame))),
+            _ => None,
+        };
+        let before = self.disk.records.len();
+        self.refused_at_once = None;
         let ask = match question {
             Question::Pay(message) => Ask::Pay(message),
             Question::Void(number, id) => Ask::Void(wire::device_id(*number), *id),
@@ -59,9 +91,32 @@ impl World {
             Question::Drain => Ask::Drain,
             Question::Release(id) => Ask::Release(*id),
             Question::Overview => Ask::Overview,
+            Question::Frame(number, _, Frame::Ask(closed)) => {
+                Ask::Allowance(wire::device_id(*number), *closed)
+            }
+            Question::Frame(_, _, Frame::Sync(approval)) => Ask::Sync(approval),
+            Question::Frame(number, _, Frame::Return(said)) => Ask::Return(wire::device_id(*number), said),
+            Question::Forfeit(number) => Ask::Forfeit(wire::device_id(*number)),
+            Question::Describe(said) => Ask::Describe(said),
+            Question::Lift(number) => Ask::Lift(number.map(wire::device_id)),
         };
         self.with_hub(|hub, index, now| hub.ask(&ask, ticket, index, now))?;
-        let head = self.disk.records.len();
+        if let Some((number, frame, comes)) = &comes {
+            self.hold_frame(*number, frame, comes, before)?;
+            self.hold_apart()?;
+        }
+        // What ends by itself in the same breath is nobody's answer.
+        let by_itself = |record: &&Record| {
+            matches!(
+                record.entry.event,
+                Event::RestrictionChanged {
+                    cause: RestrictionCause::TimeOnline,
+                    ..
+                }
+            )
+        };
+        let after = self.disk.records.iter().rev().take_while(by_itself).count();
+        let head = self.disk.records.len() - after;
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.head = Some(head);
         }
@@ -76,6 +131,12 @@ impl World {
         };
         self.check.reply(&self.disk, &waiting, answer)?;
         self.note(|_| format!("ticket {ticket} is answered: {}", told(answer)));
+        if let (Answer::Refused(code), None) = (answer, waiting.head) {
+            self.refused_at_once = Some(*code);
+        }
+        if let Some((number, question, frame)) = &waiting.frame {
+            self.frame_answered(*number, *question, frame, answer);
+        }
         let last = match answer {
             Answer::Receipt(_) => true,
             Answer::Refused(code) => {
@@ -85,7 +146,7 @@ impl World {
         };
         // The answer may be lost on its way, or its reader may have moved to
         // another network.
-        if let Some(id) = waiting.payment
+        if let Some(id) = waiting.payment.filter(|_| waiting.frame.is_none())
             && !self.rng.chance(self.profile.lan_drop)
         {
             let delay = 1 + self.rng.below(self.profile.lan_delay_ms);
@@ -124,6 +185,21 @@ fn describe(question: &Question) -> String {
             m.request.payment_id
         ),
         Question::Activate(limits) => format!("{limits:?}"),
+        Question::Describe(said) => format!("device {} is {:?}", said.device.0[31], said.summary()),
+        Question::Frame(number, _, Frame::Sync(approval)) => {
+            let receipt = &approval.receipt;
+            format!(
+                "device {number} syncs {}, receipt {} under allowance {}",
+                receipt.payment_id, receipt.index, receipt.number
+            )
+        }
+        Question::Frame(number, _, Frame::Return(said)) => {
+            let said = &said.statement;
+            format!(
+                "device {number} returns allowance {} after {} payments",
+                said.number, said.count
+            )
+        }
         other => format!("{other:?}"),
     }
 }
@@ -132,6 +208,11 @@ fn told(answer: &Answer) -> String {
     match answer {
         Answer::Receipt(r) => format!("{} {} {}", r.payment_id, r.decision, r.reason),
         Answer::Status(s, _) => format!("{} {}", s.payment_id, s.state),
+        Answer::Synced(r) => format!("synced: {} {} {}", r.payment_id, r.decision, r.reason),
+        Answer::Allowance(a, chain) => format!(
+            "allowance {}: {} in {} payments, up to {}, until {}, {} are known",
+            a.number, a.amount_minor, a.count, a.transaction_ceiling_minor, a.expires_ms, chain.index
+        ),
         other => format!("{other:?}"),
     }
 }

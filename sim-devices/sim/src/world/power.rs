@@ -1,7 +1,7 @@
 //! The hub's life: starts, stops, crashes; what it wants done, and its index.
 
 use hub_core::Now;
-use hub_protocol::entry::Event;
+use hub_protocol::entry::{Event, StorageLevel};
 use hub_protocol::{Entry, cbor};
 
 use crate::disk::{Damage, Index};
@@ -82,6 +82,11 @@ impl World {
             },
         )?;
         let boot = self.boot;
+        if self.profile.room_changes > 0 {
+            self.later(2 * self.profile.pace_ms, Happening::Room(boot));
+            self.disk.room.level = StorageLevel::Enough;
+            self.look_at_room()?;
+        }
         self.later(self.profile.index_ms, Happening::Index(boot));
         let first = self.rng.below(5_000);
         self.later(first, Happening::Probe(boot));
