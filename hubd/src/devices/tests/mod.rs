@@ -5,6 +5,7 @@ mod allowances;
 mod bad_input;
 mod discovery;
 mod enrolment;
+mod paths;
 mod payments;
 mod raw;
 
