@@ -17,7 +17,6 @@
 
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
-use super::memory::Card;
 use super::{FoldError, Head, State, parse_policy};
 use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
@@ -101,7 +100,7 @@ impl State {
                     .payments
                     .get(&id)
                     .map(|payment| cbor::encode(payment.as_ref())),
-                Key::Card(card) => self.cards.get(&card).and_then(Card::value),
+                Key::Card(card) => self.cards.get(&card).and_then(|card| card.value()),
                 Key::Device(id) => self.devices.get(&id).map(cbor::encode),
                 Key::Staff(key) => self.staff.get(&key).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
