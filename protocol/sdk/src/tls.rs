@@ -30,12 +30,12 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// For payments. Each try costs the hub some 100 µs, so that a shop full
+    /// For payments. Each try costs the hub some 130 µs, so that a shop full
     /// of devices which tried every second would keep it awake; while a
     /// request waits its link is [watched](crate::link) more closely.
     pub(crate) const PAYMENTS: Self = Self {
-        keep_alive: Duration::from_secs(6),
-        idle_timeout_ms: 10_000,
+        keep_alive: Duration::from_secs(8),
+        idle_timeout_ms: 12_000,
     };
 
     /// For the one exchange of an enrolment, which nobody else watches.

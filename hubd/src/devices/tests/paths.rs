@@ -187,8 +187,11 @@ async fn a_device_whose_path_died_while_nobody_asked_connects_again_by_itself() 
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
+    // A keep-alive, and the idle timeout behind it, come before.
     tokio::select! {
-        push = within(pushes.recv()) => assert!(matches!(push.unwrap(), PushEvent::Policy(_))),
+        push = tokio::time::timeout(Duration::from_secs(90), pushes.recv()) => {
+            assert!(matches!(push, Ok(Ok(PushEvent::Policy(_)))), "{push:?}");
+        }
         () = pushing => {}
     }
 }
