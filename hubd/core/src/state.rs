@@ -31,7 +31,7 @@ pub use crate::record::{
     Velocity,
 };
 pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
-pub use memory::Recalled;
+pub use memory::{Evicted, Recalled};
 pub use stored::Lane;
 
 /// An entry, or an index value, that does not fit what came before. The

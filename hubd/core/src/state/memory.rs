@@ -9,6 +9,8 @@
 //! 3. What is decided on a card that is not in memory is decided only if no
 //!    card was ever left to the index.
 
+use std::collections::HashMap;
+
 use hub_protocol::entry::{Entry, Event};
 use hub_protocol::{PaymentId, PaymentRequest, PaymentState, cbor};
 
@@ -37,6 +39,13 @@ pub(super) struct Card {
     held_by: u32,
     /// The newest entry that changed it.
     latest: u64,
+}
+
+/// What has left the memory.
+#[derive(Debug)]
+pub struct Evicted {
+    _payments: HashMap<PaymentId, Box<PaymentRecord>>,
+    _cards: HashMap<CardKey, Box<Card>>,
 }
 
 impl Card {
@@ -108,12 +117,15 @@ impl State {
         }
     }
 
-    /// Drops what the index holds and opening does not need, while opening.
-    pub fn evict_all(&mut self) {
-        self.payments.clear();
-        self.cards.clear();
+    /// Takes out what the index holds and opening does not need, while opening.
+    /// To drop it takes a while; another thread may do that.
+    pub fn evict_all(&mut self) -> Evicted {
         self.card_order.clear();
         self.all_cards = false;
+        Evicted {
+            _payments: core::mem::take(&mut self.payments),
+            _cards: core::mem::take(&mut self.cards),
+        }
     }
 
     pub(super) fn must_know(&self, card: &CardKey, sequence: u64) -> Result<(), FoldError> {

@@ -35,7 +35,7 @@ impl Key {
     pub(super) fn bytes(self) -> Vec<u8> {
         match self {
             Self::Payment(id) => [State::PAYMENTS, &id.0].concat(),
-            Self::Card(key) => [&b"c"[..], &key.0].concat(),
+            Self::Card(key) => [State::CARDS, &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
             Self::Staff(key) => [&b"t"[..], &key.0].concat(),
             Self::Store => State::STORE.to_vec(),
@@ -123,6 +123,9 @@ impl State {
 
     /// What the keys of payments begin with; the id follows.
     pub const PAYMENTS: &'static [u8] = b"p";
+
+    /// What the keys of cards begin with.
+    pub const CARDS: &'static [u8] = b"c";
 
     /// The key of the store's record.
     pub const STORE: &'static [u8] = b"s";
