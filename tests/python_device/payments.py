@@ -153,7 +153,7 @@ async def outage(table: Table, shop: Shop, device: Device) -> list[bytes]:
     old = device.connection
     shop.kill_hub()
     shop.start_hub()
-    table.check(area, "the old connection learns of it by a stateless reset", (wire.RESET, 0), await old.end_within(9))
+    table.check(area, "the old connection learns of it by a stateless reset", (wire.RESET, 0), await old.end_within(12))
     await asyncio.to_thread(shop.wait_for, "offline")
     await device.connect()
     for payment, committed, _ in kept:

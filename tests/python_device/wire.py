@@ -33,7 +33,8 @@ from cose import sha256
 
 PAYMENTS = {1: "store-hub/1", 2: "store-hub/2", 3: "store-hub/3"}  # by wire version
 ENROLMENTS = ["store-hub-enrol/1"]
-IDLE_S = 10  # a device in a shop asks for 3; here others use the processors too
+IDLE_S = 12
+KEEP_ALIVE_S = 8
 PATIENCE_S = 15
 RESET = "stateless reset"
 
@@ -151,11 +152,11 @@ class Connection(QuicConnectionProtocol):
         self._transport.close()
 
     def keep_alive(self):
-        """A ping every second, until it ends."""
+        """A ping now and then, until it ends."""
         if not self.ended.done():
             self._quic.send_ping(0)
             self.transmit()
-            self._loop.call_later(1, self.keep_alive)
+            self._loop.call_later(KEEP_ALIVE_S, self.keep_alive)
 
 
 async def connect(address: tuple[str, int], alpn: list[str], key, hub: bytes) -> Connection:

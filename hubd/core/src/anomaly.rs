@@ -183,7 +183,7 @@ fn refunds(request: &PaymentRequest, rules: &AnomalyRules, scene: &Scene<'_>) ->
 /// The card's offline approvals within a time.
 fn lately<'a>(scene: &Scene<'a>, within_ms: u64) -> impl Iterator<Item = &'a Seen> {
     let now_ms = scene.now_ms;
-    let seen = scene.card.map_or(&[][..], |velocity| &velocity.seen);
+    let seen = scene.card.map_or(&[][..], |velocity| &velocity.seen[..]);
     seen.iter()
         .filter(move |seen| now_ms.saturating_sub(seen.at_ms) < within_ms)
 }

@@ -21,6 +21,7 @@ pub mod counter;
 pub mod decide;
 pub mod described;
 pub mod effect;
+pub mod few;
 pub mod input;
 mod limits;
 mod online;

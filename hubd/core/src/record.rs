@@ -1,17 +1,22 @@
 //! What the hub remembers of each payment, device, card and of the store:
 //! folds over ledger entries, and the values of the index.
 
+use core::num::NonZeroU32;
+
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
 use hub_protocol::{
     CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest,
     PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
 };
-use minicbor::{Decode, Encode};
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::described::Described;
+use crate::few::Few;
 use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
-use crate::watch::{Alert, Seen, Watch, one_first};
+use crate::watch::{Alert, Seen, Watch};
 
 /// Stands for a card in limits: the first 16 bytes of SHA-256 of its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -88,17 +93,46 @@ pub struct CardRecord {
     /// The places in the queue of what waits to be sent, ascending: the
     /// lowest of them, at most [`MOST_PLACES`].
     #[n(2)]
-    pub waiting: Vec<u64>,
+    pub waiting: Few<u64>,
     /// How many more wait, all of them behind those.
     #[n(3)]
     pub beyond: u32,
-    /// What limits remember of it, if anything. In a box: few cards have it.
+    /// What limits remember of it.
     #[n(4)]
-    pub velocity: Option<Box<Velocity>>,
+    #[cbor(skip_if = "Velocity::is_blank")]
+    pub velocity: Velocity,
     /// The day of its first approved payment under a policy that asks whether
-    /// a card is new, days since 1970 UTC.
+    /// a card is new.
     #[n(5)]
-    pub known_since_day: Option<u32>,
+    pub known_since_day: Option<Day>,
+}
+
+/// A day, as the number of days since 1970 UTC. `None` beside it takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day(NonZeroU32);
+
+impl Day {
+    /// The day of this number; the last that can be told of those beyond.
+    pub fn of(number: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(number))
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0.get() - 1
+    }
+}
+
+impl<C> Encode<C> for Day {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
+        self.number().encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Day {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
+        u32::decode(d, ctx).map(Self::of)
+    }
 }
 
 /// What limits remember of a card beside what it has at risk.
@@ -113,7 +147,14 @@ pub struct Velocity {
     pub recent: Recent,
     /// The same as detectors see it, if the policy looks at cards.
     #[n(3)]
-    pub seen: Vec<Seen>,
+    pub seen: Few<Seen>,
+}
+
+impl Velocity {
+    /// Whether there is nothing to remember.
+    pub(crate) fn is_blank(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How many places a card's record names. A policy allows a card a handful of
@@ -128,7 +169,6 @@ impl CardRecord {
             self.beyond = self.beyond.saturating_add(1);
             return;
         }
-        one_first(&mut self.waiting);
         self.waiting.insert(at, sequence);
         if self.waiting.len() > MOST_PLACES {
             self.waiting.pop();
@@ -139,7 +179,7 @@ impl CardRecord {
     /// A payment of this card waits no more.
     pub(crate) fn leaves(&mut self, sequence: u64) {
         match self.waiting.binary_search(&sequence) {
-            Ok(at) => drop(self.waiting.remove(at)),
+            Ok(at) => _ = self.waiting.remove(at),
             Err(_) => self.beyond = self.beyond.saturating_sub(1),
         }
     }

@@ -4,8 +4,8 @@
 use hub_protocol::{EntryMode, PaymentRequest, Verification};
 use minicbor::{Decode, Encode};
 
+use crate::few::Few;
 use crate::policy::velocity::{LONGEST_WINDOW_MS, MAX_IN_WINDOW, Window};
-use crate::watch::one_first;
 
 /// Offline approvals of a card or device lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -14,7 +14,7 @@ pub struct Recent {
     /// When each was approved, oldest first, milliseconds since 1970 UTC: of
     /// the last 7 days, as many as the largest window counts.
     #[n(1)]
-    pub approved_ms: Vec<u64>,
+    pub approved_ms: Few<u64>,
 }
 
 impl Recent {
@@ -22,10 +22,8 @@ impl Recent {
     /// policy may have a larger one than this.
     pub(crate) fn approved(&mut self, at_ms: u64) {
         self.forget(at_ms);
-        one_first(&mut self.approved_ms);
         self.approved_ms.push(at_ms);
-        let beyond = self.approved_ms.len().saturating_sub(MAX_IN_WINDOW);
-        self.approved_ms.drain(..beyond);
+        self.approved_ms.keep_last(MAX_IN_WINDOW);
     }
 
     /// Drops what no window can count at this time.
@@ -191,7 +189,7 @@ mod tests {
         for at in 0..100 {
             recent.approved(at);
         }
-        assert_eq!(recent.approved_ms, (36..100).collect::<Vec<_>>());
+        assert_eq!(recent.approved_ms, (36..100).collect::<Few<_>>());
         recent.approved(LONGEST_WINDOW_MS + 90);
         assert_eq!(recent.approved_ms.len(), 10);
     }

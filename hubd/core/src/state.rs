@@ -24,12 +24,12 @@ use stored::Key;
 
 pub(crate) use crate::record::Place;
 pub use crate::record::{
-    ArchiveMarks, CardKey, CardRecord, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
+    ArchiveMarks, CardKey, CardRecord, Day, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
     QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes, StoreRecord, Subject,
     Velocity,
 };
 pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
-pub use memory::Recalled;
+pub use memory::{Evicted, Recalled};
 pub use stored::Lane;
 
 /// An entry, or an index value, that does not fit what came before. The
@@ -96,7 +96,7 @@ pub struct State {
     /// Each in a box: a map that grows keeps nearly twice its room, and a
     /// record takes half a kilobyte.
     payments: HashMap<PaymentId, Box<PaymentRecord>>,
-    cards: HashMap<CardKey, Card>,
+    cards: HashMap<CardKey, Box<Card>>,
     /// Cards in memory, the longest there first, for eviction.
     card_order: VecDeque<CardKey>,
     /// No card has ever been left to the index: one that is not in memory has

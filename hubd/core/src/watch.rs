@@ -3,7 +3,9 @@
 
 use hub_protocol::entry::{ClockQuality, EntryTime};
 use hub_protocol::{AnomalyKind, DeviceId, PaymentRequest, Restriction, TransactionType};
-use minicbor::{Decode, Encode};
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::clock::difference;
 use crate::counter::Counter;
@@ -210,19 +212,60 @@ impl Watch {
     }
 }
 
-/// An offline approval of a card, as detectors see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
+/// An offline approval of a card, as detectors see it. Packed: each card that
+/// is in memory has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, packed(4))]
 pub struct Seen {
     /// When, milliseconds since 1970 UTC.
-    #[n(1)]
     pub at_ms: u64,
     /// At which device: the first bytes of its id.
-    #[n(2)]
     pub device: u32,
     /// Minor units.
-    #[n(3)]
     pub amount_minor: u64,
+}
+
+/// [`Seen`], as it is stored.
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct StoredSeen {
+    #[n(1)]
+    at_ms: u64,
+    #[n(2)]
+    device: u32,
+    #[n(3)]
+    amount_minor: u64,
+}
+
+impl<C> Encode<C> for Seen {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
+        let Self {
+            at_ms,
+            device,
+            amount_minor,
+        } = *self;
+        let stored = StoredSeen {
+            at_ms,
+            device,
+            amount_minor,
+        };
+        stored.encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Seen {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
+        let StoredSeen {
+            at_ms,
+            device,
+            amount_minor,
+        } = StoredSeen::decode(d, ctx)?;
+        Ok(Self {
+            at_ms,
+            device,
+            amount_minor,
+        })
+    }
 }
 
 impl Seen {
@@ -238,15 +281,7 @@ pub(crate) fn keep_last<T>(all: &mut Vec<T>, one: T) {
     if all.len() >= LOOKS_BACK {
         all.drain(..=all.len() - LOOKS_BACK);
     }
-    one_first(all);
     all.push(one);
-}
-
-/// Most cards pay once: room for one at first, where a vector takes four.
-pub(crate) fn one_first<T>(all: &mut Vec<T>) {
-    if all.is_empty() {
-        all.reserve_exact(1);
-    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,9 @@ const SET_ASIDE: usize = 2;
 /// Records to write (`Some`) or to remove (`None`).
 pub type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+/// A record to write (`Some`) or to remove (`None`) that lies elsewhere.
+pub type BorrowedRecord<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// How the index's files stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
@@ -343,12 +346,7 @@ impl Index {
     /// damage.
     pub fn write(&mut self, records: Batch, stamp: Stamp) -> Result<(), Damage> {
         for (key, value) in &records {
-            let value = value.as_ref().map_or(0, Vec::len);
-            let own = key.first().is_none_or(|first| *first == 0);
-            if own || key.len() > MAX_KEY || value > MAX_VALUE {
-                let key = key.len();
-                return Err(Damage::TooLarge { key, value });
-            }
+            fits(key, value.as_deref())?;
         }
         let (small, growing): (Batch, Batch) = records.into_iter().partition(|(key, _)| is_small(key));
         self.small.extend(small);
@@ -363,6 +361,35 @@ impl Index {
             self.checkpoint()?;
         }
         Ok(())
+    }
+
+    /// [`write`](Self::write) of records in the order of their keys. Many at
+    /// once become a table straight away, without being copied, and are
+    /// durable on return.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_sorted(&mut self, records: &[BorrowedRecord<'_>], stamp: Stamp) -> Result<(), Damage> {
+        let owned = |(key, value): &BorrowedRecord<'_>| (key.to_vec(), value.map(<[u8]>::to_vec));
+        let (mut small, mut growing) = (Vec::new(), Vec::with_capacity(records.len()));
+        for record in records {
+            fits(record.0, record.1)?;
+            match is_small(record.0) {
+                true => small.push(owned(record)),
+                false => growing.push(*record),
+            }
+        }
+        if growing.len() < SEAL_RECORDS || !self.shared.read().recent.is_empty() {
+            return self.write(records.iter().map(owned).collect(), stamp);
+        }
+        let table = tables::seal(growing.into_iter(), &self.dir, self.next_table)?;
+        self.next_table += 1;
+        self.small.extend(small);
+        self.shared.write().tables.insert(0, Arc::new(table));
+        self.stamp = stamp;
+        self.shared.written.store(stamp.sequence, Ordering::Release);
+        self.write_catalogue()?;
+        self.merge()
     }
 
     /// Makes everything written so far durable.
@@ -587,6 +614,19 @@ pub fn set_aside(dir: &Path) -> Result<Option<PathBuf>, Damage> {
 /// How often a locked store is tried again, and how long between.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether a record may be written.
+fn fits(key: &[u8], value: Option<&[u8]>) -> Result<(), Damage> {
+    let (own, value) = (
+        key.first().is_none_or(|first| *first == 0),
+        value.map_or(0, <[u8]>::len),
+    );
+    if own || key.len() > MAX_KEY || value > MAX_VALUE {
+        let key = key.len();
+        return Err(Damage::TooLarge { key, value });
+    }
+    Ok(())
+}
 
 fn is_small(key: &[u8]) -> bool {
     key.first().is_some_and(|first| SMALL.contains(first))

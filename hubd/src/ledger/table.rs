@@ -125,7 +125,13 @@ impl Table {
 
     /// What the table holds under a key; `None` if it does not speak of it.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Held>, Damage> {
-        if !may_hold(&self.filter, key) {
+        self.get_hashed(key, hash(key))
+    }
+
+    /// [`get`](Self::get), of a key whose [`hash`] is known: whoever asks
+    /// several tables works it out once.
+    pub(crate) fn get_hashed(&self, key: &[u8], hash: u64) -> Result<Option<Held>, Damage> {
+        if !may_hold(&self.filter, hash) {
             return Ok(None);
         }
         let Some(block) = self.block_for(key)? else {
@@ -340,7 +346,7 @@ impl TableWriter {
         self.block.extend_from_slice(held.unwrap_or_default());
         self.in_block += 1;
         self.records += 1;
-        for bit in bits(&self.filter, key) {
+        for bit in bits(&self.filter, hash(key)) {
             if let Some(byte) = self.filter.get_mut(bit / 8) {
                 *byte |= 1 << (bit % 8);
             }
@@ -405,24 +411,29 @@ fn fence(key: &[u8]) -> [u8; FENCE] {
     out
 }
 
-fn may_hold(filter: &[u8], key: &[u8]) -> bool {
-    bits(filter, key).all(|bit| {
+fn may_hold(filter: &[u8], hash: u64) -> bool {
+    bits(filter, hash).all(|bit| {
         filter
             .get(bit / 8)
             .is_some_and(|byte| byte & (1 << (bit % 8)) != 0)
     })
 }
 
-/// The filter's bits for a key: FNV-1a (Fowler, Noll, Vo), mixed as SplitMix64
-/// does, and from its halves the probes (Kirsch, Mitzenmacher 2006).
-fn bits(filter: &[u8], key: &[u8]) -> impl Iterator<Item = usize> + use<> {
+/// What filters know of a key: FNV-1a (Fowler, Noll, Vo), mixed as SplitMix64
+/// does.
+pub(crate) fn hash(key: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in key {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^= hash >> 31;
+    hash ^ (hash >> 31)
+}
+
+/// The filter's bits for a key: from the halves of its hash the probes
+/// (Kirsch, Mitzenmacher 2006).
+fn bits(filter: &[u8], hash: u64) -> impl Iterator<Item = usize> + use<> {
     let (first, second) = (hash & 0xffff_ffff, (hash >> 32) | 1);
     let all = (filter.len() as u64).saturating_mul(8).max(1);
     (0..PROBES).map(move |n| (first.wrapping_add(n.wrapping_mul(second)) % all) as usize)

@@ -6,13 +6,14 @@
 //! about the same size become one, so that their number grows with the
 //! logarithm of the records.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::index_stamp::Damage;
-use super::table::{Cursor, Held, Table, TableWriter};
+use super::table::{self, Cursor, Held, Table, TableWriter};
 
 /// So many tables of one size become one.
 const FAN_IN: usize = 8;
@@ -31,8 +32,9 @@ impl Tables {
         if let Some(held) = self.recent.get(key) {
             return Ok(held.clone());
         }
+        let hash = table::hash(key);
         for table in &self.tables {
-            if let Some(held) = table.get(key)? {
+            if let Some(held) = table.get_hashed(key, hash)? {
                 return Ok(held);
             }
         }
@@ -81,11 +83,9 @@ impl Tables {
 
     /// What is in memory becomes a table. It still is in memory afterwards.
     pub(crate) fn seal(&self, dir: &Path, number: u32) -> Result<Table, Damage> {
-        let mut writer = TableWriter::create(dir, number, self.recent.len() as u64)?;
-        for (key, held) in &self.recent {
-            writer.add(key, held.as_deref())?;
-        }
-        writer.finish()
+        let recent = self.recent.iter();
+        let records = recent.map(|(key, held)| (key.as_slice(), held.as_deref()));
+        seal(records, dir, number)
     }
 
     /// Tables that should become one, by their places; the newest first.
@@ -103,6 +103,19 @@ impl Tables {
         }
         None
     }
+}
+
+/// A table of records that come in the order of their keys.
+pub(crate) fn seal<'a>(
+    records: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    dir: &Path,
+    number: u32,
+) -> Result<Table, Damage> {
+    let mut writer = TableWriter::create(dir, number, records.len() as u64)?;
+    for (key, held) in records {
+        writer.add(key, held)?;
+    }
+    writer.finish()
 }
 
 /// One table of several, the newest of which comes first. What was removed is
@@ -125,18 +138,43 @@ pub(crate) fn merge_some(
     for table in tables {
         cursors.push(table.from(&[])?);
     }
-    while let Some(newest) = newest_of_least(&cursors) {
-        let Some(key) = cursors.get(newest).and_then(|c| c.key()).map(<[u8]>::to_vec) else {
-            break;
+    let mut at_least = Vec::with_capacity(tables.len());
+    loop {
+        stand_at_least(&cursors, &mut at_least);
+        // The newest comes first.
+        let Some(newest) = at_least.first().and_then(|n| cursors.get(*n)) else {
+            return writer.finish();
         };
-        let held = cursors.get(newest).and_then(|c| c.held());
-        let wanted = held.map_or(!last, |value| keep(&key, value));
-        if wanted {
-            writer.add(&key, held)?;
+        if let Some(key) = newest.key() {
+            let held = newest.held();
+            if held.map_or(!last, |value| keep(key, value)) {
+                writer.add(key, held)?;
+            }
         }
-        pass(&mut cursors, &key)?;
+        for n in &at_least {
+            if let Some(cursor) = cursors.get_mut(*n) {
+                cursor.advance()?;
+            }
+        }
     }
-    writer.finish()
+}
+
+/// The cursors that stand at the least key, in their order; none at the end.
+fn stand_at_least(cursors: &[Cursor<'_>], found: &mut Vec<usize>) {
+    found.clear();
+    let mut least: Option<&[u8]> = None;
+    for (n, cursor) in cursors.iter().enumerate() {
+        let Some(key) = cursor.key() else { continue };
+        match least.map_or(Ordering::Less, |least| key.cmp(least)) {
+            Ordering::Less => {
+                least = Some(key);
+                found.clear();
+                found.push(n);
+            }
+            Ordering::Equal => found.push(n),
+            Ordering::Greater => {}
+        }
+    }
 }
 
 /// Of the cursors that stand at the least key, the newest.

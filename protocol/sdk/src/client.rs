@@ -1,8 +1,9 @@
 //! One device at work: asks, and asks again by whatever way there is.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use hub_protocol::DeviceDescription;
@@ -20,7 +21,7 @@ use crate::link::{self, Link, MAX_CANDIDATES};
 use crate::options::ClientOptions;
 use crate::payment::{PreparedPayment, Sale, jitter, unix_ms};
 use crate::pushes::{PUSHES, PushEvent, read_pushes};
-use crate::tls;
+use crate::tls::{self, Liveness};
 use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
 
 /// The first wire version that has allowances.
@@ -34,13 +35,16 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
 
 /// One enrolled device. Connects when it is first asked for something and
-/// again whenever the connection is gone. Clones are handles of the same.
+/// again whenever the connection is lost. Clones are handles of the same.
 #[derive(Clone)]
 pub struct DeviceClient {
     inner: Arc<Inner>,
 }
 
 struct Inner {
+    me: Weak<Self>,
+    /// A hello, ready for the wire.
+    hello: Vec<u8>,
     identity: DeviceIdentity,
     enrolled: Enrolled,
     options: ClientOptions,
@@ -95,9 +99,14 @@ impl DeviceClient {
             .as_ref()
             .map(|d| Browser::start(&d.interfaces))
             .transpose()?;
+        let config = tls::client_config(&identity, enrolled.hub, &[ALPN, ALPN_2], Liveness::PAYMENTS)?;
         Ok(Self {
-            inner: Arc::new(Inner {
-                config: tls::client_config(&identity, enrolled.hub, &[ALPN, ALPN_2])?,
+            inner: Arc::new_cyclic(|me| Inner {
+                me: me.clone(),
+                hello: frame::to_wire(&Request::Hello {
+                    app: options.app.clone(),
+                }),
+                config,
                 sequence: AtomicU64::new(options.next_sequence),
                 identity,
                 enrolled,
@@ -216,17 +225,16 @@ impl DeviceClient {
             .await
     }
 
-    /// Asks the hub who it is, until there is an answer.
+    /// Asks the hub who it is, until there is an answer. To be asked when a
+    /// sale begins: if the path to the hub has died since the last one, another
+    /// is found while the amount is keyed in, not with the card on the reader.
     ///
     /// # Errors
     ///
     /// As [`pay`](Self::pay).
     pub async fn hello(&self) -> Result<HubInfo, PayError> {
-        let bytes = frame::to_wire(&Request::Hello {
-            app: self.inner.options.app.clone(),
-        });
         self.inner
-            .persist(&bytes, OLDEST_WIRE, |answer| match answer {
+            .persist(&self.inner.hello, OLDEST_WIRE, |answer| match answer {
                 Answer::Hello { info } if info.hub == self.inner.enrolled.hub => Ok(info),
                 Answer::Hello { .. } => Err(VerifyError::Differs("the hub").into()),
                 Answer::Refused { refusal } => Err(PayError::Refused(refusal)),
@@ -407,7 +415,9 @@ impl Inner {
         if link.wire < wire {
             return Err(PayError::HubTooOld);
         }
-        let answer = link.request(bytes, self.options.request_timeout).await;
+        let answer = link
+            .watched_request(bytes, &self.hello, self.options.request_timeout)
+            .await;
         let closes = matches!(&answer, Ok(Answer::Refused { refusal }) if refusal.code.closes_connection());
         let outcome = answer.and_then(read);
         if closes || matches!(&outcome, Err(error) if !matches!(error, PayError::Refused(_))) {
@@ -424,7 +434,12 @@ impl Inner {
         if let Some(link) = present.as_ref().filter(|l| is_open(l)) {
             return Ok(Arc::clone(link));
         }
-        *present = None;
+        self.connect(&mut present).await
+    }
+
+    /// Connects, and puts the new link where the old one was. If it cannot,
+    /// the old one stays.
+    async fn connect(&self, present: &mut Option<Arc<Link>>) -> Result<Arc<Link>, LinkError> {
         let candidates = self.candidates().await;
         let mut link = link::connect(&self.config, &candidates, self.options.connect_timeout).await?;
         let reader = read_pushes(
@@ -433,6 +448,7 @@ impl Inner {
             self.pushes.clone(),
         );
         link.reader = Some(tokio::spawn(reader).abort_handle());
+        tokio::spawn(stay_connected(self.me.clone(), link.connection.clone()));
         *lock(&self.last_good) = Some(link.address);
         let link = Arc::new(link);
         *present = Some(Arc::clone(&link));
@@ -468,6 +484,35 @@ impl Inner {
         }
         unique
     }
+}
+
+/// Connects again when the path of a connection has died while nobody asked,
+/// so that what the hub has to say reaches the device, and the next customer
+/// need not wait for it. Not after a close, of whichever side: that was meant.
+fn stay_connected(
+    inner: Weak<Inner>,
+    connection: quinn::Connection,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    use quinn::ConnectionError::{Reset, TimedOut};
+    // In a box: the connection that it makes gets one of these too.
+    Box::pin(async move {
+        if !matches!(connection.closed().await, TimedOut | Reset) {
+            return;
+        }
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            tokio::time::sleep(jitter(backoff)).await;
+            backoff = (backoff * 2).min(BACKOFF_MOST);
+            let Some(inner) = inner.upgrade() else { return };
+            let mut present = inner.link.lock().await;
+            let still_this = present
+                .as_ref()
+                .is_some_and(|link| link.connection.stable_id() == connection.stable_id());
+            if !still_this || inner.connect(&mut present).await.is_ok() {
+                return;
+            }
+        }
+    })
 }
 
 fn is_open(link: &Arc<Link>) -> bool {

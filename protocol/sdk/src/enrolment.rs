@@ -17,7 +17,7 @@ use crate::files;
 use crate::identity::DeviceIdentity;
 use crate::link::{self, MAX_CANDIDATES};
 use crate::payment::jitter;
-use crate::tls;
+use crate::tls::{self, Liveness};
 
 const FILE: &str = "enrolled.cbor";
 
@@ -133,7 +133,7 @@ pub async fn enrol(
         &cbor::encode(&request),
     );
     let bytes = frame::to_wire(&Request::Enrol { request: signed });
-    let config = tls::client_config(identity, code.hub, &[ALPN_ENROL])?;
+    let config = tls::client_config(identity, code.hub, &[ALPN_ENROL], Liveness::ENROLMENT)?;
 
     let mut tries = 0;
     let answer = loop {

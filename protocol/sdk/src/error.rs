@@ -79,6 +79,10 @@ pub enum LinkError {
     /// The request was not answered in time.
     #[error("the hub did not answer in time")]
     TimedOut,
+    /// Nothing at all came from the hub while the request waited: the path to
+    /// it is dead.
+    #[error("nothing came from the hub any more")]
+    Silent,
 }
 
 /// Why a request to the hub has no good answer.

@@ -10,6 +10,7 @@ use quinn::{
     Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, TransportErrorCode, WriteError,
 };
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::error::{LinkError, PayError, VerifyError};
 use crate::tls::SERVER_NAME;
@@ -20,6 +21,14 @@ pub(crate) const MAX_CANDIDATES: usize = 16;
 /// The next address is tried after this long without an answer from the one
 /// before (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// How often somebody looks whether the hub has sent anything, while a request
+/// waits. A hub that has not is asked for a sign of life.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// After so many looks in vain the path is dead. An answer of a hub that lives
+/// may take seconds, since it asks the gateway; its acknowledgements do not.
+const LOOKS_IN_VAIN: u32 = 4;
 
 /// The TLS alert access_denied: how the hub turns a device away.
 const ACCESS_DENIED: u8 = 49;
@@ -116,6 +125,48 @@ impl Link {
             Ok(answer) => answer,
             Err(_) => Err(LinkError::TimedOut.into()),
         }
+    }
+
+    /// [`request`](Self::request), given up early when the path is dead.
+    /// `hello` is a hello's frame, ready for the wire.
+    pub(crate) async fn watched_request(
+        &self,
+        bytes: &[u8],
+        hello: &[u8],
+        timeout: Duration,
+    ) -> Result<Answer, PayError> {
+        tokio::select! {
+            biased;
+            answer = self.request(bytes, timeout) => answer,
+            () = self.silence(hello) => Err(LinkError::Silent.into()),
+        }
+    }
+
+    /// Ends when nothing has come from the hub for a while, though it was
+    /// asked.
+    async fn silence(&self, hello: &[u8]) {
+        // The request itself asks for the first acknowledgement.
+        let mut heard = self.packets_heard();
+        let mut in_vain = 0;
+        tokio::time::sleep(LOOK).await;
+        loop {
+            let now = self.packets_heard();
+            in_vain = if now == heard { in_vain + 1 } else { 0 };
+            heard = now;
+            if in_vain == LOOKS_IN_VAIN {
+                return;
+            }
+            let next_look = Instant::now() + LOOK;
+            if in_vain == 1 {
+                // Whatever it says, and if it only acknowledges.
+                let _ = tokio::time::timeout_at(next_look, self.exchange(hello)).await;
+            }
+            tokio::time::sleep_until(next_look).await;
+        }
+    }
+
+    fn packets_heard(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
     }
 
     async fn exchange(&self, bytes: &[u8]) -> Result<Answer, PayError> {

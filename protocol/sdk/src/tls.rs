@@ -19,12 +19,31 @@ use crate::identity::DeviceIdentity;
 /// Sent as server name and checked by nobody: the pin decides.
 pub(crate) const SERVER_NAME: &str = "store-hub";
 
-/// After this long without a packet from the hub the connection is given up,
-/// in milliseconds: a customer waits.
-const IDLE_TIMEOUT_MS: u32 = 3_000;
+/// How a connection learns that its path is dead while nobody asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Liveness {
+    /// How often a silent connection is tried.
+    keep_alive: Duration,
+    /// So long after such a try, without a packet from the hub, the connection
+    /// is given up; in milliseconds.
+    idle_timeout_ms: u32,
+}
 
-/// How often a silent connection is tried; fits into the idle timeout twice.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+impl Liveness {
+    /// For payments. Each try costs the hub some 130 µs, so that a shop full
+    /// of devices which tried every second would keep it awake; while a
+    /// request waits its link is [watched](crate::link) more closely.
+    pub(crate) const PAYMENTS: Self = Self {
+        keep_alive: Duration::from_secs(8),
+        idle_timeout_ms: 12_000,
+    };
+
+    /// For the one exchange of an enrolment, which nobody else watches.
+    pub(crate) const ENROLMENT: Self = Self {
+        keep_alive: Duration::from_secs(1),
+        idle_timeout_ms: 3_000,
+    };
+}
 
 /// A QUIC client for one hub: TLS 1.3, mutual, no resumption, no early data.
 /// `alpn` is what it speaks, best first.
@@ -32,6 +51,7 @@ pub(crate) fn client_config(
     identity: &DeviceIdentity,
     hub: HubId,
     alpn: &[&[u8]],
+    liveness: Liveness,
 ) -> Result<quinn::ClientConfig, SdkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pin = PinnedHub {
@@ -52,8 +72,10 @@ pub(crate) fn client_config(
 
     let mut transport = TransportConfig::default();
     transport
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+            liveness.idle_timeout_ms,
+        ))))
+        .keep_alive_interval(Some(liveness.keep_alive))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(16))
         .stream_receive_window(VarInt::from_u32(20 * 1024))

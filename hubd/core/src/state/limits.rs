@@ -7,7 +7,7 @@ use super::State;
 use super::stored::Key;
 use crate::policy::Policy;
 use crate::policy::velocity::Window;
-use crate::record::{CardKey, CardRecord, DeviceRecord, StaffKey, Subject, Velocity};
+use crate::record::{CardKey, Day, DeviceRecord, StaffKey, Subject, Velocity};
 use crate::risk::{Declined, Held, Holder, Outcomes, Taps};
 
 const DAY_MS: u64 = 86_400_000;
@@ -35,7 +35,7 @@ impl State {
         let by_device = self.window_of(device);
         if holder.is_some() || by_card {
             self.change_card(card, |record| {
-                let velocity = record.velocity.get_or_insert_default();
+                let velocity = &mut record.velocity;
                 match holder {
                     Some(Holder::Tap) => velocity.taps.approved(amount),
                     Some(Holder::Verified) => velocity.taps = Taps::default(),
@@ -44,7 +44,6 @@ impl State {
                 if by_card {
                     velocity.recent.approved(at_ms);
                 }
-                record.drop_blank_velocity();
             });
         }
         if let (Some(_), Some(record)) = (by_device, self.devices.get_mut(&device)) {
@@ -64,7 +63,7 @@ impl State {
         let known = self.cards.get(&card).is_some_and(|card| card.record.is_known());
         if !known {
             let day = u32::try_from(at_ms / DAY_MS).unwrap_or(u32::MAX);
-            self.change_card(card, |record| record.known_since_day = Some(day));
+            self.change_card(card, |record| record.known_since_day = Some(Day::of(day)));
         }
     }
 
@@ -81,22 +80,15 @@ impl State {
         let Some(card) = self.payments.get(&payment_id).map(|payment| payment.card) else {
             return;
         };
-        if self
-            .cards
-            .get(&card)
-            .is_none_or(|card| card.record.velocity.is_none())
-        {
+        if !self.remembers_velocity(&card) {
             return;
         }
         self.change_card(card, |record| {
             let run_ended = record.subject.consecutive == 0;
-            if let Some(velocity) = &mut record.velocity {
-                if run_ended {
-                    velocity.taps = Taps::default();
-                }
-                velocity.forget(at_ms);
+            if run_ended {
+                record.velocity.taps = Taps::default();
             }
-            record.drop_blank_velocity();
+            record.velocity.forget(at_ms);
         });
     }
 
@@ -107,17 +99,8 @@ impl State {
             return;
         };
         let card = payment.card;
-        let tapped = self
-            .cards
-            .get(&card)
-            .is_some_and(|card| card.record.velocity.is_some());
-        if payment.holder == Some(Holder::Verified) && tapped {
-            self.change_card(card, |record| {
-                if let Some(velocity) = &mut record.velocity {
-                    velocity.taps = Taps::default();
-                }
-                record.drop_blank_velocity();
-            });
+        if payment.holder == Some(Holder::Verified) && self.remembers_velocity(&card) {
+            self.change_card(card, |record| record.velocity.taps = Taps::default());
         }
     }
 
@@ -166,7 +149,12 @@ impl State {
 
     /// What is remembered of a card beside what it has at risk.
     pub fn card_velocity(&self, key: &CardKey) -> Option<&Velocity> {
-        self.cards.get(key)?.record.velocity.as_deref()
+        Some(&self.cards.get(key)?.record.velocity)
+    }
+
+    fn remembers_velocity(&self, key: &CardKey) -> bool {
+        self.card_velocity(key)
+            .is_some_and(|velocity| !velocity.is_blank())
     }
 
     /// The share of declines at replay, of those that enough is known of: in
@@ -189,13 +177,5 @@ impl State {
     fn window_of(&self, device: DeviceId) -> Option<Window> {
         let class = self.devices.get(&device)?.registration.class;
         self.policy.as_ref()?.classes.get(&class)?.window
-    }
-}
-
-impl CardRecord {
-    fn drop_blank_velocity(&mut self) {
-        if self.velocity.as_deref() == Some(&Velocity::default()) {
-            self.velocity = None;
-        }
     }
 }

@@ -18,7 +18,6 @@
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
 use super::fold::parse_policy;
-use super::memory::Card;
 use super::{FoldError, Head, State};
 use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
@@ -37,7 +36,7 @@ impl Key {
     pub(super) fn bytes(self) -> Vec<u8> {
         match self {
             Self::Payment(id) => [State::PAYMENTS, &id.0].concat(),
-            Self::Card(key) => [&b"c"[..], &key.0].concat(),
+            Self::Card(key) => [State::CARDS, &key.0].concat(),
             Self::Device(id) => [&b"d"[..], &id.0].concat(),
             Self::Staff(key) => [&b"t"[..], &key.0].concat(),
             Self::Store => State::STORE.to_vec(),
@@ -102,7 +101,7 @@ impl State {
                     .payments
                     .get(&id)
                     .map(|payment| cbor::encode(payment.as_ref())),
-                Key::Card(card) => self.cards.get(&card).and_then(Card::value),
+                Key::Card(card) => self.cards.get(&card).and_then(|card| card.value()),
                 Key::Device(id) => self.devices.get(&id).map(cbor::encode),
                 Key::Staff(key) => self.staff.get(&key).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
@@ -125,6 +124,9 @@ impl State {
 
     /// What the keys of payments begin with; the id follows.
     pub const PAYMENTS: &'static [u8] = b"p";
+
+    /// What the keys of cards begin with.
+    pub const CARDS: &'static [u8] = b"c";
 
     /// The key of the store's record.
     pub const STORE: &'static [u8] = b"s";

@@ -8,9 +8,9 @@ use hub_protocol::{
 
 use super::State;
 use super::stored::Key;
-use crate::policy::anomaly::AnomalyRules;
+use crate::policy::anomaly::{AnomalyRules, LOOKS_BACK};
 use crate::record::{DeviceRecord, StaffKey, Velocity};
-use crate::watch::{Alert, Seen, Watch, keep_last};
+use crate::watch::{Alert, Seen, Watch};
 
 /// The longest time that a detector looks back, in milliseconds.
 const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
@@ -52,9 +52,9 @@ impl State {
                     amount_minor,
                 };
                 self.change_card(card, |record| {
-                    let velocity = record.velocity.get_or_insert_default();
-                    velocity.forget(at_ms);
-                    keep_last(&mut velocity.seen, seen);
+                    record.velocity.forget(at_ms);
+                    record.velocity.seen.push(seen);
+                    record.velocity.seen.keep_last(LOOKS_BACK);
                 });
             }
             _ => {}

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use hub_core::decide::{Situation, decide_offline};
+use hub_core::few::Few;
 use hub_core::policy::ceilings::{Ceiling, Fits, Issuer};
 use hub_core::policy::device::{Attestation, AttestationRules, Stale, Standing};
 use hub_core::policy::moving::{Loosening, Step};
@@ -202,9 +203,9 @@ pub(crate) const fn taps(sum_minor: u64, count: u32) -> Velocity {
     Velocity {
         taps: Taps { sum_minor, count },
         recent: Recent {
-            approved_ms: Vec::new(),
+            approved_ms: Few::new(),
         },
-        seen: Vec::new(),
+        seen: Few::new(),
     }
 }
 

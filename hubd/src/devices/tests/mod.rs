@@ -6,6 +6,7 @@ mod bad_input;
 mod bounds;
 mod discovery;
 mod enrolment;
+mod paths;
 mod payments;
 mod raw;
 

@@ -469,3 +469,60 @@ fn a_base_that_cannot_be_written_does_not_end_the_index_thread() {
     handle.flush_and_stop().unwrap();
     assert_eq!(records(&Index::open(&path).unwrap()).unwrap(), expected(2));
 }
+
+#[test]
+fn many_records_at_once_are_what_they_would_be_one_after_another() {
+    let dir = tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (mut one, mut other) = (
+        Index::create(&path("1")).unwrap(),
+        Index::create(&path("2")).unwrap(),
+    );
+    let mut first = 0;
+    // So many that they become tables and are merged, and a few beside them.
+    for (n, many) in [20_000, 20_000, 3, 9_000, 5, 20_000, 20_000]
+        .into_iter()
+        .enumerate()
+    {
+        // Half of them again, some of them removed, and one that is small.
+        let from = first / 2;
+        first += many;
+        let mut batch: Batch = (from..first)
+            .map(|i| (key(i), (i % 7 > 0).then(|| vec![n as u8; 20])))
+            .collect();
+        batch.push((b"s".to_vec(), Some(vec![n as u8; 50])));
+        batch.sort_unstable();
+        let borrowed: Vec<_> = batch
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+            .collect();
+        let stamp = stamp(n as u64 + 1);
+        one.write_sorted(&borrowed, stamp).unwrap();
+        other.write(batch.clone(), stamp).unwrap();
+        assert_eq!(one.reader().written(), other.reader().written());
+        assert_eq!(
+            one.reader().get(&key(from + 1)).unwrap(),
+            other.reader().get(&key(from + 1)).unwrap()
+        );
+    }
+    one.checkpoint().unwrap();
+    other.checkpoint().unwrap();
+    assert_eq!(records(&one).unwrap(), records(&other).unwrap());
+    drop(one);
+    let opened = Index::open(&path("1")).unwrap();
+    assert_eq!(opened.stamp(), stamp(7));
+    assert_eq!(records(&opened).unwrap(), records(&other).unwrap());
+}
+
+#[test]
+fn of_many_records_at_once_none_is_written_if_one_does_not_fit() {
+    let dir = tempdir().unwrap();
+    let mut index = Index::create(&dir.path().join("index")).unwrap();
+    let large = vec![0; 1 << 16];
+    let fit = key(1);
+    let beyond = key(2);
+    let error = index.write_sorted(&[(&fit, Some(&[1])), (&beyond, Some(&large))], stamp(1));
+    assert!(matches!(error, Err(Damage::TooLarge { .. })), "{error:?}");
+    assert_eq!(records(&index).unwrap(), []);
+    assert_eq!(index.stamp(), Head::EMPTY.into());
+}

@@ -4,16 +4,29 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use hub_core::state::{CardKey, CardRecord, FoldError, PaymentRecord, Recalled, State};
+use hub_core::state::{CardKey, CardRecord, Evicted, FoldError, PaymentRecord, Recalled, State};
 use hub_protocol::entry::Entry;
 use hub_protocol::{PaymentId, PaymentRequest, cbor};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{OpenError, unusable};
-use crate::ledger::{Batch, Damage, INDEX_FORMAT, Index, IndexReader, JournalReader, Stamp, StoredEntry};
+use crate::ledger::{
+    Batch, BorrowedRecord, Damage, INDEX_FORMAT, Index, IndexReader, JournalReader, Stamp, StoredEntry,
+};
 
-/// Entries folded between two writes to the index while it is rebuilt.
-const REBUILD_BATCH: u64 = 4_000;
+/// Entries folded between two writes to the index while it is rebuilt: the
+/// more, the fewer tables there are to look into and to merge.
+const REBUILD_BATCH: u64 = 16_000;
+
+/// The same for what a hub leaves behind when it ends, or some more: it is
+/// folded in at once, and without much memory.
+const TAIL_BATCH: u64 = 2_000;
+
+/// From so many entries on the index is being rebuilt.
+const REBUILD_FROM: u64 = 100_000;
+
+/// From so many entries on there is progress to be shown.
+const PROGRESS_FROM: u64 = 4_000;
 
 /// Entries are decoded in groups of so many, and so many groups ahead.
 const DECODED_TOGETHER: usize = 256;
@@ -32,25 +45,30 @@ pub(super) fn fold_tail(
     let mut known = Known::by(index.reader());
     let through = journal.head().sequence;
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel::<(Arc<Changes>, Stamp)>(WRITTEN_AHEAD);
+        let (sender, batches) = sync_channel::<(Arc<Changes>, Batch, Stamp, Evicted)>(WRITTEN_AHEAD);
         let writing = scope.spawn(move || -> Result<(), Damage> {
-            for (changes, stamp) in batches {
-                let mut changes: Batch = changes
+            for (recalled, others, stamp, evicted) in batches {
+                let mut changes: Vec<BorrowedRecord<'_>> = recalled
                     .iter()
-                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .chain(others.iter().map(|(key, value)| (key, value)))
+                    .map(|(key, value)| (key.as_slice(), value.as_deref()))
                     .collect();
                 changes.sort_unstable();
-                index.write(changes, stamp)?;
+                index.write_sorted(&changes, stamp)?;
+                drop(evicted);
             }
             Ok(())
         });
         let folded = fold(journal, through, &mut known, state, &mut |state, known| {
-            let (changes, stamp) = changes(state);
-            let changes = Arc::new(Changes::from_iter(changes));
-            known.will_hold(stamp.sequence, Arc::clone(&changes));
+            let (changes, stamp) = take_changes(state);
+            let evicted = state.evict_all();
+            let (recalled, others): (Vec<_>, Batch) =
+                changes.into_iter().partition(|(key, _)| is_recalled(key));
+            let recalled = Arc::new(Changes::from_iter(recalled));
+            known.will_hold(stamp.sequence, Arc::clone(&recalled));
             // Nobody takes it: writing has failed, and says why when joined.
             sender
-                .send((changes, stamp))
+                .send((recalled, others, stamp, evicted))
                 .map_err(|_| OpenError::Ended("writes the index"))
         });
         drop(sender);
@@ -67,8 +85,13 @@ pub(super) fn fold_tail(
 pub(super) struct Known {
     index: IndexReader,
     /// On their way into the index, oldest first: the last entry, and the
-    /// changes.
+    /// changes of what is looked up.
     ahead: VecDeque<(u64, Arc<Changes>)>,
+}
+
+/// Whether the record under a key is looked up while folding. Places are not.
+fn is_recalled(key: &[u8]) -> bool {
+    key.starts_with(State::PAYMENTS) || key.starts_with(State::CARDS)
 }
 
 /// New values by their keys; `None` for those to remove.
@@ -106,12 +129,19 @@ pub(super) fn fold(
     keep: Keep<'_>,
 ) -> Result<(), OpenError> {
     let from = state.head().sequence;
-    let bar = progress(through.saturating_sub(from));
+    let behind = through.saturating_sub(from);
+    let bar = progress(behind);
+    let batch = if behind < REBUILD_FROM {
+        TAIL_BATCH
+    } else {
+        REBUILD_BATCH
+    };
     fold_read(
         |to| decode_all(journal, from + 1, through, &to),
         known,
         state,
         &bar,
+        batch,
         keep,
     )?;
     bar.finish_and_clear();
@@ -127,6 +157,7 @@ fn fold_read(
     known: &mut Known,
     state: &mut State,
     bar: &ProgressBar,
+    batch: u64,
     keep: Keep<'_>,
 ) -> Result<(), OpenError> {
     let (sender, decoded) = sync_channel(DECODED_AHEAD);
@@ -136,7 +167,7 @@ fn fold_read(
             recall(known, state, &stored.entry, request.as_ref())?;
             state.apply_known(&stored.entry, stored.digest, request.as_ref())?;
             bar.inc(1);
-            match state.head().sequence.is_multiple_of(REBUILD_BATCH) {
+            match state.head().sequence.is_multiple_of(batch) {
                 true => keep(state, known),
                 false => Ok(()),
             }
@@ -232,9 +263,14 @@ fn card_in(known: &Known, card: &CardKey) -> Result<CardRecord, OpenError> {
 
 /// What changed since the last time, for the index; it leaves the memory.
 pub(super) fn changes(state: &mut State) -> (Batch, Stamp) {
+    let changes = take_changes(state);
+    drop(state.evict_all());
+    changes
+}
+
+fn take_changes(state: &mut State) -> (Batch, Stamp) {
     let changes = state.take_dirty();
     let head = state.head();
-    state.evict_all();
     let stamp = Stamp {
         sequence: head.sequence,
         digest: head.digest,
@@ -245,7 +281,7 @@ pub(super) fn changes(state: &mut State) -> (Batch, Stamp) {
 
 fn progress(length: u64) -> ProgressBar {
     // A bar for people at a terminal, nothing in a log.
-    let target = if length > REBUILD_BATCH {
+    let target = if length > PROGRESS_FROM {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()
@@ -272,6 +308,7 @@ mod tests {
                 &mut Known::by(index.reader()),
                 &mut State::default(),
                 &ProgressBar::hidden(),
+                TAIL_BATCH,
                 &mut |_, _| {
                     kept += 1;
                     Ok(())
