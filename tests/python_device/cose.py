@@ -58,6 +58,8 @@ def _known_types(value, depth: int = 1):
         return cbor2.CBORTag(18, _known_types(value.value, depth + 1))
     if type(value) is int and -(2**64) <= value < 2**64 or type(value) in (bytes, str, bool):
         return value
+    if value is None:  # what it stands for tells whether that is a field left out, or a wrong type
+        return value
     raise Fault(1005, f"a {type(value).__name__} that does not belong")
 
 

@@ -19,7 +19,8 @@ use crate::port::Tell;
 
 const POLICY: &str = concat!(
     include_str!("../../../../config/policies/france-cautious.toml"),
-    "\n[allowance]\namount = 10000\ncount = 5\ntransaction_ceiling = 4000\nminutes = 60\nclasses = [\"mpos\"]\n"
+    "\n[allowance]\namount = 10000\ncount = 5\ntransaction_ceiling = 4000\nminutes = 60\nclasses = [\"mpos\"]\n\
+     card_ceiling = 4000\ndevices = 3\n"
 );
 
 /// A disk on which everything is at once, and nothing else.
