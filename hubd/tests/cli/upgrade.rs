@@ -157,6 +157,11 @@ fn the_store_of_format_3_opens_with_the_same_queue_exposure_and_answers() {
 }
 
 #[test]
+fn the_store_of_format_4_opens_with_the_same_queue_exposure_and_answers() {
+    opens_with_the_same_queue_exposure_and_answers("store-v4");
+}
+
+#[test]
 fn a_newer_store_is_refused_and_systemd_is_told_not_to_try_again() {
     let store = Earlier::unpack("store-v1");
     std::fs::write(store.hub.file("format"), "format = 9\nwritten_by = \"8.0.0\"\n").unwrap();
