@@ -93,6 +93,7 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("SoftPOS: 50,00",                          |c| { c.situation.class = DeviceClass::Softpos; c.request.amount = 5_000.into(); },  Reason::None),
     ("SoftPOS: 50,01",                          |c| { c.situation.class = DeviceClass::Softpos; c.request.amount = 5_001.into(); },  Reason::TransactionCeiling),
     ("terminal: 150,00",                        |c| { c.situation.class = DeviceClass::Terminal; c.request.amount = 15_000.into(); }, Reason::None),
+    ("terminal: 150,01", |c| { c.situation.class = DeviceClass::Terminal; c.request.amount = 15_001.into(); }, Reason::TransactionCeiling),
     ("a millisecond before the first step",     |c| { moving(c); c.situation.offline_ms = 3_600_000 - 1; c.request.amount = 10_000.into(); }, Reason::None),
     ("at the first step: 75,00",                |c| { moving(c); c.situation.offline_ms = 3_600_000; c.request.amount = 7_500.into(); }, Reason::None),
     ("at the first step: 75,01",                |c| { moving(c); c.situation.offline_ms = 3_600_000; c.request.amount = 7_501.into(); }, Reason::TransactionCeiling),
@@ -115,6 +116,8 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("5 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined.store_percent = 5; c.request.amount = 6_001.into(); }, Reason::TransactionCeiling),
     ("4 % declined: 60,01",                     |c| { moving_more(c); c.situation.declined.store_percent = 4; c.request.amount = 6_001.into(); }, Reason::None),
     ("5 % declined of the scheme: 60,01",       |c| { moving_more(c); c.situation.declined.own_percent = 5; c.request.amount = 6_001.into(); }, Reason::TransactionCeiling),
+    ("5 % declined of the scheme: 60,00", |c| { moving_more(c); c.situation.declined.own_percent = 5; c.request.amount = 6_000.into(); }, Reason::None),
+    ("4 % declined of the scheme: 60,01", |c| { moving_more(c); c.situation.declined.own_percent = 4; c.request.amount = 6_001.into(); }, Reason::None),
     ("20 % held until now: 20,00",              |c| { moving_more(c); held(c, 15 * 60_000 - 1); },                 Reason::None),
     ("20 % held until now: 20,01",              |c| { moving_more(c); held(c, 15 * 60_000 - 1); c.request.amount = 2_001.into(); }, Reason::TransactionCeiling),
     ("for 15 minutes: 30,00",                   |c| { moving_more(c); held(c, 15 * 60_000); c.request.amount = 3_000.into(); }, Reason::None),
@@ -169,6 +172,18 @@ const TABLE: &[(&str, Change, Reason)] = &[
     ("clock in doubt, mPOS 50,00",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_000.into(); }, Reason::None),
     ("clock in doubt, mPOS 50,01",              |c| { c.situation.clock_suspect = true; c.request.amount = 5_001.into(); }, Reason::ClockInDoubt),
     ("clock in doubt, card's 3rd in a row",     |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(0, 2); }, Reason::ClockInDoubt),
+    ("clock in doubt, card at 55,00, 20,00 more", |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(5500, 1); }, Reason::None),
+    ("clock in doubt, card a cent more", |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(5501, 1); }, Reason::ClockInDoubt),
+    ("clock in doubt, device at 480,00, 20,00 more", |c| { c.situation.clock_suspect = true; c.situation.device = at_risk(48000, 1); }, Reason::None),
+    ("clock in doubt, device a cent more", |c| { c.situation.clock_suspect = true; c.situation.device = at_risk(48001, 1); }, Reason::ClockInDoubt),
+    ("clock in doubt, store at 1 480,00, 20,00 more", |c| { c.situation.clock_suspect = true; c.situation.store = at_risk(148000, 1); }, Reason::None),
+    ("clock in doubt, store a cent more", |c| { c.situation.clock_suspect = true; c.situation.store = at_risk(148001, 1); }, Reason::ClockInDoubt),
+    ("clock in doubt, card's 2nd in a row", |c| { c.situation.clock_suspect = true; c.situation.card = at_risk(0, 1); }, Reason::None),
+    ("clock in doubt, device's 30th in a row", |c| { c.situation.clock_suspect = true; c.situation.device = at_risk(0, 29); }, Reason::None),
+    ("clock in doubt, one more of the device", |c| { c.situation.clock_suspect = true; c.situation.device = at_risk(0, 30); }, Reason::ClockInDoubt),
+    ("clock in doubt, store's 150th in a row", |c| { c.situation.clock_suspect = true; c.situation.store = at_risk(0, 149); }, Reason::None),
+    ("clock in doubt, one more of the store", |c| { c.situation.clock_suspect = true; c.situation.store = at_risk(0, 150); }, Reason::ClockInDoubt),
+    ("clock in doubt, device's 2nd in an hour", |c| { windows(c); c.situation.clock_suspect = true; c.situation.device_recent = Some(&LATELY[3].recent); }, Reason::ClockInDoubt),
     ("clock in doubt, unverified tap of 25,00", |c| { c.situation.clock_suspect = true; c.request.verification = Verification::None; c.request.amount = 2_500.into(); }, Reason::None),
     ("clock in doubt, unverified tap of 25,01", |c| { c.situation.clock_suspect = true; c.request.verification = Verification::None; c.request.amount = 2_501.into(); }, Reason::VerificationRequired),
     ("clock in doubt, above the full ceiling",  |c| { c.situation.clock_suspect = true; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
@@ -356,7 +371,10 @@ fn of_two_reasons_the_one_with_the_smaller_number_is_given() {
                 a(case);
             }) != both;
             // Another class, which the policy does name.
-            let other_class = *reason_a == Reason::ClassNotAllowed && what_b.starts_with("SoftPOS");
+            let named = ["SoftPOS", "terminal"]
+                .iter()
+                .any(|class| what_b.starts_with(class));
+            let other_class = *reason_a == Reason::ClassNotAllowed && named;
             if !undone && !other_class {
                 assert_eq!(both, first, "{what_a} + {what_b}");
                 pairs += 1;
@@ -463,4 +481,17 @@ fn a_tap_that_is_too_high_by_the_pin_as_well_is_declined() {
     assert_eq!(tap(5_001), Reason::VerificationRequired);
     assert_eq!(tap(10_000), Reason::VerificationRequired);
     assert_eq!(tap(10_001), Reason::TransactionCeiling);
+}
+
+#[test]
+fn the_ceiling_for_cash_moves_with_the_outage() {
+    let handed_out = |cash_minor| {
+        reason(|case| {
+            moving(case);
+            cash_back(case, cash_minor);
+            case.situation.offline_ms = 3_600_000;
+        })
+    };
+    assert_eq!(handed_out(1_500), Reason::None, "75 percent of 20,00");
+    assert_eq!(handed_out(1_501), Reason::CashBackCeiling);
 }
