@@ -33,8 +33,8 @@ from cose import sha256
 
 PAYMENTS = {1: "store-hub/1", 2: "store-hub/2", 3: "store-hub/3"}  # by wire version
 ENROLMENTS = ["store-hub-enrol/1"]
-IDLE_S = 12
-KEEP_ALIVE_S = 8
+IDLE_S = 14
+KEEP_ALIVE_S = 10
 PATIENCE_S = 15
 RESET = "stateless reset"
 

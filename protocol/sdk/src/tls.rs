@@ -34,8 +34,8 @@ impl Liveness {
     /// of devices which tried every second would keep it awake; while a
     /// request waits its link is [watched](crate::link) more closely.
     pub(crate) const PAYMENTS: Self = Self {
-        keep_alive: Duration::from_secs(8),
-        idle_timeout_ms: 12_000,
+        keep_alive: Duration::from_secs(10),
+        idle_timeout_ms: 14_000,
     };
 
     /// For the one exchange of an enrolment, which nobody else watches.
