@@ -57,3 +57,18 @@ fn every_test_that_the_table_of_threats_names_exists() {
     let missing: Vec<_> = named.iter().filter(|name| !is_test(name, &sources)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+#[test]
+fn every_fuzz_target_is_in_the_document() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = std::fs::read_to_string(root.join("docs/threats.md")).unwrap();
+    let (_, table) = document.split_once("<!-- begin fuzz-targets -->").unwrap();
+    let (table, _) = table.split_once("<!-- end fuzz-targets -->").unwrap();
+    let mut told: Vec<_> = table.lines().filter_map(|row| row.split('`').nth(1)).collect();
+    told.sort_unstable();
+    let files = std::fs::read_dir(root.join("tests/fuzz/fuzz_targets")).unwrap();
+    let names = files.map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned());
+    let mut targets: Vec<_> = names.collect();
+    targets.sort_unstable();
+    assert_eq!(told, targets);
+}
