@@ -244,13 +244,18 @@ impl Ledger {
 
     /// A PIN that was entered where it may not be.
     pub(crate) fn pin_on_glass(&self, limits: &Limits, device: DeviceId, request: &PaymentRequest) -> bool {
+        request.verification == Verification::OfflinePin && self.takes_no_pin(limits, device)
+    }
+
+    /// A phone on whose glass no PIN may be entered.
+    pub(crate) fn takes_no_pin(&self, limits: &Limits, device: DeviceId) -> bool {
         let softpos = self
             .devices
             .get(&device)
             .is_some_and(|(class, _)| *class == DeviceClass::Softpos);
         let rules = limits.devices.as_ref().filter(|rules| rules.models);
         let may = rules.is_none_or(|rules| self.certified(rules, device) == Some(true));
-        softpos && request.verification == Verification::OfflinePin && !may
+        softpos && !may
     }
 
     /// The share of the ceilings that is left by a stale word.

@@ -196,7 +196,13 @@ impl Checker {
                     .as_ref()
                     .map_or(Ok(()), |receipt| self.receipt(disk, waiting, receipt))
             }
-            Answer::Refused(code) => self.refused(waiting, *code),
+            Answer::Refused(code) => {
+                let synced = matches!(waiting.frame, Some((_, _, Frame::Sync(_))));
+                if synced && *code == RefusalCode::PaymentIdConflict {
+                    self.hold_durable(disk, waiting, answer)?;
+                }
+                self.refused(waiting, *code)
+            }
             Answer::Synced(receipt) => {
                 self.hold_durable(disk, waiting, answer)?;
                 self.receipt(disk, waiting, receipt)
@@ -278,8 +284,7 @@ impl Checker {
             .ledger
             .kept
             .iter()
-            .filter(|(_, kept)| kept.closed.is_none())
-            .map(|(device, kept)| (*device, kept.allowance.number, kept.back()))
+            .filter_map(|(device, kept)| Some((*device, kept.allowance.number, kept.out()?)))
             .collect();
         hold(told.allowances == open, Rule::NoCeilingPassed, || {
             format!("out of reach: {:?} are told, there are {open:?}", told.allowances)

@@ -140,6 +140,9 @@ pub(crate) struct Ledger {
     /// Cards of which a payment was approved while a policy asked for that.
     known_cards: BTreeSet<String>,
     alone_since_ms: Option<u64>,
+    /// The most that the hub itself may have let one card have, of what is at
+    /// risk; `None`: nobody has set a part aside.
+    hub_part: Option<u64>,
     /// The newest entry was written by a clock in doubt.
     pub(crate) doubt: bool,
     /// The newest time in an entry since the gateway last set time back.
@@ -301,6 +304,8 @@ impl Ledger {
                 })?;
                 self.policy_version = *version;
                 self.policy = signed.policies.get(policy).cloned();
+                let part = self.policy.as_ref().map(|limits| limits.hub_part());
+                self.hub_part = self.hub_part.zip(part).map(|(before, now)| before.max(now));
                 let in_time = self
                     .policy
                     .as_ref()
@@ -493,6 +498,11 @@ impl Ledger {
             .as_ref()
             .zip(class)
             .is_some_and(|(limits, known)| limits.classes.iter().any(|(named, _, _)| *named == known.0));
+        if record.decision == Decision::ApprovedOffline && self.nothing_at_risk() {
+            let limits = self.policy.as_ref();
+            let limits = limits.filter(|limits| limits.allowance.is_some());
+            self.hub_part = limits.map(|limits| limits.hub_part());
+        }
         if let Some(payment) = self.payments.get_mut(id) {
             payment.by_class = by_class;
             payment.decided = Some((sequence, record.clone()));
@@ -607,6 +617,31 @@ impl Ledger {
             .values()
             .rev()
             .any(|p| p.at_risk && !p.parked && subject.covers(p))
+    }
+
+    fn nothing_at_risk(&self) -> bool {
+        self.exposures(&[Subject::Store]) == [0]
+    }
+
+    /// The highest sum that one card may have at risk by the hub itself.
+    pub(crate) fn hub_part(&self, limits: &Limits) -> u64 {
+        match self.nothing_at_risk() {
+            true => limits.hub_part(),
+            false => self.hub_part.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// What whoever has most at risk of the staff has, and the most in a row.
+    pub(crate) fn most_of_staff(&self) -> (u64, u32) {
+        let all: BTreeSet<_> = self
+            .payments
+            .values()
+            .map(|p| Subject::Staff(staff_of(&p.asked.request)))
+            .collect();
+        all.iter().fold((0, 0), |most, one| {
+            let [exposure] = self.exposures(core::array::from_ref(one));
+            (most.0.max(exposure), most.1.max(self.consecutive(one)))
+        })
     }
 
     /// Approved offline and not settled, in minor units, of each.

@@ -205,7 +205,18 @@ impl Limits {
             }
             .min(limits.expires_ms - 1);
         }
+        let ceiling = limits.card.exposure;
+        if let Some(rules) = &mut limits.allowance {
+            rules.split(own, ceiling);
+        }
         limits
+    }
+
+    /// The highest sum of one card that the hub itself approves.
+    pub(crate) fn hub_part(&self) -> u64 {
+        let ceiling = self.card.exposure;
+        let aside = self.allowance.as_ref().map(|rules| rules.set_aside(ceiling));
+        ceiling - aside.unwrap_or_default()
     }
 
     /// Or allowances would seldom be more than one small payment.

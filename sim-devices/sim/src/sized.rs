@@ -75,10 +75,25 @@ impl Ledger {
                 + u64::from(self.kept_back(&Subject::Device(device)).1);
             (u64::from(window.count) / parts).saturating_sub(counted)
         });
-        let amount_minor = rules.amount.min(of_device.0).min(store.0);
+        // Any of the staff may stand there.
+        let of_staff = limits.people.staff.as_ref().map_or((u64::MAX, u64::MAX), |pair| {
+            Self::left(
+                self.most_of_staff(),
+                self.kept_back(&Subject::Store),
+                pair,
+                &moved,
+                parts,
+            )
+        });
+        let amount_minor = rules.amount.min(of_device.0).min(store.0).min(of_staff.0);
+        let not_for_the_hub = limits.card.exposure.saturating_sub(self.hub_part(limits));
+        let aside = (rules.set_aside(limits.card.exposure) * percent / 100).min(not_for_the_hub) / parts;
+        let card = moved(rules.of_card(limits.card.exposure));
+        let card = card.min(aside.saturating_sub(self.card_out_of_reach()));
         let count = u64::from(rules.count)
             .min(of_device.1)
             .min(store.1)
+            .min(of_staff.1)
             .min(in_window);
         let kinds = limits.kinds.iter().filter(|kind| kind.fits_class(*class));
         let lowest = kinds.map(|kind: &Kind| moved(kind.amount)).min();
@@ -90,7 +105,7 @@ impl Ledger {
             amount_minor,
             count: u32::try_from(count).ok()?,
             transaction_ceiling_minor: rules.transaction.min(one).min(amount_minor),
-            card_ceiling_minor: moved(limits.card.exposure).min(amount_minor),
+            card_ceiling_minor: card.min(amount_minor),
             currency: Currency::EUR,
             schemes: limits.schemes.clone(),
             funding: limits.funding.clone(),
@@ -112,7 +127,17 @@ impl Ledger {
     fn room(&self, subject: &Subject, pair: &Pair, held: &dyn Fn(u64) -> u64, parts: u64) -> (u64, u64) {
         let [exposure] = self.exposures(core::array::from_ref(subject));
         let back = self.kept_back(subject);
-        let in_a_row = u64::from(self.consecutive(subject)) + u64::from(back.1);
+        Self::left((exposure, self.consecutive(subject)), back, pair, held, parts)
+    }
+
+    fn left(
+        (exposure, consecutive): (u64, u32),
+        back: (u64, u32),
+        pair: &Pair,
+        held: &dyn Fn(u64) -> u64,
+        parts: u64,
+    ) -> (u64, u64) {
+        let in_a_row = u64::from(consecutive) + u64::from(back.1);
         let most = u64::from(pair.consecutive) / parts;
         let lower = pair.lower.map_or(u64::MAX, |lower| u64::from(lower) / parts);
         (

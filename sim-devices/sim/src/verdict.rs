@@ -118,7 +118,7 @@ impl Ledger {
     fn verdict(&self, asked: &PayMessage, time: EntryTime, max_queue: usize, asked_online: bool) -> Verdict {
         if let Some(reason) = self.reason_against(asked.device, &asked.request, time, max_queue, asked_online)
         {
-            return Verdict::Refused(reason);
+            return Verdict::Refused(self.where_no_pin_helps(asked.device, reason));
         }
         // A lower limit is asked about where nothing else is in the way.
         let doubt = time.quality == ClockQuality::Suspect;
@@ -136,7 +136,23 @@ impl Ledger {
                 reason,
                 supervisor: key_id(supervisor),
             })),
-            None => Verdict::Refused(reason),
+            None => Verdict::Refused(self.where_no_pin_helps(asked.device, reason)),
+        }
+    }
+
+    /// Nobody is asked for a PIN at a phone that may not take it.
+    fn where_no_pin_helps(&self, device: DeviceId, reason: Reason) -> Reason {
+        let asks = matches!(reason.number(), 321 | 330 | 331)
+            || reason == Reason::ScoreVerification
+            || [OF_CARD, OF_DEVICE, OF_STORE, OF_STAFF]
+                .iter()
+                .any(|[_, _, lower]| *lower == reason);
+        let limits = self.policy.as_deref();
+        let never = limits.is_some_and(|limits| self.takes_no_pin(limits, device));
+        if asks && never {
+            Reason::PinOnGlassNotAllowed
+        } else {
+            reason
         }
     }
 
@@ -365,6 +381,14 @@ impl Ledger {
             exposure: moved(pair.exposure),
             ..*pair
         };
+        // A part of it is for what devices approve out of reach, and what they
+        // may have approved beyond that is missing here.
+        let aside = limits.card.exposure - limits.hub_part();
+        let beyond = self.card_out_of_reach().saturating_sub(moved(aside));
+        let of_card = Pair {
+            exposure: moved(limits.hub_part()).saturating_sub(beyond),
+            ..limits.card
+        };
         let payment = Payment {
             class,
             entry_mode: request.entry_mode,
@@ -393,7 +417,7 @@ impl Ledger {
             taps: limits.taps,
             windows,
             subjects: [
-                Some((card, moved_pair(&limits.card), OF_CARD)),
+                Some((card, of_card, OF_CARD)),
                 Some((device, moved_pair(of_device), OF_DEVICE)),
                 Some((store, limits.store, OF_STORE)),
                 of_staff.map(|pair| (staff, moved_pair(pair), OF_STAFF)),
@@ -570,7 +594,11 @@ impl Numbers {
     fn asks_for_pin(&self, request: &PaymentRequest) -> bool {
         let amount = request.amount_minor();
         let too_much_untold = is_tap(request) && self.tap.is_some_and(|most| amount > most);
-        too_much_untold || amount > self.transaction && self.by_pin.is_some_and(|most| amount <= most)
+        if amount > self.transaction {
+            self.by_pin.is_some_and(|most| amount <= most)
+        } else {
+            too_much_untold
+        }
     }
 }
 

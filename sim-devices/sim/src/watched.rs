@@ -267,6 +267,10 @@ impl Ledger {
         }
         if let (Some(device), RestrictionCause::Operator) = (place, cause) {
             self.quarantined.remove(&device);
+            // And what may have come of it is nobody's any more.
+            if let Some(kept) = self.kept.get_mut(&device) {
+                kept.withheld = (0, 0);
+            }
         }
         Ok(())
     }

@@ -17,6 +17,11 @@ pub(crate) struct Allowances {
     /// Although a device knows neither the exception list nor the rules for
     /// countries and BINs.
     pub(crate) unchecked: bool,
+    /// The highest sum of one card under one of them; `None`: half of the
+    /// card's ceiling for all.
+    card: Option<u64>,
+    /// For so many devices; `None`: four.
+    devices: Option<u64>,
 }
 
 impl Allowances {
@@ -38,7 +43,32 @@ impl Allowances {
             minutes: 1 + own.below(2 + profile.pace_ms * 100 / 60_000),
             classes,
             unchecked: own.chance(900),
+            card: None,
+            devices: None,
         })
+    }
+
+    /// How much of each card's ceiling is set aside, and for how many.
+    pub(super) fn split(&mut self, own: &mut Rng, ceiling: u64) {
+        self.devices = own.chance(800).then(|| pick(own, &[1, 1, 2, 3]));
+        let most = ceiling / self.for_devices();
+        self.card = own
+            .chance(750)
+            .then(|| pick(own, &[most, most / 2, most - most / 4]));
+    }
+
+    fn for_devices(&self) -> u64 {
+        self.devices.unwrap_or(4)
+    }
+
+    /// The highest sum of one card under one allowance, if this is its ceiling.
+    pub(crate) fn of_card(&self, ceiling: u64) -> u64 {
+        self.card.unwrap_or(ceiling / 2 / self.for_devices())
+    }
+
+    /// The part of a card's ceiling that the hub itself does not use.
+    pub(crate) fn set_aside(&self, ceiling: u64) -> u64 {
+        self.of_card(ceiling) * self.for_devices()
     }
 
     pub(super) fn text(&self) -> String {
@@ -49,14 +79,21 @@ impl Allowances {
             minutes,
             classes,
             unchecked,
+            card,
+            devices,
         } = self;
         let classes: Vec<_> = classes
             .iter()
             .map(|class| format!("\"{}\"", class.name()))
             .collect();
+        let optional = [("card_ceiling", card), ("devices", devices)];
+        let optional: String = optional
+            .iter()
+            .filter_map(|(key, value)| value.map(|value| format!("{key} = {value}\n")))
+            .collect();
         format!(
             "[allowance]\namount = {amount}\ncount = {count}\ntransaction_ceiling = {transaction}\n\
-             minutes = {}\nclasses = [{}]\nunchecked_cards = {unchecked}\n",
+             minutes = {}\nclasses = [{}]\nunchecked_cards = {unchecked}\n{optional}",
             minutes.min(&1_440),
             classes.join(", ")
         )

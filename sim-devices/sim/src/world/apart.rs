@@ -388,7 +388,7 @@ impl World {
         let open: Vec<_> = (0..self.wallets.len())
             .filter(|place| {
                 let kept = self.check.ledger.kept.get(&wire::device_id(*place));
-                kept.is_some_and(|kept| kept.closed.is_none())
+                kept.is_some_and(|kept| kept.out().is_some())
             })
             .collect();
         for place in open {

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use hub_protocol::entry::Event;
-use hub_protocol::{Allowance, AllowanceChain, DeviceId, PaymentId, RefusalCode};
+use hub_protocol::{Allowance, AllowanceChain, AllowanceMisuse, DeviceId, PaymentId, RefusalCode};
 
 use crate::disk::Record;
 use crate::kept::{Due, DueReturn};
@@ -120,30 +120,42 @@ impl World {
                 let decided = new.iter().any(|record| {
                     matches!(&record.entry.event, Event::PaymentDecided { payment_id, .. } if *payment_id == id)
                 });
-                let agreed = made.spent == usize::from(due.next)
+                let next = usize::from(due.next);
+                let places = if due.conflict { (0, next) } else { (next, 0) };
+                let agreed = (made.spent, made.refused) == places
+                    && made.forked.iter().eq(&due.forked)
                     && made.misuses == due.misuses.iter().map(|kind| kind.number()).collect::<Vec<_>>()
                     && decided == due.decided
                     && (made.given, made.closed) == (0, 0)
-                    && refused == refusal;
+                    // What is written first is answered later.
+                    && (refused == refusal || due.conflict && refused.is_none());
                 hold(agreed, Rule::NothingLost, || {
                     format!("{id} is synced; {due:?} is due, and {made:?}, decided: {decided}, {refused:?}")
                 })?;
                 let honest = self.wallets.get(place).is_some_and(|wallet| !wallet.suspect);
-                hold(!honest || made.misuses.is_empty(), Rule::NothingLost, || {
+                // Somebody else may have used its payment's id.
+                let fine = made.misuses.is_empty() || due.conflict && made.forked.is_empty();
+                hold(!honest || fine, Rule::NothingLost, || {
                     format!("device {place} did nothing that it must not: {made:?}")
                 })
             }
             (Comes::Returned(due), _) => {
-                let (closed, misused, refusal) = match due {
-                    DueReturn::Unknown => (0, 0, Some(RefusalCode::AllowanceUnknown)),
-                    DueReturn::Closed { now } => (usize::from(*now), 0, None),
-                    DueReturn::Other { forked } => {
-                        (0, usize::from(*forked), Some(RefusalCode::AllowanceNotSynced))
-                    }
+                let (closed, forked, refusal) = match due {
+                    DueReturn::Unknown => (0, None, Some(RefusalCode::AllowanceUnknown)),
+                    DueReturn::Closed { now } => (usize::from(*now), None, None),
+                    DueReturn::NotSynced => (0, None, Some(RefusalCode::AllowanceNotSynced)),
+                    DueReturn::Forked(both) => (0, Some(*both), None),
                 };
-                let agreed = (made.closed, made.misuses.len()) == (closed, misused)
-                    && (made.given, made.spent) == (0, 0)
+                let forks = forked.map(|_| AllowanceMisuse::Forked.number());
+                let agreed = made.closed == closed
+                    && made.forked.iter().eq(&forked)
+                    && made.misuses.iter().eq(&forks)
+                    && (made.given, made.spent, made.refused) == (0, 0, 0)
                     && refused == refusal;
+                let honest = self.wallets.get(place).is_some_and(|wallet| !wallet.suspect);
+                hold(!honest || forked.is_none(), Rule::NothingLost, || {
+                    format!("device {place} did nothing that it must not: {made:?}")
+                })?;
                 hold(agreed, Rule::NoCeilingPassed, || {
                     format!("{due:?} is due of {frame:?}, and {made:?}, {refused:?}")
                 })
@@ -226,7 +238,10 @@ impl World {
 struct Made {
     given: usize,
     spent: usize,
+    /// Refused, with a place in the chain.
+    refused: usize,
     closed: usize,
+    forked: Vec<(u64, u32)>,
     misuses: Vec<u16>,
 }
 
@@ -237,7 +252,14 @@ impl Made {
             match &record.entry.event {
                 Event::AllowanceGiven { allowance } if allowance.device == of => made.given += 1,
                 Event::AllowanceSpent { device, .. } if *device == of => made.spent += 1,
+                Event::AllowancePaymentRefused { device, .. } if *device == of => made.refused += 1,
                 Event::AllowanceReturned { device, .. } if *device == of => made.closed += 1,
+                Event::AllowanceForked {
+                    device,
+                    amount_minor,
+                    count,
+                    ..
+                } if *device == of => made.forked.push((*amount_minor, *count)),
                 Event::AllowanceMisused { device, kind, .. } if *device == of => {
                     made.misuses.push(kind.number());
                 }
