@@ -67,7 +67,14 @@ fn every_fuzz_target_is_in_the_document() {
     let mut told: Vec<_> = table.lines().filter_map(|row| row.split('`').nth(1)).collect();
     told.sort_unstable();
     let files = std::fs::read_dir(root.join("tests/fuzz/fuzz_targets")).unwrap();
-    let names = files.map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned());
+    let names = files.map(|file| {
+        file.unwrap()
+            .path()
+            .file_stem()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    });
     let mut targets: Vec<_> = names.collect();
     targets.sort_unstable();
     assert_eq!(told, targets);

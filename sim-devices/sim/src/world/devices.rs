@@ -105,17 +105,17 @@ impl World {
             self.hold_frame(*number, frame, comes, before)?;
             self.hold_apart()?;
         }
-        // What ends by itself in the same breath is nobody's answer.
-        let by_itself = |record: &&Record| {
-            matches!(
-                record.entry.event,
-                Event::RestrictionChanged {
-                    cause: RestrictionCause::TimeOnline,
-                    ..
-                }
-            )
+        // What ends by itself in the same breath is nobody's answer: time
+        // online, and after a description whatever else was due.
+        let describes = matches!(question, Question::Describe(_));
+        let by_itself = |record: &&Record| match &record.entry.event {
+            Event::RestrictionChanged { cause, .. } => *cause == RestrictionCause::TimeOnline || describes,
+            Event::DeviceDescribed { .. } => false,
+            _ => describes,
         };
-        let after = self.disk.records.iter().rev().take_while(by_itself).count();
+        let written = self.disk.records.len() - before;
+        let newest = self.disk.records.iter().rev().take(written);
+        let after = newest.take_while(by_itself).count();
         let head = self.disk.records.len() - after;
         if let Some(waiting) = self.waiting.get_mut(&ticket) {
             waiting.head = Some(head);
