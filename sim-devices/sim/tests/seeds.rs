@@ -29,10 +29,10 @@ fn every_rule_holds_in_every_seed_that_ever_failed() {
 
 #[test]
 fn every_rule_holds_in_some_hundred_seeds() {
-    let summary = run_many(1, 200, 2, &Options::default(), &|_| {});
+    let summary = run_many(1, 800, 2, &Options::default(), &|_| {});
     let failure = summary.first_failure.as_ref();
     assert_eq!(failure.and_then(|outcome| outcome.violation.as_ref()), None);
-    assert_eq!(summary.runs, 200);
+    assert_eq!(summary.runs, 800);
     assert!(summary.payments > 1_000 && summary.restarts > 100, "{summary:?}");
     assert!(summary.allowances > 100, "{summary:?}");
     let all: Vec<_> = AllowanceMisuse::ALL.to_vec();
