@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+};
 
 use super::bucket::Rate;
 use super::door::{Door, Knock, Ticket};
@@ -36,6 +38,9 @@ const IDLE_TIMEOUT_MS: u32 = 30_000;
 /// busy. After a flush some hundred devices are answered at once and ask again
 /// at once; the usual 208 KiB hold 90 requests with the system's own share.
 pub(super) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Packets that a device need not acknowledge one by one.
+const UNACKNOWLEDGED: u32 = 9;
 
 /// The longest handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,6 +93,7 @@ pub(super) fn server_config(crypto: QuicServerConfig) -> ServerConfig {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
         .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(ack_frequency()))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))));
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     let mut tokens = quinn::ValidationTokenConfig::default();
@@ -100,6 +106,15 @@ pub(super) fn server_config(crypto: QuicServerConfig) -> ServerConfig {
         .incoming_buffer_size_total(INCOMING_BUFFER)
         // A device that moves to another network keeps its connection.
         .migration(true);
+    config
+}
+
+/// How often devices that know of it (draft-ietf-quic-ack-frequency) are asked
+/// to acknowledge: an answer by itself needs no packet in return, since the
+/// next request brings the acknowledgement, or 25 ms.
+fn ack_frequency() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED));
     config
 }
 

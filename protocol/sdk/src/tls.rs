@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hub_protocol::HubId;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -70,6 +70,10 @@ pub(crate) fn client_config(
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
 
+    // A request by itself needs no packet in return: the answer brings the
+    // acknowledgement, or 25 ms (draft-ietf-quic-ack-frequency).
+    let mut ack_frequency = AckFrequencyConfig::default();
+    ack_frequency.ack_eliciting_threshold(VarInt::from_u32(9));
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
@@ -81,6 +85,7 @@ pub(crate) fn client_config(
         .stream_receive_window(VarInt::from_u32(20 * 1024))
         .receive_window(VarInt::from_u32(256 * 1024))
         .datagram_receive_buffer_size(None)
+        .ack_frequency_config(Some(ack_frequency))
         // On a shop's network the first answer comes within milliseconds;
         // the standard's 333 ms would be the wait for each lost first packet.
         .initial_rtt(Duration::from_millis(100));
