@@ -267,7 +267,7 @@ fn print_init(report: &InitReport) -> io::Result<()> {
     writeln!(stdout, "Ledger is signed by {}", report.signing_public_key)?;
     writeln!(
         stdout,
-        "Sample policy       version {}, until {}, signed by {}",
+        "Policy              version {}, until {}, signed by {}",
         report.policy_version, report.policy_expires, report.policy_public_key
     )?;
     writeln!(stdout, "\nNext:")?;

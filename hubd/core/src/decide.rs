@@ -99,6 +99,17 @@ pub struct Assessment {
     pub ceiling: Option<usize>,
     /// The share of the signed ceilings that holds now, 0 to 100.
     pub percent: u64,
+    /// The limit for taps without verification that this payment would pass.
+    pub tap_limit: Option<TapLimit>,
+}
+
+/// What a policy limits of a card's taps without verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapLimit {
+    /// What they add up to.
+    Sum,
+    /// How many in a row.
+    Count,
 }
 
 /// Decides a payment without the gateway.
@@ -157,6 +168,9 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         effective_ceiling_minor: limits.map(|limits| limits.transaction),
         ceiling: limits.and_then(|limits| limits.ceiling),
         percent: limits.map_or(100, |limits| limits.percent),
+        tap_limit: situation
+            .policy
+            .and_then(|policy| tap_limit_passed(request, policy, situation)),
     }
 }
 
@@ -366,6 +380,12 @@ fn objection_to_reading(
 
 /// May this card be tapped once more without the holder being verified?
 fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
+    tap_limit_passed(request, policy, s).map(|_| Reason::CardContactlessLimit)
+}
+
+/// The limit for taps without verification that this one would pass: of both,
+/// the sum's.
+fn tap_limit_passed(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<TapLimit> {
     if Holder::of(request) != Holder::Tap {
         return None;
     }
@@ -380,7 +400,11 @@ fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>
         .taps
         .consecutive_limit
         .is_some_and(|most| u64::from(taps.count) >= half(u64::from(most)));
-    (too_much || too_often).then_some(Reason::CardContactlessLimit)
+    if too_much {
+        Some(TapLimit::Sum)
+    } else {
+        too_often.then_some(TapLimit::Count)
+    }
 }
 
 /// Is there room under the ceilings and counts, and the payment no risk?

@@ -1,15 +1,15 @@
 //! Which key of a policy decided.
 
-use hub_core::decide::Assessment;
+use hub_core::decide::{Assessment, TapLimit};
 use hub_core::policy::Policy;
-use hub_protocol::{DeviceClass, Reason};
+use hub_protocol::{DeviceClass, PaymentRequest, Reason};
 
 /// The key of the policy that a reason stands for, as `docs/policy.md` names
 /// it; a table out of several by its place in the file, from 1. `None` for a
 /// reason that no policy can change, and for an approval.
 pub fn key(
     reason: Reason,
-    amount_minor: u64,
+    request: &PaymentRequest,
     class: DeviceClass,
     policy: &Policy,
     assessed: Option<&Assessment>,
@@ -30,14 +30,10 @@ pub fn key(
         Reason::StoreSuspended => fixed("anomaly.store.stop"),
         Reason::DeviceSuspended => fixed("anomaly.device.stop"),
         Reason::OutsideHours => fixed("hours"),
-        Reason::CardContactlessLimit => {
-            let taps = &policy.taps;
-            match (taps.cumulative_ceiling, taps.consecutive_limit) {
-                (Some(_), None) => fixed("card.contactless_cumulative_ceiling"),
-                (None, Some(_)) => fixed("card.contactless_consecutive_limit"),
-                _ => fixed("card.contactless_cumulative_ceiling, card.contactless_consecutive_limit"),
-            }
-        }
+        Reason::CardContactlessLimit => match assessed.and_then(|assessed| assessed.tap_limit) {
+            Some(TapLimit::Count) => fixed("card.contactless_consecutive_limit"),
+            _ => fixed("card.contactless_cumulative_ceiling"),
+        },
         Reason::CardWindow => fixed("card.window_count"),
         Reason::DeviceWindow => of_class("device_window_count"),
         Reason::ModelNotCertified => fixed("model"),
@@ -53,14 +49,13 @@ pub fn key(
         Reason::SchemeNotAllowed => fixed("offline.schemes"),
         Reason::FundingNotAllowed => fixed("offline.funding"),
         Reason::CountryNotAllowed => fixed("card.countries"),
-        Reason::BinNotAllowed if policy.cards.bins_denied.is_empty() => fixed("card.bins_allowed"),
-        Reason::BinNotAllowed if policy.cards.bins_allowed.is_empty() => fixed("card.bins_denied"),
-        Reason::BinNotAllowed => fixed("card.bins_allowed, card.bins_denied"),
+        Reason::BinNotAllowed if policy.cards.bin_is_denied(&request.card) => fixed("card.bins_denied"),
+        Reason::BinNotAllowed => fixed("card.bins_allowed"),
         Reason::EntryModeNotAllowed => fixed("offline.entry_modes"),
         Reason::VerificationRequired => {
             let ceiling_minor = assessed.and_then(|assessed| assessed.effective_ceiling_minor);
             match ceiling_minor {
-                Some(ceiling_minor) if amount_minor > ceiling_minor => ceiling(),
+                Some(ceiling_minor) if request.amount_minor() > ceiling_minor => ceiling(),
                 _ => fixed("offline.contactless_unverified_ceiling"),
             }
         }
@@ -82,7 +77,10 @@ pub fn key(
 
 #[cfg(test)]
 mod tests {
+    use hub_protocol::{CardFacts, CardScheme, Cryptogram, EntryMode, Funding, Verification};
+
     use super::*;
+    use crate::rehearsal::highest::{Way, request};
 
     #[test]
     fn every_reason_that_a_policy_can_change_names_its_key() {
@@ -103,8 +101,21 @@ mod tests {
         ];
         let policy = include_bytes!("../../../config/policies/everything.toml");
         let policy = Policy::parse(policy).unwrap();
+        let card = CardFacts {
+            token: "tok-1".to_owned(),
+            last4: None,
+            bin: None,
+            scheme: CardScheme::Visa,
+            issuer_country: None,
+            funding: Funding::Credit,
+        };
+        let way = Way {
+            entry_mode: EntryMode::Chip,
+            verification: Verification::OfflinePin,
+        };
+        let request = request(&policy, way, &card, Cryptogram::AsksOnline, 1);
         for reason in Reason::ALL {
-            let key = key(*reason, 1, DeviceClass::Mpos, &policy, None);
+            let key = key(*reason, &request, DeviceClass::Mpos, &policy, None);
             assert_eq!(key.is_none(), OF_NO_KEY.contains(reason), "{reason}");
         }
     }

@@ -463,3 +463,61 @@ fn the_ceiling_told_is_the_one_that_decided_when_the_payment_itself_was_odd() {
     assert_eq!(last["reason"], "transaction-ceiling", "{last}");
     assert_eq!(last["effective_ceiling_minor"], 2000, "{last}");
 }
+
+#[test]
+fn of_two_keys_that_share_a_reason_the_one_that_refused_is_named() {
+    let desk = Desk::new();
+    let device = "{\"at\": \"2026-01-06T11:59:00+01:00\", \"event\": \"describe\", \"device\": \"mpos\", \
+                  \"vendor\": \"Acme\", \"model\": \"R1\", \"certification\": \"pts\"}\n";
+    let pay = |minute: usize, token: &str, bin: &str, amount: u64| {
+        format!(
+            "{{\"at\": \"2026-01-06T12:{minute:02}:00+01:00\", \"amount_minor\": {amount}, \
+             \"entry_mode\": \"contactless\", \"verification\": \"none\", \
+             \"card\": {{\"token\": \"{token}\", \"bin\": \"{bin}\"}}}}\n"
+        )
+    };
+    let policy = fs::read_to_string(sample("everything")).unwrap();
+    // What else the sample counts is out of the way.
+    let policy = policy.replace("\nwindow_count = ", "\nwindow_count = 1").replace(
+        "contactless_cumulative_ceiling = 15000",
+        "contactless_cumulative_ceiling = 10000",
+    );
+    let others = |line: &&str| !line.contains("consecutive_lower_limit");
+    let policy: Vec<&str> = policy.lines().filter(others).collect();
+    let policy = policy.join("\n");
+    let policy = desk.file("policy.toml", &policy);
+    let last = |payments: String| {
+        let decisions = desk.decisions(&policy, &format!("{device}{payments}"));
+        let last = decisions.last().unwrap().clone();
+        (last["reason"].clone(), last["rule"].clone())
+    };
+    let tapped = |each: u64| {
+        (0..6)
+            .map(|at| pay(at, "tok-1", "497020", each))
+            .collect::<String>()
+    };
+    for (payments, reason, rule) in [
+        (
+            pay(0, "tok-1", "497010", 500),
+            "bin-not-allowed",
+            "card.bins_denied",
+        ),
+        (
+            pay(0, "tok-1", "397020", 500),
+            "bin-not-allowed",
+            "card.bins_allowed",
+        ),
+        (
+            tapped(500),
+            "card-contactless-limit",
+            "card.contactless_consecutive_limit",
+        ),
+        (
+            tapped(3_001),
+            "card-contactless-limit",
+            "card.contactless_cumulative_ceiling",
+        ),
+    ] {
+        assert_eq!(last(payments.clone()), (json!(reason), json!(rule)), "{payments}");
+    }
+}

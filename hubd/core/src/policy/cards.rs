@@ -158,6 +158,15 @@ impl CardRules {
         self.bins_allowed.is_empty()
     }
 
+    /// Whether a card that does not pass by its BIN is refused by a range that
+    /// denies, rather than for want of one that allows.
+    pub fn bin_is_denied(&self, card: &CardFacts) -> bool {
+        match card.bin.as_deref() {
+            Some(bin) => self.bins_denied.iter().any(|range| range.may_hold(bin)),
+            None => self.bins_allowed.is_empty(),
+        }
+    }
+
     /// Whether the issuer is domestic. One that is not known is foreign.
     pub(crate) fn is_domestic(&self, card: &CardFacts) -> bool {
         country(card).is_some_and(|country| self.domestic.contains(&country))

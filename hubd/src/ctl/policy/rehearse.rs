@@ -256,7 +256,7 @@ fn shown(policy: &Policy, changed: &Changed) -> Shown {
     let request = &changed.request;
     let rule = rule_key(
         changed.after.record.reason,
-        request.amount_minor(),
+        request,
         changed.class,
         policy,
         Some(&changed.after),

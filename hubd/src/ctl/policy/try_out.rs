@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
     fn rule(&self, pay: &Pay, decided: &Decided) -> Option<String> {
         rule_key(
             decided.record.reason,
-            pay.request.amount_minor(),
+            &pay.request,
             pay.class,
             &self.policy,
             decided.assessed.as_ref(),
