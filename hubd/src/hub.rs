@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
     AllowanceMisuse, CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration,
-    Restriction, RestrictionCause, SealedCard, cbor,
+    Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -55,6 +56,13 @@ pub trait Edges: Send {
     ) -> bool;
     /// The last entry on disk.
     fn durable_head(&self) -> Head;
+    /// Both keys' signatures on a change of the hub's signing key at an entry.
+    fn sign_key_change(&mut self, sequence: u64, next: SigningKey, now_ms: u64) -> SignedKeyChange;
+    /// The change that was signed last is at this entry, which is appended
+    /// next. False once the ledger has failed.
+    fn change_key(&mut self, sequence: u64) -> bool;
+    /// The change is on disk: tell devices.
+    fn push_key_change(&mut self, statement: SignedKeyChange);
     /// Destroy a sealed card.
     fn erase_card(&mut self, payment_id: PaymentId);
     /// Send something to the gateway.
@@ -394,6 +402,19 @@ impl<E: Edges> Hub<E> {
                 key,
             },
             Ask::Archive(change) => Input::Archive { ticket, change },
+            Ask::ChangeHubKey { operator, next } => {
+                // What the clock has to say comes before the entry that the
+                // statement is for.
+                let now = clock::now();
+                let effects = self.core.handle(Input::Tick, now);
+                self.carry_out(effects);
+                let sequence = self.core.state().head().sequence + 1;
+                Input::ChangeHubKey {
+                    ticket,
+                    statement: self.edges.sign_key_change(sequence, next, now.wall_ms),
+                    operator,
+                }
+            }
             Ask::Operator { operator, command } => {
                 if let OperatorCommand::Release(id) = &command {
                     self.recall(Some(id), None)?;
@@ -525,6 +546,12 @@ impl<E: Edges> Hub<E> {
                         return false;
                     }
                 }
+                Effect::ChangeHubKey { sequence } => {
+                    if !self.edges.change_key(sequence) {
+                        return false;
+                    }
+                }
+                Effect::HubKeyChanged { statement } => self.edges.push_key_change(statement),
                 Effect::Reply { ticket, reply } => {
                     if let Some(sender) = self.waiting.remove(&ticket) {
                         // Whoever asked may be gone; he asks again under the

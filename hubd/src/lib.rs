@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod hub;
 pub mod init;
 pub mod iso8583;
+pub mod key_ring;
 pub mod ledger;
 pub mod port;
 pub mod rehearsal;

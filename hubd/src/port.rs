@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ed25519_dalek::SigningKey;
 use hub_core::policy::Policy;
 use hub_core::state::Head;
 use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
@@ -117,6 +118,13 @@ pub enum Ask {
     },
     /// Write down what is done with an archive.
     Archive(ArchiveChange),
+    /// Sign with another key from now on.
+    ChangeHubKey {
+        /// Who wants it.
+        operator: String,
+        /// The new key.
+        next: SigningKey,
+    },
     /// A person asks.
     Operator {
         /// Who.

@@ -7,6 +7,7 @@ use minicbor::{Decode, Encode};
 use crate::cbor::{self, CborError};
 use crate::cose::{self, CoseError, ObjectType};
 use crate::id::{Digest, HubId};
+use crate::key_change::KeyChain;
 use crate::merkle::{self, MAX_PATH, Tree};
 use crate::receipt::Receipt;
 use crate::refusal::{Refusal, RefusalCode};
@@ -116,11 +117,31 @@ impl CommittedReceipt {
     /// The first fault: form, path, the commit's signature, then whether the
     /// commit speaks of this receipt.
     pub fn open(bytes: &[u8], key: &VerifyingKey) -> Result<Receipt, ProofError> {
+        Self::open_with(bytes, |commit| LedgerCommit::open(commit, key))
+    }
+
+    /// [`open`](Self::open), by the key that the hub had when it signed. One
+    /// that had given way by the end of the commit is refused.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_by(bytes: &[u8], keys: &KeyChain) -> Result<Receipt, ProofError> {
+        Self::open_with(bytes, |commit| {
+            keys.open(commit, ObjectType::LedgerCommit, |commit: &LedgerCommit| {
+                commit.last
+            })
+        })
+    }
+
+    fn open_with(
+        bytes: &[u8],
+        open: impl FnOnce(&[u8]) -> Result<LedgerCommit, ProofError>,
+    ) -> Result<Receipt, ProofError> {
         let held: Self = cbor::decode(bytes)?;
         if held.path.len() > MAX_PATH {
             return Err(ProofError::PathTooLong);
         }
-        let commit = LedgerCommit::open(&held.commit, key)?;
+        let commit = open(&held.commit)?;
         let receipts = commit.receipts.ok_or(ProofError::NotCovered)?;
         let leaf = merkle::leaf(&held.receipt);
         if merkle::root_of(leaf, held.index, receipts.count, &held.path) != Some(receipts.root) {

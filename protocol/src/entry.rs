@@ -14,6 +14,7 @@ use crate::cbor;
 use crate::codes::codes;
 use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
+use crate::key_change::SignedKeyChange;
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
 use crate::refusal::RefusalCode;
@@ -618,6 +619,18 @@ pub enum Event {
         #[n(3)]
         operator: String,
     },
+    /// The hub signs with another key from the next entry on. This one is the
+    /// last of its group.
+    #[n(120)]
+    #[cbor(map)]
+    HubKeyChanged {
+        /// The signed [`HubKeyChange`](crate::HubKeyChange).
+        #[n(1)]
+        statement: SignedKeyChange,
+        /// Who.
+        #[n(2)]
+        operator: String,
+    },
     /// An archive that had been copied away was removed from the hub's disk.
     #[n(73)]
     #[cbor(map)]
@@ -665,6 +678,7 @@ impl Event {
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
+            Self::HubKeyChanged { .. } => 120,
         }
     }
 
@@ -701,6 +715,7 @@ impl Event {
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",
+            Self::HubKeyChanged { .. } => "hub-key-changed",
         }
     }
 

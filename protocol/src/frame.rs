@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use crate::allowance::AllowanceChain;
 use crate::cbor;
 use crate::id::{HubId, PaymentId};
+use crate::key_change::SignedKeyChange;
 use crate::payment::{SealedCard, check_text};
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -117,6 +118,14 @@ pub enum Request {
         #[cbor(with = "minicbor::bytes")]
         statement: Vec<u8>,
     },
+    /// Which signing keys has the hub had? From wire version 4 on.
+    #[n(10)]
+    #[cbor(map)]
+    Keys {
+        /// How many of their changes the device knows.
+        #[n(1)]
+        known: u32,
+    },
 }
 
 impl Request {
@@ -134,6 +143,7 @@ impl Request {
     const fn since(number: i64) -> u16 {
         match number {
             6..=9 => 3,
+            10..=12 => 4,
             _ => 1,
         }
     }
@@ -252,6 +262,16 @@ pub enum Answer {
         #[n(1)]
         number: u64,
     },
+    /// To [`Request::Keys`].
+    #[n(110)]
+    #[cbor(map)]
+    Keys {
+        /// The next changes that the device does not know, each a signed
+        /// [`HubKeyChange`](crate::HubKeyChange), at most
+        /// [`MOST_KEY_CHANGES`](crate::MOST_KEY_CHANGES).
+        #[n(1)]
+        changes: Vec<SignedKeyChange>,
+    },
     /// To anything: a numbered error.
     #[n(199)]
     #[cbor(map)]
@@ -282,6 +302,14 @@ pub enum Push {
         /// Its version.
         #[n(1)]
         version: u64,
+    },
+    /// The hub signs with another key from now on; from wire version 4 on.
+    #[n(203)]
+    #[cbor(map)]
+    KeyChanged {
+        /// A signed [`HubKeyChange`](crate::HubKeyChange).
+        #[n(1)]
+        change: SignedKeyChange,
     },
 }
 
@@ -388,6 +416,10 @@ mod tests {
                 assert_ne!(refusal.code, RefusalCode::UnknownFrame, "{number}: {what}");
             }
         }
+        let keys = to_wire(&Request::Keys { known: 0 });
+        let refused = Request::from_wire(&keys, 3).unwrap_err();
+        assert_eq!(refused.code, RefusalCode::UnknownFrame, "wire version 4 has it");
+        assert!(Request::from_wire(&keys, 4).is_ok());
         let hello = to_wire(&Request::Hello { app: "till".into() });
         let asked = to_wire(&Request::Allowance { closed: None });
         assert!(Request::from_wire(&hello, 1).is_ok() && Request::from_wire(&asked, 3).is_ok());

@@ -23,6 +23,7 @@ pub mod enrolment;
 pub mod entry;
 pub mod frame;
 pub mod id;
+mod key_change;
 pub mod merkle;
 pub mod money;
 pub mod payment;
@@ -42,6 +43,7 @@ pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
 pub use entry::{Entry, EntryTime, Event};
 pub use frame::{Answer, Push, Request};
 pub use id::{DeviceId, Digest, HubId, KeyId, PaymentId};
+pub use key_change::{HubKeyChange, KeyChain, KeyChainError, MOST_KEY_CHANGES, SignedKeyChange};
 pub use money::{Currency, MAX_AMOUNT_MINOR};
 pub use payment::{
     CardExpiry, CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, Override, PaymentRequest,
@@ -56,7 +58,11 @@ pub use score::{Score, ScoreFactor, ScorePart};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/3";
+pub const ALPN: &[u8] = b"store-hub/4";
+
+/// The same of wire version 3, in which nobody hears of other keys. Hubs still
+/// speak it.
+pub const ALPN_3: &[u8] = b"store-hub/3";
 
 /// The same of wire version 2, whose requests have no
 /// [`Terms`]. Hubs still speak it.
@@ -71,7 +77,7 @@ pub const ALPN_1: &[u8] = b"store-hub/1";
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

@@ -1,11 +1,7 @@
-"""Verifies a hub's ledger with nothing but the hub's public key.
+"""ledger_verify.py HUB-SIGNING.PUB FOLDER [RECEIPT]...: verifies a hub's ledger by its first public key.
 
-  ledger_verify.py HUB-SIGNING.PUB FOLDER [RECEIPT]...
-
-The folder holds segments (.seg) and archives (.seg.gz, or a folder of them) as
-docs/ledger.md has them: every entry, link, sequence, commit and checksum must
-hold. A receipt, a file with a committed receipt, must have its entry in there.
-"""
+The folder holds segments (.seg) and archives (.seg.gz, or a folder of them) as docs/ledger.md has them: every entry,
+link, sequence, commit and checksum must hold. A committed receipt's entry must be in there."""
 
 import gzip
 import pathlib
@@ -43,13 +39,17 @@ def opened(signed, aad, key):
 
 class Ledger:
     def __init__(self, key):
-        self.key, self.hub, self.digests, self.signed, self.number = key, None, [bytes(32)], 0, 0
+        self.key, self.hub, self.digests, self.signed, self.number, self.next = key, None, [bytes(32)], 0, 0, None
 
     def entry(self, data, format):
         payload = opened(data, b"hub-ledger-entry/1", self.key) if format == 1 else data
         place = list(cbor2.loads(payload).values())[:2]
-        must(place == [len(self.digests), self.digests[-1]], f"no entry {len(self.digests)} here")
+        must(place == [len(self.digests), self.digests[-1]] and not self.next, f"no entry {len(self.digests)} here")
         self.digests.append(sha256(payload).digest())
+        if (event := cbor2.loads(payload)[5])[0] == 120:  # another key from the next group on
+            change = cbor2.loads(cbor2.loads(by_new := opened(event[1][1], b"hub-key-change/1", self.key)).value[2])
+            must([change[1], change[3], change[5]] == [self.hub, self.key, place[0]], "a change of another key")
+            self.next = opened(by_new, b"hub-key-change/1", change[4]) and change[4]
 
     def segment(self, data):
         magic, format, zero, number, hub, first, previous, crc = struct.unpack_from("<8sHHI32sQ32s4s", data)
@@ -71,7 +71,7 @@ class Ledger:
             elif kind == 1:  # the mark that ends a group
                 mark = group, at - group, last - self.signed, crc32c(data[group:at]), last, b"CMIT"
                 must(stated and body == struct.pack("<III4sQ4s", *mark), f"mark at {at} of another group")
-                self.signed, group, stated = last, end, format == 1
+                self.signed, group, stated, self.key, self.next = last, end, format == 1, self.next or self.key, None
             else:  # the footer, and the seal after it
                 footer = list(cbor2.loads(opened(body, b"hub-segment-footer/1", self.key)).values())
                 must(footer == [first, last, self.digests[-1], last - first + 1, sha256(data[:at]).digest()], "footer")

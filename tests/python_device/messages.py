@@ -9,6 +9,7 @@ from cose import Fault, decode, encode
 PAY, PAY_ON_TERMS, VOID = "hub-payment-request/1", "hub-payment-request/2", "hub-void-request/1"
 OVERRIDE, DESCRIPTION, ATTESTATION = "hub-override/1", "hub-device-description/1", "hub-attestation-result/1"
 STATUS, COMMIT = "hub-status/1", "hub-ledger-commit/1"
+KEY_CHANGE = "hub-key-change/1"
 ALLOWANCE, DEVICE_RECEIPT, RETURN = "hub-allowance/1", "hub-device-receipt/1", "hub-allowance-return/1"
 ENROLMENT, REGISTRATION = "hub-enrolment/1", "hub-registration/1"
 MAX_FRAME = 16384
@@ -165,10 +166,11 @@ ANSWERS = {
     107: map_of({1: any_bytes, 2: allowance_chain}),
     108: map_of({1: any_bytes}),
     109: map_of({1: uint}),
+    110: map_of({1: many(any_bytes, 32)}),
     199: map_of({1: map_of({1: number_in(*map(int, refusals.split())), 2: text})}),
 }
-ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number not in (106, 107, 108, 109)}
-PUSHES = {201: map_of({1: any_bytes}), 202: map_of({1: uint})}
+ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number not in (106, 107, 108, 109, 110)}
+PUSHES = {201: map_of({1: any_bytes}), 202: map_of({1: uint}), 203: map_of({1: any_bytes})}
 
 
 def read(check, data: bytes) -> dict:

@@ -69,6 +69,9 @@ def judge(vectors: Vectors, data: bytes, payment: receipts.Payment = None) -> No
         taker.enrolled(data, m.Code(hub, b"", [], []))
     if number == 107:
         allowance.read_allowance(fields[1], hub, key, own)
+    for change in fields[1] if number == 110 else [fields[1]] if number == 203 else []:
+        by_new = cose.verify(change, m.KEY_CHANGE, key)
+        cose.verify(by_new, m.KEY_CHANGE, cose.decode(cose.parse(by_new)[1])[4])
     committed = fields.get({102: 1, 103: 2, 108: 1}.get(number))
     if committed is not None:
         receipts.read_receipt(committed, hub, key, own, payment)
@@ -98,6 +101,7 @@ IN_EVENTS = {
     92: {3: ("device", m.RETURN)},
     93: {4: ("device", m.DEVICE_RECEIPT)},
     94: {2: ("device", m.DEVICE_RECEIPT)},
+    120: {1: ("hub", m.KEY_CHANGE)},
 }
 
 
@@ -203,6 +207,7 @@ def read_all(table: Table, vectors: Vectors) -> None:
         outcomes.append((f"frames: {each['name']}", 0, judged if made == data else "other bytes"))
     group(table, area, outcomes)
     ledger = ledger_verify.Ledger(vectors.public("hub"))
+    ledger.hub = vectors.identity("hub")
     for each in vectors.ledger:
         ledger.entry(bytes.fromhex(each["signed"]), 1)
     digests = [bytes.fromhex(each["digest"]) for each in vectors.ledger]

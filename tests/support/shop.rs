@@ -179,7 +179,6 @@ impl Shop {
             opened.journal.archives(),
             opened.index.reader(),
             config.keys.hub_id,
-            config.keys.signing.clone(),
         );
         let now = Now {
             wall_ms,
@@ -503,6 +502,8 @@ impl Shop {
                 load @ Effect::LoadQueue { .. } => self.loads.push_back(load),
                 Effect::Push { .. }
                 | Effect::PushPolicy { .. }
+                | Effect::ChangeHubKey { .. }
+                | Effect::HubKeyChanged { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::RestrictionChanged { .. }

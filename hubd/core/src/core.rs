@@ -50,6 +50,8 @@ pub struct Core {
     pub(crate) storage: StorageLevel,
     /// The last entry of what is being archived; 0 when nothing is.
     pub(crate) archiving: u64,
+    /// The last entry that changed the hub's signing key; 0 for none.
+    pub(crate) hub_key_changes: u64,
     /// Payments in memory that are not about to be sent, oldest first, for
     /// eviction.
     pub(crate) remembered: std::collections::VecDeque<PaymentId>,
@@ -81,6 +83,7 @@ impl Core {
             recovery: Recovery::default(),
             storage: StorageLevel::Enough,
             archiving: settings.archives_through,
+            hub_key_changes: 0,
             random: Random::new(settings.seed),
             held: BTreeMap::new(),
             remembered: std::collections::VecDeque::new(),
@@ -201,6 +204,11 @@ impl Core {
                 key,
             } => self.activate(ticket, &policy, signed, key),
             Input::Archive { ticket, change } => self.archive(ticket, change),
+            Input::ChangeHubKey {
+                ticket,
+                statement,
+                operator,
+            } => self.change_hub_key(ticket, statement, operator),
             Input::Operator {
                 ticket,
                 operator,

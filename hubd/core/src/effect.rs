@@ -3,7 +3,7 @@
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
     Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, PaymentId, PaymentState, PaymentStatus,
-    Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard,
+    Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard, SignedKeyChange,
 };
 
 use crate::described::Described;
@@ -25,6 +25,17 @@ pub enum Effect {
         /// The receipt, encoded, if the entry decides a payment: one signature
         /// stands for all the receipts that become durable together.
         receipt: Option<Vec<u8>>,
+    },
+    /// The entry that is appended next ends its group, and whatever follows it
+    /// is signed with the key that it names.
+    ChangeHubKey {
+        /// The entry's sequence.
+        sequence: u64,
+    },
+    /// Tell all connected devices that the hub signs with another key.
+    HubKeyChanged {
+        /// The signed [`HubKeyChange`](hub_protocol::HubKeyChange).
+        statement: SignedKeyChange,
     },
     /// Answer somebody. Receipts are still to be proved, statuses to be
     /// signed.

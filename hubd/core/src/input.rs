@@ -3,7 +3,7 @@
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
     AllowanceReturn, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId, PaymentId,
-    PaymentRequest, Refusal, Registration, SealedCard, VoidRequest,
+    PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange, VoidRequest,
 };
 
 use crate::policy::Policy;
@@ -157,6 +157,16 @@ pub enum Input {
         signed: Vec<u8>,
         /// The key that signed it.
         key: KeyId,
+    },
+    /// The hub is to sign with another key. Both keys' signatures are checked
+    /// here, and that the statement is for the next entry.
+    ChangeHubKey {
+        /// Who waits.
+        ticket: Ticket,
+        /// The signed [`HubKeyChange`](hub_protocol::HubKeyChange).
+        statement: SignedKeyChange,
+        /// Who wants it.
+        operator: String,
     },
     /// Something was done with an archive of the ledger, or is about to be.
     Archive {

@@ -22,6 +22,7 @@ pub mod decide;
 pub mod described;
 pub mod effect;
 pub mod few;
+mod hub_key;
 pub mod input;
 mod limits;
 mod online;

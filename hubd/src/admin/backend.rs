@@ -5,7 +5,9 @@ use std::future::Future;
 
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
-use super::protocol::{DeviceReport, EnrolReport, ErrorCode, PolicyReport, QueueReport, StatusReport};
+use super::protocol::{
+    DeviceReport, EnrolReport, ErrorCode, KeyReport, PolicyReport, QueueReport, StatusReport,
+};
 
 /// Who asks, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,16 @@ pub trait Backend: Send + Sync + 'static {
         operator: Operator,
         through: u32,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Every key that the hub has or trusts.
+    fn keys(&self) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
+
+    /// Has the hub sign with another key, and destroys the old one once the
+    /// ledger tells of it.
+    fn rotate_signing_key(
+        &self,
+        operator: Operator,
+    ) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
 
     /// Checks a signed policy against the trusted keys, puts it in force and
     /// keeps it for the next start.

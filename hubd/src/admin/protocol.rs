@@ -81,6 +81,10 @@ pub enum Request {
         /// Up to this one.
         through: u32,
     },
+    /// Which keys are there?
+    Keys,
+    /// Sign with another key from now on.
+    KeysRotateSigning,
     /// Put a policy in force.
     PolicyInstall {
         /// The signed policy, base64 (RFC 4648 §4).
@@ -105,6 +109,11 @@ pub enum Answer {
     Queue(QueueReport),
     /// To [`Request::PolicyInstall`].
     Policy(PolicyReport),
+    /// To [`Request::Keys`], and to a change of one.
+    Keys {
+        /// The hub's first.
+        keys: Vec<KeyReport>,
+    },
     /// Done, and written down.
     Done,
     /// Not done.
@@ -254,6 +263,24 @@ pub struct RestrictionReport {
     pub restriction: String,
     /// Points now.
     pub points: u64,
+}
+
+/// A key of the hub's, of headquarters' or of a device's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReport {
+    /// What it is for: signing, signing-next, tls, vault, policy or device.
+    pub purpose: String,
+    /// Whose: the hub's short id, or a device's name.
+    pub holder: String,
+    /// Its id, in hex; `None` of a key that has none.
+    pub id: Option<String>,
+    /// The public key, 64 hex digits, of an Ed25519 key.
+    pub public: Option<String>,
+    /// Since when it is in use, milliseconds since 1970 UTC, as far as is
+    /// known.
+    pub since_ms: Option<u64>,
+    /// How often it has changed, of a key that can.
+    pub changes: Option<u32>,
 }
 
 /// A policy in force.

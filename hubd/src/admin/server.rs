@@ -278,6 +278,12 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
             backend.archive_exported(operator, number, digest).await.map(done)
         }
         Request::ArchiveRemove { through } => backend.remove_archives(operator, through).await.map(done),
+        Request::Keys => Ok(Answer::Keys {
+            keys: backend.keys().await?,
+        }),
+        Request::KeysRotateSigning => Ok(Answer::Keys {
+            keys: backend.rotate_signing_key(operator).await?,
+        }),
         Request::PolicyInstall { policy } => {
             let signed = STANDARD.decode(policy).map_err(|error| Refused {
                 code: ErrorCode::Malformed,

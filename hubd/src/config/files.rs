@@ -20,6 +20,9 @@ pub struct Layout {
     pub keys: PathBuf,
     /// `keys/hub-signing.key`: Ed25519 seed, 64 hex digits, 0600.
     pub signing_key: PathBuf,
+    /// `keys/hub-signing.next.key`: the key that is to follow it, while it is
+    /// being changed. As that one, 0600.
+    pub next_signing_key: PathBuf,
     /// `keys/hub-tls.key`: P-256, PKCS#8 in PEM, 0600.
     pub tls_key: PathBuf,
     /// `keys/hub-vault.key`: 32 bytes, 64 hex digits, 0600.
@@ -51,6 +54,7 @@ impl Layout {
             dir: dir.to_owned(),
             config: dir.join("hubd.toml"),
             signing_key: keys.join("hub-signing.key"),
+            next_signing_key: keys.join("hub-signing.next.key"),
             tls_key: keys.join("hub-tls.key"),
             vault_key: keys.join("hub-vault.key"),
             policy_key: keys.join("policy-local.key"),

@@ -27,7 +27,12 @@ pub struct KeyError {
 #[derive(Clone)]
 pub struct HubKeys {
     /// Signs receipts, statuses, ledger entries and registrations.
+    ///
+    /// As the files have it: which of this one and
+    /// [`next_signing`](Self::next_signing) is the present one, the ledger says.
     pub signing: SigningKey,
+    /// The key that was made to follow it, if there is one.
+    pub next_signing: Option<SigningKey>,
     /// The TLS key (P-256), PKCS#8 in DER. Its certificate is made at start:
     /// it is a container for the key and nothing else.
     pub tls_pkcs8: Zeroizing<Vec<u8>>,
@@ -100,22 +105,53 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
         let read = read_seed(&path);
         read.map_err(|message| faults.whole(&path, hint(&message))).ok()
     };
-    let (signing, vault) = (seed(&layout.signing_key), seed(&layout.vault_key));
+    let next = place(&layout.next_signing_key, credentials);
+    let next_signing = match next.exists() {
+        true => seed(&layout.next_signing_key),
+        false => None,
+    };
+    // A power cut between the end of the old key and the new one's taking its
+    // place leaves the new one alone.
+    let own = place(&layout.signing_key, credentials);
+    let signing = match &next_signing {
+        Some(next) => read_seed(&own).unwrap_or_else(|_| next.clone()).into(),
+        None => seed(&layout.signing_key),
+    };
+    let vault = seed(&layout.vault_key);
     let tls = place(&layout.tls_key, credentials);
     let tls = read_tls(&tls)
         .map_err(|message| faults.whole(&tls, hint(&message)))
         .ok();
     let signing = signing.map(|seed| SigningKey::from_bytes(&seed));
+    let next_signing = next_signing.map(|seed| SigningKey::from_bytes(&seed));
     if let Some(signing) = &signing {
-        check_public(layout, &signing.verifying_key(), faults);
+        let next = next_signing.as_ref().map(SigningKey::verifying_key);
+        check_public(layout, &signing.verifying_key(), next, faults);
     }
     let (tls_pkcs8, hub_id) = tls?;
     Some(HubKeys {
         signing: signing?,
+        next_signing,
         tls_pkcs8,
         hub_id,
         vault: vault?,
     })
+}
+
+/// The key that is to follow the hub's signing key, if somebody has supplied
+/// one or a change was begun.
+///
+/// # Errors
+/// It is there and cannot be used.
+pub fn next_signing_key(layout: &Layout) -> Result<Option<SigningKey>, KeyError> {
+    let path = place(&layout.next_signing_key, credentials().as_deref());
+    path.exists().then(|| read_signing_key(&path)).transpose()
+}
+
+/// Whether a key is a credential of the service manager's: hubd can read it
+/// and not replace it.
+pub fn is_credential(file: &Path) -> bool {
+    place(file, credentials().as_deref()) != file
 }
 
 fn hint(message: &str) -> String {
@@ -150,10 +186,12 @@ fn read_tls(path: &Path) -> Result<(Zeroizing<Vec<u8>>, HubId), String> {
 
 /// `hub-signing.pub` is what people verify the ledger with: a wrong one would
 /// make a good ledger look forged.
-fn check_public(layout: &Layout, key: &VerifyingKey, faults: &Faults) {
+fn check_public(layout: &Layout, key: &VerifyingKey, next: Option<VerifyingKey>, faults: &Faults) {
     let file = &layout.signing_public;
     match files::read_text(file, MAX_KEY_FILE) {
         Ok(text) if parse_public_key(&text).as_ref() == Some(key) => {}
+        // While the key changes it is one of the two.
+        Ok(text) if next.is_some() && parse_public_key(&text) == next => {}
         Ok(_) => faults.whole(
             file,
             format!(

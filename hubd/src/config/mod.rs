@@ -25,7 +25,7 @@ use crate::iso8583::{Dialect, Identity};
 use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;
-pub use keys::{HubKeys, KeyError, parse_public_key, read_signing_key};
+pub use keys::{HubKeys, KeyError, is_credential, next_signing_key, parse_public_key, read_signing_key};
 pub use logging::LogFormat;
 pub use policy_file::{PolicyFileError, SignedPolicy, verify_policy};
 

@@ -240,6 +240,7 @@ pub(super) fn export(
         ] {
             ledger::copy_archive(file, &to, digest).map_err(unreadable)?;
         }
+        ledger::copy_signing_keys(&place.ledger, &to).map_err(unreadable)?;
         let copy = to.join(archive.packed.file_name().unwrap_or_default());
         let earlier = before.as_ref().map(|(manifest, digest)| (manifest, *digest));
         let found = ledger::check_archive(&copy, &place.key, earlier).map_err(unreadable)?;

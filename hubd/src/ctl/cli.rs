@@ -72,6 +72,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<ClockCommand>,
     },
+    /// The keys of the hub, of headquarters and of devices, with their ages;
+    /// change the hub's
+    Keys {
+        #[command(subcommand)]
+        command: Option<KeysCommand>,
+    },
     /// Make an Ed25519 key, for who signs policies or overrides
     Keygen {
         /// Where the private key goes (0600); must not be there yet
@@ -144,6 +150,25 @@ pub(super) enum RestrictionsCommand {
         #[arg(long, conflicts_with = "device")]
         store: bool,
     },
+}
+
+#[derive(Subcommand)]
+pub(super) enum KeysCommand {
+    /// List keys
+    List,
+    /// Change a key while devices go on paying
+    Rotate {
+        #[command(subcommand)]
+        which: RotateCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum RotateCommand {
+    /// The key that receipts and the ledger are signed with. The ledger says
+    /// so, signed by the old key and the new; the old one is destroyed.
+    /// Devices learn the new one by themselves, those too that are away
+    Signing,
 }
 
 #[derive(Subcommand)]

@@ -96,6 +96,7 @@ pub(super) fn doctor(output: &Output, dir: &Path, client: Result<Client, Failure
     findings.push(folder::keys_at_rest(&layout, credentials));
     findings.push(folder::format(&layout));
     if let Some(config) = &config {
+        findings.push(folder::key_ages(config));
         findings.push(folder::policy(config));
         findings.push(folder::gateway(config));
         findings.push(host::disk(config));

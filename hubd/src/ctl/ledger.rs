@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::{CommittedReceipt, Digest, Receipt};
+use hub_protocol::cose::ObjectType;
+use hub_protocol::{CommittedReceipt, Digest, KeyChain, Receipt};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -251,7 +251,8 @@ struct Held {
 
 impl Held {
     fn read(place: &Place, file: &Path) -> Result<Self, Failure> {
-        let receipt = read_receipt(&read_at_most(file, MAX_RECEIPT)?, &place.key);
+        let keys = ledger::signing_keys(&place.ledger, &place.key).map_err(unreadable)?;
+        let receipt = read_receipt(&read_at_most(file, MAX_RECEIPT)?, &keys);
         Ok(Self {
             file: file.to_owned(),
             receipt,
@@ -299,14 +300,15 @@ impl Held {
 
 /// A receipt with its proof as it came over the wire, or that in base64. In
 /// wire version 1 it is a signed object of its own.
-fn read_receipt(bytes: &[u8], key: &VerifyingKey) -> Option<Receipt> {
+fn read_receipt(bytes: &[u8], keys: &KeyChain) -> Option<Receipt> {
     let decoded = std::str::from_utf8(bytes)
         .ok()
         .and_then(|text| STANDARD.decode(text.trim()).ok());
     let held = decoded.as_deref().unwrap_or(bytes);
-    CommittedReceipt::open(held, key)
-        .ok()
-        .or_else(|| cose::open(held, ObjectType::Receipt, key).ok())
+    CommittedReceipt::open_by(held, keys).ok().or_else(|| {
+        keys.open(held, ObjectType::Receipt, |receipt: &Receipt| receipt.sequence)
+            .ok()
+    })
 }
 
 pub(super) fn progress(output: &Output) -> ProgressBar {

@@ -12,6 +12,7 @@ mod devices;
 mod doctor;
 mod failure;
 mod keygen;
+mod keys;
 mod ledger;
 mod output;
 mod policy;
@@ -24,8 +25,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{
-    ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, LedgerCommand, PolicyCommand, QueueCommand,
-    RestrictionsCommand,
+    ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, KeysCommand, LedgerCommand, PolicyCommand,
+    QueueCommand, RestrictionsCommand, RotateCommand,
 };
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
@@ -80,6 +81,15 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             match command {
                 None => clock::show(client, output),
                 Some(ClockCommand::Confirm { time }) => clock::confirm(client, output, *time),
+            }
+        }
+        Command::Keys { command } => {
+            let client = &cli.connect()?;
+            match command {
+                None | Some(KeysCommand::List) => keys::list(client, output),
+                Some(KeysCommand::Rotate {
+                    which: RotateCommand::Signing,
+                }) => keys::rotate_signing(client, output),
             }
         }
         Command::Keygen { file } => keygen::keygen(output, file),

@@ -225,7 +225,7 @@ impl Enrolment {
             name: request.name,
             model: request.model,
             hub: self.shared.hub,
-            hub_signing_key: self.shared.signing.verifying_key().to_bytes(),
+            hub_signing_key: self.shared.keys.chain().current().to_bytes(),
             enrolled_ms: clock::wall_ms(),
         };
         let now = (self.monotonic_ms)();

@@ -34,10 +34,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode,
-    Registration,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode,
+    Registration, SignedKeyChange,
 };
 use quinn::{Connection, Endpoint, VarInt};
 
@@ -53,6 +52,7 @@ pub use tls::{HubIdentity, TlsError};
 pub use tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
 
 use crate::clock;
+use crate::key_ring::KeyRing;
 use crate::port::HubPort;
 use bounds::Counts;
 use discovery::Discovery;
@@ -114,8 +114,9 @@ impl Default for Settings {
 pub struct Keys {
     /// The key of the TLS handshake, which is the hub's identity.
     pub tls: HubIdentity,
-    /// The key that receipts, statuses and registrations are signed with.
-    pub signing: Arc<SigningKey>,
+    /// The key that receipts, statuses and registrations are signed with, and
+    /// those before it.
+    pub signing: KeyRing,
 }
 
 /// Why the devices' edge did not start.
@@ -174,7 +175,7 @@ impl Devices {
         };
         let crypto = keys
             .tls
-            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_2, ALPN_1])?;
+            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_3, ALPN_2, ALPN_1])?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;
@@ -282,6 +283,12 @@ impl Devices {
     pub fn push_policy(&self, version: u64) {
         self.facts(|facts| facts.policy_version = version);
         self.inner.shared.sessions.push_all(&Outgoing::Policy(version));
+    }
+
+    /// Tells every connected device that the hub signs with another key. Those
+    /// that speak an earlier wire version are not told: to them it is no frame.
+    pub fn push_key_change(&self, change: SignedKeyChange) {
+        self.inner.shared.sessions.push_all(&Outgoing::KeyChanged(change));
     }
 
     /// What devices are told when they say hello.

@@ -65,6 +65,7 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
     request.check()?;
     let ask = match request {
         Request::Hello { .. } => return Ok(shared.hello(wire)),
+        Request::Keys { known } => return Ok(shared.key_changes(known)),
         Request::Pay {
             request: signed,
             sealed_card,
@@ -200,7 +201,7 @@ fn stopping() -> Refusal {
 /// As what a payment request is signed, by what it says.
 fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
     match (wire, Unverified::payload_of(signed)) {
-        (WireVersion::Three, Ok(payload)) => PaymentRequest::object_type_of(payload),
+        (WireVersion::Three | WireVersion::Four, Ok(payload)) => PaymentRequest::object_type_of(payload),
         _ => ObjectType::PaymentRequest,
     }
 }

@@ -125,7 +125,11 @@ pub(super) async fn reply(
 }
 
 async fn push(shared: Arc<Shared>, connection: Connection, mut pushes: mpsc::Receiver<Outgoing>) {
+    let wire = WireVersion::of(&connection);
     while let Some(what) = pushes.recv().await {
+        if matches!(what, Outgoing::KeyChanged(_)) && wire != WireVersion::Four {
+            continue;
+        }
         let bytes = frame::to_wire(&shared.push(what));
         let sent = tokio::time::timeout(PUSH_TIMEOUT, async {
             let mut send = connection.open_uni().await.ok()?;

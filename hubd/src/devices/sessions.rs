@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hub_protocol::{DeviceId, PaymentStatus, Refusal, RefusalCode};
+use hub_protocol::{DeviceId, PaymentStatus, Refusal, RefusalCode, SignedKeyChange};
 use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 
@@ -20,6 +20,7 @@ const MAX_PUSHES: usize = 64;
 pub(super) enum Outgoing {
     Status(Box<PaymentStatus>),
     Policy(u64),
+    KeyChanged(SignedKeyChange),
 }
 
 struct Live {

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
 use hub_core::Reply;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
 use hub_protocol::{
-    ALPN_1, ALPN_2, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor,
+    ALPN_1, ALPN_2, ALPN_3, Answer, CommittedReceipt, HubId, MOST_KEY_CHANGES, Push, Receipt, Refusal,
+    RefusalCode, cbor,
 };
 use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
@@ -22,6 +22,7 @@ use super::registry::Registry;
 use super::sessions::{Outgoing, Sessions};
 use super::signatures::Signatures;
 use crate::clock;
+use crate::key_ring::KeyRing;
 use crate::port::{Answered, Ask, HubPort, Proof};
 
 /// The longest the hub's core may take for an answer before the device is
@@ -46,6 +47,8 @@ pub(super) enum WireVersion {
     Two,
     /// Requests may state terms.
     Three,
+    /// Keys may change.
+    Four,
 }
 
 impl WireVersion {
@@ -56,7 +59,8 @@ impl WireVersion {
         match handshake.and_then(|data| data.protocol) {
             Some(protocol) if protocol == ALPN_1 => Self::One,
             Some(protocol) if protocol == ALPN_2 => Self::Two,
-            _ => Self::Three,
+            Some(protocol) if protocol == ALPN_3 => Self::Three,
+            _ => Self::Four,
         }
     }
 
@@ -65,6 +69,7 @@ impl WireVersion {
             Self::One => 1,
             Self::Two => 2,
             Self::Three => 3,
+            Self::Four => 4,
         }
     }
 }
@@ -72,7 +77,7 @@ impl WireVersion {
 pub(super) struct Shared {
     pub(super) hub: HubId,
     pub(super) store: String,
-    pub(super) signing: Arc<SigningKey>,
+    pub(super) keys: KeyRing,
     pub(super) registry: Registry,
     pub(super) sessions: Sessions,
     pub(super) signatures: Arc<Signatures>,
@@ -100,7 +105,7 @@ impl Shared {
     pub(super) fn new(
         hub: HubId,
         store: String,
-        signing: Arc<SigningKey>,
+        keys: KeyRing,
         registry: Registry,
         port: HubPort,
         pace: Pace,
@@ -109,7 +114,7 @@ impl Shared {
         Self {
             hub,
             store,
-            signing,
+            keys,
             registry,
             sessions: Sessions::default(),
             signatures: Arc::default(),
@@ -179,8 +184,10 @@ impl Shared {
                 chain,
             }),
             Reply::Returned { number } => Ok(Answer::Returned { number }),
-            Reply::Registered(registration) => {
+            Reply::Registered(mut registration) => {
                 self.registry.apply_if_new(&registration);
+                // A device that enrols again may have missed a change.
+                registration.hub_signing_key = self.keys.chain().current().to_bytes();
                 Ok(Answer::Enrolled {
                     registration: self.sign(ObjectType::Registration, &*registration),
                 })
@@ -207,7 +214,8 @@ impl Shared {
         let committed = match proof {
             Some(Proof::Group(group)) => group.receipt(receipt.sequence),
             Some(Proof::Earlier(head)) if head.sequence >= receipt.sequence => Some(
-                CommittedReceipt::restated(&self.signing, receipt, head.sequence, head.digest),
+                self.keys
+                    .with(|key| CommittedReceipt::restated(key, receipt, head.sequence, head.digest)),
             ),
             Some(Proof::Earlier(_)) | None => None,
         };
@@ -216,8 +224,10 @@ impl Shared {
             return Err(not_in_time());
         };
         Ok(match wire {
-            WireVersion::One => cose::sign(&self.signing, ObjectType::Receipt, &committed.receipt),
-            WireVersion::Two | WireVersion::Three => cbor::encode(&committed),
+            WireVersion::One => self
+                .keys
+                .with(|key| cose::sign(key, ObjectType::Receipt, &committed.receipt)),
+            WireVersion::Two | WireVersion::Three | WireVersion::Four => cbor::encode(&committed),
         })
     }
 
@@ -235,17 +245,26 @@ impl Shared {
         }
     }
 
+    /// The next changes of the signing key that a device does not know.
+    pub(super) fn key_changes(&self, known: u32) -> Answer {
+        let mut changes = self.keys.chain().statements(known);
+        changes.truncate(MOST_KEY_CHANGES);
+        Answer::Keys { changes }
+    }
+
     pub(super) fn push(&self, what: Outgoing) -> Push {
         match what {
             Outgoing::Status(status) => Push::Status {
                 status: self.sign(ObjectType::Status, &*status),
             },
             Outgoing::Policy(version) => Push::Policy { version },
+            Outgoing::KeyChanged(change) => Push::KeyChanged { change },
         }
     }
 
     fn sign<T: minicbor::Encode<()>>(&self, object: ObjectType, value: &T) -> Vec<u8> {
-        cose::sign(&self.signing, object, &cbor::encode(value))
+        self.keys
+            .with(|key| cose::sign(key, object, &cbor::encode(value)))
     }
 }
 

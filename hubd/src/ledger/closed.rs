@@ -4,6 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use hub_protocol::cose::Unverified;
+use hub_protocol::{KeyChain, cbor};
+
 use super::error::{Fault, LedgerError};
 use super::scan::Expect;
 use super::segment::{
@@ -16,6 +19,14 @@ pub(crate) struct Closed {
     pub(crate) footer: Footer,
     /// Where the footer begins.
     pub(crate) footer_at: u64,
+}
+
+/// A segment is closed when the next entry is about to be written, by the key
+/// that will sign for that one.
+fn footer(signed: &[u8], keys: &KeyChain) -> Result<Footer, Fault> {
+    let claimed = Unverified::payload_of(signed).map_err(Fault::Signature)?;
+    let claimed: Footer = cbor::decode(claimed).map_err(|_| Fault::Footer)?;
+    Footer::verify(signed, keys.at(claimed.last.saturating_add(1)))
 }
 
 /// Checks a closed segment by header, footer and footer's signature, without
@@ -56,7 +67,7 @@ pub(crate) fn read_closed(file: &File, path: &Path, expect: Expect<'_>) -> Resul
     if !tail[footer_at..].starts_with(&footer_head(signed)) {
         return Err(fail(Fault::Footer));
     }
-    let footer = Footer::verify(signed, expect.key).map_err(fail)?;
+    let footer = footer(signed, expect.keys).map_err(fail)?;
     let counted = footer.last.checked_sub(header.first).map(|n| n + 1);
     if footer.first != header.first || counted != Some(footer.count) {
         return Err(fail(Fault::Footer));

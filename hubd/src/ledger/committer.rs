@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hub_protocol::{CommittedGroup, PaymentId, ReceiptGroup, SealedCard};
+use ed25519_dalek::SigningKey;
+use hub_protocol::{CommittedGroup, PaymentId, ReceiptGroup, SealedCard, SignedKeyChange};
 
 use super::error::LedgerError;
 use super::journal::Journal;
@@ -54,8 +55,20 @@ pub struct Durable {
     pub receipts: Option<CommittedGroup>,
 }
 
+/// The key that the ledger is signed with behind an entry.
+#[derive(Clone, Debug)]
+pub struct NextKey {
+    /// The entry that says so.
+    pub sequence: u64,
+    /// The new key.
+    pub signing: SigningKey,
+    /// What both keys signed.
+    pub statement: SignedKeyChange,
+}
+
 enum Command {
     Commit(Commit),
+    ChangeKey(Box<NextKey>),
     Erase(PaymentId),
     Stop,
 }
@@ -97,6 +110,7 @@ impl CommitterHandle {
                 on_durable,
                 erasures: BTreeSet::new(),
                 oldest_erasure_ms: 0,
+                next_key: None,
             };
             match committer.run(&receiver) {
                 Ok(()) => {
@@ -119,6 +133,15 @@ impl CommitterHandle {
     /// When the thread has ended.
     pub fn commit(&self, commit: Commit) -> Result<(), CommitterStopped> {
         self.send(Command::Commit(commit))
+    }
+
+    /// From behind an entry on, which is handed over next, the ledger is signed
+    /// with another key. The entry ends its group.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn change_key(&self, next: NextKey) -> Result<(), CommitterStopped> {
+        self.send(Command::ChangeKey(Box::new(next)))
     }
 
     /// Has a card destroyed, soon, and after everything handed over before.
@@ -191,6 +214,8 @@ struct Committer<D> {
     erasures: BTreeSet<PaymentId>,
     /// When the oldest of them was asked for, monotonic milliseconds.
     oldest_erasure_ms: u64,
+    /// To be signed with behind an entry that has not come yet.
+    next_key: Option<NextKey>,
 }
 
 impl<D: FnMut(Durable)> Committer<D> {
@@ -216,6 +241,7 @@ impl<D: FnMut(Durable)> Committer<D> {
                         }
                         group.push(commit);
                     }
+                    Command::ChangeKey(next) => self.next_key = Some(*next),
                     Command::Erase(id) => self.note_erasure(id),
                     Command::Stop => {
                         stop = true;
@@ -226,7 +252,7 @@ impl<D: FnMut(Durable)> Committer<D> {
                 next = if full { None } else { receiver.try_recv().ok() };
             }
             let idle = group.is_empty();
-            self.commit(group)?;
+            self.commit_all(group)?;
             if idle || stop || self.erasures_are_due() {
                 self.erase()?;
             }
@@ -262,10 +288,22 @@ impl<D: FnMut(Durable)> Committer<D> {
         Ok(())
     }
 
+    /// One group, or two if the key changes in between.
+    fn commit_all(&mut self, mut group: Vec<Commit>) -> Result<(), LedgerError> {
+        let changes = |next: &NextKey| group.iter().position(|commit| commit.sequence == next.sequence);
+        let Some(at) = self.next_key.as_ref().and_then(changes) else {
+            return self.commit(group, None);
+        };
+        let rest = group.split_off(at + 1);
+        let next = self.next_key.take();
+        self.commit(group, next)?;
+        self.commit(rest, None)
+    }
+
     /// Cards first: an entry on disk whose card is not would be a payment
     /// that cannot be sent. A card whose entry is not, is erased at the next
     /// start.
-    fn commit(&mut self, group: Vec<Commit>) -> Result<(), LedgerError> {
+    fn commit(&mut self, group: Vec<Commit>, next_key: Option<NextKey>) -> Result<(), LedgerError> {
         if group.is_empty() {
             return Ok(());
         }
@@ -289,6 +327,11 @@ impl<D: FnMut(Durable)> Committer<D> {
         let receipts = ReceiptGroup::new(receipts);
         let root = receipts.as_ref().map(ReceiptGroup::root);
         let (head, signed) = wait_for_room(|| self.journal.append_with_receipts(&payloads, root))?;
+        if let Some(next) = next_key {
+            // Before anybody hears of the entry: whoever signs something about
+            // what comes after it has the new key by then.
+            self.journal.change_key(next.signing, &next.statement)?;
+        }
         // Rule 1: receipts can be taken from a group only here, behind the
         // flush.
         (self.on_durable)(Durable {

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use hub_core::state::Head;
-use hub_protocol::HubId;
 use hub_protocol::cose::CoseError;
+use hub_protocol::{HubId, KeyId};
 
 /// What is wrong at one place of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +78,10 @@ pub enum Fault {
     /// The footer does not say what the segment holds.
     #[error("the segment's footer does not match what the segment holds")]
     Footer,
+    /// A change of the hub's signing key that is not the next one, or is at
+    /// another place than it says.
+    #[error("the change of the hub's signing key is not the one that belongs here")]
+    KeyChange,
     /// The manifest of an archive is not there although a later one is.
     #[error("the manifest of the archive is missing")]
     MissingManifest,
@@ -187,6 +191,25 @@ pub enum LedgerError {
     OtherVaultKey {
         /// The file.
         path: PathBuf,
+    },
+    /// The hub's signing key is not the one that the ledger goes on with.
+    #[error(
+        "{} goes on under the signing key {expected}, and keys/hub-signing.key is another one: put the newest hub-signing.key back, or hub-signing.next.key beside it if the key was being changed",
+        path.display()
+    )]
+    OtherSigningKey {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// The id of the key that it goes on with.
+        expected: KeyId,
+    },
+    /// The signing key was to change at an entry that does not say so.
+    #[error(
+        "entry {sequence} does not change the hub's signing key as was asked; restart hubd, which reads what is on disk"
+    )]
+    KeyChange {
+        /// The last entry on disk.
+        sequence: u64,
     },
     /// Another process has the folder.
     #[error("{} is in use by another process, most likely another hubd: a store has one writer. Stop that one (`systemctl stop hubd`) before this is started", path.display())]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use hub_protocol::{Digest, HubId, LedgerCommit, ReceiptsRoot};
+use hub_protocol::{Digest, HubId, LedgerCommit, ReceiptsRoot, SignedKeyChange};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{self, Archives};
@@ -20,7 +20,9 @@ use super::segment::{
     push_entry, push_statement,
 };
 use super::segments::{Segment, Shared};
+use super::signing_keys::{self, Candidates};
 use super::space::Space;
+use crate::key_ring::KeyRing;
 
 mod archived;
 
@@ -69,7 +71,7 @@ pub struct OpenReport {
 pub struct Journal {
     dir: PathBuf,
     hub: HubId,
-    key: SigningKey,
+    keys: KeyRing,
     segment_bytes: u64,
     shared: Arc<Shared>,
     archives: Archives,
@@ -112,7 +114,7 @@ impl Journal {
     pub fn open(
         dir: &Path,
         hub: HubId,
-        key: SigningKey,
+        keys: impl Into<Candidates>,
         options: JournalOptions,
     ) -> Result<(Self, OpenReport), LedgerError> {
         if options.create {
@@ -122,14 +124,22 @@ impl Journal {
         }
         let lock = DataLock::acquire(dir)?;
         let found = Numbered::list(dir, EXTENSION)?;
-        let archives = Archives::open(&dir.join(archive::FOLDER), hub, &key.verifying_key())?;
+        let candidates = keys.into();
+        let (chain, in_file) = signing_keys::chain_to_write(dir, hub, &candidates)?;
+        let signing = candidates.current(&chain, dir)?;
+        if !in_file && chain.changes() > 0 {
+            // The power failed before it was written, or it was lost.
+            signing_keys::keep(dir, &chain);
+        }
+        let keys = KeyRing::new(signing, chain);
+        let archives = Archives::open(&dir.join(archive::FOLDER), hub, keys.clone())?;
         if found.files.is_empty() && !options.create {
             return Err(LedgerError::Missing { path: dir.into() });
         }
         let mut journal = Self {
             dir: dir.into(),
             hub,
-            key,
+            keys,
             segment_bytes: options.segment_bytes.clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT),
             shared: Arc::default(),
             archives,
@@ -175,14 +185,14 @@ impl Journal {
 
     /// A segment that another one follows: its footer says what it holds.
     fn take_closed(&mut self, number: u32, path: &Path) -> Result<(), LedgerError> {
-        let key = self.key.verifying_key();
+        let keys = self.keys.chain();
         let name = file_name(path);
         let expect = Expect {
             file: &name,
             number,
             hub: Some(self.hub),
             before: self.head(),
-            key: &key,
+            keys: &keys,
         };
         let file = File::open(path).map_err(LedgerError::io("open", path))?;
         let closed = read_closed(&file, path, expect)?;
@@ -201,14 +211,14 @@ impl Journal {
     }
 
     fn take_last(&mut self, number: u32, path: &Path) -> Result<u64, LedgerError> {
-        let key = self.key.verifying_key();
+        let keys = self.keys.chain();
         let name = file_name(path);
         let expect = Expect {
             file: &name,
             number,
             hub: Some(self.hub),
             before: self.head(),
-            key: &key,
+            keys: &keys,
         };
         let file = disk::open_rw(path)?;
         let bytes = disk::read_durable(&file, path)?;
@@ -264,6 +274,39 @@ impl Journal {
     /// Reads what is durable, from any thread, while the journal is written.
     pub fn reader(&self) -> JournalReader {
         JournalReader::new(Arc::clone(&self.shared))
+    }
+
+    /// The keys that the ledger is signed with.
+    pub fn keys(&self) -> KeyRing {
+        self.keys.clone()
+    }
+
+    /// Everything from the next entry on is signed by another key: the last
+    /// entry on disk says so. The old key signs nothing any more.
+    ///
+    /// # Errors
+    /// The statement is not what the chain of keys goes on with. The journal then takes no more entries; the next
+    /// opening finds the change in the last entry.
+    pub fn change_key(
+        &mut self,
+        signing: SigningKey,
+        statement: &SignedKeyChange,
+    ) -> Result<(), LedgerError> {
+        let mut chain = self.keys.chain();
+        let (before, head) = (chain.changes(), self.head().sequence);
+        let pushed = chain.push(statement);
+        let right = chain.changes() == before + 1
+            && chain.changed_at() == Some(head)
+            && *chain.current() == signing.verifying_key();
+        self.poisoned = true;
+        match pushed {
+            Ok(()) if right => {}
+            _ => return Err(LedgerError::KeyChange { sequence: head }),
+        }
+        signing_keys::keep(&self.dir, &chain);
+        self.keys.change(signing, chain);
+        self.poisoned = false;
+        Ok(())
     }
 
     /// The archived part of the ledger.
@@ -324,7 +367,7 @@ impl Journal {
             last_digest: head.digest,
             receipts,
         };
-        let signed = commit.sign(&self.key);
+        let signed = self.keys.with(|key| commit.sign(key));
         push_statement(&mut group, &signed);
         self.poisoned = true;
         let committed = self.commit(group, payloads.len(), head);
@@ -439,7 +482,7 @@ impl Journal {
             count: active.count,
             file_digest: Digest(active.hash.finalize().into()),
         };
-        let bytes = footer.encode(&self.key, active.end as u32);
+        let bytes = self.keys.with(|key| footer.encode(key, active.end as u32));
         let path = active.segment.path();
         self.disk.write(&active.file, path, &bytes, active.end)?;
         self.disk.flush(&active.file, path)?;

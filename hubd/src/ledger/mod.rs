@@ -67,6 +67,7 @@ mod salvage;
 mod scan;
 mod segment;
 mod segments;
+mod signing_keys;
 mod space;
 mod store_format;
 mod table;
@@ -88,7 +89,7 @@ pub use archive::{
     IdsFound, ListedArchive, Next, RestoreError, Round, Standing, Step, Written, check_archive, copy_archive,
     digest_of_file, folder_for_copies, is_still_wanted, list_archives, restore_base,
 };
-pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, QUEUE as COMMIT_QUEUE};
+pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, NextKey, QUEUE as COMMIT_QUEUE};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
@@ -100,6 +101,7 @@ pub use journal::{Journal, JournalOptions, OpenReport};
 pub use reader::{Entries, JournalReader, StoredEntry};
 pub use salvage::{Gap, SalvageReport, salvage};
 pub use segment::{FORMAT, Footer, MAX_ENTRY_BYTES};
+pub use signing_keys::{Candidates, SIGNING_KEYS, copy_signing_keys, signing_keys};
 pub use space::{Space, SpaceSettings};
 pub use store_format::{SAME_FILES_SINCE, STORE_FORMAT, read_store_format, sync_folder, write_store_format};
 pub use vault::{Vault, VaultReport};

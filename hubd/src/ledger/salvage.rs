@@ -7,7 +7,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{Digest, Entry, cbor};
+use hub_protocol::{Digest, Entry, KeyChain, cbor};
 use serde::Serialize;
 
 use super::archive;
@@ -16,6 +16,7 @@ use super::error::{Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
 use super::scan::{signed_entry, statement, written_len};
 use super::segment::{HEADER_LEN, Header, Record, Word, record};
+use super::signing_keys;
 
 /// Entries that are not there, or bytes that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,8 +78,9 @@ pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<Sa
     if files.is_empty() {
         return Err(LedgerError::Missing { path: dir.into() });
     }
+    let keys = &signing_keys::signing_keys(dir, key)?;
     let mut salvage = Salvage {
-        key,
+        keys,
         out,
         report: SalvageReport::default(),
         last: 0,
@@ -109,7 +111,7 @@ pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<Sa
 }
 
 struct Salvage<'a> {
-    key: &'a VerifyingKey,
+    keys: &'a KeyChain,
     out: &'a mut dyn Write,
     report: SalvageReport,
     /// The last entry read.
@@ -193,7 +195,7 @@ impl Salvage<'_> {
             wall_ms: entry.time.wall_ms,
             previous: entry.previous.to_string(),
             digest: head.digest.to_string(),
-            signature_verifies: signed && signed_entry(body, Some(self.key)).is_ok(),
+            signature_verifies: signed && signed_entry(body, Some(self.keys.at(entry.sequence))).is_ok(),
             file: name.to_owned(),
             offset: at as u64,
             entry: STANDARD.encode(body),
@@ -208,7 +210,8 @@ impl Salvage<'_> {
         if let Some((_, _, line)) = self.uncommitted.last_mut() {
             line.commit = Some(STANDARD.encode(signed));
         }
-        let Ok(commit) = statement(signed, Some(self.key)) else {
+        let signer = statement(signed, None).map(|claimed| self.keys.at(claimed.last));
+        let Ok(commit) = signer.and_then(|key| statement(signed, Some(key))) else {
             return;
         };
         let mut covered = Head {

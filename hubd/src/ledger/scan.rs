@@ -2,7 +2,7 @@
 
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::{self, CoseError, ObjectType, Unverified};
-use hub_protocol::{Digest, Entry, HubId, LedgerCommit, ProofError, cbor};
+use hub_protocol::{Digest, Entry, HubId, KeyChain, LedgerCommit, ProofError, cbor};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Broken, Fault, Head};
@@ -21,7 +21,7 @@ pub(crate) struct Expect<'a> {
     pub(crate) hub: Option<HubId>,
     /// The last entry before this segment.
     pub(crate) before: Head,
-    pub(crate) key: &'a VerifyingKey,
+    pub(crate) keys: &'a KeyChain,
 }
 
 impl Expect<'_> {
@@ -171,7 +171,7 @@ pub(crate) fn scan(
                 at = next;
             }
             Some((Record::Footer(signed), next)) if group.entries.is_empty() => {
-                check_footer(&scan, &bytes[..at], signed, expect.key)
+                check_footer(&scan, &bytes[..at], signed, expect.keys.at(sequence))
                     .map_err(|fault| expect.broken(at, sequence, fault))?;
                 if next < written {
                     return Err(expect.broken(next, sequence, Fault::Stray));
@@ -221,7 +221,9 @@ fn take(
         let fail = |fault| expect.broken(*offset, head.sequence + 1, fault);
         let sequence = head.sequence + 1;
         let payload = if scan.header.format == SIGNED_ENTRIES {
-            let key = signatures.wanted(sequence, sequence).then_some(expect.key);
+            let key = signatures
+                .wanted(sequence, sequence)
+                .then(|| expect.keys.at(sequence));
             signed_entry(body, key).map_err(fail)?
         } else {
             body
@@ -230,7 +232,10 @@ fn take(
         seen.push((*offset, Seen { payload, head }));
     }
     if let Some((offset, signed)) = group.statement {
-        let key = signatures.wanted(first, head.sequence).then_some(expect.key);
+        // A group with a change of the key ends with it, and the old key signs.
+        let key = signatures
+            .wanted(first, head.sequence)
+            .then(|| expect.keys.at(head.sequence));
         statement(signed, key)
             .and_then(|commit| {
                 let right = commit.hub == scan.header.hub

@@ -1,5 +1,5 @@
-//! Verifying a ledger's folder with nothing but the hub's public key: no hub,
-//! no index, no secret.
+//! Verifying a ledger's folder with nothing but the hub's public key, the
+//! first or any later one: no hub, no index, no secret.
 //!
 //! What it proves: every entry is covered by a signature of the hub, over
 //! itself or over the end of its group, and stands in the one order in which the hub wrote it, without gaps, from the first to the head
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::path::Path;
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{Digest, Entry, HubId, cbor};
+use hub_protocol::{Digest, Entry, HubId, KeyChain, cbor};
 
 use super::archive::{self, ListedArchive};
 use super::disk::{self, Numbered};
@@ -21,6 +21,7 @@ use super::error::{Broken, Fault, Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
 use super::scan::{Expect, Seen, Signatures, scan};
 use super::segment::HEADER_LEN;
+use super::signing_keys;
 
 /// How far a verification is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +129,9 @@ pub fn read_each(
         kinds: BTreeMap::new(),
         broken: None,
     };
-    let (manifests, bad_manifest) = archive::manifests(&dir.join(archive::FOLDER), key, None)?;
+    let keys = &signing_keys::signing_keys(dir, key)?;
+    report.hub = keys.hub();
+    let (manifests, bad_manifest) = archive::manifests(&dir.join(archive::FOLDER), keys, report.hub)?;
     let archived = manifests.last().map_or(0, |listed| listed.manifest.number);
     let Some(last) = files.last().map(|(number, _)| (*number).max(archived + 1)) else {
         return Err(LedgerError::Missing { path: dir.into() });
@@ -137,9 +140,9 @@ pub fn read_each(
         let packed = if disk::numbered(dir, listed.manifest.number, EXTENSION).exists() {
             // Both are there, because the power failed in between; the
             // segment comes first, and must be what the manifest says.
-            verify_plain(dir, listed.manifest.number, key, false, &mut report, on_entry)?
+            verify_plain(dir, listed.manifest.number, keys, false, &mut report, on_entry)?
         } else {
-            verify_archive(listed, key, &mut report, on_entry)?
+            verify_archive(listed, keys, &mut report, on_entry)?
         };
         report.broken = packed.or_else(|| {
             let manifest = &listed.manifest;
@@ -156,7 +159,7 @@ pub fn read_each(
         return Ok(report);
     }
     for number in archived + 1..=last {
-        report.broken = verify_plain(dir, number, key, number == last, &mut report, on_entry)?;
+        report.broken = verify_plain(dir, number, keys, number == last, &mut report, on_entry)?;
         if report.broken.is_some() {
             return Ok(report);
         }
@@ -176,7 +179,7 @@ fn progress(report: &VerifyReport, last: u32) -> Progress {
 /// An archive, or if it is elsewhere, what its manifest says of it.
 fn verify_archive(
     listed: &ListedArchive,
-    key: &VerifyingKey,
+    keys: &KeyChain,
     report: &mut VerifyReport,
     on_entry: &mut dyn FnMut(&Entry, Head),
 ) -> Result<Option<Broken>, LedgerError> {
@@ -191,7 +194,7 @@ fn verify_archive(
         report.head = archive::head_of(manifest);
         return Ok(None);
     }
-    let checked = archive::check_bytes(&listed.packed, manifest, key, &mut |entry, head| {
+    let checked = archive::check_bytes(&listed.packed, manifest, keys, &mut |entry, head| {
         *report.kinds.entry(entry.event.name()).or_default() += 1;
         report.entries += 1;
         report.head = head;
@@ -211,7 +214,7 @@ fn verify_archive(
 fn verify_plain(
     dir: &Path,
     number: u32,
-    key: &VerifyingKey,
+    keys: &KeyChain,
     is_last: bool,
     report: &mut VerifyReport,
     on_entry: &mut dyn FnMut(&Entry, Head),
@@ -223,7 +226,7 @@ fn verify_plain(
         number,
         hub: report.hub,
         before: report.head,
-        key,
+        keys,
     };
     let bytes = match File::open(&path) {
         Ok(file) => disk::read_whole(&file, &path)?,
@@ -249,6 +252,7 @@ fn verify_segment(
         // The scan has checked sequence, chain and signature: here, that the
         // payload is an entry in its one encoding.
         let entry: Entry = cbor::decode(seen.payload).map_err(|e| Fault::Entry(e.to_string()))?;
+        signing_keys::check(&entry, expect.keys)?;
         *report.kinds.entry(entry.event.name()).or_default() += 1;
         report.entries += 1;
         report.head = seen.head;
@@ -305,6 +309,7 @@ pub fn contains(
     if files.is_empty() {
         return Err(LedgerError::Missing { path: dir.into() });
     }
+    let keys = &signing_keys::signing_keys(dir, key)?;
     let mut last = 0;
     // From the end: the first segment whose header does not lie beyond.
     for (number, path) in files.iter().rev() {
@@ -335,7 +340,7 @@ pub fn contains(
                 sequence: header.first.saturating_sub(1),
                 digest: header.previous,
             },
-            key,
+            keys,
         };
         let mut found = None;
         let scanned = scan(&bytes, expect, Signatures::Of(sequence), &mut |seen| {
@@ -356,17 +361,17 @@ pub fn contains(
             (None, Ok(_)) => ReceiptCheck::CutOff { last },
         });
     }
-    contains_archived(dir, key, sequence, digest)
+    contains_archived(dir, keys, sequence, digest)
 }
 
 /// [`contains`], for an entry before all segments.
 fn contains_archived(
     dir: &Path,
-    key: &VerifyingKey,
+    keys: &KeyChain,
     sequence: u64,
     digest: Digest,
 ) -> Result<ReceiptCheck, LedgerError> {
-    let (manifests, _) = archive::manifests(&dir.join(archive::FOLDER), key, None)?;
+    let (manifests, _) = archive::manifests(&dir.join(archive::FOLDER), keys, None)?;
     let holds = |listed: &&ListedArchive| (listed.manifest.first..=listed.manifest.last).contains(&sequence);
     let Some(listed) = manifests.iter().find(holds) else {
         let last = manifests.last().map_or(0, |listed| listed.manifest.last);
@@ -381,7 +386,7 @@ fn contains_archived(
         }));
     }
     let mut found = None;
-    let checked = archive::check_bytes(&listed.packed, manifest, key, &mut |_, head| {
+    let checked = archive::check_bytes(&listed.packed, manifest, keys, &mut |_, head| {
         if head.sequence == sequence {
             found = Some(head.digest);
         }

@@ -7,20 +7,23 @@ use std::sync::Arc;
 use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
+use hub_protocol::entry::StorageLevel;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
-    AllowanceReport, DescribedReport, DeviceReport, EnrolReport, PolicyReport, QueueReport,
+    AllowanceReport, DescribedReport, DeviceReport, EnrolReport, KeyReport, PolicyReport, QueueReport,
     RestrictionReport, StatusReport,
 };
 use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
 use crate::config::{Config, verify_policy};
 use crate::devices::Devices;
+use crate::key_ring::KeyRing;
 use crate::ledger::Space;
 use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
+use crate::run::{key_files, key_report};
 
 /// Serves the operators of one hub.
 pub(super) struct HubBackend {
@@ -30,6 +33,9 @@ pub(super) struct HubBackend {
     pub(super) counts: LedgerCounts,
     pub(super) space: Space,
     pub(super) archiving: Archiving,
+    pub(super) keys: KeyRing,
+    /// Held while the signing key changes.
+    pub(super) changing: tokio::sync::Mutex<()>,
 }
 
 impl HubBackend {
@@ -257,6 +263,45 @@ impl Backend for HubBackend {
 
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
         self.archiving.remove(operator.to_string(), through).await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyReport>, Refused> {
+        let devices = self.devices.registry().list();
+        Ok(key_report::all(&self.config, &self.keys.chain(), devices))
+    }
+
+    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+        let _alone = self.changing.lock().await;
+        if self.space.level() == StorageLevel::Full {
+            return Err(Refused::new(
+                "the disk is full: make room first, then change the key",
+            ));
+        }
+        let layout = &self.config.layout;
+        let next = key_files::next_key(layout).map_err(|error| Refused::new(error.to_string()))?;
+        let current = next.verifying_key();
+        if self.keys.chain().keys().any(|key| *key == current) {
+            return Err(Refused::new(
+                "hub-signing.next.key is a key that this hub has had before: supply another one",
+            ));
+        }
+        let ask = Ask::ChangeHubKey {
+            operator: operator.to_string(),
+            next,
+        };
+        match self.ask(ask).await? {
+            Reply::Operator(OperatorReply::Done) => {}
+            Reply::Operator(OperatorReply::Refused(text)) => return Err(Refused::new(text)),
+            _ => return Err(Refused::unavailable("the hub gave an answer to another question")),
+        }
+        // The ledger goes on with the new key, whatever becomes of the files.
+        key_files::settle(layout, &current, &mut |_| Ok(())).map_err(|error| {
+            Refused::new(format!(
+                "the key is changed, but its files could not be put in order: {error}. Keep both files, put right \
+                 what is wrong, and restart hubd, which tries again"
+            ))
+        })?;
+        self.keys().await
     }
 
     async fn install_policy(&self, _operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {

@@ -2,20 +2,22 @@
 
 use std::collections::VecDeque;
 
+use ed25519_dalek::SigningKey;
 use hub_core::Forward;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    AllowanceMisuse, DeviceId, PaymentId, PaymentStatus, Registration, Restriction, RestrictionCause,
-    SealedCard,
+    AllowanceMisuse, DeviceId, HubId, HubKeyChange, PaymentId, PaymentStatus, Registration, Restriction,
+    RestrictionCause, SealedCard, SignedKeyChange,
 };
 use tokio::sync::mpsc;
 
 use crate::devices::{Devices, HubFacts};
 use crate::hub::{Edges, IndexBatch, Records};
+use crate::key_ring::KeyRing;
 use crate::ledger::{
-    Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NotTaken, Space,
-    Stamp,
+    Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NextKey, NotTaken,
+    Space, Stamp,
 };
 
 /// All edges, joined.
@@ -29,6 +31,10 @@ pub(super) struct RealEdges {
     pub(super) facts: HubFacts,
     pub(super) index_gone: bool,
     pub(super) space: Space,
+    pub(super) hub: HubId,
+    pub(super) keys: KeyRing,
+    /// Signed, and not handed to the ledger yet.
+    pub(super) next_key: Option<NextKey>,
 }
 
 impl Edges for RealEdges {
@@ -51,6 +57,38 @@ impl Edges for RealEdges {
 
     fn durable_head(&self) -> Head {
         self.journal.head()
+    }
+
+    fn sign_key_change(&mut self, sequence: u64, next: SigningKey, now_ms: u64) -> SignedKeyChange {
+        let chain = self.keys.chain();
+        let change = HubKeyChange {
+            hub: self.hub,
+            number: chain.changes() + 1,
+            old_key: chain.current().to_bytes(),
+            new_key: next.verifying_key().to_bytes(),
+            sequence,
+            changed_ms: now_ms,
+        };
+        let statement = SignedKeyChange(self.keys.with(|old| change.sign(old, &next)));
+        self.next_key = Some(NextKey {
+            sequence,
+            signing: next,
+            statement: statement.clone(),
+        });
+        statement
+    }
+
+    fn change_key(&mut self, sequence: u64) -> bool {
+        match self.next_key.take() {
+            Some(next) if next.sequence == sequence => self.committer.change_key(next).is_ok(),
+            // Without the key the entry must not be written.
+            _ => false,
+        }
+    }
+
+    fn push_key_change(&mut self, statement: SignedKeyChange) {
+        tracing::warn!("the hub signs with another key from now on: hubctl keys");
+        self.devices.push_key_change(statement);
     }
 
     fn erase_card(&mut self, payment_id: PaymentId) {

@@ -4,6 +4,10 @@ mod archiving;
 mod backend;
 mod edges;
 mod forward;
+mod key_files;
+mod key_report;
+#[cfg(test)]
+mod key_tests;
 mod migration;
 mod opening;
 mod storage;
@@ -23,6 +27,7 @@ use crate::clock;
 use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
 use crate::hub::{Hub, Marks};
+use crate::key_ring::KeyRing;
 use crate::ledger::{
     ArchiveSettings, Archiver, CheckpointSettings, CommitterHandle, DataLock, DiskCounter, IndexWriterHandle,
     LedgerError, Space,
@@ -32,6 +37,7 @@ use crate::upstream::{self, Gateway, Upstream, iso8583};
 use archiving::Archiving;
 use backend::HubBackend;
 use edges::RealEdges;
+pub(crate) use key_report::of_hub;
 pub use opening::{OpenError, Opened, open as open_store};
 
 /// Ended because the ledger or a part of the hub failed: systemd starts it
@@ -122,13 +128,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let recall = opened.index.reader();
     let archives = opened.journal.archives();
     let archives_through = archives.head().sequence;
-    let archiver = Archiver::new(
-        journal.clone(),
-        archives,
-        recall.clone(),
-        config.keys.hub_id,
-        config.keys.signing.clone(),
-    );
+    let archiver = Archiver::new(journal.clone(), archives, recall.clone(), config.keys.hub_id);
     let marks = Arc::new(Marks::default());
     let index = IndexWriterHandle::start(
         opened.index,
@@ -145,6 +145,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         // builds it again.
         |damage| tracing::error!(%damage, "the index can be written no more"),
     )?;
+    let keys = opened.journal.keys();
     let counts = LedgerCounts {
         journal: opened.journal.counter(),
         vault: opened.vault.counter(),
@@ -193,7 +194,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     effects.extend(core.handle(Input::Storage { level, free_bytes }, clock::now()));
     let devices = Devices::start(
         devices_settings(&config),
-        device_keys(&config.keys)?,
+        device_keys(&config.keys, keys.clone())?,
         port.clone(),
         registry,
     )?;
@@ -209,6 +210,9 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         facts,
         index_gone: false,
         space: space.clone(),
+        hub: config.keys.hub_id,
+        keys: keys.clone(),
+        next_key: None,
     };
     let hub = spawn_hub(runtime, (core, effects), edges, messages, marks, fail)?;
 
@@ -228,7 +232,13 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
     runtime.spawn(storage::watch(space.clone(), port.clone()));
     runtime.spawn(archiving.clone().keep());
-    let stop_admin = serve_operators(runtime, &config, &devices, &port, (counts, space, archiving))?;
+    let stop_admin = serve_operators(
+        runtime,
+        &config,
+        &devices,
+        &port,
+        (counts, space, archiving, keys),
+    )?;
     tracing::info!(
         hub = %config.keys.hub_id.short(), store = %config.hub.store, devices = %devices.local_addr(), "ready"
     );
@@ -294,7 +304,7 @@ fn serve_operators(
     config: &Arc<Config>,
     devices: &Devices,
     port: &HubPort,
-    (counts, space, archiving): (LedgerCounts, Space, Archiving),
+    (counts, space, archiving, keys): (LedgerCounts, Space, Archiving, KeyRing),
 ) -> anyhow::Result<watch::Sender<bool>> {
     let server = AdminServer::bind(&admin::Settings {
         socket: config.admin.socket.clone(),
@@ -306,6 +316,8 @@ fn serve_operators(
         counts,
         space,
         archiving,
+        keys,
+        changing: tokio::sync::Mutex::default(),
     });
     let (stop, mut stopped) = watch::channel(false);
     runtime.spawn(server.serve(backend, async move {
@@ -463,11 +475,11 @@ fn devices_settings(config: &Config) -> devices::Settings {
     }
 }
 
-fn device_keys(keys: &HubKeys) -> anyhow::Result<devices::Keys> {
+fn device_keys(keys: &HubKeys, signing: KeyRing) -> anyhow::Result<devices::Keys> {
     let pair = rcgen::KeyPair::try_from(keys.tls_pkcs8.as_slice())?;
     let pem = zeroize::Zeroizing::new(pair.serialize_pem());
     Ok(devices::Keys {
         tls: HubIdentity::from_pem(&pem)?,
-        signing: Arc::new(keys.signing.clone()),
+        signing,
     })
 }

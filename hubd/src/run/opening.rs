@@ -13,9 +13,10 @@ use hub_protocol::{PaymentId, cbor};
 
 use crate::config::Config;
 use crate::ledger::{
-    Damage, DataLock, Index, IndexReader, Journal, JournalOptions, JournalReader, LedgerError,
+    Candidates, Damage, DataLock, Index, IndexReader, Journal, JournalOptions, JournalReader, LedgerError,
     SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format, write_store_format,
 };
+use crate::run::key_files;
 use crate::run::migration::{self, AtStep};
 use crate::run::storage;
 
@@ -115,7 +116,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let (mut journal, report) = Journal::open(
         &layout.ledger,
         config.keys.hub_id,
-        config.keys.signing.clone(),
+        Candidates::new(config.keys.signing.clone(), config.keys.next_signing.clone()),
         options,
     )?;
     journal.keep_room(&space);
@@ -124,6 +125,10 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
             bytes = report.torn_bytes,
             "cut an unfinished write off the journal; nothing in it was answered"
         );
+    }
+    let current = *journal.keys().chain().current();
+    if let Err(error) = key_files::settle(layout, &current, &mut |_| Ok(())) {
+        tracing::warn!(%error, "the files of the signing key could not be put in order after its change; the next start tries again");
     }
     let reader = journal.reader();
     match verified {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
-use hubd::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueItem, QueueReport, StatusReport};
+use hubd::admin::protocol::{
+    DeviceReport, EnrolReport, KeyReport, PolicyReport, QueueItem, QueueReport, StatusReport,
+};
 use hubd::admin::{AdminServer, Backend, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -122,6 +124,20 @@ impl Backend for Cardboard {
     }
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
         self.note(operator, format!("remove archives {through}"))
+    }
+    async fn keys(&self) -> Result<Vec<KeyReport>, Refused> {
+        Ok(vec![KeyReport {
+            purpose: "signing".to_owned(),
+            holder: "the hub".to_owned(),
+            id: Some("ab".repeat(16)),
+            public: Some("cd".repeat(32)),
+            since_ms: Some(1_767_225_600_000),
+            changes: Some(2),
+        }])
+    }
+    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+        self.note(operator, "rotate signing".to_owned())?;
+        self.keys().await
     }
     async fn install_policy(&self, operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(operator, format!("policy of {} bytes", signed.len()))?;

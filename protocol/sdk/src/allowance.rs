@@ -13,7 +13,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::{self, ObjectType, Unverified};
 use hub_protocol::{
     Allowance, AllowanceChain, AllowanceReturn, DeviceId, DeviceReceipt, HubId, PaymentId, Reason, Refusal,
@@ -24,8 +23,10 @@ use minicbor::{Decode, Encode};
 use crate::enrolment::Enrolled;
 use crate::error::{SdkError, VerifyError};
 use crate::files;
+use crate::hub_keys::HubKeys;
 use crate::identity::DeviceIdentity;
 use crate::payment::{PreparedPayment, unix_ms};
+use crate::verify::by_present_key;
 
 const FILE: &str = "allowance.cbor";
 
@@ -41,7 +42,7 @@ struct Inner {
     dir: PathBuf,
     identity: DeviceIdentity,
     hub: HubId,
-    hub_key: VerifyingKey,
+    keys: HubKeys,
     state: Mutex<State>,
 }
 
@@ -170,7 +171,7 @@ impl AllowanceStore {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),
                 hub: enrolled.hub,
-                hub_key: enrolled.hub_key()?,
+                keys: enrolled.hub_keys()?.clone(),
                 identity,
                 state: Mutex::new(state),
             }),
@@ -285,9 +286,7 @@ impl AllowanceStore {
     }
 
     fn take_at(&self, signed: &[u8], chain: AllowanceChain, now_ms: u64) -> Result<Allowance, TakeError> {
-        let payload =
-            cose::verify(signed, ObjectType::Allowance, &self.inner.hub_key).map_err(VerifyError::from)?;
-        let allowance: Allowance = cbor::decode(&payload).map_err(VerifyError::from)?;
+        let allowance: Allowance = by_present_key(&self.inner.keys, signed, ObjectType::Allowance)?;
         let mut state = self.state();
         let device: DeviceId = self.inner.identity.device_id();
         if allowance.hub != self.inner.hub {

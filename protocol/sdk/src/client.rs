@@ -9,7 +9,9 @@ use std::time::Duration;
 use hub_protocol::DeviceDescription;
 use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
-use hub_protocol::{ALPN, ALPN_2, Answer, DeviceId, Override, PaymentId, Request, VoidRequest};
+use hub_protocol::{
+    ALPN, ALPN_2, ALPN_3, Answer, DeviceId, MOST_KEY_CHANGES, Override, PaymentId, Request, VoidRequest,
+};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -26,6 +28,9 @@ use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
 
 /// The first wire version that has allowances.
 const ALLOWANCES_SINCE: u16 = 3;
+
+/// The first wire version in which a hub tells of its keys.
+const KEYS_SINCE: u16 = 4;
 
 /// The lowest wire version that this client offers: what has not changed since.
 const OLDEST_WIRE: u16 = 2;
@@ -91,7 +96,7 @@ impl DeviceClient {
         }
         let verifier = Arc::new(Verifier {
             hub: enrolled.hub,
-            hub_key: enrolled.hub_key()?,
+            keys: enrolled.hub_keys()?.clone(),
             device: identity.device_id(),
         });
         let browser = options
@@ -99,7 +104,12 @@ impl DeviceClient {
             .as_ref()
             .map(|d| Browser::start(&d.interfaces))
             .transpose()?;
-        let config = tls::client_config(&identity, enrolled.hub, &[ALPN, ALPN_2], Liveness::PAYMENTS)?;
+        let config = tls::client_config(
+            &identity,
+            enrolled.hub,
+            &[ALPN, ALPN_3, ALPN_2],
+            Liveness::PAYMENTS,
+        )?;
         Ok(Self {
             inner: Arc::new_cyclic(|me| Inner {
                 me: me.clone(),
@@ -419,7 +429,17 @@ impl Inner {
             .watched_request(bytes, &self.hello, self.options.request_timeout)
             .await;
         let closes = matches!(&answer, Ok(Answer::Refused { refusal }) if refusal.code.closes_connection());
-        let outcome = answer.and_then(read);
+        let outcome = match answer {
+            Ok(answer) => match read(answer.clone()) {
+                Err(PayError::Unverifiable(error))
+                    if error.is_other_key() && self.learn_keys(&link).await =>
+                {
+                    read(answer)
+                }
+                outcome => outcome,
+            },
+            Err(error) => Err(error),
+        };
         if closes || matches!(&outcome, Err(error) if !matches!(error, PayError::Refused(_))) {
             let mut present = self.link.lock().await;
             if present.as_ref().is_some_and(|p| Arc::ptr_eq(p, &link)) {
@@ -427,6 +447,35 @@ impl Inner {
             }
         }
         outcome
+    }
+
+    /// Asks for the changes of the hub's signing key that this device has
+    /// missed, and whether there were any. Each is signed by a key that it
+    /// knows.
+    async fn learn_keys(&self, link: &Link) -> bool {
+        let mut learned = false;
+        if link.wire < KEYS_SINCE {
+            return false;
+        }
+        loop {
+            let known = self.verifier.keys.chain().changes();
+            let asked = frame::to_wire(&Request::Keys { known });
+            let Ok(Answer::Keys { changes }) = link.request(&asked, self.options.request_timeout).await
+            else {
+                break;
+            };
+            match self.enrolled.learn(&changes) {
+                Ok(new) => learned |= new,
+                Err(error) => {
+                    tracing::warn!(%error, "the hub's signing keys do not follow the one that this device knows");
+                    break;
+                }
+            }
+            if changes.len() < MOST_KEY_CHANGES {
+                break;
+            }
+        }
+        learned
     }
 
     async fn link(&self) -> Result<Arc<Link>, LinkError> {
@@ -445,12 +494,18 @@ impl Inner {
         let reader = read_pushes(
             link.connection.clone(),
             Arc::clone(&self.verifier),
+            self.enrolled.clone(),
             self.pushes.clone(),
         );
         link.reader = Some(tokio::spawn(reader).abort_handle());
         tokio::spawn(stay_connected(self.me.clone(), link.connection.clone()));
         *lock(&self.last_good) = Some(link.address);
         let link = Arc::new(link);
+        if let Some(inner) = self.me.upgrade().filter(|_| link.wire >= KEYS_SINCE) {
+            let link = Arc::clone(&link);
+            // What was said while this device was away.
+            tokio::spawn(async move { inner.learn_keys(&link).await });
+        }
         *present = Some(Arc::clone(&link));
         Ok(link)
     }

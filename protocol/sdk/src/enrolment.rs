@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
-    ALPN_ENROL, Answer, DeviceClass, EnrolmentCode, EnrolmentRequest, HubId, Registration, Request, cbor,
-    frame,
+    ALPN_ENROL, Answer, DeviceClass, EnrolmentCode, EnrolmentRequest, HubId, KeyChain, Registration, Request,
+    SignedKeyChange, cbor, frame,
 };
 use minicbor::{Decode, Encode};
 
 use crate::error::{LinkError, PayError, SdkError, VerifyError};
 use crate::files;
+use crate::hub_keys::HubKeys;
 use crate::identity::DeviceIdentity;
 use crate::link::{self, MAX_CANDIDATES};
 use crate::payment::jitter;
@@ -35,8 +35,9 @@ const BACKOFF: Duration = Duration::from_millis(500);
 pub struct Enrolled {
     /// The hub's identity: no other is talked to.
     pub hub: HubId,
-    /// The Ed25519 key that the hub signs receipts with.
-    pub hub_signing_key: [u8; 32],
+    /// The Ed25519 keys that the hub signs receipts with; `None` if what it
+    /// named at the enrolment is no key.
+    pub hub_keys: Option<HubKeys>,
     /// Where the hub listens for payments, best first: the static addresses.
     pub addresses: Vec<SocketAddr>,
     /// What the hub wrote down.
@@ -50,6 +51,9 @@ struct Stored {
     registration: Registration,
     #[n(2)]
     addresses: Vec<String>,
+    /// Changes of the hub's signing key since.
+    #[n(3)]
+    key_changes: Option<Vec<SignedKeyChange>>,
 }
 
 impl Enrolled {
@@ -57,7 +61,8 @@ impl Enrolled {
     pub fn new(registration: Registration, addresses: Vec<SocketAddr>) -> Self {
         Self {
             hub: registration.hub,
-            hub_signing_key: registration.hub_signing_key,
+            hub_keys: cose::verifying_key(&registration.hub_signing_key)
+                .map(|key| HubKeys::new(KeyChain::new(Some(registration.hub), key))),
             addresses,
             registration,
         }
@@ -69,11 +74,17 @@ impl Enrolled {
     ///
     /// When the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SdkError> {
+        let changes = self.hub_keys.as_ref().map(|keys| keys.chain().statements(0));
         let stored = Stored {
             registration: self.registration.clone(),
             addresses: self.addresses.iter().map(SocketAddr::to_string).collect(),
+            key_changes: changes.filter(|changes| !changes.is_empty()),
         };
-        files::write_private(dir, FILE, &cbor::encode(&stored))
+        files::write_private(dir, FILE, &cbor::encode(&stored))?;
+        if let Some(keys) = &self.hub_keys {
+            keys.keep_in(dir);
+        }
+        Ok(())
     }
 
     /// Reads what [`save`](Self::save) wrote.
@@ -87,13 +98,34 @@ impl Enrolled {
             .ok()
             .and_then(|stored: Stored| {
                 let addresses = stored.addresses.iter().map(|a| a.parse().ok());
-                Some(Self::new(stored.registration, addresses.collect::<Option<_>>()?))
+                let enrolled = Self::new(stored.registration, addresses.collect::<Option<_>>()?);
+                if let Some(keys) = &enrolled.hub_keys {
+                    keys.learn(&stored.key_changes.unwrap_or_default()).ok()?;
+                    keys.keep_in(dir);
+                }
+                Some(enrolled)
             })
             .ok_or(SdkError::Damaged { path })
     }
 
-    pub(crate) fn hub_key(&self) -> Result<VerifyingKey, VerifyError> {
-        cose::verifying_key(&self.hub_signing_key).ok_or(VerifyError::Differs("the hub's signing key"))
+    /// Takes changes of the hub's signing key, and keeps them where the
+    /// enrolment is kept. Whether there was anything new.
+    pub(crate) fn learn(&self, changes: &[SignedKeyChange]) -> Result<bool, VerifyError> {
+        let keys = self.hub_keys()?;
+        let new = keys.learn(changes)?;
+        if new && let Some(dir) = keys.dir() {
+            // What could not be written is learned again after the next start.
+            if let Err(error) = self.save(&dir) {
+                tracing::warn!(%error, "the hub's new signing key could not be kept");
+            }
+        }
+        Ok(new)
+    }
+
+    pub(crate) fn hub_keys(&self) -> Result<&HubKeys, VerifyError> {
+        self.hub_keys
+            .as_ref()
+            .ok_or(VerifyError::Differs("the hub's signing key"))
     }
 }
 

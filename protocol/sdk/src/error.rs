@@ -181,10 +181,27 @@ pub enum VerifyError {
     /// The hub has not signed that the receipt's entry is on its disk.
     #[error("its proof: {0}")]
     Proof(#[from] hub_protocol::ProofError),
+    /// A change of the hub's signing key is not what the known key goes on
+    /// with.
+    #[error("{0}")]
+    Keys(#[from] hub_protocol::KeyChainError),
     /// The payload does not decode.
     #[error("its content: {0}")]
     Content(#[from] hub_protocol::cbor::CborError),
     /// A field is not what was asked for.
     #[error("it differs in {0} from what was asked")]
     Differs(&'static str),
+}
+
+impl VerifyError {
+    /// Whether it is signed by a key that this device does not know, or that
+    /// had given way by then: the hub's may have changed.
+    pub(crate) fn is_other_key(&self) -> bool {
+        use hub_protocol::ProofError::Commit;
+        use hub_protocol::cose::CoseError::UnknownKey;
+        matches!(
+            self,
+            Self::Signature(UnknownKey) | Self::Proof(Commit(UnknownKey))
+        )
+    }
 }

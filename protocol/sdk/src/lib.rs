@@ -49,6 +49,7 @@ mod discovery;
 mod enrolment;
 mod error;
 mod files;
+mod hub_keys;
 mod identity;
 mod link;
 mod options;
@@ -68,6 +69,7 @@ pub mod fuzzing {
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
 pub use enrolment::{Enrolled, enrol};
 pub use error::{AllowanceError, LinkError, PayError, SdkError, VerifyError};
+pub use hub_keys::HubKeys;
 pub use hub_protocol as protocol;
 pub use identity::DeviceIdentity;
 pub use options::ClientOptions;

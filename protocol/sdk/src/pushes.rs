@@ -7,6 +7,7 @@ use hub_protocol::{PaymentStatus, Push};
 use quinn::Connection;
 use tokio::sync::broadcast;
 
+use crate::enrolment::Enrolled;
 use crate::error::VerifyError;
 use crate::verify::Verifier;
 
@@ -20,6 +21,8 @@ pub enum PushEvent {
     Status(PaymentStatus),
     /// The policy with this version is in force.
     Policy(u64),
+    /// The hub signs with another key; counts its changes from 1.
+    HubKey(u32),
 }
 
 /// One frame a unidirectional stream that the hub opens. What does not verify
@@ -27,6 +30,7 @@ pub enum PushEvent {
 pub(crate) async fn read_pushes(
     connection: Connection,
     verifier: Arc<Verifier>,
+    enrolled: Enrolled,
     pushes: broadcast::Sender<PushEvent>,
 ) {
     while let Ok(mut stream) = connection.accept_uni().await {
@@ -38,6 +42,11 @@ pub(crate) async fn read_pushes(
                 .status(status, None)
                 .map(|verified| PushEvent::Status(verified.status)),
             Ok(Push::Policy { version }) => Ok(PushEvent::Policy(version)),
+            // One that does not follow what is known: others were missed, and
+            // are asked for when they are needed.
+            Ok(Push::KeyChanged { change }) => enrolled
+                .learn(&[change])
+                .map(|_| PushEvent::HubKey(verifier.keys.chain().changes())),
             Err(refusal) => Err(VerifyError::Frame(refusal.code)),
         };
         match event {

@@ -1,10 +1,10 @@
 //! What the hub answers, held to what was asked.
 
-use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{CommittedReceipt, DeviceId, HubId, PaymentId, PaymentStatus, Receipt, cbor};
 
 use crate::error::VerifyError;
+use crate::hub_keys::HubKeys;
 use crate::payment::PreparedPayment;
 
 /// A receipt whose proof, hub, device and payment have been checked.
@@ -29,7 +29,7 @@ pub struct VerifiedStatus {
 /// Who answers, and to whom.
 pub(crate) struct Verifier {
     pub(crate) hub: HubId,
-    pub(crate) hub_key: VerifyingKey,
+    pub(crate) keys: HubKeys,
     pub(crate) device: DeviceId,
 }
 
@@ -56,7 +56,7 @@ impl Verifier {
         proof: Vec<u8>,
         payment_id: &PaymentId,
     ) -> Result<VerifiedReceipt, VerifyError> {
-        let receipt = CommittedReceipt::open(&proof, &self.hub_key)?;
+        let receipt = CommittedReceipt::open_by(&proof, &self.keys.chain())?;
         differs("the hub", receipt.hub == self.hub)?;
         differs("the device", receipt.device == self.device)?;
         differs("the payment", receipt.payment_id == *payment_id)?;
@@ -69,8 +69,7 @@ impl Verifier {
         signed: Vec<u8>,
         payment_id: Option<&PaymentId>,
     ) -> Result<VerifiedStatus, VerifyError> {
-        let payload = cose::verify(&signed, ObjectType::Status, &self.hub_key)?;
-        let status: PaymentStatus = cbor::decode(&payload)?;
+        let status: PaymentStatus = by_present_key(&self.keys, &signed, ObjectType::Status)?;
         differs("the hub", status.hub == self.hub)?;
         differs(
             "the payment",
@@ -78,6 +77,15 @@ impl Verifier {
         )?;
         Ok(VerifiedStatus { status, signed })
     }
+}
+
+/// What names no place in the ledger is believed of the present key alone.
+pub(crate) fn by_present_key<T>(keys: &HubKeys, signed: &[u8], object: ObjectType) -> Result<T, VerifyError>
+where
+    T: minicbor::Encode<()> + for<'b> minicbor::Decode<'b, ()>,
+{
+    let payload = cose::verify(signed, object, keys.chain().current())?;
+    Ok(cbor::decode(&payload)?)
 }
 
 fn differs(what: &'static str, same: bool) -> Result<(), VerifyError> {
@@ -98,8 +106,8 @@ mod tests {
     use hub_protocol::cose::{CoseError, Unverified};
     use hub_protocol::entry::{ClockQuality, EntryTime};
     use hub_protocol::{
-        CardFacts, CardScheme, Cryptogram, Currency, Decision, Digest, EntryMode, Funding, PaymentState,
-        Reason, Verification,
+        CardFacts, CardScheme, Cryptogram, Currency, Decision, Digest, EntryMode, Funding, HubKeyChange,
+        KeyChain, PaymentState, Reason, SignedKeyChange, Verification,
     };
 
     fn hub_key() -> SigningKey {
@@ -132,7 +140,7 @@ mod tests {
         );
         let verifier = Verifier {
             hub: HubId([2; 32]),
-            hub_key: hub_key().verifying_key(),
+            keys: HubKeys::new(KeyChain::new(Some(HubId([2; 32])), hub_key().verifying_key())),
             device: identity.device_id(),
         };
         let receipt = Receipt {
@@ -244,5 +252,101 @@ mod tests {
             verifier.status(signed, Some(&PaymentId([3; 16]))),
             Err(VerifyError::Differs("the payment"))
         );
+    }
+
+    fn change(number: u8, sequence: u64) -> SignedKeyChange {
+        let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
+        let (old, new) = (key(number), key(number + 1));
+        let change = HubKeyChange {
+            hub: HubId([2; 32]),
+            number: number.into(),
+            old_key: old.verifying_key().to_bytes(),
+            new_key: new.verifying_key().to_bytes(),
+            sequence,
+            changed_ms: 1,
+        };
+        SignedKeyChange(change.sign(&old, &new))
+    }
+
+    #[test]
+    fn a_device_that_missed_two_changes_catches_up_and_old_keys_speak_for_nothing_later() {
+        let (verifier, payment, receipt) = setting();
+        let key = |n: u8| SigningKey::from_bytes(&[n; 32]);
+        // Each commit ends one entry behind the receipt's.
+        let end = receipt.sequence + 1;
+        let by = |n: u8| cbor::encode(&committed(&key(n), &receipt));
+        let unknown = verifier.receipt(by(3), &payment).unwrap_err();
+        assert!(unknown.is_other_key(), "a reason to ask for changes: {unknown}");
+        let wrong = verifier.keys.learn(&[change(2, end + 5)]);
+        assert!(
+            wrong.is_err() && verifier.keys.chain().changes() == 0,
+            "one left out"
+        );
+        assert_eq!(
+            verifier.keys.learn(&[change(1, end), change(2, end + 5)]),
+            Ok(true)
+        );
+        assert_eq!(
+            verifier.keys.learn(&[change(1, end)]),
+            Ok(false),
+            "told again, it is nothing new"
+        );
+        for n in [1, 2, 3] {
+            assert!(
+                verifier.receipt(by(n), &payment).is_ok(),
+                "kept, or stated anew: {n}"
+            );
+        }
+        let later = |n: u8, by: u64| {
+            let digest = Digest([1; 32]);
+            let stated = CommittedReceipt::restated(&key(n), &receipt, end + by, digest);
+            verifier.receipt(cbor::encode(&stated), &payment)
+        };
+        assert!(later(1, 1).unwrap_err().is_other_key(), "behind its change");
+        assert!(later(2, 1).is_ok() && later(2, 5).is_ok());
+        assert!(later(2, 6).unwrap_err().is_other_key(), "behind its change");
+        assert!(later(3, 6).is_ok());
+    }
+
+    #[test]
+    fn a_status_is_believed_of_the_present_key_alone() {
+        let (verifier, payment, _) = setting();
+        let status = PaymentStatus {
+            hub: verifier.hub,
+            payment_id: payment.payment_id(),
+            state: PaymentState::Settled,
+            gateway: None,
+            sequence: 1,
+        };
+        let by = |n: u8| {
+            let key = SigningKey::from_bytes(&[n; 32]);
+            let signed = cose::sign(&key, ObjectType::Status, &cbor::encode(&status));
+            verifier.status(signed, Some(&payment.payment_id()))
+        };
+        assert!(by(1).is_ok() && by(2).is_err());
+        verifier.keys.learn(&[change(1, 9)]).unwrap();
+        assert!(by(1).unwrap_err().is_other_key() && by(2).is_ok());
+    }
+
+    #[test]
+    fn what_a_device_has_learned_of_keys_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = DeviceIdentity::generate().unwrap();
+        let registration = hub_protocol::Registration {
+            device: identity.device_id(),
+            signing_key: identity.signing_key().verifying_key().to_bytes(),
+            class: hub_protocol::DeviceClass::Mpos,
+            name: "Caisse 1".into(),
+            model: "Test".into(),
+            hub: HubId([2; 32]),
+            hub_signing_key: hub_key().verifying_key().to_bytes(),
+            enrolled_ms: 1,
+        };
+        let enrolled = crate::Enrolled::new(registration, Vec::new());
+        enrolled.save(dir.path()).unwrap();
+        assert_eq!(enrolled.learn(&[change(1, 9), change(2, 12)]), Ok(true));
+        let again = crate::Enrolled::load(dir.path()).unwrap();
+        assert_eq!(again, enrolled);
+        assert_eq!(again.hub_keys().unwrap().chain().changes(), 2);
     }
 }

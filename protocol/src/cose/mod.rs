@@ -55,6 +55,8 @@ pub enum ObjectType {
     DeviceReceipt,
     /// A device closes an allowance.
     AllowanceReturn,
+    /// The hub's signing key gives way to another.
+    HubKeyChange,
 }
 
 impl ObjectType {
@@ -80,6 +82,7 @@ impl ObjectType {
             Self::Allowance => "hub-allowance/1",
             Self::DeviceReceipt => "hub-device-receipt/1",
             Self::AllowanceReturn => "hub-allowance-return/1",
+            Self::HubKeyChange => "hub-key-change/1",
         }
     }
 }

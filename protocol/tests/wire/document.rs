@@ -127,6 +127,10 @@ fn objects() -> String {
         ObjectType::Allowance => ("hub", "`allowance`"),
         ObjectType::DeviceReceipt => ("device", "`device-receipt`"),
         ObjectType::AllowanceReturn => ("device", "`allowance-return`"),
+        ObjectType::HubKeyChange => (
+            "hub, with the new key; then over that with the old",
+            "`hub-key-change`; then `key-change-by-new`",
+        ),
         ObjectType::LedgerEntry => ("hub", "`entry`; ledger files of format 1 only"),
         ObjectType::LedgerCommit => ("hub", "`ledger-commit`"),
         ObjectType::SegmentFooter => ("hub", "the end of a ledger file"),
@@ -344,6 +348,7 @@ fn rule_of(kind: &str) -> &'static str {
         "Allowance" => "allowance",
         "DeviceReceipt" => "device-receipt",
         "AllowanceReturn" => "allowance-return",
+        "HubKeyChange" => "hub-key-change",
         _ => panic!("no rule for {kind}"),
     }
 }

@@ -61,6 +61,26 @@ pub(crate) fn hub_key() -> SigningKey {
     SigningKey::from_bytes(&[2; 32])
 }
 
+/// The key that follows the hub's.
+pub(crate) fn next_hub_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+pub(crate) fn hub_key_change() -> HubKeyChange {
+    HubKeyChange {
+        hub: hub_id(),
+        number: 1,
+        old_key: hub_key().verifying_key().to_bytes(),
+        new_key: next_hub_key().verifying_key().to_bytes(),
+        sequence: 1017,
+        changed_ms: 1_774_688_731_000,
+    }
+}
+
+pub(crate) fn signed_hub_key_change() -> SignedKeyChange {
+    SignedKeyChange(hub_key_change().sign(&hub_key(), &next_hub_key()))
+}
+
 pub(crate) fn policy_key() -> SigningKey {
     SigningKey::from_bytes(&[3; 32])
 }
@@ -739,5 +759,14 @@ pub(crate) fn events() -> Vec<Event> {
         },
         Event::HubStopped,
     ]);
+    // Behind it another key would sign.
+    let change = HubKeyChange {
+        sequence: events.len() as u64 + 1,
+        ..hub_key_change()
+    };
+    events.push(Event::HubKeyChanged {
+        statement: SignedKeyChange(change.sign(&hub_key(), &next_hub_key())),
+        operator: operator(),
+    });
     events
 }

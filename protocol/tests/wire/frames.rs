@@ -91,6 +91,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 statement: signed_return(),
             },
         ),
+        ("keys", Request::Keys { known: 0 }),
     ]
 }
 
@@ -143,6 +144,13 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
         ("synced", Answer::Synced { receipt: receipt() }),
         ("returned", Answer::Returned { number: 3 }),
         (
+            "keys",
+            Answer::Keys {
+                changes: vec![signed_hub_key_change()],
+            },
+        ),
+        ("keys, none new", Answer::Keys { changes: vec![] }),
+        (
             "refused",
             Answer::Refused {
                 refusal: Refusal::new(RefusalCode::Busy, "try again in a second"),
@@ -163,6 +171,12 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
             },
         ),
         ("policy", Push::Policy { version: 8 }),
+        (
+            "key changed",
+            Push::KeyChanged {
+                change: signed_hub_key_change(),
+            },
+        ),
     ]
 }
 
@@ -236,7 +250,7 @@ fn every_committed_frame_is_accepted_by_whom_it_is_sent_to_and_nobody_else() {
     assert_eq!(
         seen,
         [
-            1, 2, 3, 4, 5, 6, 7, 8, 9, 101, 102, 103, 105, 106, 107, 108, 109, 199, 201, 202
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 101, 102, 103, 105, 106, 107, 108, 109, 110, 199, 201, 202, 203
         ]
     );
     let known = |number: i128| {

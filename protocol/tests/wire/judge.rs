@@ -53,7 +53,8 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
         Request::Return { statement } => {
             cose::open::<AllowanceReturn>(statement, ObjectType::AllowanceReturn, &key)?;
         }
-        Request::Hello { .. } | Request::Status { .. } | Request::Allowance { .. } => {}
+        Request::Hello { .. } | Request::Status { .. } | Request::Allowance { .. } | Request::Keys { .. } => {
+        }
     }
     Ok(request)
 }
@@ -77,6 +78,11 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
         }
         Answer::Allowance { allowance, .. } => {
             cose::open::<Allowance>(allowance, ObjectType::Allowance, &key)?;
+        }
+        Answer::Keys { changes } => {
+            for change in changes {
+                HubKeyChange::open(&change.0)?;
+            }
         }
         Answer::Hello { .. }
         | Answer::Described { .. }

@@ -56,6 +56,7 @@ pub(crate) fn signing_key(name: &str) -> SigningKey {
     match name {
         "device" => device_key(),
         "hub" => hub_key(),
+        "next hub" => next_hub_key(),
         "policy" => policy_key(),
         "supervisor" => supervisor_key(),
         "verifier" => verifier_key(),
@@ -65,7 +66,16 @@ pub(crate) fn signing_key(name: &str) -> SigningKey {
 }
 
 fn keys() -> Keys {
-    let signing = ["device", "hub", "policy", "stranger", "supervisor", "verifier"].map(|name| {
+    let signing = [
+        "device",
+        "hub",
+        "next hub",
+        "policy",
+        "stranger",
+        "supervisor",
+        "verifier",
+    ]
+    .map(|name| {
         let public = signing_key(name).verifying_key().to_bytes();
         SigningKeyVector {
             name: name.into(),
@@ -218,6 +228,13 @@ fn objects() -> Vec<Object> {
         ObjectType::AllowanceReturn,
         &cbor::encode(&allowance_return()),
     ));
+    all.push(object(
+        "change of the hub's signing key, signed by the new one",
+        "HubKeyChange",
+        "next hub",
+        ObjectType::HubKeyChange,
+        &cbor::encode(&hub_key_change()),
+    ));
     for (name, receipt) in receipts() {
         let name = format!("receipt: {name}");
         all.push(object(
@@ -328,12 +345,13 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "Allowance" => cbor::encode(&cbor::decode::<Allowance>(payload)?),
         "DeviceReceipt" => cbor::encode(&cbor::decode::<DeviceReceipt>(payload)?),
         "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
+        "HubKeyChange" => cbor::encode(&cbor::decode::<HubKeyChange>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 20] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -353,6 +371,7 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
     ObjectType::Allowance,
     ObjectType::DeviceReceipt,
     ObjectType::AllowanceReturn,
+    ObjectType::HubKeyChange,
 ];
 
 #[test]

@@ -469,6 +469,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             }
         ),
         bytes().prop_map(|statement| Request::Return { statement }),
+        any::<u32>().prop_map(|known| Request::Keys { known }),
     ]
 }
 
@@ -503,6 +504,8 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         (bytes(), allowance_chain()).prop_map(|(allowance, chain)| Answer::Allowance { allowance, chain }),
         bytes().prop_map(|receipt| Answer::Synced { receipt }),
         any::<u64>().prop_map(|number| Answer::Returned { number }),
+        proptest::collection::vec(bytes().prop_map(SignedKeyChange), 0..3)
+            .prop_map(|changes| Answer::Keys { changes }),
         (one_of(RefusalCode::ALL), any::<String>()).prop_map(|(code, text)| Answer::Refused {
             refusal: Refusal { code, text }
         }),
@@ -513,6 +516,9 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
     prop_oneof![
         bytes().prop_map(|status| Push::Status { status }),
         any::<u64>().prop_map(|version| Push::Policy { version }),
+        bytes().prop_map(|change| Push::KeyChanged {
+            change: SignedKeyChange(change)
+        }),
     ]
 }
 
@@ -612,6 +618,10 @@ fn event() -> impl Strategy<Value = Event> {
                 }
             }),
             (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
+            (bytes(), any::<String>()).prop_map(|(statement, operator)| Event::HubKeyChanged {
+                statement: SignedKeyChange(statement),
+                operator
+            }),
         ];
     let anomalies = prop_oneof![
         (device(), of(payment_id()), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(

@@ -372,6 +372,7 @@ impl Ledger {
             | Event::SegmentArchived { .. }
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
+            | Event::HubKeyChanged { .. }
             | Event::OperatorActed { .. } => {}
         }
         Ok(())

@@ -408,6 +408,8 @@ impl Shell {
                         return None;
                     }
                     Effect::PushPolicy { .. }
+                    | Effect::ChangeHubKey { .. }
+                    | Effect::HubKeyChanged { .. }
                     | Effect::DeviceChanged { .. }
                     | Effect::WanChanged { .. }
                     | Effect::RestrictionChanged { .. }

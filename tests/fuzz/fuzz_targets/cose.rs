@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ed25519_dalek::SigningKey;
-use hub_protocol::CommittedReceipt;
+use hub_protocol::{CommittedReceipt, HubKeyChange};
 use hub_protocol::cose::{ObjectType, Unverified, verify, verifying_key};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(Unverified::payload_of(bytes).is_ok());
     }
     let _ = CommittedReceipt::open(bytes, &key);
+    let _ = HubKeyChange::open(bytes);
     if let Some(start) = bytes.first_chunk::<32>() {
         let _ = verifying_key(start);
     }

@@ -23,6 +23,7 @@ impl State {
             Event::HubStarted { .. }
             | Event::HubStopped
             | Event::OperatorActed { .. }
+            | Event::HubKeyChanged { .. }
             | Event::StorageChanged { .. } => {}
             Event::ClockChanged { quality, jump_ms } => {
                 if is_set_back(*quality, *jump_ms) {

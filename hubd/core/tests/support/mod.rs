@@ -286,6 +286,8 @@ impl Shop {
                 Effect::EraseCard { payment_id } => self.erased.push(payment_id),
                 Effect::LoadQueue { lane, after, limit } => self.loads.push((lane, after, limit)),
                 Effect::PushPolicy { .. }
+                | Effect::ChangeHubKey { .. }
+                | Effect::HubKeyChanged { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::RestrictionChanged { .. } => {}

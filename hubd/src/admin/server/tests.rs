@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueReport, StatusReport};
+use crate::admin::protocol::{DeviceReport, EnrolReport, KeyReport, PolicyReport, QueueReport, StatusReport};
 
 /// Notes what it is asked.
 #[derive(Default)]
@@ -75,6 +75,20 @@ impl Backend for Notebook {
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
         self.note(format!("{operator} remove {through}"));
         Ok(())
+    }
+    async fn keys(&self) -> Result<Vec<KeyReport>, Refused> {
+        Ok(vec![KeyReport {
+            purpose: "signing".to_owned(),
+            holder: "the hub".to_owned(),
+            id: Some("ab".repeat(16)),
+            public: Some("cd".repeat(32)),
+            since_ms: Some(1_767_225_600_000),
+            changes: Some(2),
+        }])
+    }
+    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+        self.note(format!("{operator} rotate signing"));
+        self.keys().await
     }
     async fn install_policy(&self, _: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(format!("policy {signed:?}"));

@@ -7,7 +7,8 @@ use super::Finding;
 use crate::clock;
 use crate::config::{Config, ConfigFault, Layout, Peer};
 use crate::ctl::show::{instant, span};
-use crate::ledger::{STORE_FORMAT, read_store_format};
+use crate::ledger::{STORE_FORMAT, read_store_format, signing_keys};
+use crate::run::of_hub;
 
 /// From how long before its end on a policy is to be looked after.
 const NEAR_END_MS: u64 = 14 * 24 * 60 * 60 * 1000;
@@ -89,6 +90,34 @@ pub(super) fn keys_at_rest(layout: &Layout, credentials: &Path) -> Finding {
     Finding::warning(
         CHECK,
         "not in keys/, and the unit with its credentials does not run now",
+    )
+}
+
+/// From how old on a key is to be changed.
+const OLD_KEY_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
+/// How old the hub's keys are.
+pub(super) fn key_ages(config: &Config) -> Finding {
+    const CHECK: &str = "key ages";
+    let chain = match signing_keys(&config.layout.ledger, &config.keys.signing.verifying_key()) {
+        Ok(chain) => chain,
+        Err(error) => return Finding::warning(CHECK, error.to_string()),
+    };
+    let now = clock::wall_ms();
+    let aged = of_hub(config, &chain).into_iter().filter_map(|key| {
+        let age = now.saturating_sub(key.since_ms?);
+        (age > OLD_KEY_MS).then(|| format!("{} ({})", key.purpose, span(age / 1000)))
+    });
+    let aged: Vec<String> = aged.collect();
+    if aged.is_empty() {
+        return Finding::good(CHECK, "none is older than a year, as far as is known");
+    }
+    Finding::warning(
+        CHECK,
+        format!(
+            "older than a year: {}; `hubctl keys rotate signing` changes the signing key while the shop is open",
+            aged.join(", ")
+        ),
     )
 }
 

@@ -7,14 +7,15 @@ use hub_core::{Core, Forward, OperatorCommand, OperatorReply, Overview, Probe, S
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{Entry, WanReason, WanState};
 use hub_protocol::{
-    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, KeyId, LedgerCommit, ReceiptGroup, Request,
-    Restriction, RestrictionCause, SealedCard, cbor, frame,
+    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, HubKeyChange, KeyId, LedgerCommit, ReceiptGroup,
+    Request, Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor, frame,
 };
 use hub_sdk::{AllowanceError, AllowanceStore, NotApproved};
 
 use super::*;
 use crate::clock;
 use crate::hub::{Edges, Hub, IndexBatch, Marks, Records};
+use crate::key_ring::KeyRing;
 use crate::port::Tell;
 
 const POLICY: &str = concat!(
@@ -26,7 +27,7 @@ const POLICY: &str = concat!(
 /// A disk on which everything is at once, and nothing else.
 struct Memory {
     hub: HubId,
-    signing: Arc<SigningKey>,
+    signing: KeyRing,
     marks: Arc<Marks>,
     head: Head,
     misused: Arc<Mutex<Vec<AllowanceMisuse>>>,
@@ -50,13 +51,29 @@ impl Edges for Memory {
             last_digest: digest,
             receipts: group.as_ref().map(ReceiptGroup::root),
         };
-        let group: Option<CommittedGroup> = group.map(|group| group.committed(commit.sign(&self.signing)));
+        let group: Option<CommittedGroup> =
+            group.map(|group| group.committed(self.signing.with(|key| commit.sign(key))));
         self.marks.committed(sequence, group);
         true
     }
     fn durable_head(&self) -> Head {
         self.head
     }
+    fn sign_key_change(&mut self, sequence: u64, next: SigningKey, changed_ms: u64) -> SignedKeyChange {
+        let change = HubKeyChange {
+            hub: self.hub,
+            number: 1,
+            old_key: self.signing.chain().current().to_bytes(),
+            new_key: next.verifying_key().to_bytes(),
+            sequence,
+            changed_ms,
+        };
+        SignedKeyChange(self.signing.with(|old| change.sign(old, &next)))
+    }
+    fn change_key(&mut self, _: u64) -> bool {
+        true
+    }
+    fn push_key_change(&mut self, _: SignedKeyChange) {}
     fn erase_card(&mut self, _: PaymentId) {}
     fn forward(&mut self, _: Forward) {}
     fn push_status(&mut self, _: DeviceId, _: PaymentStatus) {}
@@ -100,7 +117,7 @@ impl Shop {
     /// The hub with this key.
     async fn open_as(pem: &str) -> Self {
         let keys = keys_of(pem);
-        let (hub, signing) = (keys.tls.hub_id(), Arc::clone(&keys.signing));
+        let (hub, signing) = (keys.tls.hub_id(), keys.signing.clone());
         let (port, messages) = HubPort::new();
         let settings = CoreSettings::new(hub, "shop-001", Currency::EUR);
         let (core, effects) = Core::start(settings, State::default(), 0, "test", clock::now());

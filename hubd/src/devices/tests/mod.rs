@@ -27,6 +27,7 @@ use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, Sale};
 use tokio::sync::{mpsc, watch};
 
 use super::{Devices, HubIdentity, Keys, Registry, Settings};
+use crate::key_ring::KeyRing;
 use crate::port::{Answered, Ask, HubPort, Message, Proof};
 
 /// Waits for what must happen; far longer than it ever takes.
@@ -48,7 +49,10 @@ fn pem() -> String {
 fn keys_of(pem: &str) -> Keys {
     Keys {
         tls: HubIdentity::from_pem(pem).unwrap(),
-        signing: Arc::new(SigningKey::from_bytes(&[42; 32])),
+        signing: KeyRing::first(
+            HubIdentity::from_pem(pem).unwrap().hub_id(),
+            SigningKey::from_bytes(&[42; 32]),
+        ),
     }
 }
 
@@ -273,7 +277,7 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
         Ask::Allowance { .. } | Ask::Sync { .. } | Ask::SyncRefused { .. } | Ask::Return { .. } => {
             refused(RefusalCode::AllowanceNotGiven)
         }
-        Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) => {
+        Ask::Activate { .. } | Ask::Operator { .. } | Ask::Archive(_) | Ask::ChangeHubKey { .. } => {
             unreachable!("devices do not ask this")
         }
     })

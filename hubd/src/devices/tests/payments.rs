@@ -1,7 +1,8 @@
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, Answer, PaymentState, Request, Terms, TransactionType, WIRE_VERSION, cbor, frame,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, Answer, HubKeyChange, PaymentState, Push, Request, SignedKeyChange, Terms,
+    TransactionType, WIRE_VERSION, cbor, frame,
 };
 use hub_sdk::{LinkError, PayError, PreparedPayment, PushEvent, VerifyError};
 use quinn::ConnectionError;
@@ -308,6 +309,45 @@ async fn pushes_reach_the_device_signed() {
     assert_eq!(within(device.hello()).await.unwrap().policy_version, 8);
     // Nobody is told who is not there.
     assert!(!hub.devices.push_status(&DeviceId([0; 32]), settled));
+}
+
+/// The hub's key and the one after it, as the statement says.
+fn key_change(hub: &FakeHub) -> SignedKeyChange {
+    let (old, new) = (
+        SigningKey::from_bytes(&[42; 32]),
+        SigningKey::from_bytes(&[43; 32]),
+    );
+    let change = HubKeyChange {
+        hub: hub.devices.hub_id(),
+        number: 1,
+        old_key: old.verifying_key().to_bytes(),
+        new_key: new.verifying_key().to_bytes(),
+        sequence: 5,
+        changed_ms: 1,
+    };
+    SignedKeyChange(change.sign(&old, &new))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_key_reaches_connected_devices_of_wire_version_4_only() {
+    let hub = FakeHub::start();
+    let device = hub.device().await;
+    let mut pushes = device.pushes();
+    within(device.hello()).await.unwrap();
+    let old = DeviceIdentity::generate().unwrap();
+    hub.enrol(&old).await;
+    let connection = raw::connect(&hub, Some(&old), ALPN_3).await.unwrap();
+    hub.devices.push_key_change(key_change(&hub));
+    hub.devices.push_policy(8);
+    assert_eq!(within(pushes.recv()).await.unwrap(), PushEvent::HubKey(1));
+    assert_eq!(within(pushes.recv()).await.unwrap(), PushEvent::Policy(8));
+    // Pushes come in order: what the old device hears first is the policy.
+    let mut stream = within(connection.accept_uni()).await.unwrap();
+    let bytes = within(stream.read_to_end(1024)).await.unwrap();
+    assert_eq!(frame::from_wire(&bytes), Ok(Push::Policy { version: 8 }));
+    let asked = frame::to_wire(&Request::Keys { known: 0 });
+    let refused = raw::ask(&connection, &asked).await;
+    assert_eq!(refused, Some(RefusalCode::UnknownFrame));
 }
 
 #[tokio::test(flavor = "multi_thread")]

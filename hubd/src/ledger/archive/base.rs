@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::VerifyingKey;
-use hub_protocol::{Digest, HubId, LedgerBase, ProofError};
+use hub_protocol::cose::ObjectType;
+use hub_protocol::{Digest, HubId, KeyChain, LedgerBase, ProofError};
 
 use super::{broken, files};
 use crate::ledger::disk::{self, Numbered};
@@ -34,7 +34,7 @@ pub(super) fn statement_path(dir: &Path) -> PathBuf {
 }
 
 impl Base {
-    pub(super) fn read(dir: &Path, hub: HubId, key: &VerifyingKey) -> Result<Option<Self>, LedgerError> {
+    pub(super) fn read(dir: &Path, hub: HubId, keys: &KeyChain) -> Result<Option<Self>, LedgerError> {
         let path = statement_path(dir);
         let signed = match files::read_signed(&path) {
             Ok(signed) => signed,
@@ -43,10 +43,12 @@ impl Base {
             }
             Err(error) => return Err(error),
         };
-        let opened = LedgerBase::open(&signed, key).map_err(|error| match error {
-            ProofError::Commit(error) => Fault::Signature(error),
-            _ => Fault::Base,
-        });
+        let opened = keys
+            .open(&signed, ObjectType::LedgerBase, |base: &LedgerBase| base.sequence)
+            .map_err(|error| match error {
+                ProofError::Commit(error) => Fault::Signature(error),
+                _ => Fault::Base,
+            });
         let statement = match opened {
             Ok(statement) if statement.hub == hub => statement,
             Ok(statement) => {

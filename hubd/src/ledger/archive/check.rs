@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{ArchiveManifest, Digest, Entry, HubId, cbor};
+use hub_protocol::{ArchiveManifest, Digest, Entry, HubId, KeyChain, cbor};
 
 use super::totals::Totals;
 use super::{FOLDER, IDS, MANIFEST, PACKED, broken, checked_manifest, files, head_of, opened_manifest};
@@ -12,6 +12,7 @@ use crate::ledger::disk::{self, Numbered};
 use crate::ledger::error::{Broken, Fault, Head, LedgerError};
 use crate::ledger::journal::file_name;
 use crate::ledger::scan::{Expect, Seen, Signatures, scan};
+use crate::ledger::signing_keys;
 
 /// An archive that verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,21 +58,22 @@ pub fn check_archive(
     };
     let dir = path.parent().unwrap_or(Path::new("."));
     let manifest_path = disk::numbered(dir, number, MANIFEST);
+    let keys = &signing_keys::chain_beside(dir, key)?;
     let signed = files::read_signed(&manifest_path)?;
     let next = before.map_or(1, |(manifest, _)| manifest.last + 1);
     let fail = |fault| LedgerError::Damaged(broken(&manifest_path, next, fault));
     let manifest = match before {
         Some((earlier, _)) if earlier.number + 1 == number => {
-            checked_manifest(&signed, number, Some(earlier.hub), before, key).map_err(fail)?
+            checked_manifest(&signed, number, Some(earlier.hub), before, keys).map_err(fail)?
         }
-        _ => opened_manifest(&signed, key).map_err(fail)?,
+        _ => opened_manifest(&signed, keys).map_err(fail)?,
     };
     if manifest.number != number {
         let found = manifest.number;
         return Err(fail(Fault::WrongSegment { found }));
     }
     let mut kinds = BTreeMap::new();
-    check_bytes(path, &manifest, key, &mut |entry, _| {
+    check_bytes(path, &manifest, keys, &mut |entry, _| {
         *kinds.entry(entry.event.name()).or_default() += 1;
     })?;
     let ids = disk::numbered(dir, number, IDS);
@@ -96,7 +98,7 @@ pub fn check_archive(
 pub(crate) fn check_bytes(
     path: &Path,
     manifest: &ArchiveManifest,
-    key: &VerifyingKey,
+    keys: &KeyChain,
     visit: &mut dyn FnMut(&Entry, Head),
 ) -> Result<(), LedgerError> {
     let (bytes, segment, archive) = files::unpacked_bytes(path, manifest.first)?;
@@ -112,12 +114,13 @@ pub(crate) fn check_bytes(
             sequence: manifest.first.saturating_sub(1),
             digest: manifest.before,
         },
-        key,
+        keys,
     };
     let mut times = None;
     let mut totals = Totals::default();
     let scanned = scan(&bytes, expect, Signatures::All, &mut |seen: Seen<'_>| {
         let entry: Entry = cbor::decode(seen.payload).map_err(|e| Fault::Entry(e.to_string()))?;
+        signing_keys::check(&entry, keys)?;
         totals.add(&entry, &mut |_| None)?;
         let wall_ms = entry.time.wall_ms;
         times = Some((times.map_or(wall_ms, |(from, _)| from), wall_ms));
@@ -168,7 +171,8 @@ impl ListedArchive {
 /// A manifest that does not verify, or does not follow the one before it; or
 /// the system's refusal to read.
 pub fn list_archives(ledger: &Path, key: &VerifyingKey) -> Result<Vec<ListedArchive>, LedgerError> {
-    match manifests(&ledger.join(FOLDER), key, None)? {
+    let keys = signing_keys::signing_keys(ledger, key)?;
+    match manifests(&ledger.join(FOLDER), &keys, None)? {
         (listed, None) => Ok(listed),
         (_, Some(broken)) => Err(broken.into()),
     }
@@ -178,7 +182,7 @@ pub fn list_archives(ledger: &Path, key: &VerifyingKey) -> Result<Vec<ListedArch
 /// one another, and the first that does not.
 pub(crate) fn manifests(
     dir: &Path,
-    key: &VerifyingKey,
+    keys: &KeyChain,
     mut hub: Option<HubId>,
 ) -> Result<(Vec<ListedArchive>, Option<Broken>), LedgerError> {
     let mut all: Vec<ListedArchive> = Vec::new();
@@ -194,7 +198,7 @@ pub(crate) fn manifests(
             return Ok((all, Some(broken(&missing, next.1, Fault::MissingManifest))));
         }
         let signed = files::read_signed(&path)?;
-        match checked_manifest(&signed, number, hub, before, key) {
+        match checked_manifest(&signed, number, hub, before, keys) {
             Ok(manifest) => {
                 hub = Some(manifest.hub);
                 digest = Digest::of(&signed);

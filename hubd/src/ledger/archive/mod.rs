@@ -45,14 +45,15 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ed25519_dalek::VerifyingKey;
-use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId};
+use hub_protocol::cose::ObjectType;
+use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId, KeyChain};
 
 use super::disk::{self, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
 use super::index_stamp::Damage;
 use super::journal::file_name;
 use super::table::Table;
+use crate::key_ring::KeyRing;
 
 pub use base::{Base, RestoreError, restore_base};
 pub use check::{ArchiveFound, IdsFound, ListedArchive, check_archive, list_archives};
@@ -118,17 +119,17 @@ pub struct Archives(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     hub: HubId,
-    key: VerifyingKey,
+    keys: KeyRing,
     list: RwLock<Vec<Arc<Archive>>>,
 }
 
 impl Archives {
     /// Reads and checks every manifest, and every table against its manifest.
-    pub(crate) fn open(dir: &Path, hub: HubId, key: &VerifyingKey) -> Result<Self, LedgerError> {
+    pub(crate) fn open(dir: &Path, hub: HubId, keys: KeyRing) -> Result<Self, LedgerError> {
         let archives = Self(Arc::new(Inner {
             dir: dir.into(),
             hub,
-            key: *key,
+            keys,
             list: RwLock::default(),
         }));
         if !dir.is_dir() {
@@ -153,7 +154,7 @@ impl Archives {
         }
         let before = last.as_ref().map(|archive| (&archive.manifest, archive.digest));
         let signed = files::read_signed(path)?;
-        let manifest = checked_manifest(&signed, number, Some(self.0.hub), before, &self.0.key)
+        let manifest = checked_manifest(&signed, number, Some(self.0.hub), before, &self.0.keys.chain())
             .map_err(|fault| LedgerError::of_broken(path, broken(path, next_of(before), fault)))?;
         self.add(manifest, &signed)
     }
@@ -216,7 +217,12 @@ impl Archives {
     /// # Errors
     /// It is damaged, or not by this hub.
     pub fn base(&self) -> Result<Option<Base>, LedgerError> {
-        Base::read(&self.0.dir, self.0.hub, &self.0.key)
+        Base::read(&self.0.dir, self.0.hub, &self.0.keys.chain())
+    }
+
+    /// The keys that the hub signs with.
+    pub fn keys(&self) -> &KeyRing {
+        &self.0.keys
     }
 }
 
@@ -239,9 +245,9 @@ pub(crate) fn checked_manifest(
     number: u32,
     hub: Option<HubId>,
     before: Option<(&ArchiveManifest, Digest)>,
-    key: &VerifyingKey,
+    keys: &KeyChain,
 ) -> Result<ArchiveManifest, Fault> {
-    let manifest = opened_manifest(signed, key)?;
+    let manifest = opened_manifest(signed, keys)?;
     if manifest.number != number {
         let found = manifest.number;
         return Err(Fault::WrongSegment { found });
@@ -260,8 +266,14 @@ pub(crate) fn checked_manifest(
     follows.then_some(manifest).ok_or(Fault::Manifest)
 }
 
-pub(crate) fn opened_manifest(signed: &[u8], key: &VerifyingKey) -> Result<ArchiveManifest, Fault> {
-    ArchiveManifest::open(signed, key).map_err(|error| match error {
+pub(crate) fn opened_manifest(signed: &[u8], keys: &KeyChain) -> Result<ArchiveManifest, Fault> {
+    // A segment is archived some time after its last entry.
+    let opened = keys.open(
+        signed,
+        ObjectType::ArchiveManifest,
+        |manifest: &ArchiveManifest| manifest.last,
+    );
+    opened.map_err(|error| match error {
         hub_protocol::ProofError::Commit(error) => Fault::Signature(error),
         _ => Fault::Manifest,
     })

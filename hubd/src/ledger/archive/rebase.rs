@@ -117,7 +117,10 @@ impl Archiver {
             records_format: Some(INDEX_FORMAT),
         };
         let dir = self.archives().dir();
-        files::write_signed(&base::statement_path(dir), &statement.sign(&self.key))?;
+        files::write_signed(
+            &base::statement_path(dir),
+            &self.keys.with(|key| statement.sign(key)),
+        )?;
         base::remove_others(dir, number)?;
         let len = fs::metadata(&path)
             .map_err(LedgerError::io("examine", &path))?

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::Path;
 
-use ed25519_dalek::SigningKey;
 use hub_core::state::{PaymentRecord, State};
 use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId, LedgerBase, PaymentId, cbor};
 
 use super::totals::Totals;
 use super::{Archives, IDS, MANIFEST, PACKED, broken, files, ids};
+use crate::key_ring::KeyRing;
 use crate::ledger::closed::read_closed;
 use crate::ledger::disk;
 use crate::ledger::error::{Fault, LedgerError};
@@ -119,7 +119,7 @@ pub struct Archiver {
     archives: Archives,
     pub(super) index: IndexReader,
     pub(super) hub: HubId,
-    pub(super) key: SigningKey,
+    pub(super) keys: KeyRing,
     /// What the oldest segment waits for: looked at first, so that it is not
     /// read through again in vain.
     waits: Option<(u32, PaymentId)>,
@@ -129,19 +129,13 @@ pub struct Archiver {
 
 impl Archiver {
     /// Over a ledger that is open. The `index` must look into `archives` too.
-    pub fn new(
-        journal: JournalReader,
-        archives: Archives,
-        index: IndexReader,
-        hub: HubId,
-        key: SigningKey,
-    ) -> Self {
+    pub fn new(journal: JournalReader, archives: Archives, index: IndexReader, hub: HubId) -> Self {
         Self {
+            keys: archives.keys().clone(),
             journal,
             archives,
             index,
             hub,
-            key,
             waits: None,
             whole: None,
         }
@@ -250,7 +244,7 @@ impl Archiver {
             .inspect_err(|_| files::discard(&dir, segment.number))?;
         at(Step::Compressed)?;
         let manifest = self.manifest(&segment, survey, &packed, ids);
-        let signed = manifest.sign(&self.key);
+        let signed = self.keys.with(|key| manifest.sign(key));
         let written = Written {
             number: manifest.number,
             last: manifest.last,
@@ -334,13 +328,13 @@ impl Archiver {
     fn compress(&self, segment: &ClosedSegment, dir: &Path) -> Result<files::Compressed, LedgerError> {
         let name = file_name(&segment.path);
         let file = File::open(&segment.path).map_err(LedgerError::io("open", &segment.path))?;
-        let public = self.key.verifying_key();
+        let keys = self.keys.chain();
         let expect = Expect {
             file: &name,
             number: segment.number,
             hub: Some(self.hub),
             before: self.archives.head(),
-            key: &public,
+            keys: &keys,
         };
         let closed = read_closed(&file, &segment.path, expect)?;
         let path = disk::numbered(dir, segment.number, PACKED);

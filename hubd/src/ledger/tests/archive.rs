@@ -18,7 +18,7 @@ impl Kept {
         let mut index = Index::create(&dir.path().join("index")).unwrap();
         index.write(Vec::new(), journal.head().into()).unwrap();
         index.look_into(&journal.archives());
-        let archiver = Archiver::new(journal.reader(), journal.archives(), index.reader(), HUB, key());
+        let archiver = Archiver::new(journal.reader(), journal.archives(), index.reader(), HUB);
         let kept = Self {
             dir,
             journal,

@@ -13,6 +13,7 @@ mod committer;
 mod format_1;
 mod index;
 mod journal;
+mod signing_keys;
 mod space;
 mod torn;
 mod vault;

@@ -1,0 +1,146 @@
+//! The files of the hub's signing key while it gives way to another.
+//!
+//! Which key is the present one, the ledger says, and nothing else: so a crash
+//! between any two steps leaves a hub that opens with exactly that one. In
+//! order, each durable before the next:
+//!
+//! 1. the new key, in `keys/hub-signing.next.key`;
+//! 2. the ledger's entry, signed by both keys;
+//! 3. the new public key, in `hub-signing.pub`;
+//! 4. zeros over the old key;
+//! 5. the new key takes the old one's place.
+//!
+//! Keys that the service manager supplies are its own to keep: steps 1, 4 and
+//! 5 are the operator's then.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use zeroize::Zeroizing;
+
+use crate::config::{self, KeyError, Layout};
+
+/// What has just been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyStep {
+    /// Step 3.
+    PublicWritten,
+    /// Step 4.
+    OldDestroyed,
+    /// Step 5.
+    NewInPlace,
+}
+
+/// Why there is no new key to change to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoNextKey {
+    /// One is there and is none.
+    #[error(transparent)]
+    Unusable(#[from] KeyError),
+    /// The present key comes from the service manager, and no next one does.
+    #[error(
+        "the signing key is a credential, which hubd cannot replace: supply the next one as hub-signing.next.key \
+         beside it (docs/keys.md), restart hubd, and give this command again"
+    )]
+    Credential,
+    /// The file cannot be written.
+    #[error("{path} cannot be written: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The key to change to: the one that lies there, or a fresh one.
+pub(super) fn next_key(layout: &Layout) -> Result<SigningKey, NoNextKey> {
+    if let Some(key) = config::next_signing_key(layout)? {
+        return Ok(key);
+    }
+    if config::is_credential(&layout.signing_key) {
+        return Err(NoNextKey::Credential);
+    }
+    let path = &layout.next_signing_key;
+    fresh_key()
+        .and_then(|key| write_key(path, &key, &layout.signing_key).map(|()| key))
+        .map_err(|source| NoNextKey::Write {
+            path: path.display().to_string(),
+            source,
+        })
+}
+
+#[allow(clippy::disallowed_methods)] // a new key is made of nothing else
+fn fresh_key() -> io::Result<SigningKey> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(io::Error::other)?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+fn write_key(path: &Path, key: &SigningKey, like: &Path) -> io::Result<()> {
+    let line = Zeroizing::new(HEXLOWER.encode(key.as_bytes()) + "\n");
+    let new = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(line.as_bytes())?;
+    file.sync_all()?;
+    // Whoever may read the old one may read the new one.
+    if let Ok(owner) = fs::metadata(like) {
+        let _ = chown(&new, Some(owner.uid()), Some(owner.gid()));
+    }
+    fs::rename(&new, path)?;
+    sync_folder(path)
+}
+
+/// Puts the files in order behind a change that is in the ledger: `current`
+/// is the key that it goes on with. Does nothing if they are.
+pub(super) fn settle(
+    layout: &Layout,
+    current: &VerifyingKey,
+    at: &mut dyn FnMut(KeyStep) -> io::Result<()>,
+) -> io::Result<()> {
+    let is_current = |key: &SigningKey| key.verifying_key() == *current;
+    if !matches!(config::next_signing_key(layout), Ok(Some(next)) if is_current(&next)) {
+        return Ok(());
+    }
+    write_public(&layout.signing_public, current)?;
+    at(KeyStep::PublicWritten)?;
+    if config::is_credential(&layout.next_signing_key) {
+        // Where the old one lies, the operator knows.
+        return Ok(());
+    }
+    if layout.signing_key.exists() {
+        let file = OpenOptions::new().write(true).open(&layout.signing_key)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        (&file).write_all(&vec![0; len])?;
+        file.sync_all()?;
+    }
+    at(KeyStep::OldDestroyed)?;
+    fs::rename(&layout.next_signing_key, &layout.signing_key)?;
+    sync_folder(&layout.signing_key)?;
+    at(KeyStep::NewInPlace)
+}
+
+fn write_public(path: &Path, key: &VerifyingKey) -> io::Result<()> {
+    let text = HEXLOWER.encode(key.as_bytes()) + "\n";
+    let new = path.with_extension("pub.new");
+    let mut file = File::create(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}

@@ -1,0 +1,125 @@
+//! The key's files at every cut of a change.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::key_files::{KeyStep, next_key, settle};
+use super::opening;
+use crate::config::Config;
+use crate::init::{InitOptions, init};
+use crate::ledger::{Journal, JournalOptions};
+use ed25519_dalek::SigningKey;
+use hub_protocol::entry::{ClockQuality, EntryTime};
+use hub_protocol::{Entry, Event, HubKeyChange, SignedKeyChange};
+
+fn hub(dir: &Path) -> Config {
+    init(dir, &InitOptions::default()).unwrap();
+    drop(opening::open(&Config::load(dir).unwrap()).unwrap());
+    Config::load(dir).unwrap()
+}
+
+/// The entry of the change and nothing more: the power fails behind it.
+fn record(config: &Config, next: &SigningKey) {
+    let keys = &config.keys;
+    let options = JournalOptions::default();
+    let (mut journal, _) =
+        Journal::open(&config.layout.ledger, keys.hub_id, keys.signing.clone(), options).unwrap();
+    let head = journal.head();
+    let change = HubKeyChange {
+        hub: keys.hub_id,
+        number: 1,
+        old_key: keys.signing.verifying_key().to_bytes(),
+        new_key: next.verifying_key().to_bytes(),
+        sequence: head.sequence + 1,
+        changed_ms: 1,
+    };
+    let entry = Entry {
+        sequence: head.sequence + 1,
+        previous: head.digest,
+        time: EntryTime {
+            wall_ms: 1,
+            monotonic_ms: 1,
+            boot: [0; 16],
+            quality: ClockQuality::Synchronised,
+        },
+        policy_version: 0,
+        event: Event::HubKeyChanged {
+            statement: SignedKeyChange(change.sign(&keys.signing, next)),
+            operator: "uid 0".to_owned(),
+        },
+    };
+    journal.append(&[entry.encode()]).unwrap();
+}
+
+/// With which key the hub opens from what lies there now.
+fn opens_with(dir: &Path) -> SigningKey {
+    let config = Config::load(dir).unwrap_or_else(|faults| panic!("{faults:?}"));
+    let opened = opening::open(&config).unwrap();
+    opened.journal.keys().signing()
+}
+
+#[test]
+fn a_cut_at_any_step_of_a_change_leaves_exactly_one_present_key() {
+    for cut in [
+        None,
+        Some(KeyStep::PublicWritten),
+        Some(KeyStep::OldDestroyed),
+        Some(KeyStep::NewInPlace),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("hub");
+        let config = hub(&dir);
+        let (old, layout) = (config.keys.signing.clone(), &config.layout);
+        let next = next_key(layout).unwrap();
+        assert_eq!(next_key(layout).unwrap(), next, "one that lies there is taken");
+        assert_eq!(opens_with(&dir), old, "a key that was only made changes nothing");
+        record(&config, &next);
+        let settled = settle(
+            layout,
+            &next.verifying_key(),
+            &mut |step| match Some(step) == cut {
+                true => Err(io::Error::other("cut")),
+                false => Ok(()),
+            },
+        );
+        assert_eq!(settled.is_err(), cut.is_some());
+        // The opening ends what was begun, and the next finds nothing to do.
+        for _ in 0..2 {
+            assert_eq!(opens_with(&dir), next, "{cut:?}");
+        }
+        assert!(!layout.next_signing_key.exists(), "{cut:?}");
+        let public = fs::read_to_string(&layout.signing_public).unwrap();
+        assert_eq!(
+            crate::config::parse_public_key(&public),
+            Some(next.verifying_key())
+        );
+        assert_eq!(Config::load(&dir).unwrap().keys.signing, next);
+    }
+}
+
+#[test]
+fn the_old_key_is_overwritten_where_it_lay() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let next = next_key(&config.layout).unwrap();
+    record(&config, &next);
+    // The same file under another name shows what becomes of its blocks.
+    let kept = dir.join("kept");
+    fs::hard_link(&config.layout.signing_key, &kept).unwrap();
+    settle(&config.layout, &next.verifying_key(), &mut |_| Ok(())).unwrap();
+    assert!(fs::read(&kept).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_key_that_the_ledger_does_not_tell_of_is_not_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let old = fs::read(&config.layout.signing_key).unwrap();
+    let _ = next_key(&config.layout).unwrap();
+    let current = config.keys.signing.verifying_key();
+    settle(&config.layout, &current, &mut |_| Ok(())).unwrap();
+    assert_eq!(fs::read(&config.layout.signing_key).unwrap(), old);
+}

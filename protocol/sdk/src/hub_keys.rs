@@ -1,0 +1,62 @@
+//! The keys that the hub signs with, as far as this device knows.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hub_protocol::{KeyChain, KeyChainError, SignedKeyChange};
+
+/// What a device believes of its hub's signing keys. Clones share it: what the
+/// client learns, the allowance knows too.
+#[derive(Clone, Debug)]
+pub struct HubKeys {
+    chain: Arc<RwLock<KeyChain>>,
+    /// Where the enrolment is kept, once it is.
+    dir: Arc<Mutex<Option<PathBuf>>>,
+}
+
+impl PartialEq for HubKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.chain() == other.chain()
+    }
+}
+
+impl Eq for HubKeys {}
+
+impl HubKeys {
+    pub(crate) fn new(chain: KeyChain) -> Self {
+        Self {
+            chain: Arc::new(RwLock::new(chain)),
+            dir: Arc::default(),
+        }
+    }
+
+    /// The keys until now, the one in use last.
+    pub fn chain(&self) -> KeyChain {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the next changes, all or none. What is known already is passed
+    /// over. Whether there was anything new.
+    ///
+    /// # Errors
+    /// A statement that is not signed by the present key and the next one.
+    pub(crate) fn learn(&self, changes: &[SignedKeyChange]) -> Result<bool, KeyChainError> {
+        let mut present = self.chain.write().unwrap_or_else(PoisonError::into_inner);
+        let mut chain = present.clone();
+        let known = chain.statements(0);
+        for change in changes.iter().filter(|change| !known.contains(change)) {
+            chain.push(change)?;
+        }
+        let new = chain != *present;
+        *present = chain;
+        Ok(new)
+    }
+
+    pub(crate) fn keep_in(&self, dir: &Path) {
+        *self.dir.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir.to_owned());
+    }
+
+    pub(crate) fn dir(&self) -> Option<PathBuf> {
+        self.dir.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
