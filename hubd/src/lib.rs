@@ -17,6 +17,7 @@ pub mod init;
 pub mod iso8583;
 pub mod ledger;
 pub mod port;
+pub mod qr;
 pub mod rehearsal;
 pub mod run;
 pub mod seclude;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use hub_protocol::DeviceClass;
 
 use super::client::Client;
+use super::enrol::EnrolArgs;
 use super::failure::Failure;
 use crate::admin::protocol::MAX_QUEUE_LIMIT;
 use crate::config::Config;
@@ -50,13 +50,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<DevicesCommand>,
     },
-    /// Make a one-time enrolment code for a device
-    Enrol {
-        /// What the device is: mpos, softpos or terminal. Its limits depend on
-        /// it, so the device does not choose; softpos has the strictest
-        #[arg(long, default_value = "softpos")]
-        class: DeviceClass,
-    },
+    /// Make a one-time enrolment code for a device, and show it as text and as
+    /// QR code
+    Enrol(EnrolArgs),
     /// What waits to be sent to the gateway
     Queue {
         #[command(subcommand)]

@@ -10,6 +10,7 @@ pub mod client;
 mod clock;
 mod devices;
 mod doctor;
+mod enrol;
 mod failure;
 mod keygen;
 mod ledger;
@@ -56,7 +57,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(DevicesCommand::Unblock { id }) => devices::set_blocked(client, output, id, false),
             }
         }
-        Command::Enrol { class } => devices::enrol(&cli.connect()?, output, *class),
+        Command::Enrol(args) => enrol::enrol(&cli.connect()?, output, args),
         Command::Queue { command } => {
             let client = &cli.connect()?;
             match command {

@@ -204,7 +204,20 @@ fn every_command_answers_people_and_with_json_machines() {
         enrol.contains("HUB1-TEST") && enrol.contains("192.0.2.10:7412"),
         "{enrol}"
     );
+    assert!(!enrol.contains('█'), "no terminal: {enrol}");
     assert_eq!(served.ok(&["enrol", "--json"]).json()["code"], "HUB1-TEST");
+    assert_eq!(
+        served.ok(&["enrol", "--qr", "--json"]).json()["code"],
+        "HUB1-TEST"
+    );
+    let drawn = served.ok(&["enrol", "--qr"]).stdout;
+    let picture = drawn.find('█').unwrap();
+    assert!(picture < drawn.find("HUB1-TEST").unwrap(), "{drawn}");
+    let svg = served.hub.file("code.svg");
+    served.ok(&["enrol", "--svg", svg.to_str().unwrap()]);
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("<svg"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&svg.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     let queue = served.ok(&["queue"]).stdout;
     assert!(
         queue.contains("12.50 EUR") && queue.contains("parked: gateway-conflict"),

@@ -1,0 +1,131 @@
+//! `hubctl enrol`: codes as text, on the terminal as QR code, and as a picture.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hub_protocol::DeviceClass;
+
+use super::client::Client;
+use super::failure::Failure;
+use super::output::Output;
+use super::show::{instant, span};
+use crate::admin::protocol::{Answer, EnrolReport, Request};
+use crate::qr::{Ink, Qr};
+
+/// What `hubctl enrol` takes.
+#[derive(Args)]
+pub(super) struct EnrolArgs {
+    /// What the device is: mpos, softpos or terminal. Its limits depend on
+    /// it, so the device does not choose; softpos has the strictest
+    #[arg(long, default_value = "softpos")]
+    class: DeviceClass,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// How a code is shown.
+#[derive(Args)]
+struct Shown {
+    /// Draw the QR code although this is no terminal
+    #[arg(long)]
+    qr: bool,
+    /// Write the QR code as a picture (SVG) to show or to print. Whoever sees
+    /// it can use it: remove it afterwards
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+pub(super) fn enrol(client: &Client, output: &Output, args: &EnrolArgs) -> Result<(), Failure> {
+    let request = Request::Enrol {
+        class: args.class.to_string(),
+    };
+    match client.ask(&request)? {
+        Answer::Enrol(code) => {
+            show(output, &args.shown, &code.code)?;
+            output.print(&code, || instructions(&code))
+        }
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+/// Draws the code where that was asked for, or somebody watches. The text is
+/// printed in any case, so what cannot be drawn is only said.
+fn show(output: &Output, shown: &Shown, code: &str) -> Result<(), Failure> {
+    let qr = Qr::of(code);
+    if let Some(file) = &shown.svg {
+        let qr = qr.as_ref().map_err(|error| Failure::Refused(error.to_string()))?;
+        write_svg(file, &qr.svg())?;
+    }
+    let drawn = shown.qr || output.is_terminal();
+    if output.is_json() || !drawn {
+        return Ok(());
+    }
+    match (qr, output.columns()) {
+        (Err(error), _) => output.note(&error.to_string()),
+        (Ok(qr), Some(columns)) if columns < qr.columns() && !shown.qr => output.note(&format!(
+            "the terminal is {columns} columns wide and the QR code takes {}: widen it, or write a picture with --svg",
+            qr.columns()
+        )),
+        (Ok(qr), _) => {
+            let ink = if output.is_terminal() { Ink::Coloured } else { Ink::WhiteDrawn };
+            return output.drawing(&qr.half_blocks(ink));
+        }
+    }
+    Ok(())
+}
+
+/// For the operator's eyes alone: the picture is as good as the code.
+fn write_svg(file: &Path, svg: &str) -> Result<(), Failure> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file);
+    opened
+        .and_then(|mut out| out.write_all(svg.as_bytes()))
+        .map_err(|error| Failure::file(file, "write", error))
+}
+
+fn instructions(code: &EnrolReport) -> String {
+    let EnrolReport {
+        code: text,
+        enrol_addresses,
+        class,
+        ..
+    } = code;
+    let until = instant(code.expires_ms);
+    let valid = span(code.valid_seconds);
+    let addresses = enrol_addresses.join(", ");
+    format!(
+        "Code d'enrôlement, à usage unique, pour un appareil {class}, valable {valid} (jusqu'à {until}) :\n\n    {text}\n\n\
+         À faire : reliez l'appareil au réseau du magasin, ouvrez son application de paiement, choisissez\n\
+         « Enrôler » et saisissez ou scannez le code. L'appareil joint le hub à l'adresse {addresses}.\n\
+         Vérifiez ensuite avec `hubctl devices`. Ne montrez ce code à personne d'autre.\n\n\
+         Enrolment code, good once, for a device of class {class}, for {valid} (until {until}): the text above.\n\n\
+         What to do: bring the device into the shop's network, open its payment application, choose\n\
+         \"Enrol\" and type or scan the code. The device reaches the hub at {addresses}.\n\
+         Then check with `hubctl devices`. Show this code to nobody else.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_enrolment_code_is_explained_in_french_first_and_then_in_english() {
+        let text = instructions(&EnrolReport {
+            code: "HUB1-ABC".to_owned(),
+            valid_seconds: 600,
+            enrol_addresses: vec!["192.0.2.10:7412".to_owned()],
+            ..EnrolReport::default()
+        });
+        let french = text.find("Code d'enrôlement").unwrap();
+        assert!(french < text.find("Enrolment code").unwrap());
+        assert!(text.contains("    HUB1-ABC\n") && text.contains("10m") && text.contains("192.0.2.10:7412"));
+    }
+}
