@@ -98,6 +98,7 @@ IN_EVENTS = {
     92: {3: ("device", m.RETURN)},
     93: {4: ("device", m.DEVICE_RECEIPT)},
     94: {2: ("device", m.DEVICE_RECEIPT)},
+    104: {4: ("policy", "hub-device-list/1")},
 }
 
 

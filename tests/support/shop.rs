@@ -505,6 +505,7 @@ impl Shop {
                 | Effect::PushPolicy { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
+                | Effect::FleetTokens { .. }
                 | Effect::RestrictionChanged { .. }
                 | Effect::AllowanceMisused { .. } => {}
             }

@@ -6,6 +6,7 @@ use super::client::Client;
 use super::failure::Failure;
 use super::output::{Output, table};
 use super::show::{ago, short};
+use super::standing;
 
 use crate::admin::protocol::{Answer, DeviceReport, Request};
 use crate::clock;
@@ -19,6 +20,11 @@ struct DeviceList {
 struct Blocked<'a> {
     device: &'a str,
     blocked: bool,
+}
+
+#[derive(Serialize)]
+struct Approved<'a> {
+    approved: &'a str,
 }
 
 #[derive(Serialize)]
@@ -56,6 +62,21 @@ pub(super) fn set_blocked(client: &Client, output: &Output, id: &str, blocked: b
                 format!("{} ({}) {done}", device.name, short(&device.id))
             },
         ),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
+/// Lets a device pay that was pending.
+pub(super) fn approve(client: &Client, output: &Output, id: &str) -> Result<(), Failure> {
+    let devices = ask(client)?;
+    let device = find(&devices, id)?;
+    let request = Request::Approve {
+        device: device.id.clone(),
+    };
+    match client.ask(&request)? {
+        Answer::Done => output.print(&Approved { approved: &device.id }, || {
+            format!("{} ({}) may pay", device.name, short(&device.id))
+        }),
         other => Err(Client::unexpected(&other)),
     }
 }
@@ -122,9 +143,14 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
         "Addresses",
     ]);
     for device in devices {
+        let standing = device.standing.as_ref();
+        let shut_out = standing.is_some_and(|one| one.shut_out.is_some() && !one.blocked_here);
+        let pending = standing.is_some_and(|one| one.pending);
         let state = match (device.enrolled, device.blocked, device.connected) {
             (false, ..) => "not enrolled",
+            (true, true, _) if shut_out => "shut out by list",
             (true, true, _) => "blocked",
+            (true, false, _) if pending => "pending",
             (true, false, true) => "connected",
             (true, false, false) => "enrolled",
         };
@@ -161,7 +187,14 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
             &device.addresses.join(", "),
         ]);
     }
-    table.to_string()
+    let mut text = table.to_string();
+    for device in devices {
+        for hint in standing::hints(device, devices) {
+            text.push('\n');
+            text.push_str(&hint);
+        }
+    }
+    text
 }
 
 #[cfg(test)]

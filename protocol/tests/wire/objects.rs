@@ -218,6 +218,13 @@ fn objects() -> Vec<Object> {
         ObjectType::AllowanceReturn,
         &cbor::encode(&allowance_return()),
     ));
+    all.push(object(
+        "head office's list of devices",
+        "DeviceList",
+        "policy",
+        ObjectType::DeviceList,
+        &cbor::encode(&device_list()),
+    ));
     for (name, receipt) in receipts() {
         let name = format!("receipt: {name}");
         all.push(object(
@@ -328,12 +335,13 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "Allowance" => cbor::encode(&cbor::decode::<Allowance>(payload)?),
         "DeviceReceipt" => cbor::encode(&cbor::decode::<DeviceReceipt>(payload)?),
         "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
+        "DeviceList" => cbor::encode(&cbor::decode::<DeviceList>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 20] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -348,6 +356,7 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
     ObjectType::ArchiveManifest,
     ObjectType::LedgerBase,
     ObjectType::Policy,
+    ObjectType::DeviceList,
     ObjectType::Enrolment,
     ObjectType::Registration,
     ObjectType::Allowance,

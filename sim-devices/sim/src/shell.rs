@@ -410,6 +410,7 @@ impl Shell {
                     Effect::PushPolicy { .. }
                     | Effect::DeviceChanged { .. }
                     | Effect::WanChanged { .. }
+                    | Effect::FleetTokens { .. }
                     | Effect::RestrictionChanged { .. }
                     | Effect::AllowanceMisused { .. } => {
                         return None;

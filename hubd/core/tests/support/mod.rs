@@ -288,6 +288,7 @@ impl Shop {
                 Effect::PushPolicy { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
+                | Effect::FleetTokens { .. }
                 | Effect::RestrictionChanged { .. } => {}
                 Effect::AllowanceMisused { device, kind, .. } => self.misused.push((device, kind)),
             }

@@ -253,7 +253,7 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
             },
             None => refused(RefusalCode::PaymentUnknown),
         },
-        Ask::Enrol { registration } => {
+        Ask::Enrol { registration } | Ask::Join { registration, .. } => {
             if let Some(code) = book.refuse_enrolments {
                 return Some(refused(code));
             }
