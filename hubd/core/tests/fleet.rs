@@ -460,3 +460,34 @@ fn a_reset_device_is_told_by_its_name_from_a_copied_one_told_by_its_keys() {
     shop.operate(OperatorCommand::Unblock(MPOS));
     assert_eq!(standing(&mut shop, MPOS).signs, [], "a person has looked");
 }
+
+#[test]
+fn what_is_remembered_of_fleets_comes_back_from_the_index_and_is_never_too_large_for_it() {
+    let mut shop = Shop::offline();
+    for number in 0..8 {
+        let made = shop.operate(OperatorCommand::MakeFleetToken {
+            token: Digest([number; 32]),
+            class: DeviceClass::Mpos,
+            most: 500,
+            valid_ms: HOUR_MS,
+        });
+        assert_eq!(made, OperatorReply::Done);
+    }
+    let revoked: Vec<_> = (0..128).map(|number| DeviceId([100 + number; 32])).collect();
+    take(&mut shop, list(1, &[NEW], &revoked)).unwrap();
+    join(&mut shop, OTHER, replacing(MPOS, true)).unwrap();
+    let folded = shop.core.state().clone();
+    let mut restored = State::default();
+    for (key, value) in shop.core.state_mut().take_dirty() {
+        let value = value.unwrap_or_default();
+        // MAX_VALUE of the index.
+        assert!(value.len() < 6 * 1024, "{} bytes", value.len());
+        if State::RESTORED.iter().any(|prefix| key.starts_with(prefix)) {
+            restored.restore(&key, &value).unwrap();
+        }
+    }
+    assert_eq!(restored.fleet(), folded.fleet());
+    for device in folded.devices() {
+        assert_eq!(restored.device(&device.registration.device), Some(device));
+    }
+}

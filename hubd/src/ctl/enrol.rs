@@ -87,7 +87,7 @@ pub(super) fn enrol(client: &Client, output: &Output, args: &EnrolArgs) -> Resul
     }
     let request = Request::Enrol {
         class,
-        fleet: args.fleet.then(|| FleetOrder {
+        fleet: args.fleet.then_some(FleetOrder {
             most: args.most,
             valid_seconds: args.valid.as_secs(),
         }),

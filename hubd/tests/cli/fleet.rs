@@ -121,6 +121,11 @@ fn rule_5_devices_of_a_fleet_are_pending_until_approved_through_restarts() {
         RefusalCode::PaymentUnknown
     );
     assert_eq!(told(&devices[1], second, &hub), RefusalCode::DevicePending);
+    running.terminate();
+
+    // Now from the index, which has it all.
+    let running = Running::start(&hub);
+    assert_eq!(ok(&hub, &["fleet", "--json"]).json()["tokens"][0]["used"], 2);
     let shown = ok(&hub, &["devices", "show", &id]).stdout;
     assert!(shown.contains(&token[..16]), "{shown}");
     ok(&hub, &["fleet", "withdraw", &token]);
