@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use hub_core::admission::FleetToken;
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
@@ -73,6 +74,8 @@ pub trait Edges: Send {
     fn push_policy(&mut self, version: u64);
     /// A device may, or may no longer, connect.
     fn device_changed(&mut self, registration: &Registration, blocked: bool);
+    /// The tokens of fleets are these from now on.
+    fn fleet_tokens(&mut self, tokens: Vec<FleetToken>);
     /// The connectivity changed.
     fn wan_changed(&mut self, state: WanState, reason: WanReason);
     /// Offline approvals became restricted, or free again.
@@ -266,6 +269,7 @@ impl<E: Edges> Hub<E> {
                     Tell::SpreadAsked { window_ms } => Input::SpreadAsked { window_ms },
                     Tell::Probe(probe) => Input::Probe(probe),
                     Tell::BadSignature { device } => Input::BadSignature { device },
+                    Tell::TwoPlaces { device, returns } => Input::TwoPlaces { device, returns },
                     Tell::Storage { level, free_bytes } => Input::Storage { level, free_bytes },
                     Tell::Stop => Input::Stop,
                     Tell::Wake => Input::Tick,
@@ -395,6 +399,14 @@ impl<E: Edges> Hub<E> {
                 signed,
             },
             Ask::Enrol { registration } => Input::Enrol { ticket, registration },
+            Ask::Join {
+                registration,
+                joining,
+            } => Input::Join {
+                ticket,
+                registration,
+                joining,
+            },
             Ask::Activate { policy, signed, key } => Input::Activate {
                 ticket: Some(ticket),
                 policy,
@@ -567,6 +579,7 @@ impl<E: Edges> Hub<E> {
                     registration,
                     blocked,
                 } => self.edges.device_changed(&registration, blocked),
+                Effect::FleetTokens { tokens } => self.edges.fleet_tokens(tokens),
                 Effect::EraseCard { payment_id } => self.edges.erase_card(payment_id),
                 Effect::WanChanged { state, reason } => self.edges.wan_changed(state, reason),
                 Effect::RestrictionChanged {

@@ -18,6 +18,7 @@ pub mod iso8583;
 pub mod key_ring;
 pub mod ledger;
 pub mod port;
+pub mod qr;
 pub mod rehearsal;
 pub mod run;
 pub mod seclude;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ed25519_dalek::SigningKey;
 use hub_core::policy::Policy;
 use hub_core::state::Head;
-use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, OperatorCommand, Probe, Reply};
+use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, Joining, OperatorCommand, Probe, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
     AllowanceReturn, CommittedGroup, DeviceDescription, DeviceId, DeviceReceipt, KeyId, PaymentId,
@@ -107,6 +107,13 @@ pub enum Ask {
         /// The device.
         registration: Box<Registration>,
     },
+    /// Enrol a device by a token that is more than a code of its own.
+    Join {
+        /// The device.
+        registration: Box<Registration>,
+        /// By what.
+        joining: Joining,
+    },
     /// Activate a policy whose signature was checked.
     Activate {
         /// The policy.
@@ -159,6 +166,14 @@ pub enum Tell {
     BadSignature {
         /// Which device.
         device: DeviceId,
+    },
+    /// One device's requests come in turns over connections from different
+    /// addresses.
+    TwoPlaces {
+        /// Which device.
+        device: DeviceId,
+        /// How often it went back to an address that it had left.
+        returns: u32,
     },
     /// The room on the disk changed.
     Storage {

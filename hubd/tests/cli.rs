@@ -8,6 +8,8 @@ mod core_shop;
 mod dependencies;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/fleet.rs"]
+mod fleet;
 #[path = "cli/hubctl.rs"]
 mod hubctl;
 #[path = "cli/hubd.rs"]

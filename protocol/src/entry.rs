@@ -15,6 +15,7 @@ use crate::codes::codes;
 use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::key_change::SignedKeyChange;
+use crate::payment::DeviceClass;
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
 use crate::refusal::RefusalCode;
@@ -591,6 +592,143 @@ pub enum Event {
         #[n(4)]
         count: u32,
     },
+    /// A person made a token by which several devices may enrol, until it
+    /// expires, is used up or is withdrawn.
+    #[n(100)]
+    #[cbor(map)]
+    FleetTokenMade {
+        /// SHA-256 over the token's 16 bytes. The token itself is nowhere.
+        #[n(1)]
+        token: Digest,
+        /// What kind of devices.
+        #[n(2)]
+        class: DeviceClass,
+        /// How many devices.
+        #[n(3)]
+        most: u32,
+        /// From when on it is not good, milliseconds since 1970 UTC.
+        #[n(4)]
+        expires_ms: u64,
+        /// Who.
+        #[n(5)]
+        operator: String,
+    },
+    /// A person withdrew such a token.
+    #[n(101)]
+    #[cbor(map)]
+    FleetTokenWithdrawn {
+        /// Which.
+        #[n(1)]
+        token: Digest,
+        /// Who.
+        #[n(2)]
+        operator: String,
+    },
+    /// A device enrolled by such a token. It is pending: nothing is decided
+    /// for it until it is approved.
+    #[n(102)]
+    #[cbor(map)]
+    FleetDeviceEnrolled {
+        /// The device.
+        #[n(1)]
+        registration: Registration,
+        /// By which token.
+        #[n(2)]
+        token: Digest,
+    },
+    /// A device that was pending, or that headquarters' list had shut out, may
+    /// pay from here on.
+    #[n(103)]
+    #[cbor(map)]
+    DeviceApproved {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// Who, if it was a person at the hub.
+        #[n(2)]
+        operator: Option<String>,
+        /// The version of headquarters' list, if that names it.
+        #[n(3)]
+        list: Option<u64>,
+    },
+    /// Headquarters' list of devices was taken. What it changes follows, one
+    /// entry a device.
+    #[n(104)]
+    #[cbor(map)]
+    DeviceListTaken {
+        /// Its version.
+        #[n(1)]
+        version: u64,
+        /// The key that signed it.
+        #[n(2)]
+        key: KeyId,
+        /// SHA-256 over the signed list as received.
+        #[n(3)]
+        digest: Digest,
+        /// The signed [`DeviceList`](crate::DeviceList) as received.
+        #[n(4)]
+        #[cbor(with = "minicbor::bytes")]
+        list: Vec<u8>,
+        /// Who brought it.
+        #[n(5)]
+        operator: String,
+    },
+    /// Headquarters' list enrolled a device.
+    #[n(105)]
+    #[cbor(map)]
+    DeviceListed {
+        /// The device.
+        #[n(1)]
+        registration: Registration,
+        /// The list's version.
+        #[n(2)]
+        list: u64,
+    },
+    /// Headquarters' list shut a device out.
+    #[n(106)]
+    #[cbor(map)]
+    DeviceShutOut {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// The list's version.
+        #[n(2)]
+        list: u64,
+        /// Whether it names the device as revoked; otherwise it leaves out a
+        /// device that an earlier list had enrolled or approved.
+        #[n(3)]
+        revoked: bool,
+    },
+    /// A device was enrolled in the place of another, which is blocked by
+    /// this.
+    #[n(107)]
+    #[cbor(map)]
+    DeviceReplaced {
+        /// The new device, with name and class of the old one.
+        #[n(1)]
+        registration: Registration,
+        /// The old one.
+        #[n(2)]
+        replaces: DeviceId,
+        /// Whether the old one is lost.
+        #[n(3)]
+        lost: bool,
+        /// Who made the code.
+        #[n(4)]
+        operator: String,
+    },
+    /// Requests of one device came in turns over connections from different
+    /// addresses: its keys are in two places.
+    #[n(108)]
+    #[cbor(map)]
+    DeviceInTwoPlaces {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// How often it went back to an address that it had left.
+        #[n(2)]
+        returns: u32,
+    },
     /// A closed segment of the journal was written to an archive.
     #[n(71)]
     #[cbor(map)]
@@ -675,6 +813,15 @@ impl Event {
             Self::AllowanceMisused { .. } => 93,
             Self::AllowancePaymentRefused { .. } => 94,
             Self::AllowanceForked { .. } => 95,
+            Self::FleetTokenMade { .. } => 100,
+            Self::FleetTokenWithdrawn { .. } => 101,
+            Self::FleetDeviceEnrolled { .. } => 102,
+            Self::DeviceApproved { .. } => 103,
+            Self::DeviceListTaken { .. } => 104,
+            Self::DeviceListed { .. } => 105,
+            Self::DeviceShutOut { .. } => 106,
+            Self::DeviceReplaced { .. } => 107,
+            Self::DeviceInTwoPlaces { .. } => 108,
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
@@ -712,6 +859,15 @@ impl Event {
             Self::AllowanceMisused { .. } => "allowance-misused",
             Self::AllowancePaymentRefused { .. } => "allowance-payment-refused",
             Self::AllowanceForked { .. } => "allowance-forked",
+            Self::FleetTokenMade { .. } => "fleet-token-made",
+            Self::FleetTokenWithdrawn { .. } => "fleet-token-withdrawn",
+            Self::FleetDeviceEnrolled { .. } => "fleet-device-enrolled",
+            Self::DeviceApproved { .. } => "device-approved",
+            Self::DeviceListTaken { .. } => "device-list-taken",
+            Self::DeviceListed { .. } => "device-listed",
+            Self::DeviceShutOut { .. } => "device-shut-out",
+            Self::DeviceReplaced { .. } => "device-replaced",
+            Self::DeviceInTwoPlaces { .. } => "device-in-two-places",
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",

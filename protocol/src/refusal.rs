@@ -80,6 +80,9 @@ codes! {
         EnrolledAlready = 6004, "enrolled-already";
         /// The device is blocked or was never enrolled.
         DeviceNotAllowed = 6005, "device-not-allowed";
+        /// The device is enrolled and waits until the shop or its head office
+        /// approves it. Nothing is decided for it before that.
+        DevicePending = 6006, "device-pending";
         /// As things stand, no allowance is given to this device. It goes on
         /// asking for each payment.
         AllowanceNotGiven = 7001, "allowance-not-given";
@@ -99,7 +102,12 @@ impl RefusalCode {
     pub const fn transient(self) -> bool {
         matches!(
             self,
-            Self::Busy | Self::Stopping | Self::LedgerUnavailable | Self::TimedOut | Self::VoidBeforeAnswer
+            Self::Busy
+                | Self::Stopping
+                | Self::LedgerUnavailable
+                | Self::TimedOut
+                | Self::VoidBeforeAnswer
+                | Self::DevicePending
         )
     }
 

@@ -15,8 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
-    AttestationResult, AttestationStatus, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId,
-    EnrolmentCode, EntryMode, Funding, PaymentId, Terms, Verification, cbor,
+    Answer, AttestationResult, AttestationStatus, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId,
+    EnrolmentCode, EntryMode, Funding, PaymentId, RefusalCode, Request, Terms, Verification, cbor, frame,
 };
 use hub_sdk::{
     ClientOptions, Description, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment,
@@ -103,7 +103,24 @@ pub async fn enrol(options: &DeviceOptions, code: &str, class: DeviceClass, name
         "device": identity.device_id().to_string(),
         "hub": enrolled.hub.to_string(),
         "addresses": enrolled.addresses,
+        "pending": is_pending(options).await,
     }))
+}
+
+/// Whether the device waits to be approved, as one does that enrolled by a
+/// code for several; `None` if the hub did not say.
+async fn is_pending(options: &DeviceOptions) -> Option<bool> {
+    let client = client(options).ok()?;
+    // Of no payment: the answer is that there is none, or that this device may
+    // not ask yet.
+    let payment_id = PaymentId([0; 16]);
+    let asked = frame::to_wire(&Request::Status { payment_id });
+    let answer = client.send_raw(&asked).await;
+    client.close().await;
+    match answer {
+        Ok(Answer::Refused { refusal }) => Some(refusal.code == RefusalCode::DevicePending),
+        _ => None,
+    }
 }
 
 /// Tells the hub what the device is.

@@ -102,6 +102,7 @@ IN_EVENTS = {
     93: {4: ("device", m.DEVICE_RECEIPT)},
     94: {2: ("device", m.DEVICE_RECEIPT)},
     120: {1: ("hub", m.KEY_CHANGE)},
+    104: {4: ("policy", "hub-device-list/1")},
 }
 
 

@@ -506,6 +506,7 @@ impl Shop {
                 | Effect::HubKeyChanged { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
+                | Effect::FleetTokens { .. }
                 | Effect::RestrictionChanged { .. }
                 | Effect::AllowanceMisused { .. } => {}
             }

@@ -387,12 +387,15 @@ impl Core {
         open
     }
 
+    /// The number of a device's allowance, if something is kept back for it.
+    pub(crate) fn kept_back_for(&self, device: DeviceId) -> Option<u64> {
+        let held = self.state.device(&device)?.allowance.as_deref()?;
+        (held.closed.is_none() || held.withheld.is_some()).then_some(held.allowance.number)
+    }
+
     /// A person declares a device lost.
     pub(crate) fn forfeit_allowance(&mut self, ticket: Ticket, operator: String, device: DeviceId) {
-        let known = self.state.device(&device);
-        let held = known.and_then(|known| known.allowance.as_deref());
-        let held = held.filter(|held| held.closed.is_none() || held.withheld.is_some());
-        let Some(number) = held.map(|held| held.allowance.number) else {
+        let Some(number) = self.kept_back_for(device) else {
             let text = "no such device is enrolled, or nothing is kept back for it";
             self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
             return;

@@ -197,6 +197,12 @@ impl Core {
                 signed,
             } => self.return_allowance(ticket, device, &statement, signed),
             Input::Enrol { ticket, registration } => self.enrol(ticket, *registration),
+            Input::Join {
+                ticket,
+                registration,
+                joining,
+            } => self.join(ticket, *registration, joining),
+            Input::TwoPlaces { device, returns } => self.two_places(device, returns),
             Input::Activate {
                 ticket,
                 policy,
@@ -395,7 +401,14 @@ impl Core {
             self.queue.follow(id, before, &self.state);
             self.payment_changed(id, entry.sequence);
         }
-        if matches!(entry.event, Event::DeviceEnrolled { .. }) {
+        let enrols = matches!(
+            entry.event,
+            Event::DeviceEnrolled { .. }
+                | Event::FleetDeviceEnrolled { .. }
+                | Event::DeviceListed { .. }
+                | Event::DeviceReplaced { .. }
+        );
+        if enrols {
             self.queue.share_out(&self.state, &self.settings);
         }
         entry.sequence

@@ -116,7 +116,7 @@ impl Core {
         signed: Vec<u8>,
         attestation: Option<Vec<u8>>,
     ) {
-        if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
+        if self.refuse_if_stopping(ticket) || self.refuse_if_barred(ticket, device) {
             return;
         }
         if description.device != device {

@@ -6,7 +6,9 @@ use hub_protocol::{
     Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard, SignedKeyChange,
 };
 
+use crate::admission::{FleetToken, ListMark};
 use crate::described::Described;
+use crate::fleet::{ListChanges, Standing};
 use crate::input::{AttemptId, Ticket};
 use crate::state::{ArchiveMarks, Lane, Reserved};
 
@@ -78,6 +80,12 @@ pub enum Effect {
         registration: Box<Registration>,
         /// Whether it is blocked.
         blocked: bool,
+    },
+    /// The tokens of fleets are these from now on; expired ones may be among
+    /// them.
+    FleetTokens {
+        /// All of them.
+        tokens: Vec<FleetToken>,
     },
     /// The gateway's final answer is durable: destroy the sealed card.
     EraseCard {
@@ -242,6 +250,17 @@ pub enum OperatorReply {
     },
     /// What devices have said of themselves, those that have.
     Described(Vec<(DeviceId, Described)>),
+    /// The tokens that are outstanding, and the list in force.
+    Fleet {
+        /// Not expired and not withdrawn, oldest first; used up ones too.
+        tokens: Vec<FleetToken>,
+        /// The list, if one was taken.
+        list: Option<ListMark>,
+    },
+    /// Who each device is, by device.
+    Standings(Vec<Standing>),
+    /// A list was taken.
+    ListTaken(ListChanges),
     /// How the hub stands.
     Overview(Box<Overview>),
     /// No, and why.

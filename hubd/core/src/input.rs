@@ -2,10 +2,11 @@
 
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    AllowanceReturn, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId, PaymentId,
-    PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange, VoidRequest,
+    AllowanceReturn, DeviceClass, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId,
+    PaymentId, PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange, VoidRequest,
 };
 
+use crate::fleet::{Joining, ListToTake};
 use crate::policy::Policy;
 use crate::state::{CardKey, CardRecord, Lane, Recalled};
 
@@ -146,6 +147,23 @@ pub enum Input {
         ticket: Ticket,
         /// The device.
         registration: Box<Registration>,
+    },
+    /// A device presented a good token that is more than a code of its own.
+    Join {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device.
+        registration: Box<Registration>,
+        /// By what.
+        joining: Joining,
+    },
+    /// One device's requests come in turns over connections from different
+    /// addresses.
+    TwoPlaces {
+        /// Whose.
+        device: DeviceId,
+        /// How often it went back to an address that it had left.
+        returns: u32,
     },
     /// A policy whose signature has been checked is to be activated.
     Activate {
@@ -298,6 +316,28 @@ pub enum OperatorCommand {
     Block(DeviceId),
     /// Unblock a device.
     Unblock(DeviceId),
+    /// Make a token by which several devices may enrol.
+    MakeFleetToken {
+        /// SHA-256 over the token.
+        token: Digest,
+        /// What kind of devices.
+        class: DeviceClass,
+        /// How many, 1 to [`MAX_FLEET_SIZE`](crate::MAX_FLEET_SIZE).
+        most: u32,
+        /// For how long, in milliseconds: a minute to
+        /// [`MAX_FLEET_MS`](crate::MAX_FLEET_MS).
+        valid_ms: u64,
+    },
+    /// Withdraw such a token.
+    WithdrawFleetToken(Digest),
+    /// Approve a device that is pending.
+    Approve(DeviceId),
+    /// Take headquarters' list of devices.
+    TakeList(Box<ListToTake>),
+    /// Which tokens are outstanding, and which list is in force?
+    Fleet,
+    /// Who is each device?
+    Standings,
     /// What have devices said of themselves?
     Described,
     /// Try to send the queue now, whatever the backoff says.

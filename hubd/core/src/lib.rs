@@ -10,6 +10,7 @@
 //! only the entry changes the state. `Append` goes out; only the later input
 //! [`Input::Appended`] releases the reply that depends on it.
 
+pub mod admission;
 mod allowance;
 mod anomaly;
 mod archive;
@@ -22,6 +23,7 @@ pub mod decide;
 pub mod described;
 pub mod effect;
 pub mod few;
+mod fleet;
 mod hub_key;
 pub mod input;
 mod limits;
@@ -53,6 +55,9 @@ pub use crate::core::Core;
 pub use crate::settings::Settings;
 pub use effect::{
     Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
+};
+pub use fleet::{
+    Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,
 };
 pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::decide::{objection_always, refuse};
 use crate::effect::{Effect, Forward, Operation, Reply};
 use crate::input::{AttemptId, GatewayAnswer, Ticket};
-use crate::state::{CardKey, PaymentRecord};
+use crate::state::{CardKey, DeviceRecord, PaymentRecord};
 use crate::wan::Evidence;
 
 /// One payment that waits for the gateway.
@@ -151,7 +151,23 @@ impl Core {
     }
 
     pub(crate) fn refuse_if_not_enrolled(&mut self, ticket: Ticket, device: DeviceId) -> bool {
-        let allowed = self.state.device(&device).is_some_and(|record| !record.blocked);
+        let pending = self.state.device(&device).is_some_and(DeviceRecord::pending);
+        if self.refuse_if_barred(ticket, device) {
+            return true;
+        }
+        if pending {
+            self.refuse(
+                ticket,
+                RefusalCode::DevicePending,
+                "this device waits to be approved; ask the manager, then try again",
+            );
+        }
+        pending
+    }
+
+    /// A device that is pending is not refused here.
+    pub(crate) fn refuse_if_barred(&mut self, ticket: Ticket, device: DeviceId) -> bool {
+        let allowed = self.state.device(&device).is_some_and(|record| !record.barred());
         if !allowed {
             self.refuse(
                 ticket,
@@ -394,7 +410,7 @@ impl Core {
         let Some(asking) = self.state.device(&device) else {
             return refuse(Reason::DeviceBlocked);
         };
-        if asking.blocked {
+        if asking.barred() {
             // Since it asked.
             return refuse(Reason::DeviceBlocked);
         }

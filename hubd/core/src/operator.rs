@@ -14,9 +14,25 @@ impl Core {
         if self.refuse_if_stopping(ticket) {
             return;
         }
+        if let Some(registration) = self.enrol_if_new(ticket, registration) {
+            let event = Event::DeviceEnrolled {
+                registration: registration.clone(),
+            };
+            let sequence = self.append(event, None, None);
+            self.registered(sequence, ticket, registration);
+        }
+    }
+
+    /// Answers a device that is known already, or may not be enrolled; gives
+    /// the registration back if it is new.
+    pub(crate) fn enrol_if_new(
+        &mut self,
+        ticket: Ticket,
+        registration: Registration,
+    ) -> Option<Registration> {
         if let Some(known) = self.state.device(&registration.device) {
             let same_key = known.registration.signing_key == registration.signing_key;
-            if known.blocked {
+            if known.barred() {
                 self.refuse(
                     ticket,
                     RefusalCode::DeviceNotAllowed,
@@ -34,7 +50,12 @@ impl Core {
                     "this device is enrolled with another signing key; remove its keys and enrol it as new";
                 self.refuse(ticket, RefusalCode::EnrolledAlready, text);
             }
-            return;
+            return None;
+        }
+        if self.is_revoked(&registration.device) {
+            let text = "headquarters' list names this device as revoked";
+            self.refuse(ticket, RefusalCode::DeviceNotAllowed, text);
+            return None;
         }
         if self
             .state
@@ -43,27 +64,23 @@ impl Core {
         {
             let text = "another device is enrolled with this signing key; make new keys";
             self.refuse(ticket, RefusalCode::EnrolledAlready, text);
-        } else if self.state.devices().count() >= self.settings.max_devices {
+            return None;
+        }
+        if self.state.devices().count() >= self.settings.max_devices {
             self.refuse(
                 ticket,
                 RefusalCode::Busy,
                 "as many devices are enrolled as this hub takes",
             );
-        } else {
-            let event = Event::DeviceEnrolled {
-                registration: registration.clone(),
-            };
-            let sequence = self.append(event, None, None);
-            let registration = Box::new(registration);
-            self.after(
-                sequence,
-                Effect::DeviceChanged {
-                    registration: registration.clone(),
-                    blocked: false,
-                },
-            );
-            self.reply_after(sequence, ticket, Reply::Registered(registration));
+            return None;
         }
+        Some(registration)
+    }
+
+    /// The entry of its enrolment has been made.
+    pub(crate) fn registered(&mut self, sequence: u64, ticket: Ticket, registration: Registration) {
+        self.device_changed(sequence, registration.device);
+        self.reply_after(sequence, ticket, Reply::Registered(Box::new(registration)));
     }
 
     pub(crate) fn activate(&mut self, ticket: Option<Ticket>, policy: &Policy, signed: Vec<u8>, key: KeyId) {
@@ -138,6 +155,26 @@ impl Core {
         match command {
             OperatorCommand::Block(device) => self.block(ticket, operator, device, true),
             OperatorCommand::Unblock(device) => self.block(ticket, operator, device, false),
+            OperatorCommand::MakeFleetToken {
+                token,
+                class,
+                most,
+                valid_ms,
+            } => self.make_fleet_token(ticket, operator, token, (class, most, valid_ms)),
+            OperatorCommand::WithdrawFleetToken(token) => self.withdraw_fleet_token(ticket, operator, token),
+            OperatorCommand::Approve(device) => self.approve(ticket, operator, device),
+            OperatorCommand::TakeList(list) => self.take_list(ticket, operator, *list),
+            OperatorCommand::Fleet => {
+                let reply = OperatorReply::Fleet {
+                    tokens: self.fleet_tokens(),
+                    list: self.state.fleet().list,
+                };
+                self.operator_reply(ticket, reply);
+            }
+            OperatorCommand::Standings => {
+                let reply = OperatorReply::Standings(self.standings());
+                self.operator_reply(ticket, reply);
+            }
             OperatorCommand::Drain => {
                 self.queue
                     .force(self.now.monotonic_ms, self.state.head().sequence);
@@ -189,20 +226,18 @@ impl Core {
             );
             return;
         };
-        let registration = Box::new(known.registration.clone());
+        if !blocked && known.shut_out().is_some() {
+            let text = "headquarters' list shuts this device out; only a later list lets it in again";
+            self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
+            return;
+        }
         let event = Event::DeviceBlocked {
             device,
             blocked,
             operator,
         };
         let sequence = self.append(event, None, None);
-        self.after(
-            sequence,
-            Effect::DeviceChanged {
-                registration,
-                blocked,
-            },
-        );
+        self.device_changed(sequence, device);
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
     }
 

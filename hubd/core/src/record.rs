@@ -12,6 +12,7 @@ use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
+use crate::admission::Admission;
 use crate::described::Described;
 use crate::few::Few;
 use crate::reserve::{AllowanceRecord, Reserved};
@@ -509,6 +510,10 @@ pub struct DeviceRecord {
     /// that leads to.
     #[n(10)]
     pub misused_at: Option<u64>,
+    /// How it was admitted, if not by a code of its own alone. In a box: few
+    /// have it.
+    #[n(30)]
+    pub admission: Option<Box<Admission>>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.

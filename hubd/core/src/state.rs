@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use hub_protocol::entry::Entry;
 use hub_protocol::{DeviceId, Digest, PaymentId, PaymentRequest};
 
+use crate::admission::FleetRecord;
 use crate::policy::Policy;
 use crate::profile::Profile;
 mod allowance;
+mod fleet;
 mod fold;
 mod limits;
 mod memory;
@@ -110,6 +112,8 @@ pub struct State {
     staff: BTreeMap<StaffKey, Subject>,
     store: StoreRecord,
     policy: Option<Policy>,
+    /// Tokens of fleets, and headquarters' list of devices.
+    fleet: FleetRecord,
     /// What is usual in the shop, if the policy asks for it.
     profile: Option<Box<Profile>>,
     dirty: BTreeSet<Key>,
@@ -130,6 +134,7 @@ impl Default for State {
             staff: BTreeMap::new(),
             store: StoreRecord::default(),
             policy: None,
+            fleet: FleetRecord::default(),
             profile: None,
             dirty: BTreeSet::new(),
             dirty_places: BTreeMap::new(),

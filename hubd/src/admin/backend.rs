@@ -6,7 +6,8 @@ use std::future::Future;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use super::protocol::{
-    DeviceReport, EnrolReport, ErrorCode, KeyReport, PolicyReport, QueueReport, StatusReport,
+    DeviceReport, EnrolReport, ErrorCode, FleetOrder, FleetReport, KeyReport, ListReport, PolicyReport,
+    QueueReport, StatusReport,
 };
 
 /// Who asks, as the kernel says.
@@ -21,6 +22,24 @@ impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "uid {}", self.uid)
     }
+}
+
+/// What kind of enrolment code is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnrolOrder {
+    /// For one device of this class.
+    One(DeviceClass),
+    /// For several devices of this class, how many and for how many seconds.
+    Fleet(DeviceClass, FleetOrder),
+    /// For one device in another's place.
+    Replacing {
+        /// The other's class, which is its own.
+        class: DeviceClass,
+        /// The other.
+        device: DeviceId,
+        /// Whether that is lost.
+        lost: bool,
+    },
 }
 
 /// Why something was not done.
@@ -60,13 +79,34 @@ pub trait Backend: Send + Sync + 'static {
     /// Every enrolled device, and those that were only seen on the network.
     fn devices(&self) -> impl Future<Output = Result<Vec<DeviceReport>, Refused>> + Send;
 
-    /// Makes a one-time enrolment code for a device of this class, and opens
-    /// the enrolment endpoint.
+    /// Makes an enrolment code, and opens the enrolment endpoint.
     fn enrol(
         &self,
         operator: Operator,
-        class: DeviceClass,
+        order: EnrolOrder,
     ) -> impl Future<Output = Result<EnrolReport, Refused>> + Send;
+
+    /// The tokens for several devices, and headquarters' list.
+    fn fleet(&self) -> impl Future<Output = Result<FleetReport, Refused>> + Send;
+
+    /// Withdraws a token for several devices, named by SHA-256 over it.
+    fn withdraw(&self, operator: Operator, token: Digest)
+    -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Checks headquarters' signed list of devices against the trusted keys
+    /// and takes it.
+    fn take_list(
+        &self,
+        operator: Operator,
+        signed: Vec<u8>,
+    ) -> impl Future<Output = Result<ListReport, Refused>> + Send;
+
+    /// Approves a device that is pending.
+    fn approve(
+        &self,
+        operator: Operator,
+        device: DeviceId,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
 
     /// Blocks a device: its connections end and it cannot come back.
     fn block(&self, operator: Operator, device: DeviceId)

@@ -9,5 +9,5 @@ mod backend;
 pub mod protocol;
 mod server;
 
-pub use backend::{Backend, Operator, Refused};
+pub use backend::{Backend, EnrolOrder, Operator, Refused};
 pub use server::{AdminError, AdminServer, Settings};

@@ -28,8 +28,36 @@ pub enum Request {
     Devices,
     /// Make an enrolment code.
     Enrol {
-        /// What the device is: mpos, softpos or terminal.
+        /// What the device is: mpos, softpos or terminal. In the place of
+        /// another it is what that was.
         class: String,
+        /// For several devices, if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fleet: Option<FleetOrder>,
+        /// In whose place, 64 hex digits, if in another's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<String>,
+        /// Whether that one is lost.
+        #[serde(default)]
+        lost: bool,
+    },
+    /// Which tokens for several devices are outstanding, and which list of
+    /// headquarters is in force?
+    Fleet,
+    /// Withdraw a token for several devices.
+    FleetWithdraw {
+        /// SHA-256 over the token, 64 hex digits.
+        token: String,
+    },
+    /// Take headquarters' list of devices.
+    FleetApply {
+        /// The signed list, base64 (RFC 4648 §4).
+        list: String,
+    },
+    /// Approve a device that is pending.
+    Approve {
+        /// Its id, 64 hex digits.
+        device: String,
     },
     /// Block a device.
     Block {
@@ -92,6 +120,16 @@ pub enum Request {
     },
 }
 
+/// How many devices a code is for, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetOrder {
+    /// How many devices.
+    pub most: u32,
+    /// For how long, in seconds.
+    pub valid_seconds: u64,
+}
+
 /// What is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
@@ -105,6 +143,10 @@ pub enum Answer {
     },
     /// To [`Request::Enrol`].
     Enrol(Box<EnrolReport>),
+    /// To [`Request::Fleet`].
+    Fleet(FleetReport),
+    /// To [`Request::FleetApply`].
+    List(ListReport),
     /// To [`Request::Queue`].
     Queue(QueueReport),
     /// To [`Request::PolicyInstall`].
@@ -238,6 +280,10 @@ fn all() -> u64 {
     100
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// An allowance that a device holds, or may hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowanceReport {
@@ -304,6 +350,10 @@ pub struct DeviceReport {
     pub class: String,
     /// Vendor and model, of an enrolled device.
     pub model: Option<String>,
+    /// The Ed25519 public key that it signs with, 64 hex digits, of an enrolled
+    /// device: what headquarters' list names it by, beside the id.
+    #[serde(default)]
+    pub key: Option<String>,
     /// Whether it is enrolled.
     pub enrolled: bool,
     /// Whether it is blocked.
@@ -318,6 +368,92 @@ pub struct DeviceReport {
     pub addresses: Vec<String>,
     /// What it has said of itself, if it has.
     pub described: Option<DescribedReport>,
+    /// Who it is, of an enrolled device.
+    #[serde(default)]
+    pub standing: Option<StandingReport>,
+}
+
+/// Who a device is, as far as the hub can tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingReport {
+    /// Whether it is blocked here.
+    pub blocked_here: bool,
+    /// Whether it waits to be approved.
+    pub pending: bool,
+    /// The token that it enrolled by, if that was for several devices: SHA-256
+    /// over it.
+    pub token: Option<String>,
+    /// The version of headquarters' list that named it first, while it is on
+    /// the list.
+    pub listed: Option<u64>,
+    /// The version of headquarters' list that shuts it out.
+    pub shut_out: Option<u64>,
+    /// Whether that names it as revoked, or only leaves it out.
+    pub revoked: bool,
+    /// Whose place it has.
+    pub replaces: Option<String>,
+    /// What has its place.
+    pub replaced_by: Option<String>,
+    /// Whether it was lost then.
+    pub lost: bool,
+    /// Signs that it was copied.
+    pub signs: Vec<SignReport>,
+    /// Devices enrolled before it under the same name and model.
+    pub like_older: Vec<String>,
+    /// The same of those enrolled after it.
+    pub like_newer: Vec<String>,
+}
+
+/// A sign that a device was copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignReport {
+    /// number-again, two-ends or two-places.
+    pub sign: String,
+    /// When it was seen last, if that is known.
+    pub at_ms: Option<u64>,
+}
+
+/// Enrolling in number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetReport {
+    /// Tokens that are outstanding, oldest first.
+    pub tokens: Vec<TokenReport>,
+    /// The version of headquarters' list that is in force, if one is.
+    pub list_version: Option<u64>,
+    /// Who signed it.
+    pub list_key: Option<String>,
+    /// When it was taken.
+    pub list_taken_ms: Option<u64>,
+}
+
+/// A token for several devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReport {
+    /// SHA-256 over it, 64 hex digits.
+    pub token: String,
+    /// mpos, softpos or terminal.
+    pub class: String,
+    /// How many devices it is for.
+    pub most: u32,
+    /// How many have enrolled.
+    pub used: u32,
+    /// Until when it is good.
+    pub expires_ms: u64,
+}
+
+/// What a list has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReport {
+    /// Its version.
+    pub version: u64,
+    /// Devices that it enrolled, or gave another name or class.
+    pub enrolled: usize,
+    /// Known devices that it approved.
+    pub approved: usize,
+    /// Devices that it shut out.
+    pub shut_out: usize,
+    /// Devices on it that are blocked here, and stay so.
+    pub blocked: usize,
 }
 
 /// What a device has said of itself, and a verifier of it.
@@ -346,8 +482,18 @@ pub struct DescribedReport {
 pub struct EnrolReport {
     /// What the device will be: mpos, softpos or terminal.
     pub class: String,
-    /// What the device is given, as text or QR code. Good once.
+    /// What the device is given, as text or QR code. Good once, unless it is
+    /// for several devices.
     pub code: String,
+    /// How many devices it is for.
+    #[serde(default = "one")]
+    pub most: u32,
+    /// SHA-256 over the token of a code for several devices, to withdraw it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// In whose place the device will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
     /// Until when.
     pub expires_ms: u64,
     /// How long that is from now.

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::backend::{Backend, Operator, Refused};
+use super::backend::{Backend, EnrolOrder, Operator, Refused};
 use super::protocol::{Answer, ErrorCode, MAX_ANSWER, MAX_QUEUE_LIMIT, MAX_REQUEST, Request};
 
 /// The most connections at one time; one more is told to come again.
@@ -249,13 +249,43 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         Request::Devices => Ok(Answer::Devices {
             devices: backend.devices().await?,
         }),
-        Request::Enrol { class } => {
+        Request::Enrol {
+            class,
+            fleet,
+            replaces,
+            lost,
+        } => {
             let class = class.parse().map_err(|_| Refused {
                 code: ErrorCode::Malformed,
                 message: "class: mpos, softpos or terminal expected".to_owned(),
             })?;
-            Ok(Answer::Enrol(Box::new(backend.enrol(operator, class).await?)))
+            let order = match (fleet, replaces) {
+                (None, None) if !lost => EnrolOrder::One(class),
+                (Some(order), None) if !lost => EnrolOrder::Fleet(class, order),
+                (None, Some(device)) => EnrolOrder::Replacing {
+                    class,
+                    device: id(&device)?,
+                    lost,
+                },
+                _ => {
+                    return Err(Refused {
+                        code: ErrorCode::Malformed,
+                        message: "either fleet or replaces expected, and lost only with replaces".to_owned(),
+                    });
+                }
+            };
+            Ok(Answer::Enrol(Box::new(backend.enrol(operator, order).await?)))
         }
+        Request::Fleet => Ok(Answer::Fleet(backend.fleet().await?)),
+        Request::FleetWithdraw { token } => backend.withdraw(operator, id(&token)?).await.map(done),
+        Request::FleetApply { list } => {
+            let signed = STANDARD.decode(list).map_err(|error| Refused {
+                code: ErrorCode::Malformed,
+                message: format!("list: base64 expected: {error}"),
+            })?;
+            Ok(Answer::List(backend.take_list(operator, signed).await?))
+        }
+        Request::Approve { device } => backend.approve(operator, id(&device)?).await.map(done),
         Request::Block { device } => backend.block(operator, id(&device)?).await.map(done),
         Request::Lost { device } => backend.lost(operator, id(&device)?).await.map(done),
         Request::Unblock { device } => backend.unblock(operator, id(&device)?).await.map(done),

@@ -4,6 +4,7 @@
 //! certificates, credential, policy) and hands the composition values that
 //! need no further check. It never stops at the first fault.
 
+mod device_list;
 mod fault;
 mod files;
 mod iso8583;
@@ -22,6 +23,7 @@ use hub_protocol::Currency;
 use zeroize::Zeroizing;
 
 use crate::iso8583::{Dialect, Identity};
+pub use device_list::{DeviceListFileError, SignedList, verify_device_list};
 use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;

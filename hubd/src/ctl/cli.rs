@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use hub_protocol::DeviceClass;
 
 use super::client::Client;
+use super::enrol::EnrolArgs;
 use super::failure::Failure;
 use crate::admin::protocol::MAX_QUEUE_LIMIT;
 use crate::config::Config;
@@ -50,12 +50,13 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<DevicesCommand>,
     },
-    /// Make a one-time enrolment code for a device
-    Enrol {
-        /// What the device is: mpos, softpos or terminal. Its limits depend on
-        /// it, so the device does not choose; softpos has the strictest
-        #[arg(long, default_value = "softpos")]
-        class: DeviceClass,
+    /// Make an enrolment code, for one device or several, and show it as text
+    /// and as QR code
+    Enrol(EnrolArgs),
+    /// Devices in number: codes for several, and headquarters' signed list
+    Fleet {
+        #[command(subcommand)]
+        command: Option<FleetCommand>,
     },
     /// What waits to be sent to the gateway
     Queue {
@@ -99,6 +100,16 @@ pub(super) enum Command {
 pub(super) enum DevicesCommand {
     /// List devices
     List,
+    /// Who a device is, and whether it was reset, replaced or copied
+    Show {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
+    /// Let a device pay that enrolled by a code for several
+    Approve {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
     /// Block a device: its connections end and it cannot come back
     Block {
         /// Its id, or as many first digits as tell it from the others
@@ -114,6 +125,44 @@ pub(super) enum DevicesCommand {
     Unblock {
         /// Its id, or as many first digits as tell it from the others
         id: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum FleetCommand {
+    /// List codes for several devices, and which list is in force
+    List,
+    /// Withdraw a code for several devices. Those enrolled by it stay
+    Withdraw {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+    },
+    /// At headquarters: check a list of devices and sign it
+    Sign {
+        /// The private key (0600): 64 hex digits, one that hubs name in
+        /// [policy] trusted_keys
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The list as written (TOML): docs/enrolment.md
+        #[arg(value_name = "LIST.toml")]
+        list: PathBuf,
+        /// Where the signed list goes
+        out: PathBuf,
+    },
+    /// Check a signed list of devices and show it
+    Check {
+        /// The list
+        file: PathBuf,
+        /// A key to trust, as with `policy check`
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Vec<String>,
+    },
+    /// Take headquarters' signed list of devices: those on it are enrolled and
+    /// approved, those that it leaves out or revokes are shut out, and those
+    /// blocked here stay blocked
+    Apply {
+        /// The list
+        file: PathBuf,
     },
 }
 

@@ -1,14 +1,14 @@
-//! `hubctl devices` and `hubctl enrol`.
+//! `hubctl devices`.
 
 use serde::Serialize;
 
 use super::client::Client;
 use super::failure::Failure;
 use super::output::{Output, table};
-use super::show::{ago, instant, short, span};
-use hub_protocol::DeviceClass;
+use super::show::{ago, short};
+use super::standing;
 
-use crate::admin::protocol::{Answer, DeviceReport, EnrolReport, Request};
+use crate::admin::protocol::{Answer, DeviceReport, Request};
 use crate::clock;
 
 #[derive(Serialize)]
@@ -20,6 +20,11 @@ struct DeviceList {
 struct Blocked<'a> {
     device: &'a str,
     blocked: bool,
+}
+
+#[derive(Serialize)]
+struct Approved<'a> {
+    approved: &'a str,
 }
 
 #[derive(Serialize)]
@@ -61,6 +66,21 @@ pub(super) fn set_blocked(client: &Client, output: &Output, id: &str, blocked: b
     }
 }
 
+/// Lets a device pay that was pending.
+pub(super) fn approve(client: &Client, output: &Output, id: &str) -> Result<(), Failure> {
+    let devices = ask(client)?;
+    let device = find(&devices, id)?;
+    let request = Request::Approve {
+        device: device.id.clone(),
+    };
+    match client.ask(&request)? {
+        Answer::Done => output.print(&Approved { approved: &device.id }, || {
+            format!("{} ({}) may pay", device.name, short(&device.id))
+        }),
+        other => Err(Client::unexpected(&other)),
+    }
+}
+
 /// Gives up what is kept back for a device's allowance.
 pub(super) fn lost(client: &Client, output: &Output, id: &str) -> Result<(), Failure> {
     let devices = ask(client)?;
@@ -76,15 +96,6 @@ pub(super) fn lost(client: &Client, output: &Output, id: &str) -> Result<(), Fai
                 short(&device.id)
             )
         }),
-        other => Err(Client::unexpected(&other)),
-    }
-}
-
-pub(super) fn enrol(client: &Client, output: &Output, class: DeviceClass) -> Result<(), Failure> {
-    match client.ask(&Request::Enrol {
-        class: class.to_string(),
-    })? {
-        Answer::Enrol(code) => output.print(&code, || instructions(&code)),
         other => Err(Client::unexpected(&other)),
     }
 }
@@ -132,9 +143,14 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
         "Addresses",
     ]);
     for device in devices {
+        let standing = device.standing.as_ref();
+        let shut_out = standing.is_some_and(|one| one.shut_out.is_some() && !one.blocked_here);
+        let pending = standing.is_some_and(|one| one.pending);
         let state = match (device.enrolled, device.blocked, device.connected) {
             (false, ..) => "not enrolled",
+            (true, true, _) if shut_out => "shut out by list",
             (true, true, _) => "blocked",
+            (true, false, _) if pending => "pending",
             (true, false, true) => "connected",
             (true, false, false) => "enrolled",
         };
@@ -171,29 +187,14 @@ fn listed(devices: &[DeviceReport], now: u64) -> String {
             &device.addresses.join(", "),
         ]);
     }
-    table.to_string()
-}
-
-fn instructions(code: &EnrolReport) -> String {
-    let EnrolReport {
-        code: text,
-        enrol_addresses,
-        class,
-        ..
-    } = code;
-    let until = instant(code.expires_ms);
-    let valid = span(code.valid_seconds);
-    let addresses = enrol_addresses.join(", ");
-    format!(
-        "Code d'enrôlement, à usage unique, pour un appareil {class}, valable {valid} (jusqu'à {until}) :\n\n    {text}\n\n\
-         À faire : reliez l'appareil au réseau du magasin, ouvrez son application de paiement, choisissez\n\
-         « Enrôler » et saisissez ou scannez le code. L'appareil joint le hub à l'adresse {addresses}.\n\
-         Vérifiez ensuite avec `hubctl devices`. Ne montrez ce code à personne d'autre.\n\n\
-         Enrolment code, good once, for a device of class {class}, for {valid} (until {until}): the text above.\n\n\
-         What to do: bring the device into the shop's network, open its payment application, choose\n\
-         \"Enrol\" and type or scan the code. The device reaches the hub at {addresses}.\n\
-         Then check with `hubctl devices`. Show this code to nobody else.\n"
-    )
+    let mut text = table.to_string();
+    for device in devices {
+        for hint in standing::hints(device, devices) {
+            text.push('\n');
+            text.push_str(&hint);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -222,18 +223,5 @@ mod tests {
             let failure = find(&devices, prefix).unwrap_err();
             assert!(failure.to_string().contains(expected), "{failure}");
         }
-    }
-
-    #[test]
-    fn the_enrolment_code_is_explained_in_french_first_and_then_in_english() {
-        let text = instructions(&EnrolReport {
-            code: "HUB1-ABC".to_owned(),
-            valid_seconds: 600,
-            enrol_addresses: vec!["192.0.2.10:7412".to_owned()],
-            ..EnrolReport::default()
-        });
-        let french = text.find("Code d'enrôlement").unwrap();
-        assert!(french < text.find("Enrolment code").unwrap());
-        assert!(text.contains("    HUB1-ABC\n") && text.contains("10m") && text.contains("192.0.2.10:7412"));
     }
 }

@@ -10,7 +10,9 @@ pub mod client;
 mod clock;
 mod devices;
 mod doctor;
+mod enrol;
 mod failure;
+mod fleet;
 mod keygen;
 mod keys;
 mod ledger;
@@ -19,14 +21,15 @@ mod policy;
 mod queue;
 mod restrictions;
 mod show;
+mod standing;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use cli::{
-    ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, KeysCommand, LedgerCommand, PolicyCommand,
-    QueueCommand, RestrictionsCommand, RotateCommand,
+    ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, FleetCommand, KeysCommand, LedgerCommand,
+    PolicyCommand, QueueCommand, RestrictionsCommand, RotateCommand,
 };
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
@@ -52,12 +55,21 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             let client = &cli.connect()?;
             match command {
                 None | Some(DevicesCommand::List) => devices::list(client, output),
+                Some(DevicesCommand::Show { id }) => standing::show(client, output, id),
+                Some(DevicesCommand::Approve { id }) => devices::approve(client, output, id),
                 Some(DevicesCommand::Block { id }) => devices::set_blocked(client, output, id, true),
                 Some(DevicesCommand::Lost { id }) => devices::lost(client, output, id),
                 Some(DevicesCommand::Unblock { id }) => devices::set_blocked(client, output, id, false),
             }
         }
-        Command::Enrol { class } => devices::enrol(&cli.connect()?, output, *class),
+        Command::Enrol(args) => enrol::enrol(&cli.connect()?, output, args),
+        Command::Fleet { command } => match command {
+            None | Some(FleetCommand::List) => fleet::list(&cli.connect()?, output),
+            Some(FleetCommand::Withdraw { id }) => fleet::withdraw(&cli.connect()?, output, id),
+            Some(FleetCommand::Sign { key, list, out }) => fleet::sign(output, key, list, out),
+            Some(FleetCommand::Check { file, key }) => fleet::check(output, file, key, &cli.dir),
+            Some(FleetCommand::Apply { file }) => fleet::apply(&cli.connect()?, output, file),
+        },
         Command::Queue { command } => {
             let client = &cli.connect()?;
             match command {

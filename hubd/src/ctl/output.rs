@@ -79,6 +79,33 @@ impl Output {
         }
     }
 
+    /// A drawing of our own, with its escape sequences. Never what a file or a
+    /// device says: nothing in it is made harmless.
+    pub(super) fn drawing(&self, drawn: &str) -> Result<(), Failure> {
+        match writeln!(io::stdout(), "{drawn}") {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::Refused(format!("cannot write: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Something beside the answer, on stderr.
+    pub(super) fn note(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "hubctl: {}", Self::harmless(text));
+    }
+
+    /// Whether what is printed is seen at once.
+    pub(super) fn is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// How wide the terminal is, if it says so.
+    pub(super) fn columns(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    }
+
     /// The failure on stderr; with `--json` also as an object, unless the
     /// command's own object has told already.
     pub(super) fn failure(&self, failure: &Failure) {

@@ -43,6 +43,17 @@ pub enum CodeError {
     Entropy(#[source] getrandom::Error),
 }
 
+/// 128 random bits.
+///
+/// # Errors
+///
+/// [`CodeError::Entropy`].
+pub(super) fn random_token() -> Result<[u8; 16], CodeError> {
+    let mut token = [0; 16];
+    getrandom::fill(&mut token).map_err(CodeError::Entropy)?;
+    Ok(token)
+}
+
 type Keys = (DeviceId, KeyId);
 
 /// Why a token is not good.
@@ -63,11 +74,40 @@ impl From<Refusal> for NotGood {
     }
 }
 
-struct Code {
-    token: [u8; 16],
+/// What a code is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
     /// What the technician says the device is. A device does not choose its
     /// own limits.
-    class: DeviceClass,
+    pub class: DeviceClass,
+    /// Whose place it takes, if it takes one.
+    pub replaces: Option<Replacement>,
+}
+
+/// A device whose place another takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// Which.
+    pub device: DeviceId,
+    /// Whether it is lost.
+    pub lost: bool,
+    /// Who says so.
+    pub operator: String,
+}
+
+impl From<DeviceClass> for Grant {
+    /// A device of its own.
+    fn from(class: DeviceClass) -> Self {
+        Self {
+            class,
+            replaces: None,
+        }
+    }
+}
+
+struct Code {
+    token: [u8; 16],
+    grant: Grant,
     expires_ms: u64,
     /// The only device that may present it, once one has.
     by: Option<Keys>,
@@ -92,12 +132,12 @@ pub(super) struct Codes {
 }
 
 impl Codes {
-    /// Makes a code's token, for a device of this class.
+    /// Makes a code's token.
     ///
     /// # Errors
     ///
     /// [`CodeError::TooMany`] while [`MAX_CODES`] are outstanding.
-    pub(super) fn issue(&mut self, class: DeviceClass, now_ms: u64) -> Result<[u8; 16], CodeError> {
+    pub(super) fn issue(&mut self, grant: impl Into<Grant>, now_ms: u64) -> Result<[u8; 16], CodeError> {
         // Expired codes stay for one more lifetime, so that whoever is late
         // is told that, and not that the code is unknown.
         self.codes
@@ -108,11 +148,10 @@ impl Codes {
         if self.codes.len() >= MAX_CODES && !self.drop_oldest_used() {
             return Err(CodeError::TooMany);
         }
-        let mut token = [0; 16];
-        getrandom::fill(&mut token).map_err(CodeError::Entropy)?;
+        let token = random_token()?;
         self.codes.push(Code {
             token,
-            class,
+            grant: grant.into(),
             expires_ms: now_ms.saturating_add(LIFETIME_MS),
             by: None,
             used_ms: None,
@@ -142,7 +181,7 @@ impl Codes {
     }
 
     /// A device presents a token. On success the code is bound to the device,
-    /// which is of the class that the code was made for; say [`used`](Self::used) or [`give_back`](Self::give_back) next, or
+    /// and says what it is for; say [`used`](Self::used) or [`give_back`](Self::give_back) next, or
     /// neither if the outcome is not known.
     ///
     /// # Errors
@@ -154,7 +193,7 @@ impl Codes {
         device: DeviceId,
         key: KeyId,
         now_ms: u64,
-    ) -> Result<DeviceClass, NotGood> {
+    ) -> Result<Grant, NotGood> {
         // Every code is compared, whichever matches, in constant time.
         let mut found = None;
         for (place, code) in self.codes.iter().enumerate() {
@@ -184,7 +223,7 @@ impl Codes {
             .into());
         }
         code.by = Some(keys);
-        Ok(code.class)
+        Ok(code.grant.clone())
     }
 
     /// The enrolment is written down.

@@ -1,5 +1,5 @@
-//! The enrolment endpoint: a second QUIC endpoint, bound only while a code is
-//! outstanding, that lets any P-256 key in and answers nothing but enrolment.
+//! The enrolment endpoint: a second QUIC endpoint, bound only while a code or
+//! a fleet's token is outstanding, that lets any P-256 key in and answers nothing but enrolment.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,16 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hub_core::Joining;
+use hub_core::admission::FleetToken;
 use hub_protocol::cose::{self, ObjectType, Unverified};
 use hub_protocol::{
-    ALPN_ENROL, Answer, DeviceClass, DeviceId, EnrolmentRequest, Refusal, RefusalCode, Registration, Request,
-    cbor,
+    ALPN_ENROL, Answer, DeviceId, EnrolmentRequest, Refusal, RefusalCode, Registration, Request, cbor,
 };
 use quinn::{Connection, Endpoint, VarInt};
+use tokio::runtime::Handle;
 
 use super::bounds::Bound;
-use super::codes::{CodeError, Codes};
+use super::codes::{CodeError, Codes, Grant, Replacement, random_token};
 use super::door::{Door, Ticket};
+use super::fleet::Fleet;
 use super::gate::Bounds;
 use super::listener;
 use super::request;
@@ -78,7 +81,10 @@ pub(super) struct Enrolment {
     listen: SocketAddr,
     monotonic_ms: fn() -> u64,
     codes: Mutex<Codes>,
+    fleet: Mutex<Fleet>,
     tries: Mutex<Tries>,
+    /// The endpoint is opened for a fleet's token from the hub's own thread.
+    runtime: Handle,
     endpoint: Mutex<Option<Endpoint>>,
     connections: AtomicUsize,
 }
@@ -96,7 +102,9 @@ impl Enrolment {
             listen,
             monotonic_ms,
             codes: Mutex::default(),
+            fleet: Mutex::default(),
             tries: Mutex::default(),
+            runtime: Handle::current(),
             endpoint: Mutex::default(),
             connections: AtomicUsize::new(0),
         }
@@ -104,26 +112,48 @@ impl Enrolment {
 
     /// Makes a code's token and sees to it that the endpoint listens. Gives
     /// the token and the endpoint's address.
-    pub(super) fn issue(
-        self: &Arc<Self>,
-        class: DeviceClass,
-    ) -> Result<([u8; 16], SocketAddr), EnrolmentError> {
+    pub(super) fn issue(self: &Arc<Self>, grant: Grant) -> Result<([u8; 16], SocketAddr), EnrolmentError> {
         // Held to the end, so that the endpoint does not close in between.
         let mut endpoint = self.endpoint();
+        let address = self.listening(&mut endpoint)?;
+        let token = self.codes().issue(grant, (self.monotonic_ms)())?;
+        Ok((token, address))
+    }
+
+    /// Makes a token that several devices may present once the hub has written
+    /// it down ([`set_fleet`](Self::set_fleet)). Gives the endpoint's address
+    /// too, which listens for a second at least.
+    pub(super) fn fleet_token(self: &Arc<Self>) -> Result<([u8; 16], SocketAddr), EnrolmentError> {
+        let address = self.listening(&mut self.endpoint())?;
+        Ok((random_token()?, address))
+    }
+
+    /// The fleets' tokens are these from now on. From any thread.
+    pub(super) fn set_fleet(self: &Arc<Self>, tokens: Vec<FleetToken>) {
+        let mut endpoint = self.endpoint();
+        let wanted = {
+            let mut fleet = self.fleet();
+            fleet.set(tokens);
+            fleet.any_open(clock::wall_ms())
+        };
+        if wanted && let Err(error) = self.listening(&mut endpoint) {
+            tracing::error!(%error, "the devices of a fleet cannot enrol");
+        }
+    }
+
+    /// Where the endpoint listens; it is opened if it does not.
+    fn listening(self: &Arc<Self>, endpoint: &mut Option<Endpoint>) -> Result<SocketAddr, EnrolmentError> {
         if self.shared.is_stopping() {
             return Err(EnrolmentError::Stopping);
         }
-        let address = match endpoint.as_ref().and_then(|e| e.local_addr().ok()) {
-            Some(address) => address,
-            None => {
-                let opened = self.open()?;
-                let address = opened.local_addr().map_err(|source| self.bind_error(source))?;
-                *endpoint = Some(opened);
-                address
-            }
-        };
-        let token = self.codes().issue(class, (self.monotonic_ms)())?;
-        Ok((token, address))
+        if let Some(address) = endpoint.as_ref().and_then(|e| e.local_addr().ok()) {
+            return Ok(address);
+        }
+        let _inside = self.runtime.enter();
+        let opened = self.open()?;
+        let address = opened.local_addr().map_err(|source| self.bind_error(source))?;
+        *endpoint = Some(opened);
+        Ok(address)
     }
 
     /// Where the endpoint listens, while it does.
@@ -134,6 +164,7 @@ impl Enrolment {
     /// Closes the endpoint and voids all codes.
     pub(super) fn stop(&self) {
         *self.codes() = Codes::default();
+        self.fleet().set(Vec::new());
         if let Some(endpoint) = self.endpoint().take() {
             endpoint.close(super::sessions::close_code(RefusalCode::Stopping), b"stopping");
         }
@@ -166,6 +197,7 @@ impl Enrolment {
             tokio::time::sleep(LOOK).await;
             let mut endpoint = self.endpoint();
             let waits = self.codes().any_outstanding((self.monotonic_ms)())
+                || self.fleet().any_open(clock::wall_ms())
                 || self.connections.load(Ordering::SeqCst) > 0;
             if !waits || self.shared.is_stopping() {
                 if let Some(endpoint) = endpoint.take() {
@@ -229,23 +261,44 @@ impl Enrolment {
             enrolled_ms: clock::wall_ms(),
         };
         let now = (self.monotonic_ms)();
+        let in_fleet = self.fleet().presented(&request.token);
+        if let Some(token) = in_fleet {
+            let joining = Joining::Fleet(token);
+            let registration = Box::new(registration);
+            return self
+                .ask(Ask::Join {
+                    registration,
+                    joining,
+                })
+                .await;
+        }
         let presented = self
             .codes()
             .present(&request.token, device, registration.key_id(), now);
-        registration.class = presented.map_err(|wrong| {
+        let grant = presented.map_err(|wrong| {
             if wrong.is_guess {
                 self.tries().wrong(from, now);
             }
             wrong.refusal
         })?;
+        registration.class = grant.class;
+        let registration = Box::new(registration);
         let answer = self
-            .shared
-            .ask(
-                Ask::Enrol {
-                    registration: Box::new(registration),
+            .ask(match grant.replaces {
+                None => Ask::Enrol { registration },
+                Some(Replacement {
+                    device,
+                    lost,
+                    operator,
+                }) => Ask::Join {
+                    registration,
+                    joining: Joining::Replacing {
+                        device,
+                        lost,
+                        operator,
+                    },
                 },
-                WireVersion::Two,
-            )
+            })
             .await;
         match &answer {
             Ok(_) => self.codes().used(&request.token, (self.monotonic_ms)()),
@@ -254,6 +307,10 @@ impl Enrolment {
             Err(_) => self.codes().give_back(&request.token),
         }
         answer
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer, Refusal> {
+        self.shared.ask(ask, WireVersion::Two).await
     }
 
     /// Everything but the token: a faulty request costs no try.
@@ -282,6 +339,10 @@ impl Enrolment {
 
     fn tries(&self) -> MutexGuard<'_, Tries> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fleet(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn codes(&self) -> MutexGuard<'_, Codes> {

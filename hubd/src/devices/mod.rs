@@ -12,9 +12,11 @@ mod codes;
 mod discovery;
 mod door;
 mod enrolment;
+mod fleet;
 mod gate;
 mod listener;
 mod pace;
+mod places;
 mod registry;
 mod request;
 mod session;
@@ -34,14 +36,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use hub_core::admission::FleetToken;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, ALPN_3, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode,
-    Registration, SignedKeyChange,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
+    SignedKeyChange,
 };
 use quinn::{Connection, Endpoint, VarInt};
 
 pub use bounds::Bound;
-pub use codes::{CodeError, GRACE_MS, MAX_CODES, MAX_WRONG_TRIES};
+pub use codes::{CodeError, GRACE_MS, Grant, MAX_CODES, MAX_WRONG_TRIES, Replacement};
 #[cfg(fuzzing)]
 pub use discovery::fuzz;
 pub use discovery::{DiscoveryError, DiscoverySettings, SeenDevice};
@@ -324,17 +327,39 @@ impl Devices {
             .unwrap_or_default()
     }
 
-    /// Issues a one-time enrolment code for a device of this class, good for
-    /// ten minutes, and opens the
-    /// enrolment endpoint. Call within the tokio runtime.
+    /// Issues a one-time enrolment code, good for ten minutes, for a device of
+    /// this class or in the place of another, and opens the enrolment endpoint.
     ///
     /// # Errors
     ///
     /// When sixteen codes are outstanding, the endpoint's address cannot be
     /// bound or the hub is stopping.
-    pub fn issue_code(&self, class: DeviceClass) -> Result<EnrolmentCode, EnrolmentError> {
+    pub fn issue_code(&self, grant: impl Into<Grant>) -> Result<EnrolmentCode, EnrolmentError> {
+        let (token, enrol) = self.inner.enrolment.issue(grant.into())?;
+        Ok(self.code(token, enrol))
+    }
+
+    /// Makes a code with a token that several devices may present, once the
+    /// hub has written it down and [`set_fleet_tokens`](Self::set_fleet_tokens)
+    /// names it. Opens the enrolment endpoint.
+    ///
+    /// # Errors
+    ///
+    /// When the endpoint's address cannot be bound, the system gives no random
+    /// numbers or the hub is stopping.
+    pub fn fleet_code(&self) -> Result<EnrolmentCode, EnrolmentError> {
+        let (token, enrol) = self.inner.enrolment.fleet_token()?;
+        Ok(self.code(token, enrol))
+    }
+
+    /// The tokens of fleets are these from now on. While one of them lets
+    /// another device in, the enrolment endpoint is open. From any thread.
+    pub fn set_fleet_tokens(&self, tokens: Vec<FleetToken>) {
+        self.inner.enrolment.set_fleet(tokens);
+    }
+
+    fn code(&self, token: [u8; 16], enrol: SocketAddr) -> EnrolmentCode {
         let inner = &self.inner;
-        let (token, enrol) = inner.enrolment.issue(class)?;
         let interfaces = inner
             .settings
             .discovery
@@ -347,12 +372,12 @@ impl Devices {
                 .map(|ip| SocketAddr::new(ip, bound.port()).to_string())
                 .collect()
         };
-        Ok(EnrolmentCode {
+        EnrolmentCode {
             hub: inner.shared.hub,
             token,
             enrol_addresses: at(enrol),
             addresses: at(inner.local),
-        })
+        }
     }
 
     /// Lets requests under way finish, refuses new ones, and ends.

@@ -28,8 +28,8 @@ pub struct RegisteredDevice {
     pub blocked: bool,
 }
 
-/// The enrolled devices. Clones share one list. Its size is bounded by the
-/// enrolments that people make, one code each.
+/// The enrolled devices. Clones share one list. The core bounds how many are
+/// enrolled.
 #[derive(Clone, Default)]
 pub struct Registry {
     devices: Arc<RwLock<HashMap<DeviceId, RegisteredDevice>>>,

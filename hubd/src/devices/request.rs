@@ -166,7 +166,14 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
             ));
         }
     };
-    shared.ask(ask, wire).await
+    let answer = shared.ask(ask, wire).await;
+    answer.map_err(|refusal| match (refusal.code, wire) {
+        // A number that earlier versions do not have.
+        (RefusalCode::DevicePending, WireVersion::One | WireVersion::Two | WireVersion::Three) => {
+            Refusal::new(RefusalCode::DeviceNotAllowed, refusal.text)
+        }
+        _ => refusal,
+    })
 }
 
 /// A signed request and its payload, once the signature is checked.

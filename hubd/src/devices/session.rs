@@ -22,6 +22,7 @@ use super::request;
 use super::sessions::{Outgoing, close_for};
 use super::shared::{Shared, WireVersion};
 use super::signatures::Conduct;
+use crate::port::Tell;
 
 /// How long a device may take to read its last answer and close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -63,6 +64,7 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
                 () = shared.pace.turn(&device) => {}
                 _ = connection.closed() => break,
             }
+            notice_place(&shared, &peer);
             // As many at once as the transport's limit on streams lets through.
             tokio::spawn(serve(Arc::clone(&shared), Arc::clone(&peer), send, recv));
         }
@@ -71,7 +73,18 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
     } else {
         close_for(&connection, &not_allowed());
     }
-    shared.sessions.ended(&device, connection.stable_id());
+    let is_last = shared.sessions.ended(&device, connection.stable_id());
+    shared.places().ended(&device, connection.stable_id(), is_last);
+}
+
+/// Tells the hub if the device's keys seem to be in two places.
+fn notice_place(shared: &Shared, peer: &Peer) {
+    let (id, from) = (peer.connection.stable_id(), peer.connection.remote_address().ip());
+    let returns = shared.places().asked(peer.device, id, from, shared.pace.now_ms());
+    if let Some(returns) = returns {
+        let device = peer.device;
+        shared.port.hint(Tell::TwoPlaces { device, returns });
+    }
 }
 
 async fn serve(shared: Arc<Shared>, peer: Arc<Peer>, mut send: SendStream, mut recv: RecvStream) {

@@ -54,8 +54,8 @@ impl Sessions {
         (receiver, full)
     }
 
-    /// Forgets a connection that is gone.
-    pub(super) fn ended(&self, device: &DeviceId, id: usize) {
+    /// Forgets a connection that is gone. Whether the device has no other.
+    pub(super) fn ended(&self, device: &DeviceId, id: usize) -> bool {
         let mut live = self.lock();
         if let Some(of_device) = live.get_mut(device) {
             of_device.retain(|l| l.id != id);
@@ -63,6 +63,7 @@ impl Sessions {
                 live.remove(device);
             }
         }
+        !live.contains_key(device)
     }
 
     /// Queues a push on the device's newest connection. False if it has none

@@ -1,7 +1,7 @@
 //! What all sessions of the hub share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hub_core::Reply;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::bounds::{Counts, Lines};
 use super::pace::Pace;
+use super::places::Places;
 use super::registry::Registry;
 use super::sessions::{Outgoing, Sessions};
 use super::signatures::Signatures;
@@ -80,6 +81,7 @@ pub(super) struct Shared {
     pub(super) keys: KeyRing,
     pub(super) registry: Registry,
     pub(super) sessions: Sessions,
+    pub(super) places: Mutex<Places>,
     pub(super) signatures: Arc<Signatures>,
     pub(super) port: HubPort,
     pub(super) pace: Pace,
@@ -117,6 +119,7 @@ impl Shared {
             keys,
             registry,
             sessions: Sessions::default(),
+            places: Mutex::default(),
             signatures: Arc::default(),
             port,
             refusals: Mutex::new(Lines::new(pace.now_ms())),
@@ -129,6 +132,10 @@ impl Shared {
             stopping: AtomicBool::new(false),
             busy: watch::Sender::new(0),
         }
+    }
+
+    pub(super) fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a refusal is written to the log, and then how many were left

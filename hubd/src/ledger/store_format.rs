@@ -19,7 +19,7 @@ use super::error::LedgerError;
 /// 1: journal, index and vault, without this file. 2: the file and the
 /// reserve; a journal may hold segments of journal format 1 and 2. 3: the index keeps
 /// payments and cards in tables. 4: entries of refunds, staff, scores,
-/// descriptions, anomalies and allowances, which an older program takes for
+/// descriptions, anomalies, allowances, fleets and lists of devices, which an older program takes for
 /// damage. Rises with everything that an entry can newly hold.
 pub const STORE_FORMAT: u16 = 4;
 

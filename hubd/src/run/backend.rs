@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
-use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
 use hub_protocol::entry::StorageLevel;
-use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
+use hub_protocol::{DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
-    AllowanceReport, DescribedReport, DeviceReport, EnrolReport, KeyReport, PolicyReport, QueueReport,
-    RestrictionReport, StatusReport,
+    AllowanceReport, DescribedReport, DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport,
+    PolicyReport, QueueReport, RestrictionReport, StatusReport,
 };
-use crate::admin::{Backend, Operator, Refused};
+use crate::admin::{Backend, EnrolOrder, Operator, Refused};
 use crate::clock;
 use crate::config::{Config, verify_policy};
 use crate::devices::Devices;
@@ -23,6 +22,7 @@ use crate::ledger::Space;
 use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
+use crate::run::fleet::standing_report;
 use crate::run::{key_files, key_report};
 
 /// Serves the operators of one hub.
@@ -39,7 +39,11 @@ pub(super) struct HubBackend {
 }
 
 impl HubBackend {
-    async fn operate(&self, operator: String, command: OperatorCommand) -> Result<OperatorReply, Refused> {
+    pub(super) async fn operate(
+        &self,
+        operator: String,
+        command: OperatorCommand,
+    ) -> Result<OperatorReply, Refused> {
         match self.ask(Ask::Operator { operator, command }).await? {
             Reply::Operator(OperatorReply::Refused(text)) => Err(Refused::new(text)),
             Reply::Operator(reply) => Ok(reply),
@@ -54,7 +58,7 @@ impl HubBackend {
             .map_err(|refusal| Refused::unavailable(refusal.text))
     }
 
-    async fn change(&self, operator: Operator, command: OperatorCommand) -> Result<(), Refused> {
+    pub(super) async fn change(&self, operator: Operator, command: OperatorCommand) -> Result<(), Refused> {
         self.operate(operator.to_string(), command).await.map(|_| ())
     }
 }
@@ -155,6 +159,7 @@ impl Backend for HubBackend {
         let OperatorReply::Described(described) = told else {
             return Err(Refused::unavailable("the hub did not say what devices are"));
         };
+        let standings = self.standings().await?;
         let connected = self.devices.connected();
         let seen = self.devices.seen();
         let mut enrolled = self.devices.registry().list();
@@ -168,6 +173,7 @@ impl Backend for HubBackend {
                     name: device.name,
                     class: device.class.to_string(),
                     model: Some(device.model),
+                    key: Some(data_encoding::HEXLOWER.encode(device.verifying_key.as_bytes())),
                     enrolled: true,
                     blocked: device.blocked,
                     connected: connected.contains(&device.device),
@@ -178,6 +184,10 @@ impl Backend for HubBackend {
                         .iter()
                         .find(|(id, _)| *id == device.device)
                         .map(|(_, described)| described_report(described)),
+                    standing: standings
+                        .iter()
+                        .find(|one| one.device == device.device)
+                        .map(standing_report),
                 }
             })
             .collect();
@@ -193,22 +203,25 @@ impl Backend for HubBackend {
         Ok(reports)
     }
 
-    async fn enrol(&self, _operator: Operator, class: DeviceClass) -> Result<EnrolReport, Refused> {
-        // The code itself changes nothing; the enrolment that it leads to is
-        // the ledger's entry.
-        let code = self
-            .devices
-            .issue_code(class)
-            .map_err(|error| Refused::new(error.to_string()))?;
-        Ok(EnrolReport {
-            class: class.to_string(),
-            code: code.to_string(),
-            expires_ms: clock::wall_ms() + CODE_LIFETIME_SECONDS * 1000,
-            valid_seconds: CODE_LIFETIME_SECONDS,
-            hub_id: code.hub.to_string(),
-            enrol_addresses: code.enrol_addresses,
-            addresses: code.addresses,
-        })
+    async fn enrol(&self, operator: Operator, order: EnrolOrder) -> Result<EnrolReport, Refused> {
+        self.enrolment_code(operator, order).await
+    }
+
+    async fn fleet(&self) -> Result<FleetReport, Refused> {
+        self.fleet_report().await
+    }
+
+    async fn withdraw(&self, operator: Operator, token: Digest) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::WithdrawFleetToken(token))
+            .await
+    }
+
+    async fn take_list(&self, operator: Operator, signed: Vec<u8>) -> Result<ListReport, Refused> {
+        self.take_signed_list(operator, signed).await
+    }
+
+    async fn approve(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Approve(device)).await
     }
 
     async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
 use hub_core::Forward;
+use hub_core::admission::FleetToken;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{
@@ -114,6 +115,10 @@ impl Edges for RealEdges {
     fn device_changed(&mut self, registration: &Registration, blocked: bool) {
         tracing::info!(device = %registration.device.short(), name = %registration.name, blocked, "device enrolled or changed");
         self.devices.apply(registration, blocked);
+    }
+
+    fn fleet_tokens(&mut self, tokens: Vec<FleetToken>) {
+        self.devices.set_fleet_tokens(tokens);
     }
 
     fn restriction_changed(

@@ -3,6 +3,7 @@
 mod archiving;
 mod backend;
 mod edges;
+mod fleet;
 mod forward;
 mod key_files;
 mod key_report;
@@ -117,8 +118,9 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
 
     let registry = Registry::default();
     for device in opened.state.devices() {
-        registry.apply(&device.registration, device.blocked);
+        registry.apply(&device.registration, device.barred());
     }
+    let tokens = opened.state.fleet().tokens.clone();
     let facts = HubFacts {
         policy_version: opened.state.store().policy_version,
         wan: opened.state.store().wan,
@@ -199,6 +201,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         registry,
     )?;
     devices.set_facts(facts);
+    devices.set_fleet_tokens(tokens);
     let (orders, to_forward) = mpsc::unbounded_channel();
     let edges = RealEdges {
         committer,

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
+use hub_protocol::{DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{
-    DeviceReport, EnrolReport, KeyReport, PolicyReport, QueueItem, QueueReport, StatusReport,
+    DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueItem, QueueReport,
+    StandingReport, StatusReport, TokenReport,
 };
-use hubd::admin::{AdminServer, Backend, Operator, Refused, Settings};
+use hubd::admin::{AdminServer, Backend, EnrolOrder, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -53,20 +54,54 @@ impl Backend for Cardboard {
         })
     }
     async fn devices(&self) -> Result<Vec<DeviceReport>, Refused> {
+        let pending = StandingReport {
+            pending: true,
+            ..StandingReport::default()
+        };
         Ok(vec![
             device("a1", "Caisse 1", true),
-            device("a2", "Caisse 2", true),
+            DeviceReport {
+                standing: Some(pending),
+                ..device("a2", "Caisse 2", true)
+            },
             device("b3", "Inconnu", false),
         ])
     }
-    async fn enrol(&self, operator: Operator, class: DeviceClass) -> Result<EnrolReport, Refused> {
-        self.note(operator, format!("enrol {class}"))?;
+    async fn enrol(&self, operator: Operator, order: EnrolOrder) -> Result<EnrolReport, Refused> {
+        self.note(operator, format!("{order:?}"))?;
         Ok(EnrolReport {
             code: "HUB1-TEST".to_owned(),
             valid_seconds: 600,
             enrol_addresses: vec!["192.0.2.10:7412".to_owned()],
             ..EnrolReport::default()
         })
+    }
+    async fn fleet(&self) -> Result<FleetReport, Refused> {
+        Ok(FleetReport {
+            tokens: vec![TokenReport {
+                token: "c4".repeat(32),
+                class: "softpos".to_owned(),
+                most: 40,
+                used: 3,
+                expires_ms: 1_767_225_600_000,
+            }],
+            list_version: Some(3),
+            ..FleetReport::default()
+        })
+    }
+    async fn withdraw(&self, operator: Operator, token: Digest) -> Result<(), Refused> {
+        self.note(operator, format!("withdraw {token}"))
+    }
+    async fn take_list(&self, operator: Operator, signed: Vec<u8>) -> Result<ListReport, Refused> {
+        self.note(operator, format!("list of {} bytes", signed.len()))?;
+        Ok(ListReport {
+            version: 3,
+            enrolled: 2,
+            ..ListReport::default()
+        })
+    }
+    async fn approve(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.note(operator, format!("approve {device}"))
     }
     async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
         self.note(operator, format!("block {device}"))
@@ -220,7 +255,20 @@ fn every_command_answers_people_and_with_json_machines() {
         enrol.contains("HUB1-TEST") && enrol.contains("192.0.2.10:7412"),
         "{enrol}"
     );
+    assert!(!enrol.contains('█'), "no terminal: {enrol}");
     assert_eq!(served.ok(&["enrol", "--json"]).json()["code"], "HUB1-TEST");
+    assert_eq!(
+        served.ok(&["enrol", "--qr", "--json"]).json()["code"],
+        "HUB1-TEST"
+    );
+    let drawn = served.ok(&["enrol", "--qr"]).stdout;
+    let picture = drawn.find('█').unwrap();
+    assert!(picture < drawn.find("HUB1-TEST").unwrap(), "{drawn}");
+    let svg = served.hub.file("code.svg");
+    served.ok(&["enrol", "--svg", svg.to_str().unwrap()]);
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("<svg"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&svg.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     let queue = served.ok(&["queue"]).stdout;
     assert!(
         queue.contains("12.50 EUR") && queue.contains("parked: gateway-conflict"),
@@ -246,6 +294,131 @@ fn devices_are_blocked_by_the_digits_that_tell_them_apart() {
         let said = served.hub.hubctl(&["devices", "block", prefix]);
         assert_eq!(said.code, 1, "{said:?}");
         assert!(said.stderr.contains(expected), "{said:?}");
+    }
+    assert!(served.done().is_empty());
+}
+
+#[test]
+fn a_code_is_for_one_device_for_several_or_in_anothers_place() {
+    let served = Served::start(0);
+    let of = |number: &str| DeviceId(number.repeat(32).parse::<Digest>().unwrap().0);
+    for (args, expected) in [
+        (&["--class", "mpos"][..], "One(Mpos)".to_owned()),
+        (
+            &["--fleet", "--valid", "2h", "--most", "12"],
+            "Fleet(Softpos, FleetOrder { most: 12, valid_seconds: 7200 })".to_owned(),
+        ),
+        (
+            &["--fleet"],
+            "Fleet(Softpos, FleetOrder { most: 40, valid_seconds: 86400 })".to_owned(),
+        ),
+        (
+            &["--replaces", "a1", "--lost"],
+            format!("Replacing {{ class: Mpos, device: {:?}, lost: true }}", of("a1")),
+        ),
+    ] {
+        let said = served.ok(&[&["enrol"], args].concat());
+        assert!(said.stdout.contains("HUB1-TEST"), "{said:?}");
+        assert_eq!(served.done(), [expected]);
+    }
+    for args in [
+        &["enrol", "--lost"][..],
+        &["enrol", "--most", "3"],
+        &["enrol", "--fleet", "--replaces", "a1"],
+        &["enrol", "--replaces", "a1", "--class", "mpos"],
+        &["enrol", "--fleet", "--most", "501"],
+        &["enrol", "--fleet", "--valid", "31d"],
+    ] {
+        assert_eq!(served.hub.hubctl(args).code, 2, "{args:?}");
+    }
+    assert!(served.done().is_empty());
+}
+
+#[test]
+fn fleets_are_listed_withdrawn_and_approved() {
+    let served = Served::start(0);
+    let listed = served.ok(&["fleet"]).stdout;
+    assert!(
+        listed.contains("c4c4c4c4c4c4c4c4") && listed.contains("3 of 40"),
+        "{listed}"
+    );
+    assert_eq!(served.ok(&["fleet", "--json"]).json()["tokens"][0]["used"], 3);
+    served.ok(&["fleet", "withdraw", "C4"]);
+    assert_eq!(served.done(), [format!("withdraw {}", "c4".repeat(32))]);
+    assert_eq!(served.hub.hubctl(&["fleet", "withdraw", "dd"]).code, 1);
+    let devices = served.ok(&["devices"]).stdout;
+    assert!(
+        devices.contains("pending") && devices.contains("hubctl devices approve"),
+        "{devices}"
+    );
+    served.ok(&["devices", "approve", "a2"]);
+    assert_eq!(served.done(), [format!("approve {}", "a2".repeat(32))]);
+    let shown = served.ok(&["devices", "show", "a2"]).stdout;
+    assert!(
+        shown.contains("Caisse 2") && shown.contains("waits to be approved"),
+        "{shown}"
+    );
+    assert_eq!(
+        served.ok(&["devices", "show", "a1", "--json"]).json()["verdict"],
+        "usual"
+    );
+}
+
+#[test]
+fn a_list_of_devices_is_signed_checked_and_applied() {
+    let served = Served::start(0);
+    let file = |name: &str| served.hub.file(name).to_str().unwrap().to_owned();
+    let (key, text, signed) = (file("hq.key"), file("devices.toml"), file("devices.cose"));
+    let public = served.ok(&["keygen", &key, "--json"]).json()["public_key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let device_key = served.ok(&["keygen", &file("device.key"), "--json"]).json()["public_key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let list = format!(
+        "tenant = \"acme\"\nstores = [\"*\"]\nversion = 3\nnot_before = 2020-01-01T00:00:00Z\n\
+         expires = 2099-01-01T00:00:00Z\nrevoked = [\"{}\"]\n\n[[device]]\nid = \"{}\"\nkey = \"{device_key}\"\n\
+         class = \"mpos\"\nname = \"Caisse 7\"\nmodel = \"Test 1\"\n",
+        "22".repeat(32),
+        "33".repeat(32),
+    );
+    std::fs::write(&text, &list).unwrap();
+    let said = served.ok(&["fleet", "sign", "--key", &key, &text, &signed, "--json"]);
+    assert_eq!(said.json()["version"], 3);
+    let checked = served.ok(&["fleet", "check", &signed, "--key", &public]).stdout;
+    for part in ["version 3", "Caisse 7", "acme", "1 revoked"] {
+        assert!(checked.contains(part), "{checked}");
+    }
+    let said = served.ok(&["fleet", "apply", &signed]);
+    assert!(
+        said.stdout.contains("version 3") && said.stdout.contains("2 enrolled"),
+        "{said:?}"
+    );
+    let length = std::fs::metadata(&signed).unwrap().len();
+    assert_eq!(served.done(), [format!("list of {length} bytes")]);
+    // Another's key, an unsigned list, a key that is unknown, a fault.
+    assert_eq!(
+        served
+            .hub
+            .hubctl(&["fleet", "check", &signed, "--key", &device_key])
+            .code,
+        65
+    );
+    assert_eq!(served.hub.hubctl(&["fleet", "apply", &text]).code, 65);
+    for wrong in [
+        format!("colour = 1\n{list}"),
+        list.replace("version = 3", "version = 0"),
+        list.replace("class = \"mpos\"", "class = \"till\""),
+        list.replace("2099", "2019"),
+        list.replace(&"22".repeat(32), &"33".repeat(32)),
+    ] {
+        std::fs::write(&text, wrong).unwrap();
+        let said = served
+            .hub
+            .hubctl(&["fleet", "sign", "--key", &key, &text, &signed]);
+        assert_eq!(said.code, 65, "{said:?}");
     }
     assert!(served.done().is_empty());
 }

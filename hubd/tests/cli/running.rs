@@ -66,7 +66,7 @@ impl Running {
     }
 
     /// kill -9
-    fn kill(mut self) {
+    pub(super) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -120,9 +120,12 @@ pub enum PayError {
 }
 
 impl PayError {
-    /// Whether asking again with the same bytes can lead to an answer.
+    /// Whether asking again with the same bytes, in a moment, can lead to an
+    /// answer. While a device waits to be approved a person has to act first:
+    /// the cashier is told at once.
     pub fn transient(&self) -> bool {
         match self {
+            Self::Refused(refusal) if refusal.code == RefusalCode::DevicePending => false,
             Self::Refused(refusal) => refusal.code.transient(),
             Self::NotAllowed | Self::HubTooOld => false,
             Self::Unverifiable(_) | Self::NoAnswer(_) | Self::GaveUp { .. } => true,

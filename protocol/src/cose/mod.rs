@@ -41,6 +41,8 @@ pub enum ObjectType {
     LedgerBase,
     /// A policy, signed by HQ.
     Policy,
+    /// The devices of HQ's stores, signed by HQ.
+    DeviceList,
     /// What a device says of itself.
     DeviceDescription,
     /// What a verifier says of a device.
@@ -75,6 +77,7 @@ impl ObjectType {
             Self::ArchiveManifest => "hub-archive-manifest/1",
             Self::LedgerBase => "hub-ledger-base/1",
             Self::Policy => "hub-policy/1",
+            Self::DeviceList => "hub-device-list/1",
             Self::DeviceDescription => "hub-device-description/1",
             Self::AttestationResult => "hub-attestation-result/1",
             Self::Enrolment => "hub-enrolment/1",

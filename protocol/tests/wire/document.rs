@@ -137,6 +137,7 @@ fn objects() -> String {
         ObjectType::ArchiveManifest => ("hub", "`archive-manifest`"),
         ObjectType::LedgerBase => ("hub", "`ledger-base`"),
         ObjectType::Policy => ("head office", "the policy's TOML text as it stands"),
+        ObjectType::DeviceList => ("head office", "`device-list`"),
     };
     table(
         &["`external_aad` (ASCII)", "signed by", "payload"],
@@ -349,6 +350,7 @@ fn rule_of(kind: &str) -> &'static str {
         "DeviceReceipt" => "device-receipt",
         "AllowanceReturn" => "allowance-return",
         "HubKeyChange" => "hub-key-change",
+        "DeviceList" => "device-list",
         _ => panic!("no rule for {kind}"),
     }
 }

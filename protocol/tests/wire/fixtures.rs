@@ -581,6 +581,37 @@ pub(crate) fn enrolment_code() -> EnrolmentCode {
 }
 
 /// Every event, in an order in which it could have happened.
+/// What stands for a token in the ledger.
+fn fleet_token() -> Digest {
+    Digest::of(&[0x46; 16])
+}
+
+pub(crate) fn device_list() -> DeviceList {
+    DeviceList {
+        tenant: "acme".into(),
+        stores: vec!["store-0042".into(), "store-0043".into()],
+        version: 3,
+        not_before_ms: 1_774_688_700_000,
+        expires_ms: 1_774_688_700_000 + 30 * 86_400_000,
+        devices: vec![ListedDevice {
+            device: device_id(),
+            signing_key: device_key().verifying_key().to_bytes(),
+            class: DeviceClass::Mpos,
+            name: "Caisse 3".into(),
+            model: "Example M1".into(),
+        }],
+        revoked: vec![DeviceId([0x22; 32])],
+    }
+}
+
+pub(crate) fn signed_device_list() -> Vec<u8> {
+    cose::sign(
+        &policy_key(),
+        cose::ObjectType::DeviceList,
+        &cbor::encode(&device_list()),
+    )
+}
+
 pub(crate) fn events() -> Vec<Event> {
     let operator = || "marie".to_owned();
     let payment_id = payment_id();
@@ -743,6 +774,54 @@ pub(crate) fn events() -> Vec<Event> {
             amount_minor: 27_410,
             count: 31,
         },
+        Event::FleetTokenMade {
+            token: fleet_token(),
+            class: DeviceClass::Softpos,
+            most: 40,
+            expires_ms: 1_774_688_700_000 + 86_400_000,
+            operator: operator(),
+        },
+        Event::FleetTokenWithdrawn {
+            token: fleet_token(),
+            operator: operator(),
+        },
+        Event::FleetDeviceEnrolled {
+            registration: registration(),
+            token: fleet_token(),
+        },
+        Event::DeviceApproved {
+            device,
+            operator: Some(operator()),
+            list: None,
+        },
+        Event::DeviceApproved {
+            device,
+            operator: None,
+            list: Some(3),
+        },
+        Event::DeviceListTaken {
+            version: 3,
+            key: KeyId::of_key(policy_key().verifying_key().as_bytes()),
+            digest: Digest::of(&signed_device_list()),
+            list: signed_device_list(),
+            operator: operator(),
+        },
+        Event::DeviceListed {
+            registration: registration(),
+            list: 3,
+        },
+        Event::DeviceShutOut {
+            device,
+            list: 4,
+            revoked: false,
+        },
+        Event::DeviceReplaced {
+            registration: registration(),
+            replaces: DeviceId([0x22; 32]),
+            lost: true,
+            operator: operator(),
+        },
+        Event::DeviceInTwoPlaces { device, returns: 3 },
         Event::SegmentArchived {
             number: 1,
             last: 12,

@@ -235,6 +235,13 @@ fn objects() -> Vec<Object> {
         ObjectType::HubKeyChange,
         &cbor::encode(&hub_key_change()),
     ));
+    all.push(object(
+        "head office's list of devices",
+        "DeviceList",
+        "policy",
+        ObjectType::DeviceList,
+        &cbor::encode(&device_list()),
+    ));
     for (name, receipt) in receipts() {
         let name = format!("receipt: {name}");
         all.push(object(
@@ -346,12 +353,13 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "DeviceReceipt" => cbor::encode(&cbor::decode::<DeviceReceipt>(payload)?),
         "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
         "HubKeyChange" => cbor::encode(&cbor::decode::<HubKeyChange>(payload)?),
+        "DeviceList" => cbor::encode(&cbor::decode::<DeviceList>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 20] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 21] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -366,6 +374,7 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 20] = [
     ObjectType::ArchiveManifest,
     ObjectType::LedgerBase,
     ObjectType::Policy,
+    ObjectType::DeviceList,
     ObjectType::Enrolment,
     ObjectType::Registration,
     ObjectType::Allowance,

@@ -115,6 +115,7 @@ messages! {
     allowance: strategies::allowance();
     device_receipt: strategies::device_receipt();
     allowance_return: strategies::allowance_return();
+    device_list: strategies::device_list();
     payment_status: strategies::status();
     registration: strategies::registration();
     enrolment_request: strategies::enrolment_request();
@@ -155,6 +156,7 @@ proptest! {
         let _ = cbor::decode::<Allowance>(&bytes);
         let _ = cbor::decode::<DeviceReceipt>(&bytes);
         let _ = cbor::decode::<AllowanceReturn>(&bytes);
+        let _ = cbor::decode::<DeviceList>(&bytes);
         let _ = cbor::decode::<Receipt>(&bytes);
         let _ = cbor::decode::<PaymentStatus>(&bytes);
         let _ = cbor::decode::<Registration>(&bytes);

@@ -686,7 +686,101 @@ fn event() -> impl Strategy<Value = Event> {
             }
         ),
     ];
-    prop_oneof![payments, others, storage, anomalies, allowances]
+    prop_oneof![payments, others, storage, anomalies, allowances, fleets()]
+}
+
+fn fleets() -> impl Strategy<Value = Event> {
+    let text = any::<String>;
+    prop_oneof![
+        (
+            digest(),
+            one_of(DeviceClass::ALL),
+            any::<u32>(),
+            any::<u64>(),
+            text()
+        )
+            .prop_map(
+                |(token, class, most, expires_ms, operator)| Event::FleetTokenMade {
+                    token,
+                    class,
+                    most,
+                    expires_ms,
+                    operator
+                }
+            ),
+        (digest(), text()).prop_map(|(token, operator)| Event::FleetTokenWithdrawn { token, operator }),
+        (registration(), digest())
+            .prop_map(|(registration, token)| Event::FleetDeviceEnrolled { registration, token }),
+        (device(), of(text()), of(any::<u64>())).prop_map(|(device, operator, list)| {
+            Event::DeviceApproved {
+                device,
+                operator,
+                list,
+            }
+        }),
+        (any::<u64>(), any::<[u8; 16]>(), digest(), bytes(), text()).prop_map(
+            |(version, key, digest, list, operator)| Event::DeviceListTaken {
+                version,
+                key: KeyId(key),
+                digest,
+                list,
+                operator
+            }
+        ),
+        (registration(), any::<u64>())
+            .prop_map(|(registration, list)| Event::DeviceListed { registration, list }),
+        (device(), any::<u64>(), any::<bool>()).prop_map(|(device, list, revoked)| Event::DeviceShutOut {
+            device,
+            list,
+            revoked
+        }),
+        (registration(), device(), any::<bool>(), text()).prop_map(
+            |(registration, replaces, lost, operator)| Event::DeviceReplaced {
+                registration,
+                replaces,
+                lost,
+                operator
+            }
+        ),
+        (device(), any::<u32>()).prop_map(|(device, returns)| Event::DeviceInTwoPlaces { device, returns }),
+    ]
+}
+
+pub(crate) fn device_list() -> impl Strategy<Value = DeviceList> {
+    let listed = (
+        device(),
+        any::<[u8; 32]>(),
+        one_of(DeviceClass::ALL),
+        any::<String>(),
+        any::<String>(),
+    )
+        .prop_map(|(device, signing_key, class, name, model)| ListedDevice {
+            device,
+            signing_key,
+            class,
+            name,
+            model,
+        });
+    (
+        any::<String>(),
+        proptest::collection::vec(any::<String>(), 0..4),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u64>(),
+        proptest::collection::vec(listed, 0..4),
+        proptest::collection::vec(device(), 0..4),
+    )
+        .prop_map(
+            |(tenant, stores, version, not_before_ms, expires_ms, devices, revoked)| DeviceList {
+                tenant,
+                stores,
+                version,
+                not_before_ms,
+                expires_ms,
+                devices,
+                revoked,
+            },
+        )
 }
 
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {

@@ -367,6 +367,20 @@ impl Ledger {
             Event::AnomalyFound { .. } | Event::RestrictionChanged { .. } => {
                 self.apply_watched(&entry.event, time)?
             }
+            // Fleets, lists and replacements are not played here.
+            Event::FleetTokenMade { .. }
+            | Event::FleetTokenWithdrawn { .. }
+            | Event::FleetDeviceEnrolled { .. }
+            | Event::DeviceApproved { .. }
+            | Event::DeviceListTaken { .. }
+            | Event::DeviceListed { .. }
+            | Event::DeviceShutOut { .. }
+            | Event::DeviceReplaced { .. }
+            | Event::DeviceInTwoPlaces { .. } => {
+                hold(false, Rule::SilenceMeansNo, || {
+                    format!("{} was written, which nobody asked for", entry.event.name())
+                })?;
+            }
             Event::HubStopped
             | Event::ClockChanged { .. }
             | Event::SegmentArchived { .. }

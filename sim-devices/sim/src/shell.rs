@@ -412,6 +412,7 @@ impl Shell {
                     | Effect::HubKeyChanged { .. }
                     | Effect::DeviceChanged { .. }
                     | Effect::WanChanged { .. }
+                    | Effect::FleetTokens { .. }
                     | Effect::RestrictionChanged { .. }
                     | Effect::AllowanceMisused { .. } => {
                         return None;

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use hub_protocol::allowance::{Allowance, AllowanceReturn, DeviceReceipt};
 use hub_protocol::cbor::{decode, encode};
 use hub_protocol::{
-    ArchiveManifest, AttestationResult, DeviceDescription, EnrolmentRequest, Entry, LedgerBase, LedgerCommit,
+    ArchiveManifest, AttestationResult, DeviceDescription, DeviceList, EnrolmentRequest, Entry, LedgerBase, LedgerCommit,
     PaymentRequest, Receipt, Registration, VoidRequest,
 };
 
@@ -29,9 +29,12 @@ fuzz_target!(|bytes: &[u8]| {
         0 => PaymentRequest, 1 => VoidRequest, 2 => Receipt, 3 => Entry, 4 => LedgerCommit,
         5 => EnrolmentRequest, 6 => Registration, 7 => ArchiveManifest, 8 => LedgerBase,
         9 => DeviceDescription, 10 => AttestationResult, 11 => Allowance, 12 => DeviceReceipt,
-        13 => AllowanceReturn,
+        13 => AllowanceReturn, 14 => DeviceList,
     );
     if which % 16 == 0 && let Ok(request) = decode::<PaymentRequest>(bytes) {
         let _ = request.check();
+    }
+    if which % 16 == 14 && let Ok(list) = decode::<DeviceList>(bytes) {
+        let _ = list.check();
     }
 });

@@ -171,6 +171,7 @@ impl State {
 
     /// A person has looked at the device and answers for it.
     pub(super) fn quarantine_lifted(&mut self, device: DeviceId) {
+        self.looked_at(device);
         if let Some(record) = self.devices.get_mut(&device) {
             record.misused_at = None;
             let withheld = record.allowance.as_mut().and_then(|held| held.withheld.take());

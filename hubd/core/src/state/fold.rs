@@ -5,7 +5,7 @@ use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
 use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
 
 use super::stored::Key;
-use super::{CardKey, Decided, DeviceRecord, FoldError, KeyRatchet, PaymentRecord, Reserved, State, Subject};
+use super::{CardKey, Decided, FoldError, KeyRatchet, PaymentRecord, Reserved, State, Subject};
 use crate::clock::is_set_back;
 use crate::described::Described;
 use crate::policy::Policy;
@@ -223,26 +223,27 @@ impl State {
                 }
             }
             Event::DeviceEnrolled { registration } => {
-                let known = self.devices.get(&registration.device);
-                let record = DeviceRecord {
-                    registration: registration.clone(),
-                    blocked: false,
-                    subject: known.map_or_else(Subject::default, |d| d.subject),
-                    waiting: known.map_or(0, |d| d.waiting),
-                    recent: known.and_then(|d| d.recent.clone()),
-                    outcomes: known.and_then(|d| d.outcomes),
-                    watch: known.and_then(|d| d.watch.clone()),
-                    described: known.and_then(|d| d.described.clone()),
-                    allowance: known.and_then(|d| d.allowance.clone()),
-                    misused_at: known.and_then(|d| d.misused_at),
-                };
-                self.dirty.insert(Key::Device(registration.device));
-                self.devices.insert(registration.device, record);
+                self.enrolled(registration);
+                if let Some(record) = self.devices.get_mut(&registration.device) {
+                    record.blocked = false;
+                }
             }
+            Event::FleetTokenMade { .. }
+            | Event::FleetTokenWithdrawn { .. }
+            | Event::FleetDeviceEnrolled { .. }
+            | Event::DeviceApproved { .. }
+            | Event::DeviceListTaken { .. }
+            | Event::DeviceListed { .. }
+            | Event::DeviceShutOut { .. }
+            | Event::DeviceReplaced { .. }
+            | Event::DeviceInTwoPlaces { .. } => self.apply_fleet(&entry.event, entry.time.wall_ms),
             Event::DeviceBlocked { device, blocked, .. } => {
                 if let Some(record) = self.devices.get_mut(device) {
                     record.blocked = *blocked;
                     self.dirty.insert(Key::Device(*device));
+                }
+                if !*blocked {
+                    self.looked_at(*device);
                 }
             }
             Event::DeviceDescribed {

@@ -10,6 +10,7 @@
 //! | `d` device | the device's record |
 //! | `t` member of staff | what they have at risk, unless it is nothing |
 //! | `s` | the store's record |
+//! | `f` | tokens of fleets and headquarters' list of devices, once there was one |
 //! | `u` | what is usual in the shop, if the policy asks for it |
 //!
 //! Payments and cards, with the places that payments hold, grow with the
@@ -30,6 +31,7 @@ pub(super) enum Key {
     Staff(StaffKey),
     Store,
     Profile,
+    Fleet,
 }
 
 impl Key {
@@ -41,6 +43,7 @@ impl Key {
             Self::Staff(key) => [&b"t"[..], &key.0].concat(),
             Self::Store => State::STORE.to_vec(),
             Self::Profile => PROFILE.to_vec(),
+            Self::Fleet => FLEET.to_vec(),
         }
     }
 }
@@ -61,6 +64,9 @@ const HELD: &[u8] = b"h";
 /// The key of the profile. Beside the store's record, which every entry
 /// changes and which is small.
 const PROFILE: &[u8] = b"u";
+
+/// The key of what is remembered of fleets: kept small by the bounds of lists.
+const FLEET: &[u8] = b"f";
 
 /// A part of the queue that is loaded by itself, in the order of its places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +112,7 @@ impl State {
                 Key::Staff(key) => self.staff.get(&key).map(cbor::encode),
                 Key::Store => Some(cbor::encode(&self.store)),
                 Key::Profile => self.profile.as_deref().map(cbor::encode),
+                Key::Fleet => Some(cbor::encode(&self.fleet)),
             };
             (key.bytes(), value)
         }));
@@ -133,7 +140,7 @@ impl State {
 
     /// What the keys begin with whose values [`restore`](Self::restore)
     /// takes.
-    pub const RESTORED: [&'static [u8]; 4] = [b"d", b"s", b"t", PROFILE];
+    pub const RESTORED: [&'static [u8]; 5] = [b"d", b"s", b"t", PROFILE, FLEET];
 
     /// What the keys begin with whose values are ids of payments to
     /// [`recall`](Self::recall) while opening.
@@ -159,6 +166,7 @@ impl State {
                 self.staff.insert(StaffKey(key), subject);
             }
             Some((b's', [])) => self.store = cbor::decode(value).map_err(wrong)?,
+            Some((b'f', [])) => self.fleet = cbor::decode(value).map_err(wrong)?,
             Some((b'u', [])) => self.profile = Some(Box::new(cbor::decode(value).map_err(wrong)?)),
             _ => return Err(FoldError::IndexValue),
         }

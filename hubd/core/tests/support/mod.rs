@@ -290,6 +290,7 @@ impl Shop {
                 | Effect::HubKeyChanged { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
+                | Effect::FleetTokens { .. }
                 | Effect::RestrictionChanged { .. } => {}
                 Effect::AllowanceMisused { device, kind, .. } => self.misused.push((device, kind)),
             }

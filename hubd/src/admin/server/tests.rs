@@ -1,11 +1,13 @@
 use std::sync::Mutex;
 
-use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
+use hub_protocol::{DeviceId, Digest, PaymentId};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::admin::protocol::{DeviceReport, EnrolReport, KeyReport, PolicyReport, QueueReport, StatusReport};
+use crate::admin::protocol::{
+    DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueReport, StatusReport,
+};
 
 /// Notes what it is asked.
 #[derive(Default)]
@@ -34,9 +36,24 @@ impl Backend for Notebook {
         };
         Ok(vec![device])
     }
-    async fn enrol(&self, operator: Operator, _class: DeviceClass) -> Result<EnrolReport, Refused> {
+    async fn enrol(&self, operator: Operator, _order: EnrolOrder) -> Result<EnrolReport, Refused> {
         self.note(format!("{operator} enrol"));
         Ok(EnrolReport::default())
+    }
+    async fn fleet(&self) -> Result<FleetReport, Refused> {
+        Ok(FleetReport::default())
+    }
+    async fn withdraw(&self, operator: Operator, token: Digest) -> Result<(), Refused> {
+        self.note(format!("{operator} withdraw {token}"));
+        Ok(())
+    }
+    async fn take_list(&self, operator: Operator, signed: Vec<u8>) -> Result<ListReport, Refused> {
+        self.note(format!("{operator} list {}", signed.len()));
+        Ok(ListReport::default())
+    }
+    async fn approve(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
+        self.note(format!("{operator} approve {device}"));
+        Ok(())
     }
     async fn block(&self, operator: Operator, device: DeviceId) -> Result<(), Refused> {
         self.note(format!("{operator} block {device}"));

@@ -79,6 +79,7 @@ impl Edges for Memory {
     fn push_status(&mut self, _: DeviceId, _: PaymentStatus) {}
     fn push_policy(&mut self, _: u64) {}
     fn device_changed(&mut self, _: &Registration, _: bool) {}
+    fn fleet_tokens(&mut self, _: Vec<hub_core::admission::FleetToken>) {}
     fn wan_changed(&mut self, _: WanState, _: WanReason) {}
     fn restriction_changed(&mut self, _: Option<DeviceId>, _: Restriction, _: RestrictionCause) {}
     fn allowance_misused(&mut self, _: DeviceId, _: u64, kind: AllowanceMisuse) {

@@ -94,7 +94,7 @@ fn enrolment(code: &EnrolmentCode, identity: &DeviceIdentity) -> Vec<u8> {
 }
 
 /// What the hub answers to an enrolment that comes from this address.
-async fn present_from(from: [u8; 4], hub: &FakeHub, code: &EnrolmentCode) -> Answer {
+pub(super) async fn present_from(from: [u8; 4], hub: &FakeHub, code: &EnrolmentCode) -> Answer {
     let identity = identity();
     let to = hub.devices.enrol_addr().unwrap();
     let connection = raw::connect_from(from, to, Some(&identity), ALPN_ENROL)

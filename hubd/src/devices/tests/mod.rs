@@ -6,6 +6,7 @@ mod bad_input;
 mod bounds;
 mod discovery;
 mod enrolment;
+mod fleet;
 mod paths;
 mod payments;
 mod raw;
@@ -28,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Devices, HubIdentity, Keys, Registry, Settings};
 use crate::key_ring::KeyRing;
-use crate::port::{Answered, Ask, HubPort, Message, Proof};
+use crate::port::{Answered, Ask, HubPort, Message, Proof, Tell};
 
 /// Waits for what must happen; far longer than it ever takes.
 async fn within<T>(what: impl Future<Output = T>) -> T {
@@ -78,6 +79,10 @@ struct Book {
     refuse_enrolments: Option<RefusalCode>,
     /// Payments that are asked for and never answered.
     swallow: usize,
+    /// Nobody may ask where a payment stands.
+    pending: bool,
+    /// Devices that were told to be in two places.
+    two_places: Vec<DeviceId>,
 }
 
 /// A hub whose core is a map.
@@ -195,8 +200,13 @@ fn sale(amount_minor: u64) -> Sale {
 async fn answer(book: Arc<Mutex<Book>>, mut messages: mpsc::Receiver<Message>, asked: watch::Sender<usize>) {
     let mut swallowed = Vec::new();
     while let Some(message) = messages.recv().await {
-        let Message::Ask(ask, reply) = message else {
-            continue;
+        let (ask, reply) = match message {
+            Message::Ask(ask, reply) => (ask, reply),
+            Message::Tell(Tell::TwoPlaces { device, .. }) => {
+                book.lock().unwrap().two_places.push(device);
+                continue;
+            }
+            Message::Tell(_) => continue,
         };
         let mut book = book.lock().unwrap();
         match reply_to(&mut book, *ask) {
@@ -243,6 +253,7 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
             }
             Reply::Receipt(Box::new(receipt))
         }
+        Ask::Status { .. } if book.pending => refused(RefusalCode::DevicePending),
         Ask::Status { payment_id, .. } => match book.payments.get(&payment_id) {
             Some((_, receipt)) => Reply::Status {
                 status: Box::new(status(receipt.hub, payment_id, PaymentState::Queued)),
@@ -257,7 +268,7 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
             },
             None => refused(RefusalCode::PaymentUnknown),
         },
-        Ask::Enrol { registration } => {
+        Ask::Enrol { registration } | Ask::Join { registration, .. } => {
             if let Some(code) = book.refuse_enrolments {
                 return Some(refused(code));
             }

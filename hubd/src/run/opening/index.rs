@@ -242,14 +242,7 @@ fn restore(index: &Index, journal: &JournalReader, archives: &Archives) -> Resul
     if digest != stamp.digest {
         return Err(Unusable::Index("it belongs to another journal".to_owned()));
     }
-    let mut state = State::default();
-    let mut unreadable = Ok(());
-    index.for_each_small(&mut |key, value| {
-        if unreadable.is_ok() {
-            unreadable = state.restore(key, value);
-        }
-    })?;
-    unreadable.map_err(OpenError::Fold)?;
+    let mut state = restore_records(index)?;
     let policy = match state.store().policy_sequence {
         Some(sequence) => policy_in(journal, archives, sequence)?,
         None => None,
@@ -261,6 +254,27 @@ fn restore(index: &Index, journal: &JournalReader, archives: &Archives) -> Resul
         },
         policy.as_deref(),
     );
+    Ok(state)
+}
+
+/// How the keys of members of staff begin, whose records lie in tables.
+const STAFF: &[u8] = b"t";
+
+/// Everything that a state begins with.
+fn restore_records(index: &Index) -> Result<State, Unusable> {
+    let mut state = State::default();
+    let mut unreadable = Ok(());
+    index.for_each_small(&mut |key, value| {
+        if unreadable.is_ok() {
+            unreadable = state.restore(key, value);
+        }
+    })?;
+    unreadable.map_err(OpenError::Fold)?;
+    // A handful in a shop, and what they have at risk counts from the first
+    // payment on.
+    for (key, value) in index.reader().range(STAFF, STAFF, usize::MAX)? {
+        state.restore(&key, &value).map_err(OpenError::Fold)?;
+    }
     Ok(state)
 }
 
@@ -293,5 +307,58 @@ fn policy_in(
             Ok(None)
         }
         Err(error) => Err(Unusable::Other(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hub_core::admission::{FleetRecord, FleetToken};
+    use hub_core::state::{StaffKey, Subject};
+    use hub_protocol::{DeviceClass, Digest, cbor};
+
+    use super::*;
+    use crate::ledger::{INDEX_FORMAT, Stamp};
+
+    #[test]
+    fn rule_4_what_staff_have_at_risk_and_fleets_tokens_come_back_from_the_index() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("index");
+        let staff = StaffKey::of(Some("anna"));
+        let subject = Subject {
+            exposure_minor: 4_200,
+            unsettled: 2,
+            consecutive: 2,
+            parked: 0,
+        };
+        let fleet = FleetRecord {
+            tokens: vec![FleetToken {
+                token: Digest([1; 32]),
+                class: DeviceClass::Mpos,
+                most: 40,
+                used: 3,
+                expires_ms: 99,
+            }],
+            ..FleetRecord::default()
+        };
+        let records = vec![
+            ([STAFF, &staff.0].concat(), Some(cbor::encode(&subject))),
+            (b"f".to_vec(), Some(cbor::encode(&fleet))),
+            (b"payment".to_vec(), Some(b"left where it is".to_vec())),
+        ];
+        let stamp = Stamp {
+            sequence: 1,
+            digest: Digest([1; 32]),
+            format: INDEX_FORMAT,
+        };
+        let mut index = Index::create(&dir).unwrap();
+        index.write(records, stamp).unwrap();
+        index.checkpoint().unwrap();
+        drop(index);
+        let index = Index::open(&dir).unwrap();
+        let Ok(state) = restore_records(&index) else {
+            panic!("the records are whole");
+        };
+        assert_eq!(state.staff(staff), subject);
+        assert_eq!(state.fleet(), &fleet);
     }
 }

@@ -25,7 +25,7 @@ struct Bad {
 }
 
 /// What only a hub with its state can say; the whole-system tests hold these.
-const HUB_ONLY: [RefusalCode; 17] = [
+const HUB_ONLY: [RefusalCode; 18] = [
     RefusalCode::PaymentIdConflict,
     RefusalCode::PaymentUnknown,
     RefusalCode::PaymentOfOtherDevice,
@@ -40,6 +40,7 @@ const HUB_ONLY: [RefusalCode; 17] = [
     RefusalCode::EnrolmentExpired,
     RefusalCode::EnrolledAlready,
     RefusalCode::DeviceNotAllowed,
+    RefusalCode::DevicePending,
     RefusalCode::AllowanceNotGiven,
     RefusalCode::AllowanceUnknown,
     RefusalCode::AllowanceNotSynced,

@@ -1,0 +1,494 @@
+//! Enrolling in number, headquarters' list, replacement, and who is who.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use ed25519_dalek::SigningKey;
+use hub_core::state::State;
+use hub_core::{
+    Input, Joining, ListChanges, ListToTake, OperatorCommand, OperatorReply, Reply, Sign, Standing,
+};
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::entry::Event;
+use hub_protocol::{
+    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, cbor,
+};
+use support::wallet::{Wallet, policy};
+use support::{MPOS, NOON_MS, SOFTPOS, Shop, payment_id, registration, request};
+
+const NEW: DeviceId = DeviceId([11; 32]);
+const OTHER: DeviceId = DeviceId([12; 32]);
+const TOKEN: Digest = Digest([0x46; 32]);
+const HOUR_MS: u64 = 3_600_000;
+
+fn make_token(shop: &mut Shop, most: u32, valid_ms: u64) -> OperatorReply {
+    shop.operate(OperatorCommand::MakeFleetToken {
+        token: TOKEN,
+        class: DeviceClass::Softpos,
+        most,
+        valid_ms,
+    })
+}
+
+fn join(shop: &mut Shop, device: DeviceId, joining: Joining) -> Result<DeviceClass, RefusalCode> {
+    let ticket = shop.ticket();
+    let mut asked = registration(device, DeviceClass::Terminal);
+    asked.name = "Neu".to_owned();
+    shop.input(Input::Join {
+        ticket,
+        registration: Box::new(asked),
+        joining,
+    });
+    match shop.replies.remove(&ticket) {
+        Some(Reply::Registered(registration)) => Ok(registration.class),
+        Some(Reply::Refused(refusal)) => Err(refusal.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn by_token(shop: &mut Shop, device: DeviceId) -> Result<DeviceClass, RefusalCode> {
+    join(shop, device, Joining::Fleet(TOKEN))
+}
+
+fn replacing(device: DeviceId, lost: bool) -> Joining {
+    Joining::Replacing {
+        device,
+        lost,
+        operator: "anna".to_owned(),
+    }
+}
+
+fn pays(shop: &mut Shop, device: DeviceId, number: u64) -> Result<bool, RefusalCode> {
+    let ticket = shop.send(device, &request(number, 100, &format!("card {number}")));
+    match shop.replies.remove(&ticket) {
+        Some(Reply::Receipt(receipt)) => Ok(receipt.decision.approved()),
+        Some(Reply::Refused(refusal)) => Err(refusal.code),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn listed(device: DeviceId) -> ListedDevice {
+    ListedDevice {
+        device,
+        signing_key: support::device_key(device).verifying_key().to_bytes(),
+        class: DeviceClass::Mpos,
+        name: format!("Liste {}", device.0[0]),
+        model: "HQ 1".to_owned(),
+    }
+}
+
+fn list(version: u64, devices: &[DeviceId], revoked: &[DeviceId]) -> DeviceList {
+    DeviceList {
+        tenant: "demo".to_owned(),
+        stores: vec!["shop-001".to_owned()],
+        version,
+        not_before_ms: NOON_MS - HOUR_MS,
+        expires_ms: NOON_MS + 100 * HOUR_MS,
+        devices: devices.iter().copied().map(listed).collect(),
+        revoked: revoked.to_vec(),
+    }
+}
+
+fn take(shop: &mut Shop, list: DeviceList) -> Result<ListChanges, String> {
+    let key = SigningKey::from_bytes(&[50; 32]);
+    let signed = cose::sign(&key, ObjectType::DeviceList, &cbor::encode(&list));
+    let key = KeyId::of_key(key.verifying_key().as_bytes());
+    let hub_signing_key = [8; 32];
+    match shop.operate(OperatorCommand::TakeList(Box::new(ListToTake {
+        list,
+        signed,
+        key,
+        hub_signing_key,
+    }))) {
+        OperatorReply::ListTaken(changes) => Ok(changes),
+        OperatorReply::Refused(text) => Err(text),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn standing(shop: &mut Shop, device: DeviceId) -> Standing {
+    match shop.operate(OperatorCommand::Standings) {
+        OperatorReply::Standings(all) => all.into_iter().find(|one| one.device == device).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn events(shop: &Shop) -> Vec<Event> {
+    let entries = shop.disk.iter();
+    entries
+        .map(|entry| cbor::decode::<Entry>(entry).unwrap().event)
+        .collect()
+}
+
+#[test]
+fn rule_5_a_device_that_came_by_a_fleets_token_is_pending_until_somebody_approves_it() {
+    let mut shop = Shop::offline();
+    assert_eq!(make_token(&mut shop, 2, 24 * HOUR_MS), OperatorReply::Done);
+    shop.crash();
+    assert_eq!(
+        by_token(&mut shop, NEW),
+        Ok(DeviceClass::Softpos),
+        "not what it says of itself"
+    );
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        assert_eq!(pays(&mut shop, NEW, 1), Err(RefusalCode::DevicePending));
+        let asked = shop.status(NEW, payment_id(1));
+        assert_eq!(shop.refusal(asked).code, RefusalCode::DevicePending);
+        let voided = shop.void(NEW, payment_id(1));
+        assert_eq!(shop.refusal(voided).code, RefusalCode::DevicePending);
+        let allowance = shop.ask_allowance(NEW, None);
+        assert_eq!(shop.refusal(allowance).code, RefusalCode::DevicePending);
+    }
+    assert_eq!(shop.core.state().store().subject.exposure_minor, 0);
+    assert!(standing(&mut shop, NEW).pending);
+    assert_eq!(shop.operate(OperatorCommand::Approve(NEW)), OperatorReply::Done);
+    assert_eq!(pays(&mut shop, NEW, 1), Ok(true));
+    shop.crash();
+    assert_eq!(pays(&mut shop, NEW, 2), Ok(true));
+    assert!(matches!(
+        shop.operate(OperatorCommand::Approve(NEW)),
+        OperatorReply::Refused(_)
+    ));
+    let approved = Event::DeviceApproved {
+        device: NEW,
+        operator: Some("anna".to_owned()),
+        list: None,
+    };
+    assert!(events(&shop).contains(&approved));
+}
+
+#[test]
+fn a_blocked_device_is_not_approved_and_a_pending_one_can_be_blocked() {
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 2, HOUR_MS);
+    by_token(&mut shop, NEW).unwrap();
+    shop.operate(OperatorCommand::Block(NEW));
+    assert!(matches!(
+        shop.operate(OperatorCommand::Approve(NEW)),
+        OperatorReply::Refused(_)
+    ));
+    assert_eq!(pays(&mut shop, NEW, 1), Err(RefusalCode::DeviceNotAllowed));
+    shop.operate(OperatorCommand::Unblock(NEW));
+    assert_eq!(
+        pays(&mut shop, NEW, 1),
+        Err(RefusalCode::DevicePending),
+        "nobody has approved it"
+    );
+}
+
+#[test]
+fn a_fleets_token_is_bounded_by_count_and_time_can_be_withdrawn_and_survives_a_restart() {
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 1, HOUR_MS);
+    assert_eq!(by_token(&mut shop, NEW), Ok(DeviceClass::Softpos));
+    shop.crash();
+    assert_eq!(
+        by_token(&mut shop, OTHER),
+        Err(RefusalCode::EnrolmentUnknown),
+        "used up"
+    );
+    assert_eq!(
+        by_token(&mut shop, NEW),
+        Ok(DeviceClass::Softpos),
+        "its answer was lost"
+    );
+    assert!(shop.core.state().device(&OTHER).is_none());
+
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    shop.pass(HOUR_MS - 1);
+    assert!(by_token(&mut shop, NEW).is_ok());
+    shop.pass(1);
+    assert_eq!(by_token(&mut shop, OTHER), Err(RefusalCode::EnrolmentExpired));
+
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    assert_eq!(
+        shop.operate(OperatorCommand::WithdrawFleetToken(TOKEN)),
+        OperatorReply::Done
+    );
+    shop.crash();
+    assert_eq!(by_token(&mut shop, NEW), Err(RefusalCode::EnrolmentUnknown));
+    assert!(matches!(
+        shop.operate(OperatorCommand::WithdrawFleetToken(TOKEN)),
+        OperatorReply::Refused(_)
+    ));
+}
+
+#[test]
+fn no_token_is_for_too_many_too_long_or_one_of_too_many() {
+    let mut shop = Shop::offline();
+    for (most, valid_ms) in [
+        (0, HOUR_MS),
+        (501, HOUR_MS),
+        (1, 59_999),
+        (1, 30 * 24 * HOUR_MS + 1),
+    ] {
+        assert!(matches!(
+            make_token(&mut shop, most, valid_ms),
+            OperatorReply::Refused(_)
+        ));
+    }
+    let token = |number: u8| OperatorCommand::MakeFleetToken {
+        token: Digest([number; 32]),
+        class: DeviceClass::Mpos,
+        most: 1,
+        valid_ms: HOUR_MS,
+    };
+    for number in 0..8 {
+        assert_eq!(shop.operate(token(number)), OperatorReply::Done);
+    }
+    assert!(matches!(shop.operate(token(8)), OperatorReply::Refused(_)));
+    shop.pass(HOUR_MS);
+    assert_eq!(
+        shop.operate(token(8)),
+        OperatorReply::Done,
+        "the others have expired"
+    );
+    assert_eq!(shop.core.state().fleet().tokens.len(), 1);
+}
+
+#[test]
+fn headquarters_list_enrols_approves_and_shuts_out_and_a_restart_changes_nothing() {
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    by_token(&mut shop, NEW).unwrap();
+    let changes = take(&mut shop, list(1, &[NEW, OTHER], &[])).unwrap();
+    assert_eq!((changes.enrolled, changes.approved, changes.shut_out), (2, 0, 0));
+    for device in [NEW, OTHER] {
+        assert_eq!(
+            pays(&mut shop, device, u64::from(device.0[0])),
+            Ok(true),
+            "nobody was at the hub"
+        );
+        let class = shop.core.state().device(&device).unwrap().registration.class;
+        assert_eq!(class, DeviceClass::Mpos, "what headquarters says");
+    }
+    assert_eq!(pays(&mut shop, MPOS, 3), Ok(true), "it was enrolled at the hub");
+    // Left out, and revoked although it was enrolled at the hub.
+    let changes = take(&mut shop, list(2, &[OTHER], &[MPOS])).unwrap();
+    assert_eq!((changes.enrolled, changes.approved, changes.shut_out), (0, 0, 2));
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        assert_eq!(pays(&mut shop, NEW, 4), Err(RefusalCode::DeviceNotAllowed));
+        assert_eq!(pays(&mut shop, MPOS, 5), Err(RefusalCode::DeviceNotAllowed));
+        assert_eq!(pays(&mut shop, SOFTPOS, 60 + u64::from(restart)), Ok(true));
+    }
+    for device in [NEW, MPOS] {
+        for command in [OperatorCommand::Unblock(device), OperatorCommand::Approve(device)] {
+            assert!(matches!(shop.operate(command), OperatorReply::Refused(_)));
+        }
+    }
+    // It is let in again only by a later list.
+    let changes = take(&mut shop, list(3, &[NEW, OTHER], &[])).unwrap();
+    assert_eq!((changes.enrolled, changes.approved, changes.shut_out), (0, 1, 0));
+    assert_eq!(pays(&mut shop, NEW, 4), Ok(true));
+    assert_eq!(pays(&mut shop, MPOS, 5), Err(RefusalCode::DeviceNotAllowed));
+}
+
+#[test]
+fn a_block_at_the_hub_wins_over_every_list() {
+    let mut shop = Shop::offline();
+    take(&mut shop, list(1, &[NEW], &[])).unwrap();
+    shop.operate(OperatorCommand::Block(NEW));
+    for version in [2, 3] {
+        let changes = take(&mut shop, list(version, &[NEW], &[])).unwrap();
+        assert_eq!(changes.blocked, 1);
+        assert_eq!(pays(&mut shop, NEW, 1), Err(RefusalCode::DeviceNotAllowed));
+        shop.crash();
+    }
+    // By another name: the registration is new, the block is not.
+    let mut renamed = list(4, &[NEW], &[]);
+    renamed.devices[0].name = "Autre".to_owned();
+    take(&mut shop, renamed).unwrap();
+    assert_eq!(pays(&mut shop, NEW, 1), Err(RefusalCode::DeviceNotAllowed));
+    shop.operate(OperatorCommand::Unblock(NEW));
+    assert_eq!(pays(&mut shop, NEW, 1), Ok(true));
+}
+
+#[test]
+fn a_revoked_device_that_is_not_enrolled_cannot_enrol() {
+    let mut shop = Shop::offline();
+    take(&mut shop, list(1, &[], &[NEW])).unwrap();
+    shop.crash();
+    make_token(&mut shop, 9, HOUR_MS);
+    assert_eq!(by_token(&mut shop, NEW), Err(RefusalCode::DeviceNotAllowed));
+    shop.enrol(NEW, DeviceClass::Mpos);
+    assert!(shop.core.state().device(&NEW).is_none());
+}
+
+#[test]
+fn a_list_is_taken_whole_or_not_at_all_and_never_an_older_one() {
+    let mut shop = Shop::offline();
+    let first = list(5, &[NEW], &[]);
+    take(&mut shop, first.clone()).unwrap();
+    let before = shop.core.state().head();
+    assert_eq!(take(&mut shop, first).unwrap().enrolled, 0, "the same again");
+    let spoilt = |spoil: &dyn Fn(&mut DeviceList)| {
+        let mut list = list(6, &[NEW, OTHER], &[]);
+        spoil(&mut list);
+        list
+    };
+    for (wrong, expected) in [
+        (spoilt(&|l| l.version = 5), "not newer"),
+        (spoilt(&|l| l.version = 4), "not newer"),
+        (
+            spoilt(&|l| l.stores = vec!["shop-002".to_owned()]),
+            "not for this store",
+        ),
+        (spoilt(&|l| l.tenant = "else".to_owned()), "another tenant"),
+        (spoilt(&|l| l.expires_ms = NOON_MS), "expired"),
+        (
+            spoilt(&|l| l.not_before_ms = NOON_MS + HOUR_MS),
+            "not in force yet",
+        ),
+        (
+            spoilt(&|l| l.devices[0].signing_key = listed(STRANGE).signing_key),
+            "other keys",
+        ),
+        (
+            spoilt(&|l| l.devices[1].signing_key = listed(MPOS).signing_key),
+            "other keys",
+        ),
+        (spoilt(&|l| l.devices.push(listed(NEW))), "twice"),
+    ] {
+        let text = take(&mut shop, wrong).unwrap_err();
+        assert!(text.contains(expected), "{text}");
+    }
+    assert_eq!(shop.core.state().head(), before, "nothing was written");
+    assert!(shop.core.state().device(&OTHER).is_none());
+}
+
+const STRANGE: DeviceId = DeviceId([77; 32]);
+
+#[test]
+fn a_replacement_blocks_the_old_device_in_the_same_entry_and_keeps_its_exposure() {
+    let mut shop = Shop::offline();
+    assert_eq!(pays(&mut shop, MPOS, 1), Ok(true));
+    let class = join(&mut shop, NEW, replacing(MPOS, false));
+    assert_eq!(class, Ok(DeviceClass::Mpos), "the old one's");
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let state = shop.core.state();
+        let (old, new) = (state.device(&MPOS).unwrap(), state.device(&NEW).unwrap());
+        assert!(old.blocked && !new.blocked && !new.pending());
+        assert_eq!((old.subject.exposure_minor, new.subject.exposure_minor), (100, 0));
+        assert_eq!(new.registration.name, old.registration.name);
+        assert_eq!(pays(&mut shop, MPOS, 2), Err(RefusalCode::DeviceNotAllowed));
+    }
+    assert_eq!(pays(&mut shop, NEW, 3), Ok(true));
+    let found = events(&shop);
+    assert!(found.iter().any(|event| matches!(
+        event,
+        Event::DeviceReplaced {
+            replaces: MPOS,
+            lost: false,
+            ..
+        }
+    )));
+    assert!(
+        !found
+            .iter()
+            .any(|event| matches!(event, Event::DeviceBlocked { .. })),
+        "one entry"
+    );
+    let old = standing(&mut shop, MPOS).replaced.unwrap();
+    assert_eq!((old.by, old.lost), (NEW, false));
+    assert_eq!(standing(&mut shop, NEW).replaces, Some(MPOS));
+    assert_eq!(
+        join(&mut shop, NEW, replacing(NEW, false)),
+        Err(RefusalCode::EnrolledAlready)
+    );
+    assert_eq!(
+        join(&mut shop, OTHER, replacing(STRANGE, false)),
+        Err(RefusalCode::EnrolmentUnknown)
+    );
+}
+
+#[test]
+fn rule_4_only_a_lost_device_frees_what_is_kept_back_for_its_allowance() {
+    for lost in [false, true] {
+        let mut shop = Shop::offline_under(&policy());
+        Wallet::new(MPOS).ask(&mut shop).unwrap();
+        let kept_back = shop.core.state().store().at_risk().exposure_minor;
+        assert!(kept_back > 0);
+        join(&mut shop, NEW, replacing(MPOS, lost)).unwrap();
+        let left = shop.core.state().store().at_risk().exposure_minor;
+        assert_eq!(left, if lost { 0 } else { kept_back });
+    }
+}
+
+#[test]
+fn a_reset_device_is_told_by_its_name_from_a_copied_one_told_by_its_keys() {
+    let mut shop = Shop::offline();
+    // All of the tests' devices have one name and model.
+    shop.pass(1_000);
+    let ticket = shop.ticket();
+    let mut again = registration(NEW, DeviceClass::Mpos);
+    again.enrolled_ms += 1_000;
+    shop.input(Input::Enrol {
+        ticket,
+        registration: Box::new(again),
+    });
+    assert_eq!(standing(&mut shop, NEW).like_older, [MPOS, SOFTPOS]);
+    assert_eq!(standing(&mut shop, NEW).like_newer, []);
+    assert!(standing(&mut shop, MPOS).like_newer.contains(&NEW));
+    assert_eq!(standing(&mut shop, NEW).signs, []);
+    assert_eq!(pays(&mut shop, MPOS, 1), Ok(true), "nothing happens by itself");
+    // The same keys from two places.
+    for _ in 0..2 {
+        shop.input(Input::TwoPlaces {
+            device: MPOS,
+            returns: 3,
+        });
+    }
+    shop.crash();
+    let signs = standing(&mut shop, MPOS).signs;
+    assert!(matches!(signs[..], [Sign::TwoPlaces(_)]), "{signs:?}");
+    let said = events(&shop);
+    let said = said
+        .iter()
+        .filter(|event| matches!(event, Event::DeviceInTwoPlaces { .. }));
+    assert_eq!(said.count(), 1, "once an hour");
+    shop.operate(OperatorCommand::Block(MPOS));
+    shop.operate(OperatorCommand::Unblock(MPOS));
+    assert_eq!(standing(&mut shop, MPOS).signs, [], "a person has looked");
+}
+
+#[test]
+fn what_is_remembered_of_fleets_comes_back_from_the_index_and_is_never_too_large_for_it() {
+    let mut shop = Shop::offline();
+    for number in 0..8 {
+        let made = shop.operate(OperatorCommand::MakeFleetToken {
+            token: Digest([number; 32]),
+            class: DeviceClass::Mpos,
+            most: 500,
+            valid_ms: HOUR_MS,
+        });
+        assert_eq!(made, OperatorReply::Done);
+    }
+    let revoked: Vec<_> = (0..128).map(|number| DeviceId([100 + number; 32])).collect();
+    take(&mut shop, list(1, &[NEW], &revoked)).unwrap();
+    join(&mut shop, OTHER, replacing(MPOS, true)).unwrap();
+    let folded = shop.core.state().clone();
+    let mut restored = State::default();
+    for (key, value) in shop.core.state_mut().take_dirty() {
+        let value = value.unwrap_or_default();
+        // MAX_VALUE of the index.
+        assert!(value.len() < 6 * 1024, "{} bytes", value.len());
+        if State::RESTORED.iter().any(|prefix| key.starts_with(prefix)) {
+            restored.restore(&key, &value).unwrap();
+        }
+    }
+    assert_eq!(restored.fleet(), folded.fleet());
+    for device in folded.devices() {
+        assert_eq!(restored.device(&device.registration.device), Some(device));
+    }
+}
