@@ -12,6 +12,7 @@
 pub mod allowance;
 pub mod anomaly;
 mod archive;
+pub mod card_blob;
 pub mod card_number;
 pub mod cbor;
 mod codes;
@@ -36,6 +37,7 @@ pub use allowance::{
 };
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
+pub use card_blob::{CardBinding, CardBlob, SealScheme};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
@@ -56,7 +58,11 @@ pub use score::{Score, ScoreFactor, ScorePart};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/3";
+pub const ALPN: &[u8] = b"store-hub/4";
+
+/// The same of wire version 3, whose sealed cards have no envelope
+/// ([`CardBlob`]). Hubs still speak it.
+pub const ALPN_3: &[u8] = b"store-hub/3";
 
 /// The same of wire version 2, whose requests have no
 /// [`Terms`]. Hubs still speak it.
@@ -71,7 +77,7 @@ pub const ALPN_1: &[u8] = b"store-hub/1";
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 3;
+pub const WIRE_VERSION: u16 = 4;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, DeviceClass, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode,
     Registration,
 };
 use quinn::{Connection, Endpoint, VarInt};
@@ -174,7 +174,7 @@ impl Devices {
         };
         let crypto = keys
             .tls
-            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_2, ALPN_1])?;
+            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_3, ALPN_2, ALPN_1])?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;

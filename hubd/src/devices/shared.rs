@@ -10,7 +10,7 @@ use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
 use hub_protocol::{
-    ALPN_1, ALPN_2, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor,
+    ALPN_1, ALPN_2, ALPN_3, Answer, CommittedReceipt, HubId, Push, Receipt, Refusal, RefusalCode, cbor,
 };
 use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
@@ -46,6 +46,8 @@ pub(super) enum WireVersion {
     Two,
     /// Requests may state terms.
     Three,
+    /// Sealed cards come in an envelope.
+    Four,
 }
 
 impl WireVersion {
@@ -56,7 +58,8 @@ impl WireVersion {
         match handshake.and_then(|data| data.protocol) {
             Some(protocol) if protocol == ALPN_1 => Self::One,
             Some(protocol) if protocol == ALPN_2 => Self::Two,
-            _ => Self::Three,
+            Some(protocol) if protocol == ALPN_3 => Self::Three,
+            _ => Self::Four,
         }
     }
 
@@ -65,6 +68,7 @@ impl WireVersion {
             Self::One => 1,
             Self::Two => 2,
             Self::Three => 3,
+            Self::Four => 4,
         }
     }
 }
@@ -217,7 +221,7 @@ impl Shared {
         };
         Ok(match wire {
             WireVersion::One => cose::sign(&self.signing, ObjectType::Receipt, &committed.receipt),
-            WireVersion::Two | WireVersion::Three => cbor::encode(&committed),
+            WireVersion::Two | WireVersion::Three | WireVersion::Four => cbor::encode(&committed),
         })
     }
 
