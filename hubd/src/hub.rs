@@ -258,6 +258,7 @@ impl<E: Edges> Hub<E> {
                     Tell::SpreadAsked { window_ms } => Input::SpreadAsked { window_ms },
                     Tell::Probe(probe) => Input::Probe(probe),
                     Tell::BadSignature { device } => Input::BadSignature { device },
+                    Tell::CardNumber { device } => Input::CardNumber { device },
                     Tell::Storage { level, free_bytes } => Input::Storage { level, free_bytes },
                     Tell::Stop => Input::Stop,
                     Tell::Wake => Input::Tick,

@@ -152,6 +152,11 @@ pub enum Tell {
         /// Which device.
         device: DeviceId,
     },
+    /// A request of a device held a clear card number, and was refused.
+    CardNumber {
+        /// Which device.
+        device: DeviceId,
+    },
     /// The room on the disk changed.
     Storage {
         /// How much there is.

@@ -590,6 +590,18 @@ pub enum Event {
         #[n(4)]
         count: u32,
     },
+    /// A device has sent clear card numbers again and again, which were
+    /// refused: nothing is approved offline for it until a person lifts that.
+    #[n(130)]
+    #[cbor(map)]
+    CardNumbersSent {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// How many requests within an hour held one.
+        #[n(2)]
+        count: u32,
+    },
     /// A closed segment of the journal was written to an archive.
     #[n(71)]
     #[cbor(map)]
@@ -662,6 +674,7 @@ impl Event {
             Self::AllowanceMisused { .. } => 93,
             Self::AllowancePaymentRefused { .. } => 94,
             Self::AllowanceForked { .. } => 95,
+            Self::CardNumbersSent { .. } => 130,
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
@@ -698,6 +711,7 @@ impl Event {
             Self::AllowanceMisused { .. } => "allowance-misused",
             Self::AllowancePaymentRefused { .. } => "allowance-payment-refused",
             Self::AllowanceForked { .. } => "allowance-forked",
+            Self::CardNumbersSent { .. } => "card-numbers-sent",
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",

@@ -66,6 +66,29 @@ impl CardKey {
         card_key_id(&self.public_key)
     }
 
+    /// Seals card data for one payment: what [`to_seal`](Self::to_seal) does
+    /// once the payment's id has been made, for devices that make their
+    /// requests themselves. The merchant is this key's, whatever `binding`
+    /// says. `entropy` must be random and used for nothing else: a second
+    /// payment sealed with it could be read by whoever knows the first.
+    ///
+    /// # Errors
+    ///
+    /// When there are no card data or too many.
+    pub fn seal(&self, clear: &[u8], mut binding: CardBinding, entropy: [u8; 32]) -> Result<Vec<u8>, SealError> {
+        if clear.is_empty() || clear.len() > MAX_CARD_DATA {
+            return Err(SealError::Length);
+        }
+        binding.merchant.clone_from(&self.merchant);
+        let ciphertext = seal_to(&self.public_key, clear, &binding.aad(), Entropy::of(entropy));
+        let envelope = CardBlob {
+            scheme: SealScheme::Hpke,
+            key_id: self.key_id().to_vec(),
+            ciphertext: ciphertext.map_err(|_| SealError::Key)?,
+        };
+        Ok(envelope.to_blob())
+    }
+
     /// Card data that are sealed when the payment's id has been made. What
     /// they look like is between the app and the gateway.
     ///
@@ -126,27 +149,13 @@ impl CardData {
     }
 
     /// The blob, sealed for this payment. `entropy` is used for nothing else.
-    pub(crate) fn into_blob(self, mut binding: CardBinding, entropy: [u8; 32]) -> Vec<u8> {
-        let (key, clear) = match self.0 {
-            Card::Sealed(blob) => return blob,
-            Card::ToSeal { key, clear } => (key, clear),
-        };
-        let key_id = key.key_id().to_vec();
-        binding.merchant = key.merchant;
-        // It cannot fail, since the key was tried and the length is known. If
-        // it did, the empty blob would be refused before anything is sent.
-        seal_to(&key.public_key, &clear, &binding.aad(), Entropy::of(entropy)).map_or_else(
-            |_| Vec::new(),
-            |ciphertext| {
-                let scheme = SealScheme::Hpke;
-                let envelope = CardBlob {
-                    scheme,
-                    key_id,
-                    ciphertext,
-                };
-                envelope.to_blob()
-            },
-        )
+    pub(crate) fn into_blob(self, binding: CardBinding, entropy: [u8; 32]) -> Vec<u8> {
+        match self.0 {
+            Card::Sealed(blob) => blob,
+            // It cannot fail, since the key was tried and the length is known.
+            // If it did, the empty blob would be refused before it is sent.
+            Card::ToSeal { key, clear } => key.seal(&clear, binding, entropy).unwrap_or_default(),
+        }
     }
 }
 
@@ -305,6 +314,32 @@ mod tests {
         }
         let (stranger, _) = X25519HkdfSha256::derive_keypair(&[4; 32]);
         assert!(open(&stranger, &blob, &bound.aad()).is_err());
+    }
+
+    /// The example in the document and in the vectors.
+    #[test]
+    fn the_example_of_the_document_is_what_is_sealed() {
+        let (_, public) = X25519HkdfSha256::derive_keypair(&[3; 32]);
+        let public: [u8; 32] = public.to_bytes().into();
+        let key = CardKey::new(public, "shop-001").unwrap();
+        let mut binding = CardBinding {
+            payment_id: "0192f3a0-1111-7000-8000-00000000cafe".parse().unwrap(),
+            amount_minor: 2590,
+            currency: Currency::EUR,
+            merchant: "shop-001".to_owned(),
+        };
+        let aad = binding.aad();
+        binding.merchant = String::new();
+        let blob = key.to_seal(b"what the reader read").unwrap().into_blob(binding, [5; 32]);
+        let document = include_str!("../../../docs/protocol.md");
+        for part in [&public[..], &key.key_id(), &aad, &blob] {
+            for line in part.chunks(32) {
+                let line = HEXLOWER.encode(line);
+                assert!(document.contains(&line), "{line}");
+            }
+        }
+        let vectors = include_str!("../../vectors/frames.json");
+        assert!(vectors.contains(&HEXLOWER.encode(&blob)));
     }
 
     #[test]
