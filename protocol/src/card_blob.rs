@@ -201,7 +201,11 @@ mod tests {
 
     #[test]
     fn the_largest_card_data_fill_the_largest_blob() {
-        let sealed = sealed(SealScheme::Hpke, CARD_KEY_ID, ENCAPSULATED_KEY + MAX_CARD_DATA + TAG);
+        let sealed = sealed(
+            SealScheme::Hpke,
+            CARD_KEY_ID,
+            ENCAPSULATED_KEY + MAX_CARD_DATA + TAG,
+        );
         assert_eq!(sealed.to_blob().len(), MAX_SEALED_CARD);
     }
 

@@ -8,9 +8,9 @@
 use minicbor::{Decode, Encode};
 
 use crate::allowance::AllowanceChain;
+use crate::card_number::bytes_hold_card_number;
 use crate::cbor;
 use crate::id::{HubId, PaymentId};
-use crate::card_number::bytes_hold_card_number;
 use crate::payment::{SealedCard, check_payment_id, check_text, clear_card_number};
 use crate::refusal::{Refusal, RefusalCode};
 

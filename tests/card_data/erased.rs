@@ -9,23 +9,30 @@ use hub_sdk::PreparedPayment;
 use sim_devices::scene::Scene;
 use sim_devices::wan::WanMode;
 
-use crate::raw::{files, holder, payments, pieces, scene, spelled};
+use crate::raw::{files, holder, holder_of_any, payments, pieces, scene, spelled};
 
 /// What must not be found in clear, whether the card still waits or not.
 fn nothing_in_clear(scene: &Scene, payments: &[PreparedPayment]) -> Result<()> {
     let all = files(&scene.shop.hub_dir())?;
     for payment in payments {
         let sealed = payment.sealed_card();
-        ensure!(holder(&all, &sealed.salt).is_none(), "a salt lies in {:?}", holder(&all, &sealed.salt));
-        for piece in pieces(&sealed.blob) {
-            ensure!(holder(&all, piece).is_none(), "a blob lies in {:?}", holder(&all, piece));
-        }
+        ensure!(
+            holder(&all, &sealed.salt).is_none(),
+            "a salt lies in {:?}",
+            holder(&all, &sealed.salt)
+        );
+        let found = holder_of_any(&all, pieces(&sealed.blob));
+        ensure!(found.is_none(), "a blob lies in {found:?}");
         // The search finds what is there: the journal keeps the digest.
         let digest = payment.request().sealed_card_digest;
         ensure!(holder(&all, &digest.0).is_some(), "the digest is nowhere");
     }
     for number in spelled() {
-        ensure!(holder(&all, &number).is_none(), "the number lies in {:?}", holder(&all, &number));
+        ensure!(
+            holder(&all, &number).is_none(),
+            "the number lies in {:?}",
+            holder(&all, &number)
+        );
     }
     Ok(())
 }
@@ -56,7 +63,7 @@ async fn gone(scene: &Scene, before: &[Vec<u8>]) -> Result<()> {
     let mut left = None;
     for _ in 0..300 {
         let all = files(&scene.shop.hub_dir())?;
-        left = before.iter().find_map(|piece| holder(&all, piece).map(str::to_owned));
+        left = holder_of_any(&all, before.iter().map(Vec::as_slice)).map(str::to_owned);
         if left.is_none() {
             return Ok(());
         }
@@ -73,7 +80,10 @@ async fn rule_6_no_file_holds_a_card_after_the_gateways_final_answer() -> Result
     let before = vault(&scene)?;
     ensure!(before.len() >= 5 * 8, "five cards wait: {} pieces", before.len());
     scene.mend();
-    ensure!(scene.shop.drain(Duration::from_secs(60), |_| ()).await? == 0, "all were sent");
+    ensure!(
+        scene.shop.drain(Duration::from_secs(60), |_| ()).await? == 0,
+        "all were sent"
+    );
     gone(&scene, &before).await?;
     nothing_in_clear(&scene, &paid)?;
     ensure!(scene.gateway().charges() == 5, "and all were charged");
@@ -96,10 +106,13 @@ async fn rule_6_a_kill_between_settling_and_erasing_leaves_no_card() -> Result<(
         }
         scene.shop.kill().await?;
         let all = files(&scene.shop.hub_dir())?;
-        let lay = before.iter().any(|piece| holder(&all, piece).is_some());
-        caught += u32::from(lay);
+        let lay = holder_of_any(&all, before.iter().map(Vec::as_slice));
+        caught += u32::from(lay.is_some());
         scene.shop.start().await?;
-        ensure!(scene.shop.drain(Duration::from_secs(60), |_| ()).await? == 0, "all were sent");
+        ensure!(
+            scene.shop.drain(Duration::from_secs(60), |_| ()).await? == 0,
+            "all were sent"
+        );
         gone(&scene, &before).await?;
         nothing_in_clear(&scene, &paid)?;
         if caught >= 2 {

@@ -100,7 +100,11 @@ impl Message<'_> {
             .flat_map(|(who, key)| OBJECTS.map(|object| (who, key, object)))
             .find(|(_, key, object)| cose::sign(key, *object, payload) == bytes)
             .map(|(who, _, object)| (who, object))?;
-        let key = if who == 0 { self.identity.signing_key().clone() } else { self.keys[who].clone() };
+        let key = if who == 0 {
+            self.identity.signing_key().clone()
+        } else {
+            self.keys[who].clone()
+        };
         let payload = self.change(&Tree::parse(payload)?, path).encode();
         Some(cose::sign(&key, object, &payload))
     }
@@ -112,11 +116,16 @@ async fn code(scene: &Scene) -> Result<EnrolmentCode> {
 
 fn hex(text: &str) -> Vec<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
+        .collect()
 }
 
 fn holds(bytes: &[u8]) -> bool {
-    spelled().iter().any(|number| bytes.windows(number.len()).any(|window| window == number))
+    spelled()
+        .iter()
+        .any(|number| bytes.windows(number.len()).any(|window| window == number))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,8 +142,14 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
     let class = DeviceClass::Terminal;
     for (name, model) in [(NUMBER, "Tap 3"), ("Caisse 2", "4929 1234 5678 9015")] {
         let refused = hub_sdk::enrol(&identity, &code(&scene).await?, class, name, model).await;
-        let said = format!("{:?}", refused.err().context("enrolled with a card number for a name")?);
-        ensure!(said.contains("ClearCardNumber") && !holds(said.as_bytes()), "{said}");
+        let said = format!(
+            "{:?}",
+            refused.err().context("enrolled with a card number for a name")?
+        );
+        ensure!(
+            said.contains("ClearCardNumber") && !holds(said.as_bytes()),
+            "{said}"
+        );
     }
     let enrolled = hub_sdk::enrol(&identity, &code(&scene).await?, class, "Caisse 2", "Tap 3").await?;
     let client = DeviceClient::new(identity.clone(), enrolled, ClientOptions::default())?;
@@ -142,7 +157,10 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
     let keys: Value = serde_json::from_str(KEYS)?;
     let named = |list: &str, name: &str, field: &str| -> Result<Vec<u8>> {
         let all = keys[list].as_array().context("no keys")?;
-        let one = all.iter().find(|key| key["name"] == name).context("no such key")?;
+        let one = all
+            .iter()
+            .find(|key| key["name"] == name)
+            .context("no such key")?;
         Ok(hex(one[field].as_str().context("no such field")?))
     };
     let mut signing = Vec::new();
@@ -155,7 +173,10 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
     let frames: Vec<Value> = serde_json::from_str(FRAMES)?;
     let mut outcomes: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     let mut numbers = BTreeSet::new();
-    for frame in frames.iter().filter(|frame| frame["sent_by"] == "device" && frame["number"] != 5) {
+    for frame in frames
+        .iter()
+        .filter(|frame| frame["sent_by"] == "device" && frame["number"] != 5)
+    {
         let name = frame["name"].as_str().context("no name")?;
         numbers.insert(frame["number"].as_u64().context("no number")?);
         let wire = hex(frame["wire"].as_str().context("no bytes")?);
@@ -176,31 +197,50 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
                 let Some(what) = message.replaced else { break };
                 let length = u32::try_from(changed.len())?.to_be_bytes();
                 let sent = [&length[..], &changed].concat();
-                let answer = client.send_raw(&sent).await.with_context(|| format!("{name} {what}"))?;
-                ensure!(!holds(&cbor::encode(&answer)), "{name} {what}: the number is echoed");
+                let answer = client
+                    .send_raw(&sent)
+                    .await
+                    .with_context(|| format!("{name} {what}"))?;
+                ensure!(
+                    !holds(&cbor::encode(&answer)),
+                    "{name} {what}: the number is echoed"
+                );
                 let Answer::Refused { refusal } = answer else {
                     anyhow::bail!("{name} {what}: taken with a card number: {answer:?}");
                 };
-                outcomes.entry(format!("{name}{what}")).or_default().insert(refusal.code.number());
+                outcomes
+                    .entry(format!("{name}{what}"))
+                    .or_default()
+                    .insert(refusal.code.number());
             }
         }
     }
-    ensure!(numbers == BTreeSet::from([1, 2, 3, 4, 6, 7, 8, 9]), "every frame was tried: {numbers:?}");
+    ensure!(
+        numbers == BTreeSet::from([1, 2, 3, 4, 6, 7, 8, 9]),
+        "every frame was tried: {numbers:?}"
+    );
 
     // Texts are searched, but for those that are too short for a number.
     let searched = RefusalCode::ClearCardNumber.number();
-    let short = [RefusalCode::CurrencyMalformed.number(), RefusalCode::FieldMalformed.number()];
+    let short = [
+        RefusalCode::CurrencyMalformed.number(),
+        RefusalCode::FieldMalformed.number(),
+    ];
     let texts = outcomes.iter().filter(|(what, _)| what.ends_with("text"));
     let mut found = 0;
     for (what, codes) in texts {
         let in_clear = codes.contains(&searched);
         found += usize::from(in_clear);
-        let only_short = codes.iter().all(|code| short.contains(code) || *code == RefusalCode::Malformed.number());
+        let only_short = codes
+            .iter()
+            .all(|code| short.contains(code) || *code == RefusalCode::Malformed.number());
         ensure!(in_clear || only_short, "{what}: {codes:?}");
     }
     ensure!(found >= 15, "{found} texts were searched: {outcomes:?}");
     let in_bytes = |what: &str| {
-        let of = outcomes.iter().filter(|(name, _)| name.ends_with("bytes") && name.starts_with(what));
+        let of = outcomes
+            .iter()
+            .filter(|(name, _)| name.ends_with("bytes") && name.starts_with(what));
         of.filter(|(_, codes)| codes.contains(&searched)).count()
     };
     // The payment's id, the salt and the blob; the id; the verifier's word.
@@ -219,7 +259,14 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
         ..Faults::default()
     })?;
     let till = scene.fleet.tills[0].clone();
-    let paid = till.client().pay(&till.client().next_payment(sale("G1", CardData::dukpt(&[1; 10], &[2; 96])))).await?;
+    let paid = till
+        .client()
+        .pay(
+            &till
+                .client()
+                .next_payment(sale("G1", CardData::dukpt(&[1; 10], &[2; 96]))),
+        )
+        .await?;
     ensure!(!holds(&paid.proof), "the receipt repeats the gateway");
     scene.set_faults(Faults {
         canned: Some(Canned {
@@ -229,7 +276,14 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
         }),
         ..Faults::default()
     })?;
-    let paid = till.client().pay(&till.client().next_payment(sale("G2", CardData::dukpt(&[1; 10], &[3; 96])))).await?;
+    let paid = till
+        .client()
+        .pay(
+            &till
+                .client()
+                .next_payment(sale("G2", CardData::dukpt(&[1; 10], &[3; 96]))),
+        )
+        .await?;
     ensure!(!holds(&paid.proof), "the receipt repeats the gateway");
 
     // What an operator can say.
@@ -248,10 +302,20 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
     scene.shop.stop().await?;
     let all = files(&scene.shop.hub_dir())?;
     let log = fs::read(scene.shop.log_file())?;
-    ensure!(log.windows(5).any(|line| line == b"TRACE"), "the log says everything");
+    ensure!(
+        log.windows(5).any(|line| line == b"TRACE"),
+        "the log says everything"
+    );
     for number in spelled() {
-        ensure!(holder(&all, &number).is_none(), "the number lies in {:?}", holder(&all, &number));
-        ensure!(!log.windows(number.len()).any(|part| part == number), "the log shows the number");
+        ensure!(
+            holder(&all, &number).is_none(),
+            "the number lies in {:?}",
+            holder(&all, &number)
+        );
+        ensure!(
+            !log.windows(number.len()).any(|part| part == number),
+            "the log shows the number"
+        );
     }
     Ok(())
 }

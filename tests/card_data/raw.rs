@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hub_sdk::{CardData, DeviceClient, PreparedPayment, Sale};
 use hub_protocol::{CardFacts, CardScheme, Cryptogram, Currency, EntryMode, Funding, Verification};
+use hub_sdk::{CardData, DeviceClient, PreparedPayment, Sale};
 use hub_tests::process::Programs;
 use sim_devices::limits::Limits;
 use sim_devices::scene::{Scene, SceneOptions};
@@ -63,9 +63,16 @@ pub(crate) fn payments(client: &DeviceClient, scene: &Scene, run: u32) -> Result
         all.push(client.next_payment(sale(&format!("H{run}-{number}"), key.to_seal(clear.as_bytes())?)));
     }
     // Nothing repeats in them, so that every part can be looked for.
-    let noise = |seed: u8| (0..96u8).map(|at| at.wrapping_mul(seed) ^ (at >> 3) ^ seed).collect::<Vec<u8>>();
+    let noise = |seed: u8| {
+        (0..96u8)
+            .map(|at| at.wrapping_mul(seed) ^ (at >> 3) ^ seed)
+            .collect::<Vec<u8>>()
+    };
     let run = u8::try_from(run)?;
-    all.push(client.next_payment(sale(&format!("D{run}"), CardData::dukpt(&[0xd0 ^ run; 10], &noise(0x35 + 2 * run)))));
+    all.push(client.next_payment(sale(
+        &format!("D{run}"),
+        CardData::dukpt(&[0xd0 ^ run; 10], &noise(0x35 + 2 * run)),
+    )));
     all.push(client.next_payment(sale(&format!("B{run}"), CardData::blob(noise(0x75 + 2 * run)))));
     Ok(all)
 }
@@ -97,13 +104,36 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 fn written(bytes: &[u8]) -> Vec<u8> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let pages = bytes.chunks(ZEROS.len());
-    pages.filter(|page| **page != ZEROS[..page.len()]).collect::<Vec<_>>().concat()
+    pages
+        .filter(|page| **page != ZEROS[..page.len()])
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// The name of a file that holds these bytes.
 pub(crate) fn holder<'a>(files: &'a [(String, Vec<u8>)], needle: &[u8]) -> Option<&'a str> {
-    let holds = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-    files.iter().find(|(_, bytes)| holds(bytes)).map(|(name, _)| name.as_str())
+    holder_of_any(files, [needle])
+}
+
+/// The name of a file that holds one of these. Reads each file once.
+pub(crate) fn holder_of_any<'a, 'n>(
+    files: &'a [(String, Vec<u8>)],
+    needles: impl IntoIterator<Item = &'n [u8]>,
+) -> Option<&'a str> {
+    let mut by_first = vec![Vec::new(); 256];
+    for needle in needles {
+        by_first[usize::from(needle[0])].push(needle);
+    }
+    let holds = |bytes: &[u8]| {
+        bytes.iter().enumerate().any(|(at, first)| {
+            let here = &by_first[usize::from(*first)];
+            !here.is_empty() && here.iter().any(|needle| bytes[at..].starts_with(needle))
+        })
+    };
+    files
+        .iter()
+        .find(|(_, bytes)| holds(bytes))
+        .map(|(name, _)| name.as_str())
 }
 
 /// Pieces of 16 bytes that say something: no run of zeros.

@@ -54,8 +54,16 @@ fn item(bytes: &[u8]) -> Option<(Tree, &[u8])> {
     };
     let argument = usize::try_from(argument).ok()?;
     let parts = match first >> 5 {
-        2 => return rest.split_at_checked(argument).map(|(own, rest)| (Tree::Bytes(own.to_vec()), rest)),
-        3 => return rest.split_at_checked(argument).map(|(own, rest)| (Tree::Text(own.to_vec()), rest)),
+        2 => {
+            return rest
+                .split_at_checked(argument)
+                .map(|(own, rest)| (Tree::Bytes(own.to_vec()), rest));
+        }
+        3 => {
+            return rest
+                .split_at_checked(argument)
+                .map(|(own, rest)| (Tree::Text(own.to_vec()), rest));
+        }
         4 => argument,
         5 => argument.checked_mul(2)?,
         6 => 1,

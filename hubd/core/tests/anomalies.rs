@@ -526,7 +526,8 @@ fn rule_6_a_device_that_sends_card_numbers_again_and_again_is_quarantined() {
         let sent = |event: &Event| matches!(event, Event::CardNumbersSent { .. });
         events(shop).into_iter().filter(sent).collect()
     };
-    let stopped = |shop: &Shop| shop.core.state().device(&MPOS).unwrap().restriction() == Restriction::Stopped;
+    let stopped =
+        |shop: &Shop| shop.core.state().device(&MPOS).unwrap().restriction() == Restriction::Stopped;
     let before = shop.core.state().head().sequence;
     sent(&mut shop, MPOS);
     shop.pass(60 * MINUTE);
@@ -534,7 +535,11 @@ fn rule_6_a_device_that_sends_card_numbers_again_and_again_is_quarantined() {
     sent(&mut shop, MPOS);
     sent(&mut shop, SOFTPOS);
     sent(&mut shop, support::STRANGER);
-    assert_eq!(shop.core.state().head().sequence, before, "the first was an hour ago");
+    assert_eq!(
+        shop.core.state().head().sequence,
+        before,
+        "the first was an hour ago"
+    );
     assert!(!stopped(&shop));
     sent(&mut shop, MPOS);
     let expected = [Event::CardNumbersSent {
@@ -552,5 +557,8 @@ fn rule_6_a_device_that_sends_card_numbers_again_and_again_is_quarantined() {
     assert!(stopped(&shop), "through a restart");
     shop.operate(OperatorCommand::Lift(Some(MPOS)));
     assert!(!stopped(&shop));
-    assert_eq!(pay(&mut shop, MPOS, 2, 100, "a").decision, Decision::ApprovedOffline);
+    assert_eq!(
+        pay(&mut shop, MPOS, 2, 100, "a").decision,
+        Decision::ApprovedOffline
+    );
 }

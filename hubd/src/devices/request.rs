@@ -11,7 +11,8 @@ use hub_protocol::cbor::CborError;
 use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{
-    Answer, CardBlob, DeviceDescription, DeviceId, DeviceReceipt, PaymentId, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
+    Answer, CardBlob, DeviceDescription, DeviceId, DeviceReceipt, PaymentId, PaymentRequest, Refusal,
+    RefusalCode, Request, SealedCard, cbor,
 };
 use quinn::{ReadToEndError, RecvStream};
 

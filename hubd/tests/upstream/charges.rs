@@ -42,10 +42,18 @@ async fn rule_6_a_sealed_card_under_another_payment_is_refused_and_books_nothing
     let swapped = second.clone().with_card(first.card.clone());
     assert!(refused(&swapped).await.contains("does not open"));
     let elsewhere = set.gateway.card_key("shop-002").unwrap();
-    assert!(refused(&Sale::new(3).sealed_to(&elsewhere)).await.contains("does not open"));
+    assert!(
+        refused(&Sale::new(3).sealed_to(&elsewhere))
+            .await
+            .contains("does not open")
+    );
     let mut changed = second.card.clone();
     *changed.blob.last_mut().unwrap() ^= 1;
-    assert!(refused(&second.clone().with_card(changed)).await.contains("does not open"));
+    assert!(
+        refused(&second.clone().with_card(changed))
+            .await
+            .contains("does not open")
+    );
     assert!(set.gateway.payments().is_empty());
     for sale in [&first, &second] {
         assert!(final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await).approved);

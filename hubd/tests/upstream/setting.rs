@@ -7,8 +7,8 @@ use ed25519_dalek::SigningKey;
 use hub_core::{AttemptId, Forward, GatewayAnswer, Operation};
 use hub_protocol::cose::{ObjectType, sign};
 use hub_protocol::{
-    CardBinding, CardFacts, CardScheme, Cryptogram, Currency, DeviceId, EntryMode, Funding, GatewayResult, PaymentId,
-    PaymentRequest, SealedCard, Terms, Verification, cbor,
+    CardBinding, CardFacts, CardScheme, Cryptogram, Currency, DeviceId, EntryMode, Funding, GatewayResult,
+    PaymentId, PaymentRequest, SealedCard, Terms, Verification, cbor,
 };
 use hubd::upstream::{Gateway, Settings};
 use sim_devices::gateway::{Faults, Gateway as Simulated, GatewayOptions, RunningGateway};
@@ -137,7 +137,9 @@ impl Sale {
             currency: self.request.currency,
             merchant: String::new(),
         };
-        let blob = key.seal(b"made-up card data", binding, [self.card.salt[0]; 32]).unwrap();
+        let blob = key
+            .seal(b"made-up card data", binding, [self.card.salt[0]; 32])
+            .unwrap();
         let salt = self.card.salt;
         self.with_card(SealedCard { salt, blob })
     }

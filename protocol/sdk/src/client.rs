@@ -126,9 +126,8 @@ impl DeviceClient {
             .as_ref()
             .map(|d| Browser::start(&d.interfaces))
             .transpose()?;
-        let speaking = |versions: &[&[u8]]| {
-            tls::client_config(&identity, enrolled.hub, versions, Liveness::PAYMENTS)
-        };
+        let speaking =
+            |versions: &[&[u8]]| tls::client_config(&identity, enrolled.hub, versions, Liveness::PAYMENTS);
         let (config, bare_config) = (speaking(&[ALPN, ALPN_3, ALPN_2])?, speaking(&[ALPN_3, ALPN_2])?);
         Ok(Self {
             inner: Arc::new_cyclic(|me| Inner {
@@ -202,9 +201,7 @@ impl DeviceClient {
     pub async fn pay(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .persist(&bytes, payment.needs(), |answer| {
-                self.receipt(answer, payment)
-            })
+            .persist(&bytes, payment.needs(), |answer| self.receipt(answer, payment))
             .await
     }
 
@@ -216,9 +213,7 @@ impl DeviceClient {
     pub async fn pay_once(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .once(&bytes, payment.needs(), &|answer| {
-                self.receipt(answer, payment)
-            })
+            .once(&bytes, payment.needs(), &|answer| self.receipt(answer, payment))
             .await
     }
 

@@ -5,14 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::{
-    CardBinding, CardBlob, CardFacts, Cryptogram, Currency, Digest, EntryMode, Override, PaymentId, PaymentRequest, Refusal,
-    Request, SealedCard, Terms, TransactionType, Verification, cbor,
+    CardBinding, CardBlob, CardFacts, Cryptogram, Currency, Digest, EntryMode, Override, PaymentId,
+    PaymentRequest, Refusal, Request, SealedCard, Terms, TransactionType, Verification, cbor,
 };
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
-use crate::error::VerifyError;
 use crate::client::Needs;
+use crate::error::VerifyError;
 use crate::identity::DeviceIdentity;
 use crate::seal::CardData;
 

@@ -75,7 +75,12 @@ impl CardKey {
     /// # Errors
     ///
     /// When there are no card data or too many.
-    pub fn seal(&self, clear: &[u8], mut binding: CardBinding, entropy: [u8; 32]) -> Result<Vec<u8>, SealError> {
+    pub fn seal(
+        &self,
+        clear: &[u8],
+        mut binding: CardBinding,
+        entropy: [u8; 32],
+    ) -> Result<Vec<u8>, SealError> {
         if clear.is_empty() || clear.len() > MAX_CARD_DATA {
             return Err(SealError::Length);
         }
@@ -113,10 +118,7 @@ pub struct CardData(Card);
 #[derive(Clone)]
 enum Card {
     Sealed(Vec<u8>),
-    ToSeal {
-        key: CardKey,
-        clear: Zeroizing<Vec<u8>>,
-    },
+    ToSeal { key: CardKey, clear: Zeroizing<Vec<u8>> },
 }
 
 impl core::fmt::Debug for CardData {
@@ -166,16 +168,18 @@ impl From<Vec<u8>> for CardData {
 }
 
 /// The encapsulated key and the ciphertext behind it.
-fn seal_to(public_key: &[u8; 32], clear: &[u8], aad: &[u8], mut entropy: Entropy) -> Result<Vec<u8>, HpkeError> {
+fn seal_to(
+    public_key: &[u8; 32],
+    clear: &[u8],
+    aad: &[u8],
+    mut entropy: Entropy,
+) -> Result<Vec<u8>, HpkeError> {
     let recipient = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public_key)?;
-    let (encapsulated, ciphertext) = single_shot_seal_with_rng::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-        &OpModeS::Base,
-        &recipient,
-        CARD_INFO,
-        clear,
-        aad,
-        &mut entropy,
-    )?;
+    let (encapsulated, ciphertext) = single_shot_seal_with_rng::<
+        ChaCha20Poly1305,
+        HkdfSha256,
+        X25519HkdfSha256,
+    >(&OpModeS::Base, &recipient, CARD_INFO, clear, aad, &mut entropy)?;
     let mut sealed = encapsulated.to_bytes().to_vec();
     sealed.extend(ciphertext);
     Ok(sealed)
@@ -234,7 +238,11 @@ mod tests {
         HEXLOWER.decode(text.as_bytes()).unwrap()
     }
 
-    fn open(secret: &<X25519HkdfSha256 as Kem>::PrivateKey, blob: &[u8], aad: &[u8]) -> Result<Vec<u8>, HpkeError> {
+    fn open(
+        secret: &<X25519HkdfSha256 as Kem>::PrivateKey,
+        blob: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, HpkeError> {
         let envelope = CardBlob::from_blob(blob).unwrap();
         let (encapsulated, ciphertext) = envelope.hpke_parts().unwrap();
         single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
@@ -305,10 +313,22 @@ mod tests {
         };
         assert_eq!(open(&secret, &blob, &bound.aad()).unwrap(), clear);
         for other in [
-            CardBinding { payment_id: PaymentId([8; 16]), ..bound.clone() },
-            CardBinding { amount_minor: 1251, ..bound.clone() },
-            CardBinding { currency: "USD".parse().unwrap(), ..bound.clone() },
-            CardBinding { merchant: "shop-2".to_owned(), ..bound.clone() },
+            CardBinding {
+                payment_id: PaymentId([8; 16]),
+                ..bound.clone()
+            },
+            CardBinding {
+                amount_minor: 1251,
+                ..bound.clone()
+            },
+            CardBinding {
+                currency: "USD".parse().unwrap(),
+                ..bound.clone()
+            },
+            CardBinding {
+                merchant: "shop-2".to_owned(),
+                ..bound.clone()
+            },
         ] {
             assert!(open(&secret, &blob, &other.aad()).is_err(), "{other:?}");
         }
@@ -330,7 +350,10 @@ mod tests {
         };
         let aad = binding.aad();
         binding.merchant = String::new();
-        let blob = key.to_seal(b"what the reader read").unwrap().into_blob(binding, [5; 32]);
+        let blob = key
+            .to_seal(b"what the reader read")
+            .unwrap()
+            .into_blob(binding, [5; 32]);
         let document = include_str!("../../../docs/protocol.md");
         for part in [&public[..], &key.key_id(), &aad, &blob] {
             for line in part.chunks(32) {
@@ -351,8 +374,14 @@ mod tests {
         assert_eq!(CardKey::new(public, &"x".repeat(65)), Err(SealError::Merchant));
         let key = CardKey::new(public, "shop-1").unwrap();
         assert_eq!(key.to_seal(&[]).unwrap_err(), SealError::Length);
-        assert_eq!(key.to_seal(&[0; MAX_CARD_DATA + 1]).unwrap_err(), SealError::Length);
-        let largest = key.to_seal(&[0; MAX_CARD_DATA]).unwrap().into_blob(binding(), [5; 32]);
+        assert_eq!(
+            key.to_seal(&[0; MAX_CARD_DATA + 1]).unwrap_err(),
+            SealError::Length
+        );
+        let largest = key
+            .to_seal(&[0; MAX_CARD_DATA])
+            .unwrap()
+            .into_blob(binding(), [5; 32]);
         assert_eq!(largest.len(), hub_protocol::payment::MAX_SEALED_CARD);
     }
 }

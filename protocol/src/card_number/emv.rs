@@ -39,7 +39,10 @@ pub(super) fn packed_whole(bytes: &[u8]) -> bool {
         return false;
     }
     let digits = nibbles(bytes);
-    let begin = digits.iter().position(|digit| *digit != 0).unwrap_or(digits.len());
+    let begin = digits
+        .iter()
+        .position(|digit| *digit != 0)
+        .unwrap_or(digits.len());
     let fillers = digits.iter().rev().take_while(|digit| **digit == FILLER).count();
     let number = digits.get(begin..digits.len() - fillers).unwrap_or_default();
     // A number may end with zeros: some of those behind are its own.

@@ -101,7 +101,10 @@ fn rule_6_clear_card_numbers_are_found_in_emv_tags() {
     ] {
         assert!(bytes_hold_card_number(&hex(clear)), "{clear}");
         assert!(holds_card_number(clear), "{clear}");
-        assert!(holds_card_number(&format!("tlv={} x", clear.to_lowercase())), "{clear}");
+        assert!(
+            holds_card_number(&format!("tlv={} x", clear.to_lowercase())),
+            "{clear}"
+        );
     }
     for other in [
         // Luhn fails, no such scheme, cut off, a length that does not fit, no
@@ -118,15 +121,24 @@ fn rule_6_clear_card_numbers_are_found_in_emv_tags() {
 
 #[test]
 fn rule_6_clear_card_numbers_are_found_as_text_and_packed_in_bytes() {
-    assert!(bytes_hold_card_number(b"4111111111111111"), "as long as a payment id");
+    assert!(
+        bytes_hold_card_number(b"4111111111111111"),
+        "as long as a payment id"
+    );
     assert!(bytes_hold_card_number(b"\x00\xff 4111-1111-1111-1111 \xfe"));
-    for packed in ["4111111111111111", "0004111111111111111F", "41111111111111110000000000000000"] {
+    for packed in [
+        "4111111111111111",
+        "0004111111111111111F",
+        "41111111111111110000000000000000",
+    ] {
         let packed = data_encoding::HEXUPPER.decode(packed.as_bytes()).unwrap();
         assert!(bytes_hold_card_number(&packed), "{packed:02x?}");
     }
     assert!(!bytes_hold_card_number(&[0; 16]));
     assert!(!bytes_hold_card_number(&[]));
-    assert!(!bytes_hold_card_number(&[0x01, 0x92, 0xf3, 0xa0, 0x11, 0x11, 0x70, 0x00, 0x80, 0, 0, 0, 0, 0, 0xca, 0xfe]));
+    assert!(!bytes_hold_card_number(&[
+        0x01, 0x92, 0xf3, 0xa0, 0x11, 0x11, 0x70, 0x00, 0x80, 0, 0, 0, 0, 0, 0xca, 0xfe
+    ]));
 }
 
 /// Honest ids and tokens, 200,000 of each kind and a million in all. Refused

@@ -44,7 +44,12 @@ impl CardOpener {
                 .open(&path)?
                 .write_all(HEXLOWER.encode(&seed).as_bytes())?;
         }
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{} is no key", path.display()));
+        let damaged = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is no key", path.display()),
+            )
+        };
         let seed = fs::read_to_string(&path)?;
         let seed = HEXLOWER.decode(seed.trim().as_bytes()).map_err(|_| damaged())?;
         if seed.len() != 32 {
@@ -71,7 +76,12 @@ impl CardOpener {
     ///
     /// # Errors
     /// What is wrong, without anything of the content.
-    pub(super) fn check(&self, blob: &[u8], request: &PaymentRequest, merchant: &str) -> Result<(), &'static str> {
+    pub(super) fn check(
+        &self,
+        blob: &[u8],
+        request: &PaymentRequest,
+        merchant: &str,
+    ) -> Result<(), &'static str> {
         let Ok(envelope) = CardBlob::from_blob(blob) else {
             return Ok(());
         };

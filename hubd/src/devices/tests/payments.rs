@@ -1,7 +1,8 @@
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, ALPN_3, Answer, PaymentState, Request, Terms, TransactionType, WIRE_VERSION, cbor, frame,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, Answer, PaymentState, Request, Terms, TransactionType, WIRE_VERSION, cbor,
+    frame,
 };
 use hub_sdk::{LinkError, PayError, PreparedPayment, PushEvent, VerifyError};
 use quinn::ConnectionError;
@@ -148,7 +149,11 @@ async fn rule_3_a_card_without_its_envelope_is_refused_from_version_4_on_unless_
     let Some(Answer::Receipt { receipt: after }) = raw::answer(&new, &pay(&first)).await else {
         panic!("a payment that is known keeps its answer");
     };
-    let content = |receipt: &[u8]| cbor::decode::<hub_protocol::CommittedReceipt>(receipt).unwrap().receipt;
+    let content = |receipt: &[u8]| {
+        cbor::decode::<hub_protocol::CommittedReceipt>(receipt)
+            .unwrap()
+            .receipt
+    };
     assert_eq!(content(&before), content(&after));
     // The SDK finds the connection that takes it by itself.
     within(device.hello()).await.unwrap();

@@ -184,7 +184,10 @@ pub(super) fn bad_payments() -> Vec<(RefusalCode, Vec<Case>)> {
         (
             RefusalCode::CardEnvelope,
             vec![
-                case("a sealed card without its envelope", card(sealed_card().blob, true)),
+                case(
+                    "a sealed card without its envelope",
+                    card(sealed_card().blob, true),
+                ),
                 case(
                     "an envelope with a byte behind it",
                     card([envelope(SealScheme::Hpke, 16), vec![0]].concat(), true),
