@@ -270,6 +270,7 @@ impl<E: Edges> Hub<E> {
                     Tell::Probe(probe) => Input::Probe(probe),
                     Tell::BadSignature { device } => Input::BadSignature { device },
                     Tell::TwoPlaces { device, returns } => Input::TwoPlaces { device, returns },
+                    Tell::CardNumber { device } => Input::CardNumber { device },
                     Tell::Storage { level, free_bytes } => Input::Storage { level, free_bytes },
                     Tell::Stop => Input::Stop,
                     Tell::Wake => Input::Tick,

@@ -175,6 +175,11 @@ pub enum Tell {
         /// How often it went back to an address that it had left.
         returns: u32,
     },
+    /// A request of a device held a clear card number, and was refused.
+    CardNumber {
+        /// Which device.
+        device: DeviceId,
+    },
     /// The room on the disk changed.
     Storage {
         /// How much there is.

@@ -729,6 +729,18 @@ pub enum Event {
         #[n(2)]
         returns: u32,
     },
+    /// A device has sent clear card numbers again and again, which were
+    /// refused: nothing is approved offline for it until a person lifts that.
+    #[n(130)]
+    #[cbor(map)]
+    CardNumbersSent {
+        /// Which device.
+        #[n(1)]
+        device: DeviceId,
+        /// How many requests within an hour held one.
+        #[n(2)]
+        count: u32,
+    },
     /// A closed segment of the journal was written to an archive.
     #[n(71)]
     #[cbor(map)]
@@ -822,6 +834,7 @@ impl Event {
             Self::DeviceShutOut { .. } => 106,
             Self::DeviceReplaced { .. } => 107,
             Self::DeviceInTwoPlaces { .. } => 108,
+            Self::CardNumbersSent { .. } => 130,
             Self::SegmentArchived { .. } => 71,
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
@@ -868,6 +881,7 @@ impl Event {
             Self::DeviceShutOut { .. } => "device-shut-out",
             Self::DeviceReplaced { .. } => "device-replaced",
             Self::DeviceInTwoPlaces { .. } => "device-in-two-places",
+            Self::CardNumbersSent { .. } => "card-numbers-sent",
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",

@@ -8,10 +8,11 @@
 use minicbor::{Decode, Encode};
 
 use crate::allowance::AllowanceChain;
+use crate::card_number::bytes_hold_card_number;
 use crate::cbor;
 use crate::id::{HubId, PaymentId};
 use crate::key_change::SignedKeyChange;
-use crate::payment::{SealedCard, check_text};
+use crate::payment::{SealedCard, check_payment_id, check_text, clear_card_number};
 use crate::refusal::{Refusal, RefusalCode};
 
 /// The longest frame, in bytes, without its length.
@@ -152,6 +153,11 @@ impl Request {
     pub fn check(&self) -> Result<(), Refusal> {
         match self {
             Self::Hello { app } => check_text("app", app),
+            Self::Status { payment_id } => check_payment_id(payment_id),
+            Self::Describe {
+                attestation: Some(word),
+                ..
+            } if bytes_hold_card_number(word) => Err(clear_card_number("attestation")),
             _ => Ok(()),
         }
     }

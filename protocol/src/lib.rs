@@ -12,6 +12,7 @@
 pub mod allowance;
 pub mod anomaly;
 mod archive;
+pub mod card_blob;
 pub mod card_number;
 pub mod cbor;
 mod codes;
@@ -38,6 +39,7 @@ pub use allowance::{
 };
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
+pub use card_blob::{CardBinding, CardBlob, SealScheme};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
 pub use device_list::{DeviceList, ListedDevice};
@@ -62,8 +64,8 @@ pub use score::{Score, ScoreFactor, ScorePart};
 /// handshake. A wire version that is not compatible gets a new name.
 pub const ALPN: &[u8] = b"store-hub/4";
 
-/// The same of wire version 3, in which nobody hears of other keys. Hubs still
-/// speak it.
+/// The same of wire version 3, whose sealed cards have no envelope
+/// ([`CardBlob`]), and in which nobody hears of other keys. Hubs still speak it.
 pub const ALPN_3: &[u8] = b"store-hub/3";
 
 /// The same of wire version 2, whose requests have no

@@ -4,9 +4,9 @@ use minicbor::data::Int;
 use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 
-use crate::card_number::holds_card_number;
+use crate::card_number::{bytes_hold_card_number, holds_card_number, written_out};
 use crate::codes::codes;
-use crate::cose::ObjectType;
+use crate::cose::{ObjectType, Unverified};
 use crate::id::{DeviceId, Digest, PaymentId};
 use crate::money::{Currency, MAX_AMOUNT_MINOR};
 use crate::refusal::{Refusal, RefusalCode};
@@ -357,6 +357,7 @@ impl PaymentRequest {
     /// Holds the request to the ranges that the protocol states. The first
     /// fault found is returned, in the order of the fields.
     pub fn check(&self) -> Result<(), Refusal> {
+        check_payment_id(&self.payment_id)?;
         check_amount(self.amount)?;
         check_identifier("order_id", &self.order_id)?;
         check_identifier("card.token", &self.card.token)?;
@@ -416,8 +417,37 @@ impl Terms {
         {
             return malformed("terms.supervisor: 1 to 512 bytes expected");
         }
-        Ok(())
+        match &self.supervisor {
+            Some(signed) if hides_card_number(signed) => Err(clear_card_number("terms.supervisor")),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Whether bytes that should be a signed override hold a card number. Of what
+/// is one there is nothing to look at: all its fields are ids and numbers.
+fn hides_card_number(signed: &[u8]) -> bool {
+    match Unverified::payload_of(signed) {
+        Ok(payload) => crate::cbor::decode::<Override>(payload).is_err() && bytes_hold_card_number(payload),
+        Err(_) => bytes_hold_card_number(signed),
+    }
+}
+
+/// An id is made of random bytes. An app that takes a card number for it would
+/// have it in every ledger for ever.
+pub(crate) fn check_payment_id(payment_id: &PaymentId) -> Result<(), Refusal> {
+    match bytes_hold_card_number(&payment_id.0) {
+        true => Err(clear_card_number("payment_id")),
+        false => Ok(()),
+    }
+}
+
+/// The number itself is not echoed.
+pub(crate) fn clear_card_number(field: &str) -> Refusal {
+    Refusal::new(
+        RefusalCode::ClearCardNumber,
+        format!("{field} holds a clear card number"),
+    )
 }
 
 fn check_amount(amount: Int) -> Result<(), Refusal> {
@@ -458,11 +488,7 @@ fn check_printable(field: &str, text: &str, what: &str, allowed: fn(char) -> boo
         ));
     }
     if holds_card_number(text) {
-        // The text itself is not echoed.
-        return Err(Refusal::new(
-            RefusalCode::ClearCardNumber,
-            format!("{field} holds a clear card number"),
-        ));
+        return Err(clear_card_number(field));
     }
     Ok(())
 }
@@ -515,6 +541,10 @@ impl SealedCard {
                 RefusalCode::SealedCardSize,
                 format!("sealed card: 1 to {MAX_SEALED_CARD} bytes expected"),
             ));
+        }
+        // Sealed data are as good as random, and random bytes hold none.
+        if written_out(&self.blob) || written_out(&self.salt) {
+            return Err(clear_card_number("sealed card"));
         }
         if self.digest() != *signed_digest {
             return Err(Refusal::new(

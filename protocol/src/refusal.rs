@@ -49,6 +49,8 @@ codes! {
         SealedCardSize = 3007, "sealed-card-size";
         /// The sealed card does not match the signed digest.
         SealedCardDigest = 3008, "sealed-card-digest";
+        /// The sealed card is not in its envelope; from wire version 4 on.
+        CardEnvelope = 3009, "card-envelope";
         /// The payment id was used before with other bytes.
         PaymentIdConflict = 4001, "payment-id-conflict";
         /// The hub knows no payment under this id.

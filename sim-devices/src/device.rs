@@ -23,8 +23,8 @@ use hub_sdk::{
 };
 use serde_json::json;
 
+use crate::card_data;
 use crate::sale;
-use crate::till::sealed;
 
 pub mod allowance;
 
@@ -77,6 +77,8 @@ pub struct PayOptions {
     pub terms: Option<Terms>,
     /// The seed of a supervisor's key, who lets the payments pass lower limits.
     pub supervisor: Option<[u8; 32]>,
+    /// What the card is sealed to; `None`: as a reader's.
+    pub card_key: Option<hub_sdk::CardKey>,
     /// How many payments.
     pub count: u64,
     /// From the beginning of one to the beginning of the next, at least.
@@ -266,7 +268,7 @@ fn prepare(options: &DeviceOptions, client: &DeviceClient, pay: &PayOptions) -> 
         entry_mode: pay.entry_mode,
         verification: pay.verification,
         cryptogram: pay.cryptogram,
-        sealed_card: sealed(&order_id),
+        sealed_card: card_data::of(&order_id, pay.card_key.as_ref())?,
         order_id,
         terms: pay.terms.clone(),
     };

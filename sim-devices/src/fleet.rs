@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hub_protocol::{DeviceClass, EnrolmentCode};
 use hub_sdk::{
-    Advertisement, ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, enrol,
+    Advertisement, CardKey, ClientOptions, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, enrol,
 };
 use tokio::task::JoinSet;
 
@@ -89,6 +89,7 @@ impl Fleet {
                     discovery,
                     witness: Arc::clone(witness),
                     keep: keep.map(|dir| kept(dir, *number)),
+                    card_key: shop.card_key()?,
                 };
                 joining.spawn(new.join());
             }
@@ -113,7 +114,8 @@ impl Fleet {
             let currency = shop.limits().currency;
             Ok(Joined {
                 number,
-                till: Till::new(number, class, device, currency, client, Arc::clone(witness)),
+                till: Till::new(number, class, device, currency, client, Arc::clone(witness))
+                    .sealing_to(shop.card_key()?),
                 found: FoundBy::EnrolmentCode,
                 advertisement: None,
             })
@@ -182,6 +184,7 @@ struct NewDevice {
     discovery: bool,
     witness: Arc<Witness>,
     keep: Option<PathBuf>,
+    card_key: Option<CardKey>,
 }
 
 struct Joined {
@@ -226,7 +229,8 @@ impl NewDevice {
             self.currency,
             client,
             self.witness,
-        );
+        )
+        .sealing_to(self.card_key);
         Ok(Joined {
             number: self.number,
             till,

@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)] // simulations live in real time, and make keys
 
 pub mod binaries;
+pub mod card_data;
 pub mod ceilings;
 pub mod check;
 pub mod day;

@@ -46,6 +46,9 @@ pub struct ShopOptions {
     pub discovery: bool,
 }
 
+/// The store's id at the gateway: whom devices seal cards for.
+const STORE_ID: &str = "shop-001";
+
 /// What `hubd init` said of the hub, in the shop's folder.
 const INIT_FILE: &str = "sim-hub.json";
 
@@ -87,7 +90,7 @@ impl Shop {
             .arg("--dir")
             .arg(&hub)
             .args(["--json", "--store", "Épicerie du Port", "--store-id"]);
-        init.arg("shop-001")
+        init.arg(STORE_ID)
             .arg("--currency")
             .arg(options.limits.currency.as_str());
         init.arg("--gateway").arg(&options.gateway.url);
@@ -122,6 +125,17 @@ impl Shop {
         };
         shop.edit_config()?;
         Ok(shop)
+    }
+
+    /// What devices seal cards to: the gateway's key, from beside the
+    /// certificates that it hands out. `None` if it hands out none.
+    ///
+    /// # Errors
+    /// The file holds no key.
+    pub fn card_key(&self) -> Result<Option<hub_sdk::CardKey>> {
+        let file = self.options.gateway.ca_file.with_file_name("card-key.json");
+        let key = || crate::card_data::card_key(&file, STORE_ID);
+        file.exists().then(key).transpose()
     }
 
     /// The hub's own folder.

@@ -7,9 +7,9 @@ use hub_protocol::{
     Currency, Decision, DeviceClass, DeviceId, EntryMode, FallbackAction, PaymentId, PaymentState, Reason,
     RefusalCode, Verification,
 };
-use hub_sdk::{DeviceClient, PayError, VerifiedReceipt};
+use hub_sdk::{CardKey, DeviceClient, PayError, VerifiedReceipt};
 
-use crate::rng::Rng;
+use crate::card_data;
 use crate::sale::{Gesture, Sale, UNVERIFIED_UP_TO};
 use crate::told::{Answer, Slip, Told};
 use crate::witness::Witness;
@@ -22,6 +22,7 @@ pub struct Till {
     currency: Currency,
     client: DeviceClient,
     witness: Arc<Witness>,
+    card_key: Option<CardKey>,
 }
 
 /// How a sale ended for the customer.
@@ -52,7 +53,13 @@ impl Till {
             currency,
             client,
             witness,
+            card_key: None,
         }
+    }
+
+    /// The same, sealing cards to the gateway's key.
+    pub fn sealing_to(self, card_key: Option<CardKey>) -> Self {
+        Self { card_key, ..self }
     }
 
     /// What kind of device it has.
@@ -100,7 +107,7 @@ impl Till {
             entry_mode: gesture.entry_mode,
             verification: gesture.verification,
             cryptogram: gesture.cryptogram,
-            sealed_card: sealed(&sale.order_id),
+            sealed_card: card_data::of(&sale.order_id, self.card_key.as_ref())?,
             terms: None,
         });
         let payment_id = payment.payment_id();
@@ -180,13 +187,6 @@ fn fitting(class: DeviceClass, gesture: Gesture, amount_minor: u64) -> Gesture {
         verification,
         ..gesture
     }
-}
-
-/// Stands for the card data that a reader seals to the gateway's key: the
-/// hub never looks inside.
-pub(crate) fn sealed(order_id: &str) -> Vec<u8> {
-    let mut rng = Rng::of(0x5ea1, order_id);
-    (0..12).flat_map(|_| rng.next_u64().to_be_bytes()).collect()
 }
 
 #[cfg(test)]

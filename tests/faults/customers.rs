@@ -313,7 +313,7 @@ impl Device {
                 bin: None,
                 last4: None,
             },
-            sealed_card: order_id.as_bytes().repeat(12),
+            sealed_card: order_id.as_bytes().repeat(12).into(),
             order_id,
             entry_mode,
             verification,

@@ -149,7 +149,12 @@ fn prepare(devices: &[DeviceIdentity], goods: Goods, to: &SyncSender<(DeviceId, 
                     funding: Funding::Debit,
                     ..sale::card(1, format!("stock-{}", number % goods.cards))
                 },
-                sealed_card: order_id.bytes().cycle().take(SEALED_BYTES).collect(),
+                sealed_card: order_id
+                    .bytes()
+                    .cycle()
+                    .take(SEALED_BYTES)
+                    .collect::<Vec<_>>()
+                    .into(),
                 order_id,
                 entry_mode: gesture.entry_mode,
                 verification: Verification::OfflinePin,

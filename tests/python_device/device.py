@@ -22,7 +22,7 @@ class Refused(Exception):
 
 
 class Device:
-    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(3, 2)):
+    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(4, 3, 2)):
         self.name = name
         self.versions = versions  # of the wire, that it offers
         self.tls_key = tls_key or ec.generate_private_key(ec.SECP256R1())
@@ -116,7 +116,10 @@ class Device:
     ) -> Payment:
         """A new payment. With other terms, or signed as something else, than the document has: to be refused."""
         self.sequence += 1
-        id, (salt, blob) = id or os.urandom(16), sealed or (os.urandom(16), os.urandom(200))
+        # Of version 4 in an envelope, as a reader with a key of its own (DUKPT) would fill it.
+        envelope = cose.encode({1: 2, 2: os.urandom(10), 3: os.urandom(96)})
+        blob = envelope if max(self.versions) >= 4 else os.urandom(200)
+        id, (salt, blob) = id or os.urandom(16), sealed or (os.urandom(16), blob)
         card = card or {1: token, 2: 2, 3: 2, 4: "FR", 5: "497000", 6: "1234"}
         request = {1: id, 2: self.sequence, 3: amount, 4: currency, 5: order, 6: card, 7: entry}
         request |= {8: verification, 9: cryptogram, 10: sha256(salt, blob)}

@@ -17,6 +17,7 @@ import tempfile
 
 import allowance
 import arrival
+import card
 import description
 import ledger
 import messages as m
@@ -34,6 +35,7 @@ VECTORS = pathlib.Path(__file__).resolve().parents[2] / "protocol" / "vectors"
 
 async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
     vectors.read_all(table, golden)
+    card.read_here(table, golden.frames)
     await arrival.discovery(table, shop)
     first = await arrival.enrolment(table, shop)
     await arrival.session(table, shop, first)
@@ -41,6 +43,7 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
     await terms.online(table, shop, first)
     await terms.malformed(table, first)
     await terms.version_2(table, shop, first)
+    await card.sealed(table, shop, first)
 
     sender = golden.device()
     await sender.enrol(shop.code())

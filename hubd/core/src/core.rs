@@ -238,6 +238,7 @@ impl Core {
             Input::Probe(probe) => self.probed(probe),
             Input::SpreadAsked { window_ms } => self.pacing.asked_spread_ms = window_ms,
             Input::BadSignature { device } => self.bad_signature(device),
+            Input::CardNumber { device } => self.card_number(device),
             Input::Storage { level, free_bytes } => self.storage_changed(level, free_bytes),
             Input::Tick => {}
             Input::Stop => self.stopping = true,

@@ -253,6 +253,12 @@ pub enum Input {
         /// Whose connection.
         device: DeviceId,
     },
+    /// A request of a device held a clear card number. It was refused, and
+    /// nothing of it is kept; the hub only takes note that there was one.
+    CardNumber {
+        /// Which device.
+        device: DeviceId,
+    },
     /// How much room the disk has. Told at the start and at every change.
     Storage {
         /// How much.

@@ -506,8 +506,8 @@ pub struct DeviceRecord {
     /// Its newest allowance, if it ever had one.
     #[n(9)]
     pub allowance: Option<Box<AllowanceRecord>>,
-    /// The entry of the last misuse of an allowance, if nobody has lifted what
-    /// that leads to.
+    /// The entry of the last misuse of an allowance, or of card numbers that it
+    /// sent in clear, if nobody has lifted what that leads to.
     #[n(10)]
     pub misused_at: Option<u64>,
     /// How it was admitted, if not by a code of its own alone. In a box: few

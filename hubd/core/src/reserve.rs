@@ -282,7 +282,7 @@ impl DeviceRecord {
     }
 
     /// How far its offline approvals are restricted: by anomalies, or because
-    /// it misused an allowance.
+    /// it is quarantined.
     pub fn restriction(&self) -> Restriction {
         if self.quarantined() {
             Restriction::Stopped
@@ -291,7 +291,8 @@ impl DeviceRecord {
         }
     }
 
-    /// Whether it misused an allowance, and nobody has lifted that.
+    /// Whether it misused an allowance, or sent card numbers in clear again and
+    /// again, and nobody has lifted that.
     pub fn quarantined(&self) -> bool {
         self.misused_at.is_some()
     }

@@ -28,7 +28,17 @@ pub(crate) struct Recovery {
     /// When requests came that were not signed by the device whose connection
     /// they came over, on the monotonic clock; the last few of each.
     bad_signatures: std::collections::BTreeMap<DeviceId, Vec<u64>>,
+    /// The same of requests with a clear card number.
+    card_numbers: std::collections::BTreeMap<DeviceId, Vec<u64>>,
 }
+
+/// So many requests with a clear card number within [`CARD_NUMBERS_WITHIN_MS`]
+/// put a device into quarantine. One is a cashier who typed a number into the
+/// wrong field; three are an app that does it each time.
+pub(crate) const CARD_NUMBERS: u32 = 3;
+
+/// See [`CARD_NUMBERS`]; milliseconds.
+pub(crate) const CARD_NUMBERS_WITHIN_MS: u64 = 60 * 60 * 1000;
 
 impl Core {
     /// Looks at a payment that is new, before it is decided.
@@ -122,6 +132,33 @@ impl Core {
         };
         self.append(event, None, None);
         self.act_on_anomalies_at(device);
+    }
+
+    /// A request of a device held a clear card number. Until there are
+    /// [`CARD_NUMBERS`] of them they are counted in memory only, so that nobody
+    /// can fill the ledger with them, and a device in quarantine makes no
+    /// further entries. No policy is asked: there is none under which this is
+    /// right.
+    pub(crate) fn card_number(&mut self, device: DeviceId) {
+        let known = self.state.device(&device);
+        if self.stopping || known.is_none_or(DeviceRecord::quarantined) {
+            return;
+        }
+        let came_ms = self.now.monotonic_ms;
+        let sent = self.recovery.card_numbers.entry(device).or_default();
+        sent.retain(|at_ms| came_ms.saturating_sub(*at_ms) < CARD_NUMBERS_WITHIN_MS);
+        keep_last(sent, came_ms);
+        let count = u32::try_from(sent.len()).unwrap_or(u32::MAX);
+        if count < CARD_NUMBERS {
+            return;
+        }
+        self.recovery.card_numbers.remove(&device);
+        self.out.push(Effect::RestrictionChanged {
+            device: Some(device),
+            restriction: Restriction::Stopped,
+            cause: RestrictionCause::Anomalies,
+        });
+        self.append(Event::CardNumbersSent { device, count }, None, None);
     }
 
     fn act_on_anomalies_at(&mut self, device: DeviceId) {

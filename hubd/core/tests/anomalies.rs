@@ -4,12 +4,13 @@
 
 mod support;
 
-use hub_core::Input;
+use hub_core::{Input, OperatorCommand};
+use hub_protocol::entry::Event;
 use hub_protocol::{
     AnomalyKind, Cryptogram, Decision, DeviceId, PaymentRequest, Reason, Receipt, Restriction,
     RestrictionCause, Terms, TransactionType, Verification,
 };
-use support::odd::{AGAIN, MINUTE, asked, found, gateway_says, pay, policy, restrictions};
+use support::odd::{AGAIN, MINUTE, asked, events, found, gateway_says, pay, policy, restrictions};
 use support::{MPOS, POLICY, SOFTPOS, Shop};
 
 #[test]
@@ -514,4 +515,50 @@ fn nobody_looks_at_bad_signatures_unless_the_policy_says_so() {
         shop.input(Input::BadSignature { device: MPOS });
     }
     assert_eq!(shop.core.state().head().sequence, before);
+}
+
+#[test]
+fn rule_6_a_device_that_sends_card_numbers_again_and_again_is_quarantined() {
+    // No policy has to ask for it.
+    let mut shop = Shop::offline_under(&policy(AGAIN));
+    let sent = |shop: &mut Shop, device| shop.input(Input::CardNumber { device });
+    let sent_events = |shop: &Shop| -> Vec<Event> {
+        let sent = |event: &Event| matches!(event, Event::CardNumbersSent { .. });
+        events(shop).into_iter().filter(sent).collect()
+    };
+    let stopped =
+        |shop: &Shop| shop.core.state().device(&MPOS).unwrap().restriction() == Restriction::Stopped;
+    let before = shop.core.state().head().sequence;
+    sent(&mut shop, MPOS);
+    shop.pass(60 * MINUTE);
+    sent(&mut shop, MPOS);
+    sent(&mut shop, MPOS);
+    sent(&mut shop, SOFTPOS);
+    sent(&mut shop, support::STRANGER);
+    assert_eq!(
+        shop.core.state().head().sequence,
+        before,
+        "the first was an hour ago"
+    );
+    assert!(!stopped(&shop));
+    sent(&mut shop, MPOS);
+    let expected = [Event::CardNumbersSent {
+        device: MPOS,
+        count: 3,
+    }];
+    assert_eq!(sent_events(&shop), expected);
+    assert!(stopped(&shop));
+    for _ in 0..1_000 {
+        sent(&mut shop, MPOS);
+    }
+    assert_eq!(sent_events(&shop), expected, "it fills no ledger");
+    assert_eq!(pay(&mut shop, MPOS, 1, 100, "a").decision, Decision::Declined);
+    shop.crash();
+    assert!(stopped(&shop), "through a restart");
+    shop.operate(OperatorCommand::Lift(Some(MPOS)));
+    assert!(!stopped(&shop));
+    assert_eq!(
+        pay(&mut shop, MPOS, 2, 100, "a").decision,
+        Decision::ApprovedOffline
+    );
 }

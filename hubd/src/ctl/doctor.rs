@@ -4,6 +4,7 @@
 //! has to. The hub need not be running; what only a running hub knows is then
 //! left out and said so.
 
+mod certificate;
 mod folder;
 mod host;
 mod running;
@@ -99,6 +100,7 @@ pub(super) fn doctor(output: &Output, dir: &Path, client: Result<Client, Failure
         findings.push(folder::key_ages(config));
         findings.push(folder::policy(config));
         findings.push(folder::gateway(config));
+        findings.extend(config.gateway.ca_file.as_deref().map(certificate::authority));
         findings.push(host::disk(config));
         findings.push(host::addresses(config));
     }

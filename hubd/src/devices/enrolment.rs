@@ -225,7 +225,7 @@ impl Enrolment {
         let from = connection.remote_address().ip();
         while let Ok((mut send, mut recv)) = connection.accept_bi().await {
             let _busy = self.shared.enter();
-            let Some(read) = request::read_frame(&self.shared.counts, &mut recv, WireVersion::Three).await
+            let Some(read) = request::read_frame(&self.shared.counts, &mut recv, WireVersion::Four).await
             else {
                 continue;
             };

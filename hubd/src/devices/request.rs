@@ -11,7 +11,8 @@ use hub_protocol::cbor::CborError;
 use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{
-    Answer, DeviceDescription, DeviceReceipt, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, cbor,
+    Answer, CardBlob, DeviceDescription, DeviceId, DeviceReceipt, PaymentId, PaymentRequest, Refusal,
+    RefusalCode, Request, SealedCard, cbor,
 };
 use quinn::{ReadToEndError, RecvStream};
 
@@ -49,8 +50,21 @@ pub(super) async fn read_frame(
     }
 }
 
-/// Answers a request of a device.
+/// Answers a request of a device. That one held a clear card number is told
+/// to the hub, and nothing else of it.
 pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Result<Answer, Refusal> {
+    let answer = checked_answer(shared, peer, request).await;
+    if answer
+        .as_ref()
+        .is_err_and(|refusal| refusal.code == RefusalCode::ClearCardNumber)
+    {
+        let device = peer.device;
+        shared.port.hint(Tell::CardNumber { device });
+    }
+    answer
+}
+
+async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Result<Answer, Refusal> {
     if shared.is_stopping() {
         return Err(stopping());
     }
@@ -72,9 +86,16 @@ pub(super) async fn answer(shared: &Shared, peer: &Peer, request: Request) -> Re
         } => {
             let object_type = payment_type(wire, &signed);
             let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
+            let request = Box::new(check_payment(&payload, object_type, &sealed_card)?);
+            if wire.number() >= 4
+                && let Err(refusal) = CardBlob::from_blob(&sealed_card.blob)
+                && !knows(shared, wire, device, request.payment_id).await?
+            {
+                return Err(refusal);
+            }
             Ask::Pay {
                 device,
-                request: Box::new(check_payment(&payload, object_type, &sealed_card)?),
+                request,
                 signed,
                 sealed_card,
             }
@@ -199,6 +220,22 @@ async fn verified(
         shared.port.hint(Tell::BadSignature { device });
     }
     Ok((bytes, payload?))
+}
+
+/// Whether the hub knows a payment. One that was taken on a connection of an
+/// earlier version, without an envelope around its card, keeps its answer for
+/// life on every connection.
+async fn knows(
+    shared: &Shared,
+    wire: WireVersion,
+    device: DeviceId,
+    payment_id: PaymentId,
+) -> Result<bool, Refusal> {
+    match shared.ask(Ask::Status { device, payment_id }, wire).await {
+        Err(refusal) if refusal.code == RefusalCode::PaymentUnknown => Ok(false),
+        Err(refusal) if refusal.code.transient() => Err(refusal),
+        _ => Ok(true),
+    }
 }
 
 fn stopping() -> Refusal {

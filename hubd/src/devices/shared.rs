@@ -48,7 +48,7 @@ pub(super) enum WireVersion {
     Two,
     /// Requests may state terms.
     Three,
-    /// Keys may change.
+    /// Sealed cards come in an envelope, and the hub's keys may change.
     Four,
 }
 

@@ -1,9 +1,11 @@
 //! `hubctl doctor`, and what it looks for.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::running::{Running, loopback};
 use super::{HUBD, Hub, Said, path};
@@ -117,4 +119,49 @@ fn a_running_hub_leaves_no_core() {
     assert_eq!(standing(&said, "core dumps"), ["good"]);
     assert_eq!(standing(&said, "hub").first().map(String::as_str), Some("good"));
     running.terminate();
+}
+
+/// Of a process that is not dumpable (`PR_SET_DUMPABLE`, prctl(2)) the kernel
+/// gives what is in `/proc/PID` to root, and nobody else attaches to it.
+#[test]
+fn a_running_hub_is_not_dumpable() {
+    let hub = loopback();
+    let me = fs::metadata(&hub.dir).unwrap().uid();
+    // Root's own processes tell nothing: the hub runs as somebody else then.
+    let user = if me == 0 { 65_534 } else { me };
+    let program = hub.file("program");
+    fs::copy(HUBD, &program).unwrap();
+    if me == 0 {
+        give_to(hub.dir.parent().unwrap(), user);
+    }
+    let owner_of = |command: &mut Command, ready: &Path| {
+        let mut child = command.uid(user).stderr(Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !ready.exists() && child.try_wait().unwrap().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let owner = fs::metadata(format!("/proc/{}/environ", child.id())).map(|file| file.uid());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        owner.unwrap()
+    };
+    let running = owner_of(
+        Command::new(&program).args(["run", "--dir", path(&hub.dir)]),
+        &hub.file("hubd.sock"),
+    );
+    assert_eq!(running, 0, "somebody else can attach to the hub");
+    let other = owner_of(Command::new("sleep").arg("60"), &hub.dir);
+    assert_eq!(other, user, "of an ordinary process it shows");
+}
+
+/// Gives a folder and all that is in it to a user.
+fn give_to(dir: &Path, user: u32) {
+    chown(dir, Some(user), None).unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => give_to(&path, user),
+            false => chown(&path, Some(user), None).unwrap(),
+        }
+    }
 }

@@ -30,6 +30,38 @@ async fn rule_3_an_answer_lost_after_the_booking_and_a_retry_give_one_charge() {
 }
 
 #[tokio::test]
+async fn rule_6_a_sealed_card_under_another_payment_is_refused_and_books_nothing() {
+    let set = setting().await;
+    let key = set.gateway.card_key("shop-001").unwrap();
+    let (first, second) = (Sale::new(1).sealed_to(&key), Sale::new(2).sealed_to(&key));
+    let refused = async |sale: &Sale| match sale.ask(&set.client, Operation::AuthoriseDeferred).await {
+        GatewayAnswer::RefusesMessage { detail } => detail,
+        other => panic!("{other:?}"),
+    };
+    // The digest that the device signs says which blob; the seal says for what.
+    let swapped = second.clone().with_card(first.card.clone());
+    assert!(refused(&swapped).await.contains("does not open"));
+    let elsewhere = set.gateway.card_key("shop-002").unwrap();
+    assert!(
+        refused(&Sale::new(3).sealed_to(&elsewhere))
+            .await
+            .contains("does not open")
+    );
+    let mut changed = second.card.clone();
+    *changed.blob.last_mut().unwrap() ^= 1;
+    assert!(
+        refused(&second.clone().with_card(changed))
+            .await
+            .contains("does not open")
+    );
+    assert!(set.gateway.payments().is_empty());
+    for sale in [&first, &second] {
+        assert!(final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await).approved);
+    }
+    assert_eq!(set.gateway.charges(), 2);
+}
+
+#[tokio::test]
 async fn rule_3_asked_online_then_deferred_is_one_charge_and_one_answer() {
     let set = setting().await;
     let sale = Sale::new(1);

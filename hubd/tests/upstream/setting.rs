@@ -7,8 +7,8 @@ use ed25519_dalek::SigningKey;
 use hub_core::{AttemptId, Forward, GatewayAnswer, Operation};
 use hub_protocol::cose::{ObjectType, sign};
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, Currency, DeviceId, EntryMode, Funding, GatewayResult, PaymentId,
-    PaymentRequest, SealedCard, Terms, Verification, cbor,
+    CardBinding, CardFacts, CardScheme, Cryptogram, Currency, DeviceId, EntryMode, Funding, GatewayResult,
+    PaymentId, PaymentRequest, SealedCard, Terms, Verification, cbor,
 };
 use hubd::upstream::{Gateway, Settings};
 use sim_devices::gateway::{Faults, Gateway as Simulated, GatewayOptions, RunningGateway};
@@ -126,6 +126,35 @@ impl Sale {
             signed: sign(&key, request.object_type(), &cbor::encode(&request)),
             request,
             card: self.card,
+        }
+    }
+
+    /// The same with its card sealed to a gateway's key, for this payment.
+    pub(crate) fn sealed_to(self, key: &hub_sdk::CardKey) -> Self {
+        let binding = CardBinding {
+            payment_id: self.request.payment_id,
+            amount_minor: self.request.amount_minor(),
+            currency: self.request.currency,
+            merchant: String::new(),
+        };
+        let blob = key
+            .seal(b"made-up card data", binding, [self.card.salt[0]; 32])
+            .unwrap();
+        let salt = self.card.salt;
+        self.with_card(SealedCard { salt, blob })
+    }
+
+    /// The same with another card beside it, signed for.
+    pub(crate) fn with_card(self, card: SealedCard) -> Self {
+        let request = PaymentRequest {
+            sealed_card_digest: card.digest(),
+            ..self.request
+        };
+        let key = SigningKey::from_bytes(&[7; 32]);
+        Self {
+            signed: sign(&key, request.object_type(), &cbor::encode(&request)),
+            request,
+            card,
         }
     }
 

@@ -91,7 +91,7 @@ impl Setting {
                 entry_mode: EntryMode::Chip,
                 verification: Verification::OfflinePin,
                 cryptogram: Cryptogram::AsksOnline,
-                sealed_card: vec![7; 64],
+                sealed_card: vec![7; 64].into(),
                 terms: None,
             },
         )

@@ -11,6 +11,7 @@ use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
 use hub_protocol::{
     ALPN, ALPN_2, ALPN_3, Answer, DeviceId, MOST_KEY_CHANGES, Override, PaymentId, Request, VoidRequest,
+    WIRE_VERSION,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -54,6 +55,8 @@ struct Inner {
     enrolled: Enrolled,
     options: ClientOptions,
     config: quinn::ClientConfig,
+    /// For sealed cards without an envelope: without wire version 4.
+    bare_config: quinn::ClientConfig,
     verifier: Arc<Verifier>,
     /// Held while connecting, so that all who wait share one connection.
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
@@ -61,6 +64,29 @@ struct Inner {
     browser: Option<Browser>,
     pushes: broadcast::Sender<PushEvent>,
     sequence: AtomicU64,
+}
+
+/// What a request needs of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// The lowest wire version that has it.
+    pub(crate) wire: u16,
+    /// Its sealed card has no envelope, which wire version 4 asks for.
+    pub(crate) bare_card: bool,
+}
+
+impl Needs {
+    /// The highest wire version that takes it.
+    fn latest(self) -> u16 {
+        if self.bare_card { 3 } else { WIRE_VERSION }
+    }
+}
+
+impl From<u16> for Needs {
+    fn from(wire: u16) -> Self {
+        let bare_card = false;
+        Self { wire, bare_card }
+    }
 }
 
 /// What a device is.
@@ -104,12 +130,9 @@ impl DeviceClient {
             .as_ref()
             .map(|d| Browser::start(&d.interfaces))
             .transpose()?;
-        let config = tls::client_config(
-            &identity,
-            enrolled.hub,
-            &[ALPN, ALPN_3, ALPN_2],
-            Liveness::PAYMENTS,
-        )?;
+        let speaking =
+            |versions: &[&[u8]]| tls::client_config(&identity, enrolled.hub, versions, Liveness::PAYMENTS);
+        let (config, bare_config) = (speaking(&[ALPN, ALPN_3, ALPN_2])?, speaking(&[ALPN_3, ALPN_2])?);
         Ok(Self {
             inner: Arc::new_cyclic(|me| Inner {
                 me: me.clone(),
@@ -117,6 +140,7 @@ impl DeviceClient {
                     app: options.app.clone(),
                 }),
                 config,
+                bare_config,
                 sequence: AtomicU64::new(options.next_sequence),
                 identity,
                 enrolled,
@@ -181,9 +205,7 @@ impl DeviceClient {
     pub async fn pay(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .persist(&bytes, payment.wire_version(), |answer| {
-                self.receipt(answer, payment)
-            })
+            .persist(&bytes, payment.needs(), |answer| self.receipt(answer, payment))
             .await
     }
 
@@ -195,9 +217,7 @@ impl DeviceClient {
     pub async fn pay_once(&self, payment: &PreparedPayment) -> Result<VerifiedReceipt, PayError> {
         let bytes = frame::to_wire(&payment.frame());
         self.inner
-            .once(&bytes, payment.wire_version(), &|answer| {
-                self.receipt(answer, payment)
-            })
+            .once(&bytes, payment.needs(), &|answer| self.receipt(answer, payment))
             .await
     }
 
@@ -385,16 +405,17 @@ impl Inner {
     async fn persist<T>(
         &self,
         bytes: &[u8],
-        wire: u16,
+        needs: impl Into<Needs>,
         read: impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
+        let needs = needs.into();
         let give_up = Instant::now() + self.options.give_up_after;
         let mut backoff = BACKOFF_FIRST;
         let mut tries = 0;
         let mut last = None;
         loop {
             tries += 1;
-            match tokio::time::timeout_at(give_up, self.once(bytes, wire, &read)).await {
+            match tokio::time::timeout_at(give_up, self.once(bytes, needs, &read)).await {
                 Ok(Err(error)) if error.transient() => last = Some(error),
                 Ok(done) => return done,
                 // Keeps what the try before said, which is more telling.
@@ -418,11 +439,12 @@ impl Inner {
     async fn once<T>(
         &self,
         bytes: &[u8],
-        wire: u16,
+        needs: impl Into<Needs>,
         read: &impl Fn(Answer) -> Result<T, PayError>,
     ) -> Result<T, PayError> {
-        let link = self.link().await?;
-        if link.wire < wire {
+        let needs = needs.into();
+        let link = self.link(needs).await?;
+        if link.wire < needs.wire {
             return Err(PayError::HubTooOld);
         }
         let answer = link
@@ -454,9 +476,19 @@ impl Inner {
     /// knows.
     async fn learn_keys(&self, link: &Link) -> bool {
         let mut learned = false;
-        if link.wire < KEYS_SINCE {
-            return false;
-        }
+        // Payments without an envelope go over an earlier wire version, on
+        // which nobody hears of keys.
+        let newer;
+        let link = if link.wire < KEYS_SINCE {
+            let candidates = self.candidates().await;
+            match link::connect(&self.config, &candidates, self.options.connect_timeout).await {
+                Ok(other) if other.wire >= KEYS_SINCE => newer = other,
+                _ => return false,
+            }
+            &newer
+        } else {
+            link
+        };
         loop {
             let known = self.verifier.keys.chain().changes();
             let asked = frame::to_wire(&Request::Keys { known });
@@ -478,19 +510,25 @@ impl Inner {
         learned
     }
 
-    async fn link(&self) -> Result<Arc<Link>, LinkError> {
+    async fn link(&self, needs: Needs) -> Result<Arc<Link>, LinkError> {
         let mut present = self.link.lock().await;
-        if let Some(link) = present.as_ref().filter(|l| is_open(l)) {
+        let fits = |link: &&Arc<Link>| is_open(link) && link.wire <= needs.latest();
+        if let Some(link) = present.as_ref().filter(fits) {
             return Ok(Arc::clone(link));
         }
-        self.connect(&mut present).await
+        self.connect(&mut present, needs).await
     }
 
     /// Connects, and puts the new link where the old one was. If it cannot,
     /// the old one stays.
-    async fn connect(&self, present: &mut Option<Arc<Link>>) -> Result<Arc<Link>, LinkError> {
+    async fn connect(&self, present: &mut Option<Arc<Link>>, needs: Needs) -> Result<Arc<Link>, LinkError> {
         let candidates = self.candidates().await;
-        let mut link = link::connect(&self.config, &candidates, self.options.connect_timeout).await?;
+        let config = if needs.bare_card {
+            &self.bare_config
+        } else {
+            &self.config
+        };
+        let mut link = link::connect(config, &candidates, self.options.connect_timeout).await?;
         let reader = read_pushes(
             link.connection.clone(),
             Arc::clone(&self.verifier),
@@ -563,7 +601,7 @@ fn stay_connected(
             let still_this = present
                 .as_ref()
                 .is_some_and(|link| link.connection.stable_id() == connection.stable_id());
-            if !still_this || inner.connect(&mut present).await.is_ok() {
+            if !still_this || inner.connect(&mut present, OLDEST_WIRE.into()).await.is_ok() {
                 return;
             }
         }

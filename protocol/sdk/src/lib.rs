@@ -55,6 +55,7 @@ mod link;
 mod options;
 mod payment;
 mod pushes;
+mod seal;
 mod tls;
 mod verify;
 
@@ -75,4 +76,5 @@ pub use identity::DeviceIdentity;
 pub use options::ClientOptions;
 pub use payment::{PreparedPayment, Sale};
 pub use pushes::PushEvent;
+pub use seal::{CardData, CardKey, SealError};
 pub use verify::{VerifiedReceipt, VerifiedStatus};

@@ -5,14 +5,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::{
-    CardFacts, Cryptogram, Currency, Digest, EntryMode, Override, PaymentId, PaymentRequest, Refusal,
-    Request, SealedCard, Terms, TransactionType, Verification, cbor,
+    CardBinding, CardBlob, CardFacts, Cryptogram, Currency, Digest, EntryMode, Override, PaymentId,
+    PaymentRequest, Refusal, Request, SealedCard, Terms, TransactionType, Verification, cbor,
 };
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use crate::client::Needs;
 use crate::error::VerifyError;
 use crate::identity::DeviceIdentity;
+use crate::seal::CardData;
 
 /// What is to be charged, and how the card was read.
 #[derive(Clone, Debug)]
@@ -31,9 +33,8 @@ pub struct Sale {
     pub verification: Verification,
     /// What the card itself decided.
     pub cryptogram: Cryptogram,
-    /// The card data as the reader sealed it to the gateway's key, 1 to 1024
-    /// bytes.
-    pub sealed_card: Vec<u8>,
+    /// The card data, sealed or to be sealed.
+    pub sealed_card: CardData,
     /// What wire version 3 says beside it: refunds, cash-back, staff,
     /// training, the card's expiry. `None`: a sale, for older hubs too.
     pub terms: Option<Terms>,
@@ -86,12 +87,18 @@ impl PreparedPayment {
         supervisor: impl FnOnce(&Override) -> Option<Vec<u8>>,
     ) -> Self {
         let now_ms = unix_ms();
-        let (id, salt) = unique(identity, device_sequence, now_ms);
+        let Unique { id, salt, ephemeral } = unique(identity, device_sequence, now_ms);
+        let payment_id = uuid_v7(now_ms, id);
+        let binding = CardBinding {
+            payment_id,
+            amount_minor: sale.amount_minor,
+            currency: sale.currency,
+            merchant: String::new(),
+        };
         let sealed_card = SealedCard {
             salt,
-            blob: sale.sealed_card,
+            blob: sale.sealed_card.into_blob(binding, ephemeral),
         };
-        let payment_id = uuid_v7(now_ms, id);
         let signed_override = supervisor(&Override {
             payment_id,
             device: identity.device_id(),
@@ -134,9 +141,12 @@ impl PreparedPayment {
         &self.request
     }
 
-    /// The lowest wire version that can carry it.
-    pub(crate) fn wire_version(&self) -> u16 {
-        if self.request.terms.is_some() { 3 } else { 2 }
+    /// What the connection must speak that can carry it.
+    pub(crate) fn needs(&self) -> Needs {
+        Needs {
+            wire: if self.request.terms.is_some() { 3 } else { 2 },
+            bare_card: CardBlob::from_blob(&self.sealed_card.blob).is_err(),
+        }
     }
 
     /// The signed request.
@@ -205,23 +215,34 @@ pub(crate) fn unix_ms() -> u64 {
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// 32 bytes that nobody else makes or guesses: fresh entropy, hashed with the
-/// device's secret, its count and its clock, so that an id does not repeat
-/// even on a system whose entropy fails.
-fn unique(identity: &DeviceIdentity, device_sequence: u64, now_ms: u64) -> ([u8; 16], [u8; 16]) {
-    let mut input = Zeroizing::new([0; 80]);
+/// Bytes that nobody else makes or guesses.
+struct Unique {
+    id: [u8; 16],
+    salt: [u8; 16],
+    /// What the ephemeral key is derived from that seals the card.
+    ephemeral: [u8; 32],
+}
+
+/// Fresh entropy, hashed with the device's secret, its count and its clock, so
+/// that an id does not repeat even on a system whose entropy fails.
+fn unique(identity: &DeviceIdentity, device_sequence: u64, now_ms: u64) -> Unique {
+    let mut input = Zeroizing::new([0; 81]);
     let (seed, rest) = input.split_at_mut(32);
     let (fresh, rest) = rest.split_at_mut(32);
-    let (sequence, time) = rest.split_at_mut(8);
+    let (sequence, rest) = rest.split_at_mut(8);
+    let (time, purpose) = rest.split_at_mut(8);
     seed.copy_from_slice(&identity.signing_key().to_bytes());
     let _ = getrandom::fill(fresh);
     sequence.copy_from_slice(&device_sequence.to_be_bytes());
     time.copy_from_slice(&now_ms.to_be_bytes());
-    let digest = Digest::of(input.as_ref()).0;
+    // Ids and salts are seen by others; the rest must not follow from them.
+    purpose.copy_from_slice(&[1]);
+    let ephemeral = Digest::of(input.as_ref()).0;
+    let digest = Digest::of(&input[..80]).0;
     let (mut id, mut salt) = ([0; 16], [0; 16]);
     id.copy_from_slice(&digest[..16]);
     salt.copy_from_slice(&digest[16..]);
-    (id, salt)
+    Unique { id, salt, ephemeral }
 }
 
 /// A UUID version 7 (RFC 9562 §5.7): 48 bits of time, 74 of `random`.
@@ -265,7 +286,7 @@ mod tests {
             entry_mode: EntryMode::Chip,
             verification: Verification::OfflinePin,
             cryptogram: Cryptogram::AsksOnline,
-            sealed_card: vec![7; 64],
+            sealed_card: vec![7; 64].into(),
             terms: None,
         }
     }

@@ -123,7 +123,10 @@ impl Cddl {
                 }
                 self.matches(within, inner, value)
             }
-            (Type::Cbor(inner), Tree::Bytes(bytes)) => self.matches(within, inner, &Tree::parse(bytes)),
+            // Something else may be a choice beside CBOR.
+            (Type::Cbor(inner), Tree::Bytes(bytes)) if is_one_item(bytes) => {
+                self.matches(within, inner, &Tree::parse(bytes))
+            }
             (Type::Tag(number, inner), Tree::Tag(found, value)) if number == found => {
                 self.matches(within, inner, value)
             }
@@ -169,6 +172,11 @@ impl Cddl {
             _ => Err(format!("{rule:?} expected: {value}")),
         }
     }
+}
+
+fn is_one_item(bytes: &[u8]) -> bool {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    decoder.skip().is_ok() && decoder.position() == bytes.len()
 }
 
 fn optional(rule: &Type, found: &mut impl FnMut(i128)) {

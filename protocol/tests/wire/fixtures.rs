@@ -122,6 +122,29 @@ pub(crate) fn sealed_card() -> SealedCard {
     }
 }
 
+/// A card in its envelope, sealed by HPKE for [`payment_full`] at the merchant
+/// `shop-001`: the example in the document, which hub-sdk makes again.
+pub(crate) fn enveloped_card() -> SealedCard {
+    SealedCard {
+        salt: [0x5a; 16],
+        blob: crate::files::unhex(
+            "a30101025077b54bd53e9da7c23a8beb0f4e87a033035844402802aae25501861e6da002ef9f3e10\
+             5b9296c3e3c90c92e600ec9a0ff52657ef9f8ba1787e8fa7994a5a8cc26ff996265d1859393b1093\
+             44329d1cfc67d9351cbbf1f2",
+        ),
+    }
+}
+
+/// An envelope with a key id of this length, and nothing in it that opens.
+pub(crate) fn envelope(scheme: SealScheme, key_id: usize) -> Vec<u8> {
+    CardBlob {
+        scheme,
+        key_id: vec![0x77; key_id],
+        ciphertext: vec![0xcc; 80],
+    }
+    .to_blob()
+}
+
 pub(crate) fn payment_full() -> PaymentRequest {
     PaymentRequest {
         payment_id: payment_id(),
@@ -822,6 +845,7 @@ pub(crate) fn events() -> Vec<Event> {
             operator: operator(),
         },
         Event::DeviceInTwoPlaces { device, returns: 3 },
+        Event::CardNumbersSent { device, count: 3 },
         Event::SegmentArchived {
             number: 1,
             last: 12,

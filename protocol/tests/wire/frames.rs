@@ -39,6 +39,20 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ),
         ("pay", pay()),
         (
+            "pay, the card in its envelope",
+            Request::Pay {
+                request: cose::sign(
+                    &device_key(),
+                    ObjectType::PaymentRequest,
+                    &cbor::encode(&PaymentRequest {
+                        sealed_card_digest: enveloped_card().digest(),
+                        ..payment_full()
+                    }),
+                ),
+                sealed_card: enveloped_card(),
+            },
+        ),
+        (
             "void",
             Request::Void {
                 request: signed_void(),

@@ -59,6 +59,16 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
     Ok(request)
 }
 
+/// The same on a connection of wire version 4, of a payment that the hub does
+/// not know.
+pub(crate) fn judge_hub_4(wire: &[u8]) -> Result<Request, Refusal> {
+    let request = judge_hub(wire)?;
+    if let Request::Pay { sealed_card, .. } = &request {
+        CardBlob::from_blob(&sealed_card.blob)?;
+    }
+    Ok(request)
+}
+
 /// Judges what a hub answered, as the device of the fixtures.
 pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
     let answer: Answer = frame::from_wire(wire)?;

@@ -685,6 +685,7 @@ fn event() -> impl Strategy<Value = Event> {
                 count
             }
         ),
+        (device(), any::<u32>()).prop_map(|(device, count)| Event::CardNumbersSent { device, count }),
     ];
     prop_oneof![payments, others, storage, anomalies, allowances, fleets()]
 }

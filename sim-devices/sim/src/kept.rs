@@ -453,7 +453,7 @@ impl Ledger {
                 kept.withheld = plus(kept.withheld, (*amount_minor, *count));
                 Ok(())
             }
-            Event::AllowanceMisused { device, .. } => {
+            Event::AllowanceMisused { device, .. } | Event::CardNumbersSent { device, .. } => {
                 self.quarantined.insert(*device);
                 Ok(())
             }

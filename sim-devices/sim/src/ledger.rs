@@ -351,7 +351,8 @@ impl Ledger {
             | Event::AllowanceReturned { .. }
             | Event::AllowanceMisused { .. }
             | Event::AllowancePaymentRefused { .. }
-            | Event::AllowanceForked { .. } => {
+            | Event::AllowanceForked { .. }
+            | Event::CardNumbersSent { .. } => {
                 self.apply_allowance(&entry.event, sequence, time, signed, max_queue)?;
             }
             Event::DeviceDescribed {

@@ -194,6 +194,12 @@ struct PayArgs {
     /// the Ed25519 seed, 64 hexadecimal digits
     #[arg(long)]
     supervisor: Option<PathBuf>,
+    /// What the gateway gave for devices to seal cards to: its card-key.json
+    #[arg(long, value_name = "FILE")]
+    card_key: Option<PathBuf>,
+    /// The store's id at the gateway, which sealed cards are bound to
+    #[arg(long, default_value = "shop-001")]
+    merchant: String,
     /// Approve by itself, under the allowance, without asking the hub
     #[arg(long)]
     under_allowance: bool,
@@ -253,6 +259,11 @@ impl PayArgs {
             entry_mode: self.entry_mode,
             verification: self.verification,
             cryptogram: self.cryptogram,
+            card_key: self
+                .card_key
+                .as_deref()
+                .map(|file| sim_devices::card_data::card_key(file, &self.merchant))
+                .transpose()?,
             count: self.count,
             every: Duration::from_millis(self.every_ms),
         })

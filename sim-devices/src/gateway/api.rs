@@ -56,7 +56,14 @@ async fn authorise(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let call = admit(&shared, &headers, body, check::payment);
+    let call = admit(&shared, &headers, body, |headers, body| {
+        let call = check::payment(headers, body)?;
+        shared
+            .card_key
+            .check(&call.sealed_card, &call.request, &call.store_id)
+            .map_err(Problem::card_not_opened)?;
+        Ok(call)
+    });
     serve(&shared, &peer, call, Shared::authorise).await
 }
 

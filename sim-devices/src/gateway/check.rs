@@ -80,6 +80,8 @@ pub(super) struct Checked {
     /// of it: a payment first asked online and then decided offline is the
     /// same payment.
     pub(super) fingerprint: String,
+    /// The sealed card; empty for whatever comes without one.
+    pub(super) sealed_card: Vec<u8>,
 }
 
 /// Whether the call shows this credential.
@@ -136,6 +138,7 @@ pub(super) fn payment(headers: &HeaderMap, body: &[u8]) -> Result<Checked, Probl
         request,
         presentation: 1,
         fingerprint,
+        sealed_card: sealed.blob,
     })
 }
 
@@ -156,6 +159,7 @@ pub(super) fn reversal(in_path: &str, headers: &HeaderMap, body: &[u8]) -> Resul
         request,
         presentation: 1,
         fingerprint,
+        sealed_card: Vec::new(),
     })
 }
 
@@ -179,6 +183,7 @@ pub(super) fn presentation(in_path: &str, headers: &HeaderMap, body: &[u8]) -> R
         request,
         presentation: body.presentation,
         fingerprint,
+        sealed_card: Vec::new(),
     })
 }
 

@@ -14,9 +14,10 @@ const OPENAPI: &str = include_str!("../../../docs/gateway.openapi.yaml");
 const WORDS: &str = include_str!("../../../docs/gateway-api.md");
 
 /// Every refusal that the gateway makes.
-fn problems() -> [Problem; 8] {
+fn problems() -> [Problem; 9] {
     [
         Problem::malformed("the fields differ from the signed request"),
+        Problem::card_not_opened("the sealed card does not open for this payment and this store"),
         Problem::unauthorised(),
         Problem::unknown("0198c1de-7a31-7c3e-9d52-0a6b1f3c4d5e"),
         Problem::in_progress(),

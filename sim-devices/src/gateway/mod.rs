@@ -5,12 +5,13 @@
 //! It speaks the API of `docs/gateway-api.md` over HTTPS with a certificate
 //! of its own (`gateway-ca.pem` in its folder). Files in that folder:
 //! `book.jsonl` (append-only; flushed before any answer), `settlement.csv`
-//! (on demand), `gateway.credential`, and the TLS files. A gateway started
+//! (on demand), `gateway.credential`, `card-key.json` (what devices seal cards to), and the key and TLS files. A gateway started
 //! again in the same folder keeps its book, its certificate and its
 //! credential.
 
 mod api;
 mod book;
+mod card_key;
 mod check;
 mod control;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use faults::{Canned, Faults};
 pub use settlement::Settlement;
 pub use state::GatewayCounts;
 
+use card_key::CardOpener;
 use state::Shared;
 use tls::{Connections, Peer, TlsListener};
 
@@ -102,7 +104,14 @@ impl Gateway {
         let config = tls::server_config(&options.dir)?;
         let credential = tls::credential(&options.dir, options.credential)?;
         let book = options.dir.join("book.jsonl");
-        let shared = Arc::new(Shared::open(&book, options.seed, credential, options.faults)?);
+        let card_key = CardOpener::open(&options.dir)?;
+        let shared = Arc::new(Shared::open(
+            &book,
+            options.seed,
+            credential,
+            card_key,
+            options.faults,
+        )?);
         let connections = Connections::default();
         let listener = tls::bind(options.listen).await?;
         let address = listener.local_addr()?;
@@ -172,6 +181,19 @@ impl RunningGateway {
     /// What hubs have to show.
     pub fn credential(&self) -> &str {
         &self.shared.credential
+    }
+
+    /// What devices of this store seal card data to.
+    ///
+    /// # Errors
+    /// The store's id is empty or longer than 64 bytes.
+    pub fn card_key(&self, store_id: &str) -> Result<hub_sdk::CardKey, hub_sdk::SealError> {
+        self.shared.card_key.key_for(store_id)
+    }
+
+    /// The file with the public half of its card key, for devices.
+    pub fn card_key_path(&self) -> PathBuf {
+        self.dir.join(card_key::PUBLIC_FILE)
     }
 
     /// Its folder.
@@ -274,6 +296,7 @@ pub async fn run(options: GatewayOptions) -> anyhow::Result<()> {
         "credential_file  {}",
         gateway.dir().join("gateway.credential").display()
     )?;
+    writeln!(out, "card_key         {}", gateway.card_key_path().display())?;
     if let Some(control) = gateway.control_url() {
         writeln!(out, "control          {control}")?;
     }

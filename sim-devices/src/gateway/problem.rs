@@ -29,6 +29,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
+    /// 400: the sealed card is not the gateway's, or another payment's.
+    pub(super) fn card_not_opened(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "card-not-opened", detail)
+    }
+
     /// 401: no credential, or a wrong one.
     pub(super) fn unauthorised() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorised", "no such credential")
@@ -92,7 +97,7 @@ impl Problem {
         let status = self.status.as_u16();
         let id = self.payment_id.as_ref();
         let id = id.map_or_else(String::new, |id| format!(", payment_id: {id}"));
-        format!("example: {{ title: {title}, status: {status}, detail: {detail}{id} }}")
+        format!("{{ title: {title}, status: {status}, detail: {detail}{id} }}")
     }
 
     fn after(mut self, retry_after: Option<String>) -> Self {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::book::{Book, BookPayment, BookStatus, unix_ms};
+use super::card_key::CardOpener;
 use super::check::Checked;
 use super::faults::{Dice, Faults};
 
@@ -42,6 +43,8 @@ pub struct GatewayCounts {
 pub(super) struct Shared {
     pub(super) seed: u64,
     pub(super) credential: String,
+    /// Opens sealed cards.
+    pub(super) card_key: CardOpener,
     /// Places for calls about payments.
     pub(super) places: Mutex<(u32, Arc<Semaphore>)>,
     /// Turns true when the gateway stops.
@@ -93,10 +96,17 @@ impl Drop for Working {
 }
 
 impl Shared {
-    pub(super) fn open(book: &Path, seed: u64, credential: String, faults: Faults) -> io::Result<Self> {
+    pub(super) fn open(
+        book: &Path,
+        seed: u64,
+        credential: String,
+        card_key: CardOpener,
+        faults: Faults,
+    ) -> io::Result<Self> {
         Ok(Self {
             seed,
             credential,
+            card_key,
             places: Mutex::new((0, Arc::new(Semaphore::new(0)))),
             stopping: watch::Sender::new(false),
             inner: Mutex::new(Inner {

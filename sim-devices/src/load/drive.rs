@@ -10,8 +10,8 @@ use hub_protocol::{Answer, Currency, Decision, frame};
 use hub_sdk::{DeviceClient, PreparedPayment, VerifiedReceipt};
 use tokio::task::JoinSet;
 
+use crate::card_data;
 use crate::sale::{self, Gesture};
-use crate::till::sealed;
 
 /// Requests a second of one device, where it is to be as fast as it can.
 pub(crate) const ANY_RATE: u32 = 1_000_000;
@@ -203,7 +203,7 @@ pub(crate) fn next_sale(number: usize) -> hub_sdk::Sale {
             funding: hub_protocol::Funding::Debit,
             ..sale::card(1, format!("c{order_id}"))
         },
-        sealed_card: sealed(&order_id),
+        sealed_card: card_data::as_by_a_reader(&order_id),
         order_id,
         entry_mode: Gesture::inserted(hub_protocol::Cryptogram::AsksOnline).entry_mode,
         verification: hub_protocol::Verification::OfflinePin,

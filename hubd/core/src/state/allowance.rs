@@ -117,7 +117,7 @@ impl State {
             held.withhold(withheld);
             self.store.keep_back(withheld);
         }
-        self.allowance_misused(device, sequence);
+        self.quarantined(device, sequence);
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl State {
             held.withhold(withheld);
             self.store.keep_back(withheld);
         }
-        self.allowance_misused(device, sequence);
+        self.quarantined(device, sequence);
     }
 
     /// Nothing is kept back for it any more. If its device is lost, nothing is
@@ -181,7 +181,7 @@ impl State {
     }
 
     /// Nothing is approved offline for it until a person lifts that.
-    pub(super) fn allowance_misused(&mut self, device: DeviceId, sequence: u64) {
+    pub(super) fn quarantined(&mut self, device: DeviceId, sequence: u64) {
         if let Some(record) = self.devices.get_mut(&device) {
             record.misused_at = Some(sequence);
             self.dirty.insert(Key::Device(device));

@@ -61,7 +61,9 @@ impl State {
                 operator,
                 ..
             } => self.allowance_closed(*device, *number, sequence, operator.is_some()),
-            Event::AllowanceMisused { device, .. } => self.allowance_misused(*device, sequence),
+            Event::AllowanceMisused { device, .. } | Event::CardNumbersSent { device, .. } => {
+                self.quarantined(*device, sequence);
+            }
             Event::AllowancePaymentRefused { device, receipt, .. } => {
                 self.allowance_payment_refused(*device, receipt, sequence)?;
             }

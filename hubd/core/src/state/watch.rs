@@ -110,7 +110,7 @@ impl State {
             record.watch.get_or_insert_default().alert.set(restriction);
             self.dirty.insert(Key::Device(device));
         }
-        // Time does not heal a misused allowance; a person looks at it.
+        // Time does not heal a quarantine; a person looks at the device.
         if cause == RestrictionCause::Operator {
             self.quarantine_lifted(device);
         }

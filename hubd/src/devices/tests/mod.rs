@@ -192,7 +192,7 @@ fn sale(amount_minor: u64) -> Sale {
         entry_mode: EntryMode::Contactless,
         verification: Verification::None,
         cryptogram: Cryptogram::AsksOnline,
-        sealed_card: vec![7; 100],
+        sealed_card: hub_sdk::CardData::dukpt(&[9; 10], &[7; 100]),
         terms: None,
     }
 }

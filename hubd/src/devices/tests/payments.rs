@@ -113,6 +113,55 @@ async fn a_payment_with_terms_needs_wire_version_3_and_one_without_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rule_3_a_card_without_its_envelope_is_refused_from_version_4_on_unless_the_payment_is_known() {
+    let hub = FakeHub::start();
+    let identity = DeviceIdentity::generate().unwrap();
+    let enrolled = hub.enrol(&identity).await;
+    let device = DeviceClient::new(identity.clone(), enrolled, options()).unwrap();
+    let bare = |amount| {
+        device.next_payment(Sale {
+            sealed_card: hub_sdk::CardData::blob(vec![7; 100]),
+            ..sale(amount)
+        })
+    };
+    let (first, second) = (bare(1250), bare(1300));
+    let pay = |payment: &PreparedPayment| {
+        frame::to_wire(&Request::Pay {
+            request: payment.signed().to_vec(),
+            sealed_card: payment.sealed_card().clone(),
+        })
+    };
+    let (old, new) = (
+        raw::connect(&hub, Some(&identity), ALPN_3).await.unwrap(),
+        raw::connect(&hub, Some(&identity), ALPN).await.unwrap(),
+    );
+    for payment in [&first, &second] {
+        match raw::answer(&new, &pay(payment)).await {
+            Some(Answer::Refused { refusal }) => assert_eq!(refusal.code, RefusalCode::CardEnvelope),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(hub.book.lock().unwrap().payments.is_empty());
+    let Some(Answer::Receipt { receipt: before }) = raw::answer(&old, &pay(&first)).await else {
+        panic!("a hub goes on taking what it took");
+    };
+    // The device was updated before it had the answer.
+    let Some(Answer::Receipt { receipt: after }) = raw::answer(&new, &pay(&first)).await else {
+        panic!("a payment that is known keeps its answer");
+    };
+    let content = |receipt: &[u8]| {
+        cbor::decode::<hub_protocol::CommittedReceipt>(receipt)
+            .unwrap()
+            .receipt
+    };
+    assert_eq!(content(&before), content(&after));
+    // The SDK finds the connection that takes it by itself.
+    within(device.hello()).await.unwrap();
+    within(device.pay(&second)).await.unwrap();
+    assert_eq!(within(device.hello()).await.unwrap().wire_version, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rule_1_a_receipt_without_its_proof_does_not_leave_the_hub() {
     let hub = FakeHub::start();
     let device = hub.known();

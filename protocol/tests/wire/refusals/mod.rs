@@ -13,7 +13,7 @@ use hub_protocol::*;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{committed, hex, hold, unhex};
-use crate::judge::{judge_device, judge_hub};
+use crate::judge::{judge_device, judge_hub_4};
 
 #[derive(Serialize, Deserialize)]
 struct Bad {
@@ -85,7 +85,7 @@ fn every_committed_bad_input_gets_its_own_number() {
     for vector in committed::<Vec<Bad>>("refusals.json") {
         let wire = unhex(&vector.wire);
         let judged = match vector.sent_by.as_str() {
-            "device" => judge_hub(&wire).map(drop),
+            "device" => judge_hub_4(&wire).map(drop),
             _ => judge_device(&wire).map(drop),
         };
         let code = judged.expect_err(&vector.name).code;

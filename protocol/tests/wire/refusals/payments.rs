@@ -181,5 +181,26 @@ pub(super) fn bad_payments() -> Vec<(RefusalCode, Vec<Case>)> {
                 ),
             ],
         ),
+        (
+            RefusalCode::CardEnvelope,
+            vec![
+                case(
+                    "a sealed card without its envelope",
+                    card(sealed_card().blob, true),
+                ),
+                case(
+                    "an envelope with a byte behind it",
+                    card([envelope(SealScheme::Hpke, 16), vec![0]].concat(), true),
+                ),
+                case(
+                    "an envelope with a key id of HPKE of 15 bytes",
+                    card(envelope(SealScheme::Hpke, 15), true),
+                ),
+                case(
+                    "an envelope without a key serial number",
+                    card(envelope(SealScheme::Dukpt, 0), true),
+                ),
+            ],
+        ),
     ]
 }

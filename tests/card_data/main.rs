@@ -1,0 +1,8 @@
+//! Rule 6, over real processes: what of card data lies on the disk, in the log
+//! and in answers, and for how long.
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+mod erased;
+mod every_field;
+mod raw;
+mod tree;
