@@ -38,6 +38,7 @@ mod reserve;
 mod restrict;
 pub mod retry;
 pub mod risk;
+mod root;
 mod score;
 mod settings;
 mod settle;
@@ -52,6 +53,7 @@ pub use crate::core::Core;
 pub use crate::settings::Settings;
 pub use effect::{
     Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
+    RootStanding,
 };
 pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
 pub use pacing::LONGEST_SPREAD_MS;

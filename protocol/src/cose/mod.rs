@@ -2,6 +2,7 @@
 //! exactly `{1: -19 (Ed25519), 4: kid}`, unprotected header empty, payload
 //! present, `external_aad` = the object's type string.
 
+mod several;
 mod together;
 
 use coset::iana::{self, EnumI64};
@@ -41,6 +42,9 @@ pub enum ObjectType {
     LedgerBase,
     /// A policy, signed by HQ.
     Policy,
+    /// Whose policies hubs obey, signed by several people of HQ: the only
+    /// object that is a [`Several`].
+    Root,
     /// What a device says of itself.
     DeviceDescription,
     /// What a verifier says of a device.
@@ -73,6 +77,7 @@ impl ObjectType {
             Self::ArchiveManifest => "hub-archive-manifest/1",
             Self::LedgerBase => "hub-ledger-base/1",
             Self::Policy => "hub-policy/1",
+            Self::Root => "hub-root/1",
             Self::DeviceDescription => "hub-device-description/1",
             Self::AttestationResult => "hub-attestation-result/1",
             Self::Enrolment => "hub-enrolment/1",
@@ -84,6 +89,7 @@ impl ObjectType {
     }
 }
 
+pub use several::{MAX_SIGNATURES, Several};
 pub use together::{Claim, MOST_TOGETHER, verify_together};
 
 /// Why a signed object was not accepted.

@@ -333,7 +333,7 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 20] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -348,6 +348,7 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 19] = [
     ObjectType::ArchiveManifest,
     ObjectType::LedgerBase,
     ObjectType::Policy,
+    ObjectType::Root,
     ObjectType::Enrolment,
     ObjectType::Registration,
     ObjectType::Allowance,

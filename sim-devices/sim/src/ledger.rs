@@ -372,6 +372,8 @@ impl Ledger {
             | Event::SegmentArchived { .. }
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
+            // No shop here has a root.
+            | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}
         }
         Ok(())
