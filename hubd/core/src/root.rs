@@ -75,17 +75,14 @@ impl Core {
     /// What the root says against a policy signed by this key, now.
     pub(crate) fn objection_of_root(&self, policy: &Policy, key: KeyId) -> Option<String> {
         let store = &self.settings.store_id;
+        if let Err(error) = self.state.term_of(policy, key, store) {
+            return Some(error.to_string());
+        }
         let at_ms = self.clock.effective_ms();
-        let judged = self.state.term_of(policy, key, store).and_then(|term| {
-            let root = self.state.root().map_or(0, |root| root.version);
-            if at_ms >= term.until_ms {
-                Err(NotAuthorised::Expired { key, root }.into())
-            } else if at_ms < term.from_ms {
-                Err(NotAuthorised::NotYet { key, root }.into())
-            } else {
-                Ok(())
-            }
-        });
+        let judged = self
+            .state
+            .root()?
+            .may_sign(key, Delegated::Policies, store, at_ms);
         judged.err().map(|error| error.to_string())
     }
 

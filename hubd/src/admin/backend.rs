@@ -5,7 +5,9 @@ use std::future::Future;
 
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
-use super::protocol::{DeviceReport, EnrolReport, ErrorCode, PolicyReport, QueueReport, StatusReport};
+use super::protocol::{
+    DeviceReport, EnrolReport, ErrorCode, PolicyReport, QueueReport, RootReport, StatusReport,
+};
 
 /// Who asks, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,13 @@ pub trait Backend: Send + Sync + 'static {
         operator: Operator,
         through: u32,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Puts a signed root in force that follows the one in force.
+    fn apply_root(
+        &self,
+        operator: Operator,
+        signed: Vec<u8>,
+    ) -> impl Future<Output = Result<RootReport, Refused>> + Send;
 
     /// Checks a signed policy against the trusted keys, puts it in force and
     /// keeps it for the next start.

@@ -69,7 +69,7 @@ pub(super) fn sign(output: &Output, key: &Path, policy: &Path, out: &Path) -> Re
     };
     output.print(&report, || {
         format!(
-            "{} holds version {}, signed by {}.\nHubs obey it that name {} in [policy] trusted_keys.\n\
+            "{} holds version {}, signed by {}.\nHubs obey it whose root delegates {}, or that name it in [policy] trusted_keys.\n\
              Next: hubctl policy install {}",
             out.display(),
             report.version,

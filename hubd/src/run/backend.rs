@@ -7,11 +7,12 @@ use std::sync::Arc;
 use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
+use hub_protocol::root::Delegated;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
     AllowanceReport, DescribedReport, DeviceReport, EnrolReport, PolicyReport, QueueReport,
-    RestrictionReport, StatusReport,
+    RestrictionReport, RootReport, StatusReport,
 };
 use crate::admin::{Backend, Operator, Refused};
 use crate::clock;
@@ -21,6 +22,7 @@ use crate::ledger::Space;
 use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
+use crate::run::root_watch;
 
 /// Serves the operators of one hub.
 pub(super) struct HubBackend {
@@ -91,6 +93,10 @@ impl Backend for HubBackend {
                 .to_string(),
             wan: overview.wan.to_string(),
             wan_reason: overview.wan_reason.to_string(),
+            root: match overview.root {
+                None if overview.root_unreadable => Some(RootReport::unreadable()),
+                root => root.map(Into::into),
+            },
             policy: (overview.policy_version > 0).then_some(PolicyReport {
                 version: overview.policy_version,
                 expires_ms: overview.policy_expires_ms,
@@ -259,10 +265,31 @@ impl Backend for HubBackend {
         self.archiving.remove(operator.to_string(), through).await
     }
 
+    async fn apply_root(&self, operator: Operator, signed: Vec<u8>) -> Result<RootReport, Refused> {
+        let command = OperatorCommand::ApplyRoot {
+            signed: signed.clone(),
+        };
+        match self.operate(operator.to_string(), command).await? {
+            OperatorReply::RootInForce(standing) => {
+                let file = &self.config.layout.root_in_force;
+                if let Err(error) = replace(file, &signed) {
+                    tracing::warn!(file = %file.display(), %error, "the root is in force, but its copy could not be written");
+                }
+                root_watch::tell(&standing, clock::wall_ms());
+                Ok(standing.into())
+            }
+            _ => Err(Refused::unavailable("the hub gave an answer to another question")),
+        }
+    }
+
     async fn install_policy(&self, _operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         let source = &self.config.policy;
-        let found =
-            verify_policy(&signed, &source.trusted_keys).map_err(|error| Refused::new(error.to_string()))?;
+        let in_force = match self.operate("policy".to_owned(), OperatorCommand::Root).await? {
+            OperatorReply::Root(root) => root,
+            _ => return Err(Refused::unavailable("the hub did not say which root is in force")),
+        };
+        let keys = source.authority(in_force).keys(Delegated::Policies);
+        let found = verify_policy(&signed, &keys).map_err(|error| Refused::new(error.to_string()))?;
         let expires_ms = Some(found.policy.expires_ms);
         let ask = Ask::Activate {
             policy: Box::new(found.policy),

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
-use hubd::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueItem, QueueReport, StatusReport};
+use hubd::admin::protocol::{
+    DeviceReport, EnrolReport, PolicyReport, QueueItem, QueueReport, RootReport, StatusReport,
+};
 use hubd::admin::{AdminServer, Backend, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -122,6 +124,9 @@ impl Backend for Cardboard {
     }
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
         self.note(operator, format!("remove archives {through}"))
+    }
+    async fn apply_root(&self, _: Operator, _: Vec<u8>) -> Result<RootReport, Refused> {
+        Ok(RootReport::default())
     }
     async fn install_policy(&self, operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(operator, format!("policy of {} bytes", signed.len()))?;

@@ -137,17 +137,9 @@ impl Authority {
         store_id: &str,
         at_ms: u64,
     ) -> Result<Term, NotAuthorised> {
-        let term = self.term(key, what, store_id)?;
-        let root = match self {
-            Self::Keys(_) => 0,
-            Self::Root(root) => root.version,
-        };
-        if at_ms >= term.until_ms {
-            Err(NotAuthorised::Expired { key, root })
-        } else if at_ms < term.from_ms {
-            Err(NotAuthorised::NotYet { key, root })
-        } else {
-            Ok(term)
+        match self {
+            Self::Keys(_) => self.term(key, what, store_id),
+            Self::Root(root) => root.may_sign(key, what, store_id, at_ms),
         }
     }
 }
@@ -174,5 +166,26 @@ impl Root {
             until_ms: delegation.expires_ms.min(self.expires_ms),
             least_version: delegation.least_version.unwrap_or(0),
         })
+    }
+
+    /// [`Authority::may_sign`] by this root.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_sign(
+        &self,
+        key: KeyId,
+        what: Delegated,
+        store_id: &str,
+        at_ms: u64,
+    ) -> Result<Term, NotAuthorised> {
+        let (term, root) = (self.term(key, what, store_id)?, self.version);
+        if at_ms >= term.until_ms {
+            Err(NotAuthorised::Expired { key, root })
+        } else if at_ms < term.from_ms {
+            Err(NotAuthorised::NotYet { key, root })
+        } else {
+            Ok(term)
+        }
     }
 }

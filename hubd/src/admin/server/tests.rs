@@ -5,7 +5,9 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::admin::protocol::{DeviceReport, EnrolReport, PolicyReport, QueueReport, StatusReport};
+use crate::admin::protocol::{
+    DeviceReport, EnrolReport, PolicyReport, QueueReport, RootReport, StatusReport,
+};
 
 /// Notes what it is asked.
 #[derive(Default)]
@@ -75,6 +77,10 @@ impl Backend for Notebook {
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
         self.note(format!("{operator} remove {through}"));
         Ok(())
+    }
+    async fn apply_root(&self, operator: Operator, signed: Vec<u8>) -> Result<RootReport, Refused> {
+        self.note(format!("{operator} root {signed:?}"));
+        Ok(RootReport::default())
     }
     async fn install_policy(&self, _: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(format!("policy {signed:?}"));
