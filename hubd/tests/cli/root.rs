@@ -163,7 +163,7 @@ fn a_configuration_names_a_root_or_keys_and_the_root_must_have_its_threshold() {
     let hub = Hub::init(&[]);
     let holders = Holders::new(&hub);
     let (key, trusted) = (local_key(&hub), trusted_line(&hub));
-    let root = holders.init(1, &[1, 2, 3], &[key.clone()]);
+    let root = holders.init(1, &[1, 2, 3], std::slice::from_ref(&key));
     hub.edit(&trusted, &format!("{trusted}\nroot_file = \"root-1.cose\""));
     holders.sign(&root, 1, None);
     let said = hub.hubd("validate", &[]);
@@ -212,8 +212,8 @@ fn a_running_hub_takes_the_next_root_and_no_other() {
     let hub = loopback();
     let holders = Holders::new(&hub);
     let (key, trusted) = (local_key(&hub), trusted_line(&hub));
-    let first = holders.init(1, &[1, 2, 3], &[key.clone()]);
-    let second = holders.init(2, &[1, 2, 4], &[key.clone()]);
+    let first = holders.init(1, &[1, 2, 3], std::slice::from_ref(&key));
+    let second = holders.init(2, &[1, 2, 4], std::slice::from_ref(&key));
     let third = holders.init(3, &[1, 2, 4], &[key]);
     for (root, before, by) in [
         (&first, None, &[1_u8, 2][..]),
