@@ -201,6 +201,7 @@ struct ValidateReport<'c> {
     store: Option<&'c str>,
     store_id: Option<&'c str>,
     policy_version: Option<u64>,
+    root_version: Option<u32>,
 }
 
 impl<'c> ValidateReport<'c> {
@@ -215,6 +216,7 @@ impl<'c> ValidateReport<'c> {
             store: config.map(|config| config.hub.store.as_str()),
             store_id: config.map(|config| config.hub.store_id.as_str()),
             policy_version: policy.map(|present| present.policy.version),
+            root_version: config.and_then(|config| Some(config.policy.root.as_ref()?.root.version)),
         }
     }
 }
@@ -244,6 +246,16 @@ fn print_summary(config: &Config) -> io::Result<()> {
         writeln!(
             stdout,
             "note: no [gateway] credential_file; the gateway is called without one"
+        )?;
+    }
+    if let Some(pinned) = &config.policy.root {
+        writeln!(
+            stdout,
+            "root {} of {} to begin with; {} of {} keys sign the next one",
+            pinned.root.version,
+            pinned.root.tenant,
+            pinned.root.threshold,
+            pinned.root.keys.len()
         )?;
     }
     match &config.policy.present {

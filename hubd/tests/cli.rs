@@ -24,6 +24,8 @@ mod policy_explain;
 mod policy_rehearse;
 #[path = "cli/policy_try.rs"]
 mod policy_try;
+#[path = "cli/root.rs"]
+mod root;
 #[path = "cli/running.rs"]
 mod running;
 #[path = "cli/threats.rs"]

@@ -206,6 +206,9 @@ pub struct LedgerBase {
     /// say it are older.
     #[n(9)]
     pub records_format: Option<u16>,
+    /// The root in force, if there is one.
+    #[n(10)]
+    pub root: Option<BaseRoot>,
 }
 
 /// A policy as an entry of the ledger holds it.
@@ -219,6 +222,19 @@ pub struct BasePolicy {
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub policy: Vec<u8>,
+}
+
+/// A root as an entry of the ledger holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BaseRoot {
+    /// The entry that put it into force.
+    #[n(1)]
+    pub sequence: u64,
+    /// The signed root as received.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub root: Vec<u8>,
 }
 
 impl LedgerBase {

@@ -405,6 +405,24 @@ pub enum Event {
         #[cbor(with = "minicbor::bytes")]
         policy: Vec<u8>,
     },
+    /// A root came into force: whose signatures count from now on.
+    #[n(110)]
+    #[cbor(map)]
+    RootApplied {
+        /// Its version.
+        #[n(1)]
+        version: u32,
+        /// SHA-256 over its content, without signatures.
+        #[n(2)]
+        digest: Digest,
+        /// The signed [`Root`](crate::Root) as received.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        root: Vec<u8>,
+        /// Who applied it; `None`: the hub was installed with it.
+        #[n(4)]
+        operator: Option<String>,
+    },
     /// The connectivity changed.
     #[n(40)]
     #[cbor(map)]
@@ -813,6 +831,7 @@ impl Event {
             Self::DeviceBlocked { .. } => 21,
             Self::DeviceDescribed { .. } => 22,
             Self::PolicyActivated { .. } => 30,
+            Self::RootApplied { .. } => 110,
             Self::WanChanged { .. } => 40,
             Self::ClockChanged { .. } => 50,
             Self::OperatorActed { .. } => 60,
@@ -860,6 +879,7 @@ impl Event {
             Self::DeviceBlocked { .. } => "device-blocked",
             Self::DeviceDescribed { .. } => "device-described",
             Self::PolicyActivated { .. } => "policy-activated",
+            Self::RootApplied { .. } => "root-applied",
             Self::WanChanged { .. } => "wan-changed",
             Self::ClockChanged { .. } => "clock-changed",
             Self::OperatorActed { .. } => "operator-acted",

@@ -32,13 +32,14 @@ pub mod payment;
 pub mod reason;
 pub mod receipt;
 pub mod refusal;
+pub mod root;
 pub mod score;
 
 pub use allowance::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceReceipt, MAX_ALLOWANCE_COUNT,
 };
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
-pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, LedgerBase, Total};
+pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, BaseRoot, LedgerBase, Total};
 pub use card_blob::{CardBinding, CardBlob, SealScheme};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
@@ -58,6 +59,7 @@ pub use receipt::{
     Decision, FallbackAction, GatewayResult, PaymentState, PaymentStatus, Receipt, Submission,
 };
 pub use refusal::{Refusal, RefusalCode};
+pub use root::{Authority, Delegated, Delegation, NotAuthorised, Root, RootError, RootKey, SignedRoot, Term};
 pub use score::{Score, ScoreFactor, ScorePart};
 
 /// The application protocol that devices and hub agree on in the TLS

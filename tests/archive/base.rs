@@ -59,6 +59,7 @@ fn a_base_that_does_not_read_whole_is_made_anew_and_serves() -> Result<()> {
         }
         fs::remove_dir_all(&config.layout.index)?;
         let (mut shop, _) = open(&config).context(spoil)?;
+        assert!(shop.state().root().is_some(), "{spoil}");
         assert_known(&mut shop, receipts, 211)?;
         drop(shop);
         for archive in files(&kept, "gz")? {
@@ -72,15 +73,16 @@ fn a_base_that_does_not_read_whole_is_made_anew_and_serves() -> Result<()> {
 }
 
 #[test]
-fn rule_5_without_the_policys_entry_the_index_stays_and_nothing_is_approved_offline() -> Result<()> {
+fn rule_5_without_the_policys_and_the_roots_entries_the_index_stays_and_nothing_is_approved_offline()
+-> Result<()> {
     let dir = tempfile::tempdir()?;
     let (config, receipts) = store(dir.path())?;
     let (mut shop, mut archiver) = open(&config)?;
     archive(&mut shop, &mut archiver)?;
-    assert!(shop.state().policy().is_some());
+    assert!(shop.state().policy().is_some() && shop.state().root().is_some());
     shop.close()?;
     let folder = config.layout.ledger.join("archive");
-    // The policy is in the first archive, and in the base.
+    // Policy and root are in the first archive, and in the base.
     let kept = fs::read(folder.join("00000001.seg.gz"))?;
     fs::remove_file(folder.join("00000001.seg.gz"))?;
     let base = fs::read(folder.join("base"))?;
@@ -88,6 +90,7 @@ fn rule_5_without_the_policys_entry_the_index_stays_and_nothing_is_approved_offl
     for _ in 0..3 {
         let (mut shop, _) = open(&config)?;
         assert_eq!(shop.state().policy(), None);
+        assert!(shop.state().has_root() && shop.state().root().is_none());
         assert_known(&mut shop, receipts, 211)?;
         shop.line(false)?;
         let decided = receipt(shop.pay(PAYMENTS + 1, 100)?)?;
@@ -97,11 +100,12 @@ fn rule_5_without_the_policys_entry_the_index_stays_and_nothing_is_approved_offl
     }
     fs::write(folder.join("00000001.seg.gz"), kept)?;
     let (shop, _) = open(&config)?;
-    assert!(shop.state().policy().is_some());
+    assert!(shop.state().policy().is_some() && shop.state().root().is_some());
     drop(shop);
     fs::remove_file(folder.join("00000001.seg.gz"))?;
     fs::write(folder.join("base"), base)?;
-    assert!(open(&config)?.0.state().policy().is_some());
+    let (shop, _) = open(&config)?;
+    assert!(shop.state().policy().is_some() && shop.state().root().is_some());
     Ok(())
 }
 

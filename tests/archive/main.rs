@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::{Context, Result, bail};
 use hub_core::Reply;
 use hub_protocol::{Decision, PaymentState, Receipt, RefusalCode};
-use hub_tests::shop::{DAY_MS, OPENING_MS, Shop, load, make_store};
+use hub_tests::shop::{DAY_MS, OPENING_MS, Shop, install_root, load, make_store};
 use hubd::config::Config;
 use hubd::ledger::{ArchiveSettings, Archiver, Round, VerifyReport, check_archive, copy_archive, verify};
 use tempfile::TempDir;
@@ -43,7 +43,8 @@ struct Made {
 /// before one more. Made once; each test has a copy.
 fn make(opening_ms: u64) -> Result<Made> {
     let dir = tempfile::tempdir()?;
-    let config = make_store(&dir.path().join("hub"), 1)?;
+    make_store(&dir.path().join("hub"), 1)?;
+    let config = install_root(&dir.path().join("hub"))?;
     let (mut shop, _) = Shop::open(&config, opening_ms)?;
     shop.declines_every = 7;
     shop.line(true)?;

@@ -43,6 +43,8 @@ def seeds():
     for entry in vectors("ledger"):
         yield "cose", bytes.fromhex(entry["signed"])
         yield "objects", bytes([OBJECTS.index("Entry")]) + bytes.fromhex(entry["payload"])
+    for root in vectors("roots"):
+        yield "root", bytes.fromhex(root["signed"])
     code = vectors("enrolment-code")
     for text in [code["text"], *code["also_read"], *code["refused"]]:
         yield "texts", text.encode()

@@ -97,6 +97,7 @@ IN_EVENTS = {
     13: {2: ("device", m.VOID)},
     22: {2: ("device", m.DESCRIPTION), 3: ("verifier", m.ATTESTATION)},
     30: {3: ("policy", "hub-policy/1")},
+    # 110 holds a root, which several sign: no device has to do with it.
     91: {2: ("device", m.DEVICE_RECEIPT)},
     92: {3: ("device", m.RETURN)},
     93: {4: ("device", m.DEVICE_RECEIPT)},

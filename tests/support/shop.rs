@@ -14,6 +14,7 @@ use hub_core::{
     Ticket,
 };
 use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::root::{Delegated, Delegation, Root, RootKey, SignedRoot};
 use hub_protocol::{
     CardFacts, CardScheme, Cryptogram, DeviceClass, DeviceId, EntryMode, Funding, GatewayResult, KeyId,
     PaymentId, PaymentRequest, ReceiptGroup, Registration, SealedCard, Verification, VoidRequest, cbor,
@@ -109,6 +110,42 @@ pub fn make_store(dir: &Path, segment_mib: u64) -> Result<Config> {
     load(dir)
 }
 
+/// Has the hub in this folder begin with a root, which delegates the key that
+/// signs the policies here, instead of with keys of its own.
+///
+/// # Errors
+/// The disk refuses.
+pub fn install_root(dir: &Path) -> Result<Config> {
+    let holder = SigningKey::from_bytes(&[60; 32]);
+    let mut root = SignedRoot::unsigned(Root {
+        tenant: "year".to_owned(),
+        version: 1,
+        expires_ms: OPENING_MS + 3_650 * DAY_MS,
+        threshold: 1,
+        keys: vec![RootKey {
+            name: "holder".to_owned(),
+            key: holder.verifying_key().to_bytes(),
+        }],
+        delegations: vec![Delegation {
+            name: "policies".to_owned(),
+            key: SigningKey::from_bytes(&[50; 32]).verifying_key().to_bytes(),
+            stores: vec!["*".to_owned()],
+            signs: vec![Delegated::Policies],
+            not_before_ms: OPENING_MS - DAY_MS,
+            expires_ms: OPENING_MS + 3_650 * DAY_MS,
+            least_version: None,
+        }],
+    })?;
+    root.sign(&holder)?;
+    std::fs::write(dir.join("root-1.cose"), root.to_bytes())?;
+    let file = dir.join("hubd.toml");
+    let text = std::fs::read_to_string(&file)?;
+    let keys = text.lines().find(|line| line.starts_with("trusted_keys = "));
+    let keys = keys.context("no trusted keys")?;
+    std::fs::write(&file, text.replace(keys, "root_file = \"root-1.cose\""))?;
+    load(dir)
+}
+
 /// The configuration in a hub's folder.
 ///
 /// # Errors
@@ -185,6 +222,7 @@ impl Shop {
             monotonic_ms: 1_000,
         };
         let mut settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
+        settings.pinned_root = config.policy.root.as_ref().map(|root| root.signed.clone());
         settings.archives_through = archiver.archives().head().sequence;
         let (core, effects) = Core::start(settings, opened.state, opened.torn_bytes, "year", now);
         let mut shop = Self {

@@ -43,6 +43,7 @@ fn assess(state: &State, device: &DeviceId, request: &PaymentRequest, now_ms: u6
         clock_suspect: false,
         queue_has_room: true,
         storage_full: false,
+        policy_term: hub_protocol::root::Term::ALWAYS,
     };
     assess_offline(
         request,

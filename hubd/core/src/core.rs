@@ -106,6 +106,7 @@ impl Core {
             None,
             None,
         );
+        core.pin_root();
         core.restrict_after_start();
         core.find_interrupted();
         core.spread_after_start();

@@ -3,6 +3,7 @@
 //! the first that stands against the payment gives the answer.
 
 use hub_protocol::entry::{DecisionRecord, Lifted};
+use hub_protocol::root::Term;
 use hub_protocol::score::Score;
 use hub_protocol::{
     Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, KeyId, PaymentRequest, Reason,
@@ -84,6 +85,9 @@ pub struct Situation<'a> {
     /// Whether the disk is so full that what room is left is for what was
     /// accepted before.
     pub storage_full: bool,
+    /// For how long the policy counts, beside what it says itself: by the key
+    /// that signed it.
+    pub policy_term: Term,
 }
 
 /// A decision, and what led to it.
@@ -269,9 +273,9 @@ fn objection(
 
 /// May this device approve anything offline now?
 pub(crate) fn objection_to_offline(policy: &Policy, s: &Situation<'_>) -> Option<Reason> {
-    if s.now_ms < policy.not_before_ms {
+    if s.now_ms < policy.not_before_ms.max(s.policy_term.from_ms) {
         Some(Reason::PolicyNotYetValid)
-    } else if s.now_ms >= policy.expires_ms {
+    } else if s.now_ms >= policy.expires_ms.min(s.policy_term.until_ms) {
         Some(Reason::PolicyExpired)
     } else if !policy.offline.enabled {
         Some(Reason::OfflineDisabled)

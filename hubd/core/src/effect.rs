@@ -2,8 +2,9 @@
 
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, PaymentId, PaymentState, PaymentStatus,
-    Receipt, Refusal, Registration, Restriction, RestrictionCause, SealedCard, SignedKeyChange,
+    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, Digest, PaymentId, PaymentState,
+    PaymentStatus, Receipt, Refusal, Registration, Restriction, RestrictionCause, Root, SealedCard,
+    SignedKeyChange,
 };
 
 use crate::admission::{FleetToken, ListMark};
@@ -263,6 +264,10 @@ pub enum OperatorReply {
     ListTaken(ListChanges),
     /// How the hub stands.
     Overview(Box<Overview>),
+    /// A root is in force.
+    RootInForce(RootStanding),
+    /// The root in force, if there is one.
+    Root(Option<Box<Root>>),
     /// No, and why.
     Refused(String),
 }
@@ -295,6 +300,20 @@ pub struct QueueItem {
     pub next_try_ms: Option<u64>,
 }
 
+/// The root in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootStanding {
+    /// Its version.
+    pub version: u32,
+    /// SHA-256 over its content, without signatures.
+    pub digest: Digest,
+    /// Nothing that it delegates counts from here on, milliseconds since 1970
+    /// UTC.
+    pub expires_ms: u64,
+    /// Why it does not let the policy in force count, if it does not.
+    pub policy_objection: Option<String>,
+}
+
 /// How the hub stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overview {
@@ -304,8 +323,13 @@ pub struct Overview {
     pub wan_reason: WanReason,
     /// The policy in force; 0 for none.
     pub policy_version: u64,
-    /// The policy's expiry, milliseconds since 1970 UTC.
+    /// When the policy ends, or the root or the delegation that it hangs on,
+    /// if that is earlier; milliseconds since 1970 UTC.
     pub policy_expires_ms: Option<u64>,
+    /// The root in force, if there is one.
+    pub root: Option<RootStanding>,
+    /// A root was in force and cannot be read.
+    pub root_unreadable: bool,
     /// Entries in the ledger.
     pub sequence: u64,
     /// Payments waiting to be sent.

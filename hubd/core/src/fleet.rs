@@ -5,7 +5,7 @@ use hub_protocol::{
     AnomalyKind, DeviceClass, DeviceId, DeviceList, Digest, KeyId, Refusal, RefusalCode, Registration,
 };
 
-use crate::admission::{FleetToken, ListMark, Replaced, ShutOut, TwoPlaces};
+use crate::admission::{FleetToken, Replaced, ShutOut, TwoPlaces};
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Reply};
 use crate::input::Ticket;
@@ -312,7 +312,10 @@ impl Core {
             self.reply_after(self.state.head().sequence, ticket, reply);
             return;
         }
-        if let Some(text) = self.objection_to_list(&taken.list) {
+        let objection = self
+            .objection_to_list(&taken.list)
+            .or_else(|| self.objection_of_root_to_list(&taken.list, taken.key));
+        if let Some(text) = objection {
             self.operator_reply(ticket, OperatorReply::Refused(text));
             return;
         }
@@ -416,7 +419,7 @@ impl Core {
     }
 
     fn objection_to_list(&self, list: &DeviceList) -> Option<String> {
-        let before = self.state.fleet().list.map_or(0, |mark: ListMark| mark.version);
+        let before = self.list_version_to_follow();
         let tenant = self.state.policy().map(|policy| policy.tenant.as_str());
         let now_ms = self.clock.effective_ms();
         if let Err(fault) = list.check() {

@@ -361,6 +361,13 @@ pub enum OperatorCommand {
         /// By the person's own watch, milliseconds since 1970 UTC.
         told_ms: u64,
     },
+    /// Put the next root in force.
+    ApplyRoot {
+        /// The signed root as received.
+        signed: Vec<u8>,
+    },
+    /// Which root is in force?
+    Root,
     /// List what waits to be sent, at most this many.
     Queue {
         /// The most items to list.

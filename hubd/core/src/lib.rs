@@ -41,6 +41,7 @@ mod reserve;
 mod restrict;
 pub mod retry;
 pub mod risk;
+mod root;
 mod score;
 mod settings;
 mod settle;
@@ -55,6 +56,7 @@ pub use crate::core::Core;
 pub use crate::settings::Settings;
 pub use effect::{
     Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
+    RootStanding,
 };
 pub use fleet::{
     Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,

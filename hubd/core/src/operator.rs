@@ -90,7 +90,7 @@ impl Core {
                     self.operator_reply(ticket, OperatorReply::Refused(text));
                 }
             }
-            None if self.state.policy() == Some(policy) => {
+            None if self.is_in_force(policy, key) => {
                 self.policy_reply(ticket, policy.version, self.state.head().sequence);
             }
             None => {
@@ -119,16 +119,29 @@ impl Core {
             .iter()
             .find(|ratchet| ratchet.key == key)
             .map_or(0, |r| r.version);
-        let same = self.state.policy() == Some(policy);
+        let same = self.is_in_force(policy, key);
+        // Signed once more, by another key: how a policy outlives its key.
+        let known = self.state.policy() == Some(policy);
         if !policy.covers(&self.settings.store_id) {
             Some(format!(
                 "the policy is not for this store ({})",
                 self.settings.store_id
             ))
+        } else if let Some(text) = self.objection_of_root(policy, key) {
+            Some(text)
         } else if policy.version < newest || (policy.version == newest && !same) {
             Some(format!(
                 "policy version {} is not newer than version {newest}, which this key has signed before; \
                  to go back, sign the old content under a higher version",
+                policy.version
+            ))
+        } else if let Some(in_force) = self
+            .version_to_follow()
+            .filter(|in_force| policy.version < *in_force || (policy.version == *in_force && !known))
+        {
+            Some(format!(
+                "policy version {} is not newer than version {in_force}, which is in force and whose key the root \
+                 still delegates; versions go on from one key to the next",
                 policy.version
             ))
         } else if policy.currency != self.settings.currency {
@@ -143,6 +156,10 @@ impl Core {
         } else {
             None
         }
+    }
+
+    fn is_in_force(&self, policy: &Policy, key: KeyId) -> bool {
+        self.state.policy() == Some(policy) && self.state.policy_key() == Some(key)
     }
 
     fn policy_reply(&mut self, ticket: Option<Ticket>, version: u64, sequence: u64) {
@@ -190,6 +207,11 @@ impl Core {
             OperatorCommand::ForfeitAllowance(device) => self.forfeit_allowance(ticket, operator, device),
             OperatorCommand::Lift(device) => self.lift(ticket, operator, device),
             OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
+            OperatorCommand::ApplyRoot { signed } => self.apply_root(ticket, operator, signed),
+            OperatorCommand::Root => {
+                let root = self.state.root().cloned().map(Box::new);
+                self.operator_reply(ticket, OperatorReply::Root(root));
+            }
             OperatorCommand::Queue { limit } => {
                 let items = self.queue_items(limit);
                 let total = self.queue.len() + self.retries.len();
@@ -354,7 +376,10 @@ impl Core {
             wan: self.wan.state(),
             wan_reason: self.wan.reason(),
             policy_version: store.policy_version,
-            policy_expires_ms: self.state.policy().map(|policy| policy.expires_ms),
+            policy_expires_ms: (self.state.policy())
+                .map(|policy| policy.expires_ms.min(self.policy_term().until_ms)),
+            root: self.root_standing(),
+            root_unreadable: self.state.has_root() && self.state.root().is_none(),
             sequence: self.state.head().sequence,
             queued: count(store.queue.queued) + self.retries.len(),
             parked: count(store.queue.parked),

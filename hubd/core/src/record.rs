@@ -591,6 +591,10 @@ pub struct StoreRecord {
     /// since the store had nothing at risk; minor units. Nothing: not known.
     #[n(18)]
     pub hub_card_minor: Option<u64>,
+    /// The entry that holds the root in force; `None`: there has never been
+    /// one.
+    #[n(19)]
+    pub root_sequence: Option<u64>,
 }
 
 /// How offline approvals ended.
@@ -712,6 +716,7 @@ impl Default for StoreRecord {
             overrides: None,
             reserved: None,
             hub_card_minor: None,
+            root_sequence: None,
         }
     }
 }

@@ -113,7 +113,9 @@ impl Core {
         if payment.state != PaymentState::Queued || submission != Some(Submission::Deferred) {
             return false;
         }
-        let policy = self.state.policy().filter(|policy| now_ms < policy.expires_ms);
+        let until_ms = self.policy_term().until_ms;
+        let policy = self.state.policy();
+        let policy = policy.filter(|policy| now_ms < policy.expires_ms.min(until_ms));
         let rules = policy.and_then(|policy| policy.replay.schemes.get(&payment.scheme));
         let mut declined_ms = payment.declined_ms().to_vec();
         declined_ms.push(now_ms);

@@ -56,6 +56,9 @@ pub struct Settings {
     /// ledger tells of it yet or not; 0 for none. What is archived is final, so
     /// no payment requested up to there is voided.
     pub archives_through: u64,
+    /// The signed root that the hub was installed with, verified: it comes into
+    /// force if the ledger has none.
+    pub pinned_root: Option<Vec<u8>>,
     /// When connectivity changes.
     pub wan: WanSettings,
     /// This boot, for the ledger's times.
@@ -87,6 +90,7 @@ impl Settings {
             validity_ms: Vec::new(),
             abandoned_after_ms: 60_000,
             archives_through: 0,
+            pinned_root: None,
             wan: WanSettings::default(),
             boot: [0; 16],
             seed: 1,

@@ -2,6 +2,7 @@
 //! state: the same for the hub that decides and for whoever tries a policy out.
 
 use hub_protocol::entry::StorageLevel;
+use hub_protocol::root::Term;
 use hub_protocol::{Currency, DeviceClass, DeviceId, PaymentRequest, Restriction};
 
 use crate::core::Core;
@@ -25,6 +26,8 @@ pub struct Moment {
     pub queue_has_room: bool,
     /// Whether the disk has no room for more.
     pub storage_full: bool,
+    /// For how long the policy counts, beside what it says itself.
+    pub policy_term: Term,
 }
 
 impl<'a> Situation<'a> {
@@ -62,6 +65,7 @@ impl<'a> Situation<'a> {
             clock_suspect: false,
             queue_has_room: true,
             storage_full: false,
+            policy_term: Term::ALWAYS,
         }
     }
 
@@ -127,6 +131,7 @@ impl<'a> Situation<'a> {
             clock_suspect: moment.clock_suspect,
             queue_has_room: moment.queue_has_room,
             storage_full: moment.storage_full,
+            policy_term: moment.policy_term,
         }
     }
 }
@@ -184,6 +189,7 @@ impl Core {
             clock_suspect: self.clock.suspect(),
             queue_has_room: waiting.saturating_add(kept_back) < self.settings.max_queue,
             storage_full: self.storage == StorageLevel::Full,
+            policy_term: self.policy_term(),
         }
     }
 

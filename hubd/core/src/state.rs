@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use hub_protocol::entry::Entry;
-use hub_protocol::{DeviceId, Digest, PaymentId, PaymentRequest};
+use hub_protocol::{DeviceId, Digest, KeyId, PaymentId, PaymentRequest, Root};
 
 use crate::admission::FleetRecord;
 use crate::policy::Policy;
@@ -114,6 +114,10 @@ pub struct State {
     policy: Option<Policy>,
     /// Tokens of fleets, and headquarters' list of devices.
     fleet: FleetRecord,
+    /// Who signed it.
+    policy_key: Option<KeyId>,
+    /// The root in force, and the digest of its content.
+    root: Option<(Box<Root>, Digest)>,
     /// What is usual in the shop, if the policy asks for it.
     profile: Option<Box<Profile>>,
     dirty: BTreeSet<Key>,
@@ -135,6 +139,8 @@ impl Default for State {
             store: StoreRecord::default(),
             policy: None,
             fleet: FleetRecord::default(),
+            policy_key: None,
+            root: None,
             profile: None,
             dirty: BTreeSet::new(),
             dirty_places: BTreeMap::new(),
@@ -194,6 +200,21 @@ impl State {
     /// The policy in force.
     pub fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
+    }
+
+    /// Who signed the policy in force.
+    pub fn policy_key(&self) -> Option<KeyId> {
+        self.policy_key
+    }
+
+    /// The root in force, unless there is none or it cannot be read.
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref().map(|(root, _)| root.as_ref())
+    }
+
+    /// SHA-256 over the content of the root in force.
+    pub fn root_digest(&self) -> Option<Digest> {
+        self.root.as_ref().map(|(_, digest)| *digest)
     }
 
     /// Folds one entry. `digest` is [`Entry::digest`] of its payload.

@@ -7,7 +7,7 @@ use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use super::protocol::{
     DeviceReport, EnrolReport, ErrorCode, FleetOrder, FleetReport, KeyReport, ListReport, PolicyReport,
-    QueueReport, StatusReport,
+    QueueReport, RootReport, StatusReport,
 };
 
 /// Who asks, as the kernel says.
@@ -178,6 +178,13 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         operator: Operator,
     ) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
+
+    /// Puts a signed root in force that follows the one in force.
+    fn apply_root(
+        &self,
+        operator: Operator,
+        signed: Vec<u8>,
+    ) -> impl Future<Output = Result<RootReport, Refused>> + Send;
 
     /// Checks a signed policy against the trusted keys, puts it in force and
     /// keeps it for the next start.

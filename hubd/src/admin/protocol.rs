@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest request line, in bytes: a policy of 64 KiB in base64, and room.
+/// The longest request line, in bytes: a policy or root of 64 KiB in base64,
+/// and room.
 pub const MAX_REQUEST: usize = 128 * 1024;
 
 /// The longest answer line, in bytes.
@@ -118,6 +119,11 @@ pub enum Request {
         /// The signed policy, base64 (RFC 4648 §4).
         policy: String,
     },
+    /// Put the next root in force.
+    RootApply {
+        /// The signed root, base64 (RFC 4648 §4).
+        root: String,
+    },
 }
 
 /// How many devices a code is for, and how long.
@@ -156,6 +162,8 @@ pub enum Answer {
         /// The hub's first.
         keys: Vec<KeyReport>,
     },
+    /// To [`Request::RootApply`].
+    Root(RootReport),
     /// Done, and written down.
     Done,
     /// Not done.
@@ -204,6 +212,9 @@ pub struct StatusReport {
     pub wan_reason: String,
     /// The policy in force; `None`: nothing is approved offline.
     pub policy: Option<PolicyReport>,
+    /// The root in force; `None`: the hub obeys the keys in hubd.toml.
+    #[serde(default)]
+    pub root: Option<RootReport>,
     /// Entries in the ledger.
     pub ledger_entries: u64,
     /// Groups of entries written since the start, one flush of the journal
@@ -327,6 +338,43 @@ pub struct KeyReport {
     pub since_ms: Option<u64>,
     /// How often it has changed, of a key that can.
     pub changes: Option<u32>,
+}
+
+/// A root in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootReport {
+    /// Its version; 0 for one that cannot be read.
+    pub version: u32,
+    /// SHA-256 over its content, 64 hex digits.
+    pub digest: String,
+    /// When what it delegates ends.
+    pub expires_ms: u64,
+    /// Why it does not let the policy in force count, if it does not.
+    pub policy_objection: Option<String>,
+}
+
+impl RootReport {
+    /// One that cannot be read.
+    pub fn unreadable() -> Self {
+        Self {
+            policy_objection: Some(
+                "the root in force cannot be read: bring back the archive that holds it and start hubd again"
+                    .to_owned(),
+            ),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<hub_core::RootStanding> for RootReport {
+    fn from(standing: hub_core::RootStanding) -> Self {
+        Self {
+            version: standing.version,
+            digest: standing.digest.to_string(),
+            expires_ms: standing.expires_ms,
+            policy_objection: standing.policy_objection,
+        }
+    }
 }
 
 /// A policy in force.

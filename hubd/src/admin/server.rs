@@ -321,6 +321,13 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
             })?;
             Ok(Answer::Policy(backend.install_policy(operator, signed).await?))
         }
+        Request::RootApply { root } => {
+            let signed = STANDARD.decode(root).map_err(|error| Refused {
+                code: ErrorCode::Malformed,
+                message: format!("root: base64 expected: {error}"),
+            })?;
+            Ok(Answer::Root(backend.apply_root(operator, signed).await?))
+        }
     }
 }
 

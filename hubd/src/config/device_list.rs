@@ -24,7 +24,9 @@ pub enum DeviceListFileError {
     #[error("not a signed list of devices: {0}; `hubctl fleet sign` makes one from a TOML file")]
     Cose(#[from] CoseError),
     /// Signed by somebody this hub does not obey.
-    #[error("signed by key {0}, which is not among [policy] trusted_keys")]
+    #[error(
+        "signed by key {0}, which is not among [policy] trusted_keys, nor delegated for lists of devices by the root in force"
+    )]
     UnknownSigner(KeyId),
     /// Well signed, and not a list.
     #[error("what was signed is not a list of devices: {0}")]

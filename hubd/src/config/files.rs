@@ -42,6 +42,9 @@ pub struct Layout {
     pub reserve: PathBuf,
     /// `format`: the store's format.
     pub format: PathBuf,
+    /// `root-in-force.cose`: a copy of the root in the ledger, for `hubctl` and
+    /// for people.
+    pub root_in_force: PathBuf,
     /// `policy.toml`: the sample policy as written.
     pub policy_text: PathBuf,
 }
@@ -65,6 +68,7 @@ impl Layout {
             vault: dir.join("vault"),
             reserve: dir.join("reserve"),
             format: dir.join("format"),
+            root_in_force: dir.join("root-in-force.cose"),
             policy_text: dir.join("policy.toml"),
         }
     }

@@ -11,6 +11,7 @@ mod iso8583;
 mod keys;
 pub mod logging;
 mod policy_file;
+mod root_file;
 mod settings;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use hub_core::toml_reader::{At, Document, Fault, text};
-use hub_protocol::Currency;
+use hub_protocol::root::Delegated;
+use hub_protocol::{Authority, Currency, Root};
 use zeroize::Zeroizing;
 
 use crate::iso8583::{Dialect, Identity};
@@ -30,6 +32,7 @@ pub use files::Layout;
 pub use keys::{HubKeys, KeyError, is_credential, next_signing_key, parse_public_key, read_signing_key};
 pub use logging::LogFormat;
 pub use policy_file::{PolicyFileError, SignedPolicy, verify_policy};
+pub use root_file::{NEAR_END_OF_ROOT_MS, PinnedRoot, RootFileError, read_root};
 
 /// The commented sample, which `hubd init` fills in.
 pub const SAMPLE: &str = include_str!("../../../config/hubd.toml");
@@ -177,14 +180,25 @@ impl std::fmt::Display for Peer {
 /// `[policy]`
 #[derive(Clone, Debug)]
 pub struct PolicySource {
-    /// Whose policies are obeyed, at most 8. Weak keys have been refused.
+    /// Whose policies are obeyed, at most 8, where there is no root. Weak keys
+    /// have been refused.
     pub trusted_keys: Vec<VerifyingKey>,
+    /// The root that the hub is installed with, instead of such keys.
+    pub root: Option<PinnedRoot>,
     /// Where the signed policy lies and where a newly installed one goes;
     /// absolute.
     pub file: PathBuf,
     /// The policy in that file, its signature checked; `None` if there is no
     /// such file: then nothing is approved offline.
     pub present: Option<SignedPolicy>,
+}
+
+impl PolicySource {
+    /// Whom the hub obeys: the root in force (`in_force`, by its ledger), or
+    /// the keys of the configuration as long as it has never had one.
+    pub fn authority(&self, in_force: Option<Box<Root>>) -> Authority {
+        in_force.map_or_else(|| Authority::Keys(self.trusted_keys.clone()), Authority::Root)
+    }
 }
 
 /// `[ledger]`
@@ -298,12 +312,27 @@ impl Config {
             .join(socket))
     }
 
-    /// Only the keys whose policies the hub obeys, for `hubctl`.
-    pub fn trusted_keys(dir: &Path) -> Result<Vec<VerifyingKey>, ConfigFault> {
-        let keys = peek(dir, |document| {
-            settings::trusted_keys(&document.root().section("policy"))
+    /// Only the keys whose policies or lists the hub obeys, for `hubctl`: those
+    /// in hubd.toml, or those that the root delegates, the pinned one and the one
+    /// in force as far as its copy tells.
+    ///
+    /// # Errors
+    /// hubd.toml or the root cannot be read.
+    pub fn trusted_keys(dir: &Path, what: Delegated) -> Result<Vec<VerifyingKey>, ConfigFault> {
+        let layout = Layout::new(dir);
+        let pinned = peek(dir, |document| {
+            let section = document.root().section("policy");
+            section.optional("root_file", "a path", text::<String>)
         })?;
-        Ok(keys.unwrap_or_default())
+        let Some(pinned) = pinned else {
+            let keys = peek(dir, |document| {
+                settings::trusted_keys(&document.root().section("policy"))
+            })?;
+            return Ok(keys.unwrap_or_default());
+        };
+        let file = layout.dir.join(pinned);
+        let pinned = read_root(&file).map_err(|error| ConfigFault::whole(&file, error.to_string()))?;
+        Ok(root_file::delegated_keys(&pinned, &layout, what))
     }
 
     /// The store's id in the `hubd.toml` of this folder, whatever else is

@@ -36,7 +36,9 @@ pub enum PolicyFileError {
     #[error("not a signed policy: {0}; `hubctl policy sign` makes one from a TOML file")]
     Cose(#[from] CoseError),
     /// Signed by somebody this hub does not obey.
-    #[error("signed by key {0}, which is not among [policy] trusted_keys")]
+    #[error(
+        "signed by key {0}, which is not among [policy] trusted_keys, nor delegated by the root in force"
+    )]
     UnknownSigner(KeyId),
     /// Well signed, and not a policy.
     #[error("the policy in it has {} fault(s): {}", .0.len(), join(.0))]
@@ -71,10 +73,12 @@ pub fn verify_policy(signed: &[u8], trusted: &[VerifyingKey]) -> Result<SignedPo
 }
 
 /// Reads the policy file that the configuration names. A missing file is only
-/// a warning: the hub then approves nothing offline.
+/// a warning: the hub then approves nothing offline. So is, `by_root`, a key
+/// that is not known.
 pub(super) fn load(
     file: &Path,
     trusted: &[VerifyingKey],
+    by_root: bool,
     hub: Option<&Hub>,
     faults: &Faults,
 ) -> Option<SignedPolicy> {
@@ -104,6 +108,15 @@ pub(super) fn load(
             for fault in found {
                 faults.whole(file, format!("in the signed text, {fault}"));
             }
+            None
+        }
+        // A later root, which only the ledger holds, may delegate the key.
+        Err(error @ PolicyFileError::UnknownSigner(_)) if by_root => {
+            faults.warn(
+                file,
+                None,
+                format!("{error}: not taken at start; what the ledger holds stays in force"),
+            );
             None
         }
         Err(error) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ed25519_dalek::VerifyingKey;
 use hub_core::toml_reader::{At, Document, Section, boolean, integer, text};
 use hub_protocol::Currency;
+use hub_protocol::root::Delegated;
 use jiff::SignedDuration;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -19,7 +20,7 @@ use super::files::{self, Layout};
 use super::logging::LogFormat;
 use super::{
     Admin, Devices, Discovery, Gateway, Hub, Ledger, Log, MAX_SOCKET_PATH, Peer, PolicySource, iso8583, keys,
-    policy_file,
+    policy_file, root_file,
 };
 
 pub(super) const DEFAULT_SOCKET: &str = "hubd.sock";
@@ -302,21 +303,42 @@ impl Reader<'_> {
         // With a fault in the keys, the signature cannot be judged.
         let keys_read = keys.is_some() || !section.holds("trusted_keys");
         let trusted_keys: Vec<VerifyingKey> = keys.map(|at| at.value).unwrap_or_default();
+        let pinned = self.path(&section, "root_file");
         let file = self.path(&section, "file");
         let line = section.line();
-        section.finish();
-        let file = file.map_or_else(|| self.layout.dir.join("policy.cose"), |at| at.value);
-        if keys_read && trusted_keys.is_empty() {
-            self.warn(
-                line,
-                "policy.trusted_keys is empty: no policy is accepted and nothing is approved offline",
+        if let Some(pinned) = &pinned
+            && !trusted_keys.is_empty()
+        {
+            section.fault(
+                pinned.line,
+                "policy.root_file: take it or policy.trusted_keys out. With a root, it alone says whose \
+                 policies count; a shop without a headquarters has trusted_keys",
             );
         }
-        let present = keys_read
-            .then(|| policy_file::load(&file, &trusted_keys, hub, self.faults))
-            .flatten();
+        section.finish();
+        let file = file.map_or_else(|| self.layout.dir.join("policy.cose"), |at| at.value);
+        if keys_read && trusted_keys.is_empty() && pinned.is_none() {
+            self.warn(
+                line,
+                "policy.trusted_keys is empty and there is no policy.root_file: no policy is accepted and nothing \
+                 is approved offline",
+            );
+        }
+        let has_root = pinned.is_some();
+        let root = pinned.and_then(|at| root_file::load(&at.value, self.faults));
+        // With a fault in keys or root, the signature cannot be judged.
+        let present = match (&root, has_root) {
+            (Some(pinned), _) => {
+                let keys = root_file::delegated_keys(pinned, self.layout, Delegated::Policies);
+                policy_file::load(&file, &keys, true, hub, self.faults)
+            }
+            (None, true) => None,
+            (None, false) if keys_read => policy_file::load(&file, &trusted_keys, false, hub, self.faults),
+            (None, false) => None,
+        };
         PolicySource {
             trusted_keys,
+            root,
             file,
             present,
         }

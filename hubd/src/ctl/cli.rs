@@ -89,6 +89,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// The root over the keys that sign policies: make, sign, show, check and
+    /// apply one
+    Root {
+        #[command(subcommand)]
+        command: RootCommand,
+    },
     /// Check the ledger's files, without the hub
     Ledger {
         #[command(subcommand)]
@@ -298,6 +304,53 @@ pub(super) enum PolicyCommand {
     Install {
         /// The signed policy
         file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum RootCommand {
+    /// Make the file that is signed from a root as written (TOML);
+    /// config/root.toml explains each key
+    Init {
+        /// The root as written
+        #[arg(value_name = "ROOT.toml")]
+        text: PathBuf,
+        /// Where the root goes; must not be there yet
+        out: PathBuf,
+    },
+    /// Add a signature to a root's file. Each holder of a root key does so on
+    /// a machine of their own, and passes the file on
+    Sign {
+        /// The private key (0600): 64 hex digits
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The root before it: its holders sign too
+        #[arg(long, value_name = "FILE")]
+        before: Option<PathBuf>,
+        /// The root
+        file: PathBuf,
+    },
+    /// Show what a root says, and who has signed it
+    Show {
+        /// The root
+        file: PathBuf,
+        /// As TOML, from which the next root is written
+        #[arg(long)]
+        toml: bool,
+    },
+    /// Check roots that follow one another, oldest first: versions, and the
+    /// thresholds of both. The first is taken as trusted
+    Verify {
+        /// The roots
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Put the next root in force, or several that follow one another, oldest
+    /// first. The ledger says who did it
+    Apply {
+        /// The roots
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
 }
 

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hub_protocol::cose::{self, ObjectType, Unverified};
 use hub_protocol::device_list::MAX_DEVICE_LIST;
+use hub_protocol::root::Delegated;
 use hub_protocol::{DeviceClass, DeviceId, DeviceList, KeyId, ListedDevice, cbor};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -146,7 +147,7 @@ pub(super) fn sign(output: &Output, key: &Path, list: &Path, out: &Path) -> Resu
 pub(super) fn check(output: &Output, file: &Path, keys: &[String], dir: &Path) -> Result<(), Failure> {
     let bytes = policy::read_at_most(file, MAX_DEVICE_LIST as u64)?;
     let trusted = if keys.is_empty() {
-        Config::trusted_keys(dir).map_err(|fault| {
+        Config::trusted_keys(dir, Delegated::DeviceLists).map_err(|fault| {
             Failure::Config(format!("{fault}; name the hub's folder by --dir, or a --key"))
         })?
     } else {

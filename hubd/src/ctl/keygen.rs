@@ -45,7 +45,8 @@ pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
     output.print(&made, || {
         format!(
             "{} holds a new private key; keep it secret, and keep a copy.\nIts public half: {}\n\
-             A policy key: name it in [policy] trusted_keys of hubd.toml.\n\
+             A policy key: name it in a root (hubctl root), or in [policy] trusted_keys of hubd.toml.\n\
+             A root key: keep it off every network, and name it in the root.\n\
              A supervisor's or a verifier's: name it in [[override.supervisor]] or [[attestation.verifier]] of the policy.",
             file.display(),
             made.public_key

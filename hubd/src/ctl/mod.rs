@@ -2,7 +2,7 @@
 //!
 //! Every command prints for people, or one JSON object with `--json`. What a
 //! running hub is asked goes through [`client`]; `policy`, but for `install`,
-//! and `ledger` work on files, without any hub.
+//! `root`, but for `apply`, and `ledger` work on files, without any hub.
 
 mod archive;
 mod cli;
@@ -20,6 +20,7 @@ mod output;
 mod policy;
 mod queue;
 mod restrictions;
+mod root;
 mod show;
 mod standing;
 
@@ -29,7 +30,7 @@ use clap::Parser as _;
 
 use cli::{
     ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, FleetCommand, KeysCommand, LedgerCommand,
-    PolicyCommand, QueueCommand, RestrictionsCommand, RotateCommand,
+    PolicyCommand, QueueCommand, RestrictionsCommand, RootCommand, RotateCommand,
 };
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
@@ -126,6 +127,13 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 key,
             } => policy::try_out(output, policy::load(policy, key, &cli.dir)?, payments),
             PolicyCommand::Install { file } => policy::install(&cli.connect()?, output, file),
+        },
+        Command::Root { command } => match command {
+            RootCommand::Init { text, out } => root::init(output, text, out),
+            RootCommand::Sign { key, before, file } => root::sign(output, key, before.as_deref(), file),
+            RootCommand::Show { file, toml } => root::show(output, file, *toml),
+            RootCommand::Verify { files } => root::verify(output, files),
+            RootCommand::Apply { files } => root::apply(&cli.connect()?, output, files),
         },
         Command::Ledger { command } => match command {
             LedgerCommand::Verify { key, receipt } => {

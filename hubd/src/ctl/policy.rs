@@ -10,6 +10,7 @@ use ed25519_dalek::VerifyingKey;
 use hub_core::policy::{MAX_POLICY, Policy};
 use hub_protocol::KeyId;
 use hub_protocol::cose::{self, ObjectType, Unverified};
+use hub_protocol::root::Delegated;
 use serde::Serialize;
 
 use super::client::Client;
@@ -69,7 +70,7 @@ pub(super) fn sign(output: &Output, key: &Path, policy: &Path, out: &Path) -> Re
     };
     output.print(&report, || {
         format!(
-            "{} holds version {}, signed by {}.\nHubs obey it that name {} in [policy] trusted_keys.\n\
+            "{} holds version {}, signed by {}.\nHubs obey it whose root delegates {}, or that name it in [policy] trusted_keys.\n\
              Next: hubctl policy install {}",
             out.display(),
             report.version,
@@ -120,7 +121,7 @@ pub(super) fn load(file: &Path, keys: &[String], dir: &Path) -> Result<Loaded, F
         });
     }
     let trusted = if keys.is_empty() {
-        Config::trusted_keys(dir).map_err(|fault| {
+        Config::trusted_keys(dir, Delegated::Policies).map_err(|fault| {
             Failure::Config(format!("{fault}; name the hub's folder by --dir, or a --key"))
         })?
     } else {

@@ -14,6 +14,7 @@ use super::restrictions;
 use super::show::{Language, ago, amount, instant, short, span};
 use crate::admin::protocol::{Answer, MAX_QUEUE_LIMIT, QueueItem, QueueReport, Request, StatusReport};
 use crate::clock;
+use crate::config::NEAR_END_OF_ROOT_MS;
 
 /// How many items are listed unless told otherwise.
 pub(super) const DEFAULT_LIMIT: usize = 100;
@@ -268,6 +269,27 @@ fn turned_away(report: &StatusReport) -> String {
     all.join(", ")
 }
 
+/// The root in force, and what is the matter with it.
+fn root(report: &StatusReport) -> String {
+    let Some(root) = &report.root else {
+        return "none: [policy] trusted_keys says whose policies count".to_owned();
+    };
+    let left_ms = root.expires_ms.saturating_sub(report.time_ms);
+    let stand = match (&root.policy_objection, left_ms) {
+        (Some(objection), _) => format!("; THE POLICY DOES NOT COUNT: {objection}"),
+        (None, 0) => "; EXPIRED, nothing is approved offline: hubctl root apply the next one".to_owned(),
+        (None, left) if left < NEAR_END_OF_ROOT_MS => {
+            "; ENDS SOON: ask headquarters for the next one".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!(
+        "version {}, until {}{stand}",
+        root.version,
+        instant(root.expires_ms)
+    )
+}
+
 fn standing(report: &StatusReport, language: Language) -> String {
     let policy = report.policy.as_ref().map_or_else(
         || "none: nothing is approved offline".to_owned(),
@@ -290,6 +312,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
         ("Running for", span(report.uptime_seconds)),
         ("Gateway", format!("{} ({})", report.wan, report.wan_reason)),
         ("Policy", policy),
+        ("Root", root(report)),
         (
             "Waiting to be sent",
             format!(
@@ -389,6 +412,29 @@ mod tests {
             expired.contains("13,50 EUR") && expired.contains("1 of them expired"),
             "{expired}"
         );
+    }
+
+    #[test]
+    fn the_status_says_in_good_time_that_a_root_ends() {
+        let mut report = StatusReport::default();
+        assert!(root(&report).starts_with("none"));
+        let mut says = |expires_ms, objection: Option<&str>| {
+            report.time_ms = 1_000;
+            report.root = Some(crate::admin::protocol::RootReport {
+                version: 3,
+                expires_ms,
+                policy_objection: objection.map(str::to_owned),
+                ..Default::default()
+            });
+            root(&report)
+        };
+        assert_eq!(
+            says(1_000 + NEAR_END_OF_ROOT_MS, None),
+            "version 3, until 1970-01-31T00:00:01Z"
+        );
+        assert!(says(999 + NEAR_END_OF_ROOT_MS, None).contains("ENDS SOON"));
+        assert!(says(1_000, None).contains("EXPIRED"));
+        assert!(says(u64::from(u32::MAX), Some("gone")).contains("DOES NOT COUNT: gone"));
     }
 
     #[test]

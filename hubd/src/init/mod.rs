@@ -313,8 +313,9 @@ fn next_steps(dir: &Path, options: &InitOptions) -> Vec<String> {
         "enrol a device: hubctl --dir {dir} enrol --class terminal"
     ));
     steps.push(format!(
-        "before the shop opens, replace the sample policy by headquarters' own: put their key into [policy] \
-         trusted_keys, take the local one out, delete {dir}/keys/policy-local.key, and hubctl policy install"
+        "before the shop opens, replace the sample policy by headquarters' own: name their root as [policy] \
+         root_file and take trusted_keys out (or, without a root, put their key into trusted_keys), delete \
+         {dir}/keys/policy-local.key, and hubctl policy install"
     ));
     steps
 }

@@ -10,6 +10,7 @@ use hub_core::decide::{Assessment, Situation, assess_offline};
 use hub_core::policy::Policy;
 use hub_core::state::{FoldError, State};
 use hub_protocol::entry::{ClockQuality, DecisionRecord, Entry, EntryTime, Event, WanState};
+use hub_protocol::root::Term;
 use hub_protocol::{
     Currency, Decision, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentRequest, Reason,
 };
@@ -215,6 +216,8 @@ impl Rehearsal {
             // These come before anything that a policy says, so that the
             // reason given then tells how it was.
             queue_has_room: before.reason != Reason::QueueFull,
+            // A rehearsal asks what a policy would have said, not who signed it.
+            policy_term: Term::ALWAYS,
             storage_full: before.reason == Reason::StorageFull,
         };
         let situation = Situation {

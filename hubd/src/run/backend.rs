@@ -7,11 +7,12 @@ use std::sync::Arc;
 use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::entry::StorageLevel;
+use hub_protocol::root::{Authority, Delegated};
 use hub_protocol::{DeviceId, Digest, PaymentId};
 
 use crate::admin::protocol::{
     AllowanceReport, DescribedReport, DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport,
-    PolicyReport, QueueReport, RestrictionReport, StatusReport,
+    PolicyReport, QueueReport, RestrictionReport, RootReport, StatusReport,
 };
 use crate::admin::{Backend, EnrolOrder, Operator, Refused};
 use crate::clock;
@@ -23,7 +24,7 @@ use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
 use crate::run::fleet::standing_report;
-use crate::run::{key_files, key_report};
+use crate::run::{key_files, key_report, root_watch};
 
 /// Serves the operators of one hub.
 pub(super) struct HubBackend {
@@ -101,6 +102,10 @@ impl Backend for HubBackend {
                 .to_string(),
             wan: overview.wan.to_string(),
             wan_reason: overview.wan_reason.to_string(),
+            root: match overview.root {
+                None if overview.root_unreadable => Some(RootReport::unreadable()),
+                root => root.map(Into::into),
+            },
             policy: (overview.policy_version > 0).then_some(PolicyReport {
                 version: overview.policy_version,
                 expires_ms: overview.policy_expires_ms,
@@ -317,10 +322,27 @@ impl Backend for HubBackend {
         self.keys().await
     }
 
+    async fn apply_root(&self, operator: Operator, signed: Vec<u8>) -> Result<RootReport, Refused> {
+        let command = OperatorCommand::ApplyRoot {
+            signed: signed.clone(),
+        };
+        match self.operate(operator.to_string(), command).await? {
+            OperatorReply::RootInForce(standing) => {
+                let file = &self.config.layout.root_in_force;
+                if let Err(error) = replace(file, &signed) {
+                    tracing::warn!(file = %file.display(), %error, "the root is in force, but its copy could not be written");
+                }
+                root_watch::tell(&standing, clock::wall_ms());
+                Ok(standing.into())
+            }
+            _ => Err(Refused::unavailable("the hub gave an answer to another question")),
+        }
+    }
+
     async fn install_policy(&self, _operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         let source = &self.config.policy;
-        let found =
-            verify_policy(&signed, &source.trusted_keys).map_err(|error| Refused::new(error.to_string()))?;
+        let keys = self.authority().await?.keys(Delegated::Policies);
+        let found = verify_policy(&signed, &keys).map_err(|error| Refused::new(error.to_string()))?;
         let expires_ms = Some(found.policy.expires_ms);
         let ask = Ask::Activate {
             policy: Box::new(found.policy),
@@ -338,6 +360,17 @@ impl Backend for HubBackend {
             }
             Reply::Operator(OperatorReply::Refused(text)) => Err(Refused::new(text)),
             _ => Err(Refused::unavailable("the hub gave an answer to another question")),
+        }
+    }
+}
+
+impl HubBackend {
+    /// Whom this hub obeys now.
+    pub(super) async fn authority(&self) -> Result<Authority, Refused> {
+        let told = self.operate("policy".to_owned(), OperatorCommand::Root).await?;
+        match told {
+            OperatorReply::Root(root) => Ok(self.config.policy.authority(root)),
+            _ => Err(Refused::unavailable("the hub did not say which root is in force")),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::admin::{EnrolOrder, Operator, Refused};
 use crate::clock;
 use crate::config::verify_device_list;
 use crate::devices::{Grant, Replacement};
+use hub_protocol::root::Delegated;
 
 impl HubBackend {
     pub(super) async fn enrolment_code(
@@ -97,13 +98,13 @@ impl HubBackend {
         operator: Operator,
         signed: Vec<u8>,
     ) -> Result<ListReport, Refused> {
-        let found = verify_device_list(&signed, &self.config.policy.trusted_keys)
-            .map_err(|error| Refused::new(error.to_string()))?;
+        let keys = self.authority().await?.keys(Delegated::DeviceLists);
+        let found = verify_device_list(&signed, &keys).map_err(|error| Refused::new(error.to_string()))?;
         let taken = ListToTake {
             list: found.list,
             signed,
             key: found.key,
-            hub_signing_key: self.config.keys.signing.verifying_key().to_bytes(),
+            hub_signing_key: self.keys.signing().verifying_key().to_bytes(),
         };
         let command = OperatorCommand::TakeList(Box::new(taken));
         match self.operate(operator.to_string(), command).await? {

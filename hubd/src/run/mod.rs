@@ -11,6 +11,7 @@ mod key_report;
 mod key_tests;
 mod migration;
 mod opening;
+mod root_watch;
 mod storage;
 
 use std::process::ExitCode;
@@ -233,6 +234,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         config.gateway.probe_interval,
     ));
     runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
+    runtime.spawn(root_watch::watch(Arc::clone(&config), port.clone()));
     runtime.spawn(storage::watch(space.clone(), port.clone()));
     runtime.spawn(archiving.clone().keep());
     let stop_admin = serve_operators(
@@ -405,6 +407,7 @@ fn core_settings(config: &Config) -> anyhow::Result<Settings> {
     settings.idempotency_retention_ms = millis(config.gateway.idempotency_retention);
     // ISO 8583 has no field for it that all acquirers fill.
     settings.gateway_tells_time = matches!(config.gateway.peer, Peer::Https { .. });
+    settings.pinned_root = config.policy.root.as_ref().map(|root| root.signed.clone());
     settings.spread_ms = millis(config.gateway.spread);
     let mut seed = [0; 8];
     random(&mut seed)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{
     DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueItem, QueueReport,
-    StandingReport, StatusReport, TokenReport,
+    RootReport, StandingReport, StatusReport, TokenReport,
 };
 use hubd::admin::{AdminServer, Backend, EnrolOrder, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
@@ -173,6 +173,9 @@ impl Backend for Cardboard {
     async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
         self.note(operator, "rotate signing".to_owned())?;
         self.keys().await
+    }
+    async fn apply_root(&self, _: Operator, _: Vec<u8>) -> Result<RootReport, Refused> {
+        Ok(RootReport::default())
     }
     async fn install_policy(&self, operator: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(operator, format!("policy of {} bytes", signed.len()))?;

@@ -2,6 +2,7 @@
 //! exactly `{1: -19 (Ed25519), 4: kid}`, unprotected header empty, payload
 //! present, `external_aad` = the object's type string.
 
+mod several;
 mod together;
 
 use coset::iana::{self, EnumI64};
@@ -43,6 +44,9 @@ pub enum ObjectType {
     Policy,
     /// The devices of HQ's stores, signed by HQ.
     DeviceList,
+    /// Whose policies hubs obey, signed by several people of HQ: the only
+    /// object that is a [`Several`].
+    Root,
     /// What a device says of itself.
     DeviceDescription,
     /// What a verifier says of a device.
@@ -78,6 +82,7 @@ impl ObjectType {
             Self::LedgerBase => "hub-ledger-base/1",
             Self::Policy => "hub-policy/1",
             Self::DeviceList => "hub-device-list/1",
+            Self::Root => "hub-root/1",
             Self::DeviceDescription => "hub-device-description/1",
             Self::AttestationResult => "hub-attestation-result/1",
             Self::Enrolment => "hub-enrolment/1",
@@ -90,6 +95,7 @@ impl ObjectType {
     }
 }
 
+pub use several::{MAX_SIGNATURES, Several};
 pub use together::{Claim, MOST_TOGETHER, verify_together};
 
 /// Why a signed object was not accepted.

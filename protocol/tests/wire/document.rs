@@ -136,6 +136,7 @@ fn objects() -> String {
         ObjectType::SegmentFooter => ("hub", "the end of a ledger file"),
         ObjectType::ArchiveManifest => ("hub", "`archive-manifest`"),
         ObjectType::LedgerBase => ("hub", "`ledger-base`"),
+        ObjectType::Root => ("head office", "`root`; several sign it, see [below](#the-root)"),
         ObjectType::Policy => ("head office", "the policy's TOML text as it stands"),
         ObjectType::DeviceList => ("head office", "`device-list`"),
     };
@@ -176,6 +177,10 @@ fn bounds() -> String {
         (
             "longest override, signed",
             format!("{} bytes", payment::MAX_OVERRIDE),
+        ),
+        (
+            "longest root, without signatures",
+            format!("{} bytes", root::MAX_ROOT),
         ),
         (
             "longest path of a receipt",
@@ -384,6 +389,23 @@ fn the_grammar_of_the_document_fits_every_vector_and_says_no_more() {
         assert_eq!(checked, Ok(()), "{}", vector["event"]);
         let checked = cddl.check("signed-entry", &parse(&vector["signed"]));
         assert_eq!(checked, Ok(()), "{}", vector["event"]);
+    }
+    for vector in all("roots.json")
+        .iter()
+        .filter(|vector| vector["fault"].is_null())
+    {
+        assert_eq!(
+            cddl.check("root", &parse(&vector["payload"])),
+            Ok(()),
+            "{}",
+            vector["name"]
+        );
+        assert_eq!(
+            cddl.check("signed-root", &parse(&vector["signed"])),
+            Ok(()),
+            "{}",
+            vector["name"]
+        );
     }
     let code: serde_json::Value = committed("enrolment-code.json");
     assert_eq!(cddl.check("enrolment-code", &parse(&code["cbor"])), Ok(()));

@@ -437,6 +437,17 @@ pub(crate) fn archive_manifest() -> ArchiveManifest {
     }
 }
 
+/// The first root comes into force: as installed, or by a person.
+fn root_applied(operator: Option<&str>) -> Event {
+    let root = crate::roots::signed_root(crate::roots::first_root(), &[1, 2]);
+    Event::RootApplied {
+        version: 1,
+        digest: SignedRoot::parse(&root).unwrap().digest(),
+        root,
+        operator: operator.map(str::to_owned),
+    }
+}
+
 pub(crate) fn base_policy() -> BasePolicy {
     BasePolicy {
         sequence: 2,
@@ -454,6 +465,10 @@ pub(crate) fn ledger_base(policy: Option<BasePolicy>) -> LedgerBase {
         file_digest: Digest::of(b"records"),
         records: 1204,
         records_format: policy.as_ref().map(|_| 5),
+        root: policy.as_ref().map(|_| BaseRoot {
+            sequence: 1,
+            root: crate::roots::signed_root(crate::roots::first_root(), &[1, 2]),
+        }),
         policy,
     }
 }
@@ -650,6 +665,8 @@ pub(crate) fn events() -> Vec<Event> {
             key: KeyId::of_key(policy_key().verifying_key().as_bytes()),
             policy,
         },
+        root_applied(None),
+        root_applied(Some("marie")),
         Event::DeviceEnrolled {
             registration: registration(),
         },

@@ -18,6 +18,7 @@ mod ledger;
 mod objects;
 mod properties;
 mod refusals;
+mod roots;
 mod source;
 mod strategies;
 mod texts;

@@ -359,7 +359,7 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 21] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 22] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -375,6 +375,7 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 21] = [
     ObjectType::LedgerBase,
     ObjectType::Policy,
     ObjectType::DeviceList,
+    ObjectType::Root,
     ObjectType::Enrolment,
     ObjectType::Registration,
     ObjectType::Allowance,

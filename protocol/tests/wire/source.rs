@@ -31,7 +31,7 @@ impl Enum {
 }
 
 /// In the order of reading: what devices send, what hubs answer, the ledger.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     include_str!("../../src/payment.rs"),
     include_str!("../../src/card_blob.rs"),
     include_str!("../../src/description.rs"),
@@ -42,6 +42,7 @@ const SOURCES: [&str; 10] = [
     include_str!("../../src/anomaly.rs"),
     include_str!("../../src/score.rs"),
     include_str!("../../src/allowance.rs"),
+    include_str!("../../src/root.rs"),
 ];
 
 /// Every `codes!` enum of the crate.
@@ -103,6 +104,6 @@ fn the_source_as_read_is_the_enums_as_compiled() {
     }
     compare!(DeviceClass CardScheme Funding EntryMode Verification Cryptogram Decision FallbackAction);
     compare!(Submission PaymentState Reason RefusalCode ClockQuality VoidEffect ParkReason WanState WanReason);
-    compare!(StorageLevel AnomalyKind Restriction RestrictionCause TransactionType Certification AttestationStatus ScoreFactor AllowanceMisuse SealScheme);
+    compare!(StorageLevel AnomalyKind Restriction RestrictionCause TransactionType Certification AttestationStatus ScoreFactor AllowanceMisuse SealScheme Delegated);
     assert!(left.is_empty(), "not compared: {left:?}");
 }

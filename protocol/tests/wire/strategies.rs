@@ -307,9 +307,10 @@ pub(crate) fn archive_manifest() -> impl Strategy<Value = ArchiveManifest> {
 
 pub(crate) fn ledger_base() -> impl Strategy<Value = LedgerBase> {
     let policy = (any::<u64>(), bytes()).prop_map(|(sequence, policy)| BasePolicy { sequence, policy });
+    let root = (any::<u64>(), bytes()).prop_map(|(sequence, root)| BaseRoot { sequence, root });
     let numbers = (any::<u32>(), any::<u64>(), any::<u32>(), any::<u64>());
-    (hub(), numbers, digest(), digest(), of(policy)).prop_map(
-        |(hub, (archive, sequence, file, records), digest, file_digest, policy)| LedgerBase {
+    (hub(), numbers, digest(), digest(), of(policy), of(root)).prop_map(
+        |(hub, (archive, sequence, file, records), digest, file_digest, policy, root)| LedgerBase {
             hub,
             archive,
             sequence,
@@ -319,6 +320,7 @@ pub(crate) fn ledger_base() -> impl Strategy<Value = LedgerBase> {
             records,
             policy,
             records_format: Some(5),
+            root,
         },
     )
 }
@@ -593,6 +595,14 @@ fn event() -> impl Strategy<Value = Event> {
                 policy,
             }
         }),
+        (any::<u32>(), digest(), bytes(), of(any::<String>())).prop_map(
+            |(version, digest, root, operator)| Event::RootApplied {
+                version,
+                digest,
+                root,
+                operator,
+            }
+        ),
         (
             one_of(WanState::ALL),
             one_of(WanState::ALL),

@@ -388,6 +388,8 @@ impl Ledger {
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
             | Event::HubKeyChanged { .. }
+            // No shop here has a root.
+            | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}
         }
         Ok(())

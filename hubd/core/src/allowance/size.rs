@@ -80,6 +80,7 @@ fn expiry(policy: &Policy, rules: &AllowanceRules, s: &Situation<'_>, offline_si
         .now_ms
         .saturating_add(rules.valid_ms)
         .min(policy.expires_ms)
+        .min(s.policy_term.until_ms)
         .min(offline_since_ms.saturating_add(policy.offline.longest_ms));
     let Some(hours) = policy.hours.as_ref().filter(|hours| !hours.approve_outside) else {
         return latest;

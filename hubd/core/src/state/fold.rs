@@ -2,7 +2,7 @@
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
-use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, cbor};
+use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, Root, SignedRoot, cbor};
 
 use super::stored::Key;
 use super::{CardKey, Decided, FoldError, KeyRatchet, PaymentRecord, Reserved, State, Subject};
@@ -271,8 +271,13 @@ impl State {
                     }),
                 }
                 self.policy = parse_policy(policy);
+                self.policy_key = Some(*key);
                 self.hub_part_changed();
                 self.policy_changed();
+            }
+            Event::RootApplied { root, .. } => {
+                self.store.root_sequence = Some(sequence);
+                self.root = parse_root(root);
             }
             Event::WanChanged { to, reason, .. } => {
                 self.store.wan = *to;
@@ -406,6 +411,12 @@ pub(super) fn parse_request(signed: &[u8], sequence: u64) -> Result<PaymentReque
     let unreadable = |what: String| FoldError::Unreadable { sequence, what };
     let object = Unverified::parse(signed).map_err(|e| unreadable(e.to_string()))?;
     cbor::decode(object.payload_unverified()).map_err(|e| unreadable(e.to_string()))
+}
+
+/// A root that this program cannot read any more delegates nothing.
+pub(super) fn parse_root(signed: &[u8]) -> Option<(Box<Root>, Digest)> {
+    let signed = SignedRoot::parse(signed).ok()?;
+    Some((Box::new(signed.root().clone()), signed.digest()))
 }
 
 /// A policy that this program cannot read any more is no policy.

@@ -16,9 +16,10 @@
 //! Payments and cards, with the places that payments hold, grow with the
 //! ledger; the others do not, and are all that opening reads.
 
+use hub_protocol::cose::Unverified;
 use hub_protocol::{DeviceId, PaymentId, cbor};
 
-use super::fold::parse_policy;
+use super::fold::{parse_policy, parse_root};
 use super::{FoldError, Head, State};
 use crate::record::{CardKey, DeviceRecord, Place, StaffKey};
 
@@ -178,7 +179,17 @@ impl State {
     pub fn restored(&mut self, head: Head, policy: Option<&[u8]>) {
         self.head = head;
         self.policy = policy.and_then(parse_policy);
+        self.policy_key = policy
+            .and_then(|signed| Unverified::parse(signed).ok())
+            .map(|object| object.kid());
         self.all_cards = head.sequence == 0;
+    }
+
+    /// Takes the signed root in, while opening, that
+    /// [`StoreRecord::root_sequence`](crate::state::StoreRecord::root_sequence)
+    /// names. Without it no policy counts.
+    pub fn restore_root(&mut self, root: &[u8]) {
+        self.root = parse_root(root);
     }
 
     /// How many index keys have changed since the last

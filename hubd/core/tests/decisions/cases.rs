@@ -59,6 +59,7 @@ pub(crate) fn usual() -> Case<'static> {
             offline_ms: 60_000,
             clock_suspect: false,
             queue_has_room: true,
+            policy_term: hub_protocol::root::Term::ALWAYS,
             storage_full: false,
         },
         policy: Policy::parse(support::POLICY.as_bytes()).unwrap(),

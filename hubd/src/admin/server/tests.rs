@@ -6,7 +6,8 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::admin::protocol::{
-    DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueReport, StatusReport,
+    DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueReport, RootReport,
+    StatusReport,
 };
 
 /// Notes what it is asked.
@@ -106,6 +107,10 @@ impl Backend for Notebook {
     async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
         self.note(format!("{operator} rotate signing"));
         self.keys().await
+    }
+    async fn apply_root(&self, operator: Operator, signed: Vec<u8>) -> Result<RootReport, Refused> {
+        self.note(format!("{operator} root {signed:?}"));
+        Ok(RootReport::default())
     }
     async fn install_policy(&self, _: Operator, signed: Vec<u8>) -> Result<PolicyReport, Refused> {
         self.note(format!("policy {signed:?}"));

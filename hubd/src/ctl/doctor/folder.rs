@@ -143,6 +143,12 @@ pub(super) fn format(layout: &Layout) -> Finding {
 pub(super) fn policy(config: &Config) -> Finding {
     const CHECK: &str = "policy";
     let Some(present) = &config.policy.present else {
+        if config.policy.root.is_some() {
+            return Finding::warning(
+                CHECK,
+                "the file holds none by a key that the root delegates: hubctl status says what is in force",
+            );
+        }
         return Finding::warning(CHECK, "none: nothing is approved offline");
     };
     let (version, now) = (present.policy.version, clock::wall_ms());

@@ -1,9 +1,12 @@
 //! What only a running hub knows.
 
 use super::Finding;
-use crate::admin::protocol::{Answer, Request, StatusReport};
+use crate::admin::protocol::{Answer, Request, RootReport, StatusReport};
+use crate::clock;
+use crate::config::NEAR_END_OF_ROOT_MS;
 use crate::ctl::client::Client;
 use crate::ctl::failure::Failure;
+use crate::ctl::show::{instant, span};
 
 /// How a core dump's largest size is named in `/proc/PID/limits`.
 const CORE_LIMIT: &str = "Max core file size";
@@ -23,6 +26,35 @@ pub(super) fn look(client: Result<Client, Failure>) -> Vec<Finding> {
         .and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/limits")).ok());
     findings.push(core_dumps(limits.as_deref()));
     findings
+}
+
+/// The root in force, as the ledger has it.
+fn root(report: &RootReport) -> Finding {
+    const CHECK: &str = "root";
+    let version = report.version;
+    if let Some(objection) = &report.policy_objection {
+        return Finding::bad(
+            CHECK,
+            format!("version {version}: the policy does not count, nothing is approved offline: {objection}"),
+        );
+    }
+    let until = instant(report.expires_ms);
+    match report.expires_ms.checked_sub(clock::wall_ms()) {
+        None | Some(0) => Finding::bad(
+            CHECK,
+            format!(
+                "version {version} expired at {until}: nothing is approved offline; hubctl root apply the next one"
+            ),
+        ),
+        Some(left) if left < NEAR_END_OF_ROOT_MS => Finding::warning(
+            CHECK,
+            format!(
+                "version {version} ends in {}; ask headquarters for the next one",
+                span(left / 1000)
+            ),
+        ),
+        Some(_) => Finding::good(CHECK, format!("version {version}, until {until}")),
+    }
 }
 
 fn standing(report: &StatusReport) -> Vec<Finding> {
@@ -50,6 +82,7 @@ fn standing(report: &StatusReport) -> Vec<Finding> {
         "low" => findings.push(Finding::warning("hub", "its disk is filling up")),
         _ => {}
     }
+    findings.extend(report.root.as_ref().map(root));
     if report.parked > 0 {
         findings.push(Finding::warning(
             "hub",

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use hub_core::state::{ArchiveMarks, State, StoreRecord};
-use hub_protocol::{BasePolicy, Event, LedgerBase, cbor};
+use hub_protocol::{BasePolicy, BaseRoot, Event, LedgerBase, cbor};
 
 use super::base::{self, Base};
 use super::files;
@@ -115,6 +115,7 @@ impl Archiver {
             records: table.records(),
             policy: self.policy(&table)?,
             records_format: Some(INDEX_FORMAT),
+            root: self.root(&table)?,
         };
         let dir = self.archives().dir();
         files::write_signed(
@@ -128,6 +129,26 @@ impl Archiver {
         self.whole = Some((statement, len));
         at(Step::Based)?;
         Ok(())
+    }
+
+    /// The root that is in force as of the records.
+    fn root(&self, records: &Table) -> Result<Option<BaseRoot>, ArchiveError> {
+        let Some(Some(value)) = records.get(State::STORE)? else {
+            return Ok(None);
+        };
+        let store: StoreRecord = cbor::decode(&value).map_err(|_| Damage::Contents)?;
+        let Some(sequence) = store.root_sequence else {
+            return Ok(None);
+        };
+        let known = self.archives().base().ok().flatten();
+        let known = known.and_then(|base| base.statement.root);
+        if let Some(known) = known.filter(|known| known.sequence == sequence) {
+            return Ok(Some(known));
+        }
+        match self.journal.entry(sequence)?.entry.event {
+            Event::RootApplied { root, .. } => Ok(Some(BaseRoot { sequence, root })),
+            _ => Err(Damage::Contents.into()),
+        }
     }
 
     /// The policy that is in force as of the records.

@@ -254,6 +254,11 @@ fn restore(index: &Index, journal: &JournalReader, archives: &Archives) -> Resul
         },
         policy.as_deref(),
     );
+    if let Some(sequence) = state.store().root_sequence
+        && let Some(root) = root_in(journal, archives, sequence)?
+    {
+        state.restore_root(&root);
+    }
     Ok(state)
 }
 
@@ -276,6 +281,33 @@ fn restore_records(index: &Index) -> Result<State, Unusable> {
         state.restore(&key, &value).map_err(OpenError::Fold)?;
     }
     Ok(state)
+}
+
+/// The root in force, kept as the policy is. `None` if it is in an archive that
+/// cannot be read: no policy counts then.
+fn root_in(journal: &JournalReader, archives: &Archives, sequence: u64) -> Result<Option<Vec<u8>>, Unusable> {
+    let archived = sequence < journal.first_plain();
+    if archived
+        && let Ok(Some(base)) = archives.base()
+        && let Some(held) = base.statement.root
+        && held.sequence == sequence
+    {
+        return Ok(Some(held.root));
+    }
+    match journal.entry(sequence) {
+        Ok(StoredEntry { entry, .. }) => match entry.event {
+            Event::RootApplied { root, .. } => Ok(Some(root)),
+            _ => Err(Unusable::Index(format!("entry {sequence} holds no root"))),
+        },
+        Err(error) if archived => {
+            tracing::warn!(
+                %error,
+                "the root in force cannot be read: nothing is approved offline until the archive is back and hubd is started again"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(Unusable::Other(error.into())),
+    }
 }
 
 /// A policy in force may be older than what is kept: the base holds it too.
