@@ -165,7 +165,7 @@ async def session(table: Table, shop: Shop, device: Device) -> None:
     table.check(
         area,
         "hello: wire version, shop, policy, gateway",
-        (3, "Épicerie du Port", 1, 1),
+        (4, "Épicerie du Port", 1, 1),
         (info[2], info[3], info[5], info[6]),
     )
     table.check(

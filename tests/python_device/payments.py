@@ -196,7 +196,7 @@ async def standing(table: Table, shop: Shop, device: Device) -> None:
     said = shop.code()
     table.check(area, "blocked: nor enrol again", 6005, await refusal(device.enrol(said)))
     shop.ctl("devices", "unblock", device.identity.hex())
-    table.check(area, "unblocked: it can", 3, (await come_back())[2])
+    table.check(area, "unblocked: it can", 4, (await come_back())[2])
 
 
 async def stopping(table: Table, shop: Shop, device: Device) -> None:
