@@ -56,7 +56,8 @@ impl Core {
         let Some(asking) = self.state.device(&device) else {
             return;
         };
-        if let Some(held) = asking.open_allowance().filter(|_| !asking.quarantined()) {
+        let counts = !asking.quarantined() && self.policy_counts_by_root();
+        if let Some(held) = asking.open_allowance().filter(|_| counts) {
             let (allowance, chain) = (Box::new(held.allowance.clone()), held.chain);
             let reply = Reply::Allowance { allowance, chain };
             self.reply_after(self.state.head().sequence, ticket, reply);
@@ -68,6 +69,8 @@ impl Core {
         let situation = self.situation_of_any(asking);
         let sized = match asking.quarantined() {
             true => Err(Reason::DeviceSuspended),
+            // One that was given before the root said no is not shown again.
+            false if !self.policy_counts_by_root() => Err(Reason::PolicyExpired),
             false => size(&situation, self.state.store().offline_since_ms),
         };
         let (policy, mut allowance) =
@@ -216,7 +219,7 @@ impl Core {
         if self.refuse_if_stopping(ticket) || self.refuse_if_not_enrolled(ticket, device) {
             return;
         }
-        let told = self.state.device(&device).is_some_and(DeviceRecord::quarantined);
+        let told = self.state.device(&device).is_some_and(DeviceRecord::misused);
         let number = receipt.number;
         let link = self.link(device, receipt);
         let judged = Judged::of(link, told, Vec::new);
@@ -256,7 +259,7 @@ impl Core {
         let asking = self.state.device(&device);
         // Asked again, or of a device that is known for it.
         let again = known.is_some_and(by_allowance);
-        let told = again || asking.is_some_and(DeviceRecord::quarantined);
+        let told = again || asking.is_some_and(DeviceRecord::misused);
         let link = match self.link(device, synced.receipt) {
             // It can have been in its place; or another receipt for a payment
             // that is accounted, which brings nothing.

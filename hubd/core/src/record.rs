@@ -506,14 +506,19 @@ pub struct DeviceRecord {
     /// Its newest allowance, if it ever had one.
     #[n(9)]
     pub allowance: Option<Box<AllowanceRecord>>,
-    /// The entry of the last misuse of an allowance, or of card numbers that it
-    /// sent in clear, if nobody has lifted what that leads to.
+    /// The entry of the last misuse of an allowance, if nobody has lifted what
+    /// that leads to.
     #[n(10)]
     pub misused_at: Option<u64>,
     /// How it was admitted, if not by a code of its own alone. In a box: few
     /// have it.
     #[n(30)]
     pub admission: Option<Box<Admission>>,
+    /// The entry that says it sent card numbers in clear again and again, if
+    /// nobody has lifted what that leads to. Apart from a misuse, which it must
+    /// not hide.
+    #[n(31)]
+    pub card_numbers_at: Option<u64>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.

@@ -291,10 +291,15 @@ impl DeviceRecord {
         }
     }
 
+    /// Whether it misused an allowance, and nobody has lifted that.
+    pub fn misused(&self) -> bool {
+        self.misused_at.is_some()
+    }
+
     /// Whether it misused an allowance, or sent card numbers in clear again and
     /// again, and nobody has lifted that.
     pub fn quarantined(&self) -> bool {
-        self.misused_at.is_some()
+        self.misused_at.is_some() || self.card_numbers_at.is_some()
     }
 
     /// The allowance that it holds, or may hold.

@@ -72,6 +72,12 @@ impl Core {
         self.state.policy_term(&self.settings.store_id)
     }
 
+    /// Whether the policy in force counts now, as far as the root goes.
+    pub(crate) fn policy_counts_by_root(&self) -> bool {
+        let (term, now_ms) = (self.policy_term(), self.clock.effective_ms());
+        (term.from_ms..term.until_ms).contains(&now_ms)
+    }
+
     /// What the root says against a policy signed by this key, now.
     pub(crate) fn objection_of_root(&self, policy: &Policy, key: KeyId) -> Option<String> {
         let store = &self.settings.store_id;

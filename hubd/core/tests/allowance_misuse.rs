@@ -4,7 +4,7 @@
 
 mod support;
 
-use hub_core::{Operation, OperatorCommand, OperatorReply};
+use hub_core::{Input, Operation, OperatorCommand, OperatorReply};
 use hub_protocol::{
     AllowanceMisuse, CardScheme, Cryptogram, Decision, PaymentState, Reason, RefusalCode, Restriction, Terms,
     TransactionType,
@@ -17,7 +17,7 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
     use AllowanceMisuse as Misuse;
     type Cheat = fn(&mut Shop, &mut Wallet);
     type Case<'a> = (&'a str, Cheat, &'a [Misuse], (u64, u32, u64, u32));
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 18] = [
         (
             "a payment above its ceiling",
             |shop, w| {
@@ -95,6 +95,21 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
             },
             &[Misuse::Reused],
             // It was returned by one end, and is spent by another.
+            (1_000, 1, 20_000, 4),
+        ),
+        (
+            "a closed allowance, of a device in quarantine for card numbers",
+            |shop, w| {
+                let mut copy = w.clone();
+                let device = copy.device;
+                for _ in 0..3 {
+                    shop.input(Input::CardNumber { device });
+                }
+                w.give_back(shop);
+                let reused = copy.cheat(&request(1, 1_000, "a"), at(shop));
+                w.unsynced.push(reused);
+            },
+            &[Misuse::Reused],
             (1_000, 1, 20_000, 4),
         ),
         (

@@ -10,7 +10,7 @@ use hub_core::{Input, ListToTake, OperatorCommand, OperatorReply, Reply};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::Event;
 use hub_protocol::root::{Delegated, Delegation, Root, RootKey, SignedRoot};
-use hub_protocol::{Decision, DeviceClass, DeviceId, DeviceList, Entry, KeyId, Reason, cbor};
+use hub_protocol::{Decision, DeviceClass, DeviceId, DeviceList, Entry, KeyId, Reason, RefusalCode, cbor};
 
 use support::{MPOS, NOON_MS, POLICY, SOFTPOS, Shop, request};
 
@@ -550,4 +550,30 @@ fn fast_forward_of_a_list_by_a_stolen_key_is_mended_by_delegating_another() {
     assert_eq!(apply(&mut shop, signed(second, &[1, 2])), Ok(2));
     assert_eq!(take_list(&mut shop, 13, "acme", 2), Ok(2));
     refused(take_list(&mut shop, 13, "acme", 1), "is not newer");
+}
+
+#[test]
+fn rule_5_an_allowance_is_not_given_out_again_once_its_policys_key_is_taken_away() {
+    let mut shop = shop();
+    let with_allowances = format!(
+        "{}\n[allowance]\namount = 20000\ncount = 4\ntransaction_ceiling = 8000\nminutes = 60\n\
+         classes = [\"mpos\", \"softpos\"]\ncard_ceiling = 5000\ndevices = 2\n",
+        policy(1)
+    );
+    assert_eq!(install(&mut shop, 11, &with_allowances), Ok(1));
+    let asks = |shop: &mut Shop| {
+        let ticket = shop.ask_allowance(MPOS, None);
+        match shop.replies.remove(&ticket) {
+            Some(Reply::Allowance { allowance, .. }) => Some(allowance.number),
+            Some(Reply::Refused(refusal)) => {
+                assert_eq!(refusal.code, RefusalCode::AllowanceNotGiven);
+                None
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(asks(&mut shop), Some(1));
+    assert_eq!(asks(&mut shop), Some(1), "the same again");
+    assert_eq!(apply(&mut shop, signed(root(2, &[12]), &[1, 2])), Ok(2));
+    assert_eq!(asks(&mut shop), None);
 }

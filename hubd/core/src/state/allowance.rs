@@ -174,8 +174,17 @@ impl State {
         self.looked_at(device);
         if let Some(record) = self.devices.get_mut(&device) {
             record.misused_at = None;
+            record.card_numbers_at = None;
             let withheld = record.allowance.as_mut().and_then(|held| held.withheld.take());
             self.store.free(withheld.unwrap_or_default());
+            self.dirty.insert(Key::Device(device));
+        }
+    }
+
+    /// It sent card numbers in clear: as [`quarantined`](Self::quarantined).
+    pub(super) fn card_numbers_sent(&mut self, device: DeviceId, sequence: u64) {
+        if let Some(record) = self.devices.get_mut(&device) {
+            record.card_numbers_at = Some(sequence);
             self.dirty.insert(Key::Device(device));
         }
     }

@@ -140,6 +140,7 @@ impl State {
                     allowance: None,
                     misused_at: None,
                     admission: None,
+                    card_numbers_at: None,
                 };
                 self.devices.insert(registration.device, record);
             }

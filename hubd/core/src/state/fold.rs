@@ -61,9 +61,8 @@ impl State {
                 operator,
                 ..
             } => self.allowance_closed(*device, *number, sequence, operator.is_some()),
-            Event::AllowanceMisused { device, .. } | Event::CardNumbersSent { device, .. } => {
-                self.quarantined(*device, sequence);
-            }
+            Event::AllowanceMisused { device, .. } => self.quarantined(*device, sequence),
+            Event::CardNumbersSent { device, .. } => self.card_numbers_sent(*device, sequence),
             Event::AllowancePaymentRefused { device, receipt, .. } => {
                 self.allowance_payment_refused(*device, receipt, sequence)?;
             }
