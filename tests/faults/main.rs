@@ -215,7 +215,7 @@ fn reopen(keep: Option<PathBuf>, goods: Goods, args: &ReportArgs) -> Result<bool
     } else {
         write!(out, "{}", report.text())?;
     }
-    Ok(true)
+    Ok(report.within())
 }
 
 fn lay(dir: &Path, goods: Goods, args: &ReportArgs) -> Result<bool> {

@@ -230,6 +230,20 @@ fn size(dir: &Path) -> Result<u64> {
 }
 
 impl Report {
+    /// The starts that took longer than their bound, or more memory.
+    fn beyond(&self) -> Vec<&str> {
+        let beyond = self.starts.iter().filter(|start| {
+            start.seconds > start.bound_seconds
+                || (start.bound_seconds < REBUILT_IN && start.most_mib > RESIDENT_MIB)
+        });
+        beyond.map(|start| start.after).collect()
+    }
+
+    /// Whether all is within its bounds, which are for 1,000,000 payments.
+    pub(crate) fn within(&self) -> bool {
+        self.payments < 1_000_000 || self.beyond().is_empty()
+    }
+
     pub(crate) fn text(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header([
@@ -254,11 +268,7 @@ impl Report {
             ]);
         }
         let [journal, vault, index] = self.bytes.map(|bytes| bytes >> 20);
-        let beyond = self.starts.iter().filter(|start| {
-            start.seconds > start.bound_seconds
-                || (start.bound_seconds < REBUILT_IN && start.most_mib > RESIDENT_MIB)
-        });
-        let beyond: Vec<&str> = beyond.map(|start| start.after).collect();
+        let beyond = self.beyond();
         let verdict = match (self.payments >= 1_000_000, beyond.is_empty()) {
             (false, _) => "The bounds are for 1,000,000 payments.".to_owned(),
             (true, true) => format!("All within their bounds, and {RESIDENT_MIB} MiB."),
