@@ -12,7 +12,7 @@
 //!    later list that leaves it out shuts it out.
 //! 4. A device never takes another's place by what it says of itself.
 
-use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId};
+use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId, ListedDevice};
 use minicbor::{Decode, Encode};
 
 use crate::record::DeviceRecord;
@@ -93,6 +93,20 @@ impl DeviceRecord {
         self.admission.as_deref().is_some_and(|one| one.pending)
     }
 
+    /// Whether this line of a list says of it what people see already.
+    pub(crate) fn says_what(&self, listed: &ListedDevice) -> bool {
+        let own = &self.registration;
+        own.class == listed.class && own.name == listed.name && own.model == listed.model
+    }
+
+    /// Whether this line of the list in force has nothing to change in it.
+    pub(crate) fn settled_by(&self, listed: &ListedDevice) -> bool {
+        let admission = self.admission.as_deref();
+        let is_in =
+            admission.is_some_and(|one| one.listed.is_some() && one.shut_out.is_none() && !one.pending);
+        is_in && self.says_what(listed)
+    }
+
     /// That headquarters shut it out.
     pub(crate) fn shut_out(&self) -> Option<ShutOut> {
         self.admission.as_deref().and_then(|one| one.shut_out)
@@ -113,6 +127,10 @@ pub struct FleetRecord {
     /// The devices that the list names as revoked.
     #[n(3)]
     pub revoked: Vec<DeviceId>,
+    /// How many of the list's changes have not been made: a power failure cut
+    /// it off, and it is to be applied again. Nothing once it is carried out.
+    #[n(4)]
+    pub list_left: Option<u32>,
 }
 
 /// A token by which several devices may enrol.

@@ -300,21 +300,19 @@ impl Core {
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
     }
 
-    /// Takes headquarters' list as a whole, or not at all.
+    /// Takes headquarters' list. Each device's entry is its own, so a power
+    /// failure may cut a list off: the same list again carries out what is
+    /// left of it, and nothing twice.
     pub(crate) fn take_list(&mut self, ticket: Ticket, operator: String, taken: ListToTake) {
         let digest = Digest::of(&taken.signed);
-        if self.state.fleet().list.is_some_and(|mark| mark.digest == digest) {
-            let changes = ListChanges {
-                version: taken.list.version,
-                ..ListChanges::default()
-            };
-            let reply = Reply::Operator(OperatorReply::ListTaken(changes));
-            self.reply_after(self.state.head().sequence, ticket, reply);
-            return;
-        }
-        let objection = self
-            .objection_to_list(&taken.list)
-            .or_else(|| self.objection_of_root_to_list(&taken.list, taken.key));
+        let again = self.state.fleet().list.is_some_and(|mark| mark.digest == digest);
+        let objection = if again {
+            // Its version and times were judged when it was taken.
+            self.objection_to_devices(&taken.list)
+        } else {
+            self.objection_to_list(&taken.list)
+        };
+        let objection = objection.or_else(|| self.objection_of_root_to_list(&taken.list, taken.key));
         if let Some(text) = objection {
             self.operator_reply(ticket, OperatorReply::Refused(text));
             return;
@@ -326,21 +324,23 @@ impl Core {
             hub_signing_key,
         } = taken;
         let version = list.version;
-        let event = Event::DeviceListTaken {
-            version,
-            key,
-            digest,
-            list: signed,
-            operator,
-        };
-        self.append(event, None, None);
+        if !again {
+            let event = Event::DeviceListTaken {
+                version,
+                key,
+                digest,
+                list: signed,
+                operator,
+            };
+            self.append(event, None, None);
+        }
         let mut changes = ListChanges {
             version,
             ..ListChanges::default()
         };
         // Who goes, goes first: a list that cannot be finished lets nobody in
         // beside them.
-        for (device, revoked) in self.left_out(&list) {
+        for (device, revoked) in self.state.left_out(&list) {
             let event = Event::DeviceShutOut {
                 device,
                 list: version,
@@ -363,13 +363,8 @@ impl Core {
                 enrolled_ms: self.clock.effective_ms(),
             };
             let event = match self.state.device(&device) {
-                Some(known) if says_the_same(&known.registration, &registration) => {
-                    let admission = known.admission.as_deref();
-                    let settled = admission
-                        .is_some_and(|one| one.listed.is_some() && one.shut_out.is_none() && !one.pending);
-                    if settled {
-                        continue;
-                    }
+                Some(known) if known.settled_by(listed) => continue,
+                Some(known) if known.says_what(listed) => {
                     changes.approved += 1;
                     Event::DeviceApproved {
                         device,
@@ -397,25 +392,6 @@ impl Core {
         changes.blocked = list.devices.iter().filter(|one| blocked(&one.device)).count();
         let reply = Reply::Operator(OperatorReply::ListTaken(changes));
         self.reply_after(self.state.head().sequence, ticket, reply);
-    }
-
-    /// Devices that are in now and are not by this list, and whether it names
-    /// them as revoked.
-    fn left_out(&self, list: &DeviceList) -> Vec<(DeviceId, bool)> {
-        let mut out: Vec<(DeviceId, bool)> = self
-            .state
-            .devices()
-            .filter_map(|known| {
-                let device = known.registration.device;
-                let revoked = list.revoked.contains(&device);
-                let was_listed = known.admission.as_deref().is_some_and(|one| one.listed.is_some());
-                let left_out = was_listed && !list.devices.iter().any(|one| one.device == device);
-                let new = known.shut_out().is_none_or(|before| revoked && !before.revoked);
-                (new && (revoked || left_out)).then_some((device, revoked))
-            })
-            .collect();
-        out.sort_unstable();
-        out
     }
 
     fn objection_to_list(&self, list: &DeviceList) -> Option<String> {
@@ -447,6 +423,11 @@ impl Core {
         if now_ms < list.not_before_ms {
             return Some("the list is not in force yet; take it then".to_owned());
         }
+        self.objection_to_devices(list)
+    }
+
+    /// What stands against the list's devices, whenever it is taken.
+    fn objection_to_devices(&self, list: &DeviceList) -> Option<String> {
         let clash = |known: &DeviceRecord| {
             let (known, key) = (known.registration.device, known.registration.signing_key);
             list.devices
@@ -569,9 +550,4 @@ impl Core {
             self.after(sequence, effect);
         }
     }
-}
-
-/// Whether two registrations of one device differ in nothing that people see.
-fn says_the_same(one: &Registration, other: &Registration) -> bool {
-    one.class == other.class && one.name == other.name && one.model == other.model
 }

@@ -185,6 +185,7 @@ impl Core {
                 let reply = OperatorReply::Fleet {
                     tokens: self.fleet_tokens(),
                     list: self.state.fleet().list,
+                    list_left: self.state.fleet().list_left.unwrap_or(0),
                 };
                 self.operator_reply(ticket, reply);
             }

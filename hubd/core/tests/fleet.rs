@@ -323,7 +323,7 @@ fn a_revoked_device_that_is_not_enrolled_cannot_enrol() {
 }
 
 #[test]
-fn a_list_is_taken_whole_or_not_at_all_and_never_an_older_one() {
+fn a_list_is_judged_whole_before_it_changes_anything_and_never_an_older_one() {
     let mut shop = Shop::offline();
     let first = list(5, &[NEW], &[]);
     take(&mut shop, first.clone()).unwrap();
@@ -362,6 +362,60 @@ fn a_list_is_taken_whole_or_not_at_all_and_never_an_older_one() {
     }
     assert_eq!(shop.core.state().head(), before, "nothing was written");
     assert!(shop.core.state().device(&OTHER).is_none());
+}
+
+/// Wherever the power fails between the entries of a list.
+#[test]
+fn rules_2_and_5_a_list_that_a_power_failure_cut_off_is_finished_by_applying_it_again() {
+    let whole = || {
+        let mut shop = Shop::offline();
+        take(&mut shop, list(1, &[STRANGE], &[])).unwrap();
+        make_token(&mut shop, 9, HOUR_MS);
+        by_token(&mut shop, NEW).unwrap();
+        let before = shop.disk.len();
+        (shop, before)
+    };
+    let second = || list(2, &[NEW, OTHER], &[MPOS]);
+    let left = |shop: &mut Shop| match shop.operate(OperatorCommand::Fleet) {
+        OperatorReply::Fleet { list_left, .. } => list_left,
+        other => panic!("{other:?}"),
+    };
+    let (mut shop, before) = whole();
+    take(&mut shop, second()).unwrap();
+    let entries = shop.disk.len() - before;
+    assert_eq!(entries, 5, "the list and four devices");
+    for kept in 1..=entries {
+        let (mut shop, before) = whole();
+        take(&mut shop, second()).unwrap();
+        shop.disk.truncate(before + kept);
+        shop.crash();
+        let missing = entries - kept;
+        assert_eq!(left(&mut shop), u32::try_from(missing).unwrap(), "{kept}");
+        let changes = take(&mut shop, second()).unwrap();
+        assert_eq!(changes.enrolled + changes.approved + changes.shut_out, missing);
+        for restart in [false, true] {
+            if restart {
+                shop.crash();
+            }
+            assert_eq!(left(&mut shop), 0);
+            for (device, number) in [(NEW, 1), (OTHER, 2)] {
+                let number = 10 * number + u64::from(restart);
+                assert_eq!(pays(&mut shop, device, number), Ok(true), "{kept}");
+            }
+            for device in [MPOS, STRANGE] {
+                assert_eq!(
+                    pays(&mut shop, device, 3),
+                    Err(RefusalCode::DeviceNotAllowed),
+                    "{kept}"
+                );
+            }
+        }
+        let taken = |event: &Event| matches!(event, Event::DeviceListTaken { version: 2, .. });
+        assert_eq!(events(&shop).iter().filter(|event| taken(event)).count(), 1);
+        let head = shop.core.state().head();
+        take(&mut shop, second()).unwrap();
+        assert_eq!(shop.core.state().head(), head, "nothing twice");
+    }
 }
 
 const STRANGE: DeviceId = DeviceId([77; 32]);
