@@ -176,7 +176,11 @@ impl Core {
             self.refuse(ticket, code, &text);
             return;
         }
-        let Some(registration) = self.enrol_if_new(ticket, registration) else {
+        let registration = match joining {
+            Joining::Fleet(_) => self.enrol_if_new(ticket, registration),
+            Joining::Replacing { device, .. } => self.enrol_if_not_in(ticket, registration, Some(device)),
+        };
+        let Some(registration) = registration else {
             return;
         };
         match joining {

@@ -467,6 +467,66 @@ fn a_replacement_blocks_the_old_device_in_the_same_entry_and_keeps_its_exposure(
 }
 
 #[test]
+fn rule_5_a_code_that_replaces_a_device_never_succeeds_without_shutting_it_out() {
+    // The phone came by a fleet's code first.
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    by_token(&mut shop, NEW).unwrap();
+    assert_eq!(
+        join(&mut shop, NEW, replacing(MPOS, false)),
+        Ok(DeviceClass::Mpos),
+        "the old one's class"
+    );
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let number = 20 + u64::from(restart);
+        assert_eq!(pays(&mut shop, MPOS, number), Err(RefusalCode::DeviceNotAllowed));
+        assert_eq!(pays(&mut shop, NEW, 10 + number), Ok(true));
+        let head = shop.core.state().head().sequence;
+        let again = join(&mut shop, NEW, replacing(MPOS, false));
+        assert_eq!(again, Ok(DeviceClass::Mpos), "its answer was lost");
+        assert_eq!(shop.core.state().head().sequence, head);
+    }
+    // It is in: nobody is told that it has another's place besides.
+    assert_eq!(
+        join(&mut shop, NEW, replacing(SOFTPOS, true)),
+        Err(RefusalCode::EnrolledAlready)
+    );
+    let mut shop = Shop::offline();
+    assert_eq!(
+        join(&mut shop, SOFTPOS, replacing(MPOS, true)),
+        Err(RefusalCode::EnrolledAlready)
+    );
+    assert!(!shop.core.state().device(&MPOS).unwrap().blocked);
+}
+
+#[test]
+fn a_pending_device_is_let_in_by_a_code_of_its_own_unless_it_is_blocked() {
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    for device in [NEW, OTHER] {
+        by_token(&mut shop, device).unwrap();
+    }
+    shop.operate(OperatorCommand::Block(OTHER));
+    for device in [NEW, OTHER] {
+        shop.enrol(device, DeviceClass::Terminal);
+    }
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let number = 1 + u64::from(restart);
+        assert_eq!(pays(&mut shop, NEW, number), Ok(true));
+        assert_eq!(pays(&mut shop, OTHER, 5), Err(RefusalCode::DeviceNotAllowed));
+        assert!(standing(&mut shop, OTHER).pending);
+    }
+    let class = shop.core.state().device(&NEW).unwrap().registration.class;
+    assert_eq!(class, DeviceClass::Terminal, "the code's");
+}
+
+#[test]
 fn rule_4_only_a_lost_device_frees_what_is_kept_back_for_its_allowance() {
     for lost in [false, true] {
         let mut shop = Shop::offline_under(&policy());

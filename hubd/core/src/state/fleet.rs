@@ -151,7 +151,10 @@ impl State {
             } => {
                 self.enrolled(registration);
                 let by = registration.device;
-                self.admit(by, |admission| admission.replaces = Some(*replaces));
+                self.admit(by, |admission| {
+                    admission.pending = false;
+                    admission.replaces = Some(*replaces);
+                });
                 if let Some(old) = self.devices.get_mut(replaces) {
                     old.blocked = true;
                 }
