@@ -11,7 +11,7 @@ use hub_core::{
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::Event;
 use hub_protocol::{
-    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, cbor,
+    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, Restriction, cbor,
 };
 use support::wallet::{Wallet, policy};
 use support::{MPOS, NOON_MS, SOFTPOS, Shop, payment_id, registration, request};
@@ -524,6 +524,46 @@ fn a_pending_device_is_let_in_by_a_code_of_its_own_unless_it_is_blocked() {
     }
     let class = shop.core.state().device(&NEW).unwrap().registration.class;
     assert_eq!(class, DeviceClass::Terminal, "the code's");
+}
+
+#[test]
+fn strangers_who_wait_to_be_approved_restrict_nobody_but_themselves() {
+    let rules = "[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 10\n\
+                 [anomaly.bad_signatures]\ncount = 3\nwithin_minutes = 10\npoints = 20\n\
+                 [anomaly.store]\nwarn = 5\ntighten = 10\nstop = 20\n";
+    let text = format!("{}\n{rules}", support::POLICY);
+    let mut shop = Shop::offline_under(&text);
+    make_token(&mut shop, 9, HOUR_MS);
+    let strangers = [NEW, OTHER, STRANGE];
+    for device in strangers {
+        by_token(&mut shop, device).unwrap();
+    }
+    shop.operate(OperatorCommand::Block(STRANGE));
+    let before = shop.core.state().head().sequence;
+    for device in strangers {
+        for _ in 0..100 {
+            shop.input(Input::BadSignature { device });
+        }
+    }
+    assert_eq!(shop.core.state().head().sequence, before);
+    for device in strangers {
+        for _ in 0..100 {
+            shop.input(Input::CardNumber { device });
+        }
+    }
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let alert = shop.core.state().alert();
+        assert_eq!(alert.restriction, Restriction::None);
+        assert_eq!(pays(&mut shop, MPOS, 1 + u64::from(restart)), Ok(true));
+    }
+    // The same of a device that is in is looked at.
+    for _ in 0..3 {
+        shop.input(Input::BadSignature { device: MPOS });
+    }
+    assert_ne!(shop.core.state().alert().restriction, Restriction::None);
 }
 
 #[test]
