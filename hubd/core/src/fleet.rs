@@ -17,6 +17,10 @@ pub const MAX_FLEET_TOKENS: usize = 8;
 /// The most devices that one token lets in.
 pub const MAX_FLEET_SIZE: u32 = 500;
 
+/// The most devices that wait to be approved at once. They take no room from
+/// those that are in, so that strangers keep no device of the shop's out.
+pub const MAX_PENDING: usize = 200;
+
 /// The longest life of a token, in milliseconds: 30 days.
 pub const MAX_FLEET_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -226,6 +230,12 @@ impl Core {
                 if known.used >= known.most && !is_in {
                     return unknown("as many devices have used this code as it is for; ask for another");
                 }
+                let wait = |known: &&DeviceRecord| known.pending() && !known.barred();
+                if !is_in && self.state.devices().filter(wait).count() >= MAX_PENDING {
+                    let text = "as many devices wait to be approved as this hub lets wait; approve or block some \
+                                of them with `hubctl devices`, then try again";
+                    return Some(Refusal::new(RefusalCode::Busy, text));
+                }
                 None
             }
             Joining::Replacing { device, .. } => match self.state.device(device) {
@@ -288,6 +298,7 @@ impl Core {
             }
             Some(known) if known.blocked => Some("this device is blocked; unblock it first"),
             Some(known) if !known.pending() => Some("this device does not wait to be approved"),
+            Some(_) if !self.has_room_for(1) => Some("as many devices are enrolled as this hub takes"),
             Some(_) => None,
         };
         if let Some(text) = objection {
@@ -449,9 +460,16 @@ impl Core {
         let new = list
             .devices
             .iter()
-            .filter(|one| self.state.device(&one.device).is_none());
-        (self.state.devices().count() + new.count() > self.settings.max_devices)
+            .filter(|one| self.state.device(&one.device).is_none_or(DeviceRecord::pending));
+        (!self.has_room_for(new.count()))
             .then(|| "more devices would be enrolled than this hub takes".to_owned())
+    }
+
+    /// Whether so many more devices may be in. Those that wait to be approved
+    /// have a bound of their own ([`MAX_PENDING`]).
+    pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        let are_in = self.state.devices().filter(|known| !known.pending());
+        are_in.count().saturating_add(more) <= self.settings.max_devices
     }
 
     /// Whether a device that is not enrolled may not be: the list in force

@@ -41,7 +41,7 @@ impl Core {
             return self.enrol_if_new(ticket, registration);
         };
         if known.pending() {
-            return Some(registration);
+            return self.if_there_is_room(ticket, registration);
         }
         let has_place_of = known.admission.as_deref().and_then(|one| one.replaces);
         if replaces.is_some() && has_place_of != replaces {
@@ -96,15 +96,16 @@ impl Core {
             self.refuse(ticket, RefusalCode::EnrolledAlready, text);
             return None;
         }
-        if self.state.devices().count() >= self.settings.max_devices {
-            self.refuse(
-                ticket,
-                RefusalCode::Busy,
-                "as many devices are enrolled as this hub takes",
-            );
-            return None;
+        self.if_there_is_room(ticket, registration)
+    }
+
+    fn if_there_is_room(&mut self, ticket: Ticket, registration: Registration) -> Option<Registration> {
+        if self.has_room_for(1) {
+            return Some(registration);
         }
-        Some(registration)
+        let text = "as many devices are enrolled as this hub takes";
+        self.refuse(ticket, RefusalCode::Busy, text);
+        None
     }
 
     /// The entry of its enrolment has been made.

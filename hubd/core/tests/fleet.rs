@@ -567,6 +567,45 @@ fn strangers_who_wait_to_be_approved_restrict_nobody_but_themselves() {
 }
 
 #[test]
+fn strangers_who_wait_to_be_approved_take_no_place_from_the_shops_devices() {
+    // Two of the tests' devices are in.
+    let mut shop = Shop::offline_with(support::POLICY, |settings| settings.max_devices = 4);
+    make_token(&mut shop, 500, 24 * HOUR_MS);
+    let stranger = |number: u8| DeviceId([number; 32]);
+    let first = 30;
+    for number in 0..200 {
+        assert!(by_token(&mut shop, stranger(first + number)).is_ok(), "{number}");
+    }
+    shop.crash();
+    assert_eq!(by_token(&mut shop, NEW), Err(RefusalCode::Busy));
+    assert!(by_token(&mut shop, stranger(first)).is_ok(), "it is in already");
+    // The shop's own come in all the same, by each way.
+    shop.enrol(OTHER, DeviceClass::Mpos);
+    assert_eq!(pays(&mut shop, OTHER, 1), Ok(true));
+    take(&mut shop, list(1, &[DeviceId([20; 32])], &[])).unwrap();
+    // And no more than the hub takes, by any way.
+    let text = take(&mut shop, list(2, &[DeviceId([20; 32]), stranger(first)], &[])).unwrap_err();
+    assert!(text.contains("than this hub takes"), "{text}");
+    let approve = OperatorCommand::Approve(stranger(first));
+    assert!(matches!(shop.operate(approve.clone()), OperatorReply::Refused(_)));
+    shop.enrol(stranger(first), DeviceClass::Mpos);
+    assert!(standing(&mut shop, stranger(first)).pending);
+    shop.settings.max_devices = 5;
+    shop.crash();
+    assert_eq!(shop.operate(approve), OperatorReply::Done);
+    shop.settings.max_devices = 9;
+    shop.crash();
+    // One is approved, and its place is free; another is blocked.
+    assert!(by_token(&mut shop, NEW).is_ok());
+    assert_eq!(by_token(&mut shop, NEXT), Err(RefusalCode::Busy));
+    shop.operate(OperatorCommand::Block(stranger(first + 1)));
+    shop.crash();
+    assert!(by_token(&mut shop, NEXT).is_ok());
+}
+
+const NEXT: DeviceId = DeviceId([13; 32]);
+
+#[test]
 fn rule_4_only_a_lost_device_frees_what_is_kept_back_for_its_allowance() {
     for lost in [false, true] {
         let mut shop = Shop::offline_under(&policy());
