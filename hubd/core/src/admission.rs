@@ -155,9 +155,11 @@ pub struct FleetToken {
 }
 
 impl FleetToken {
-    /// Whether it lets another device in.
+    /// Whether devices may still present it. One that is used up lets no other
+    /// device in, but those that it let in, and those on headquarters' list,
+    /// fetch their registrations by it.
     pub fn is_open(&self, now_ms: u64) -> bool {
-        now_ms < self.expires_ms && self.used < self.most
+        now_ms < self.expires_ms
     }
 }
 

@@ -196,6 +196,16 @@ fn a_fleets_token_is_bounded_by_count_and_time_can_be_withdrawn_and_survives_a_r
         "its answer was lost"
     );
     assert!(shop.core.state().device(&OTHER).is_none());
+    take(&mut shop, list(1, &[OTHER], &[])).unwrap();
+    assert_eq!(
+        by_token(&mut shop, OTHER),
+        Ok(DeviceClass::Mpos),
+        "on the list: it fetches its registration"
+    );
+    let OperatorReply::Fleet { tokens, .. } = shop.operate(OperatorCommand::Fleet) else {
+        panic!("no tokens");
+    };
+    assert_eq!(tokens[0].used, 1);
 
     let mut shop = Shop::offline();
     make_token(&mut shop, 9, HOUR_MS);
