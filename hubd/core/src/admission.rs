@@ -15,7 +15,11 @@
 use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId, ListedDevice};
 use minicbor::{Decode, Encode};
 
-use crate::record::DeviceRecord;
+use crate::record::{DeviceRecord, KeyRatchet};
+
+/// The most keys whose list versions are remembered. More than headquarters
+/// uses up in a hub's life, and few enough for one value of the index.
+pub const MAX_LIST_KEYS: usize = 16;
 
 /// How a device was admitted, beyond a code of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -131,6 +135,11 @@ pub struct FleetRecord {
     /// it off, and it is to be applied again. Nothing once it is carried out.
     #[n(4)]
     pub list_left: Option<u32>,
+    /// The highest version of a list by each key, of the
+    /// [`MAX_LIST_KEYS`] keys that came last: the ratchet.
+    #[n(5)]
+    #[cbor(default)]
+    pub ratchets: Vec<KeyRatchet>,
 }
 
 /// A token by which several devices may enrol.

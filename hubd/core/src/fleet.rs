@@ -19,7 +19,7 @@ pub const MAX_FLEET_SIZE: u32 = 500;
 
 /// The most devices that wait to be approved at once. They take no room from
 /// those that are in, so that strangers keep no device of the shop's out.
-pub const MAX_PENDING: usize = 200;
+pub(crate) const MAX_PENDING: usize = 200;
 
 /// The longest life of a token, in milliseconds: 30 days.
 pub const MAX_FLEET_MS: u64 = 30 * 24 * 60 * 60 * 1000;
@@ -325,7 +325,7 @@ impl Core {
             // Its version and times were judged when it was taken.
             self.objection_to_devices(&taken.list)
         } else {
-            self.objection_to_list(&taken.list)
+            self.objection_to_list(&taken.list, taken.key)
         };
         let objection = objection.or_else(|| self.objection_of_root_to_list(&taken.list, taken.key));
         if let Some(text) = objection {
@@ -409,8 +409,14 @@ impl Core {
         self.reply_after(self.state.head().sequence, ticket, reply);
     }
 
-    fn objection_to_list(&self, list: &DeviceList) -> Option<String> {
-        let before = self.list_version_to_follow();
+    fn objection_to_list(&self, list: &DeviceList, key: KeyId) -> Option<String> {
+        // As with policies: the version in force, whoever signed it, while its
+        // key counts; and what this key signed before, for good.
+        let ratchets = &self.state.fleet().ratchets;
+        let own = ratchets.iter().find(|known| known.key == key);
+        let before = self
+            .list_version_to_follow()
+            .max(own.map_or(0, |known| known.version));
         let tenant = self.state.policy().map(|policy| policy.tenant.as_str());
         let now_ms = self.clock.effective_ms();
         if let Err(fault) = list.check() {

@@ -90,8 +90,11 @@ fn list(version: u64, devices: &[DeviceId], revoked: &[DeviceId]) -> DeviceList 
 }
 
 fn take(shop: &mut Shop, list: DeviceList) -> Result<ListChanges, String> {
-    let key = SigningKey::from_bytes(&[50; 32]);
-    let signed = cose::sign(&key, ObjectType::DeviceList, &cbor::encode(&list));
+    take_by(shop, &SigningKey::from_bytes(&[50; 32]), list)
+}
+
+fn take_by(shop: &mut Shop, key: &SigningKey, list: DeviceList) -> Result<ListChanges, String> {
+    let signed = cose::sign(key, ObjectType::DeviceList, &cbor::encode(&list));
     let key = KeyId::of_key(key.verifying_key().as_bytes());
     let hub_signing_key = [8; 32];
     match shop.operate(OperatorCommand::TakeList(Box::new(ListToTake {
@@ -678,7 +681,10 @@ fn what_is_remembered_of_fleets_comes_back_from_the_index_and_is_never_too_large
         assert_eq!(made, OperatorReply::Done);
     }
     let revoked: Vec<_> = (0..128).map(|number| DeviceId([100 + number; 32])).collect();
-    take(&mut shop, list(1, &[NEW], &revoked)).unwrap();
+    for version in 1..=20 {
+        let key = SigningKey::from_bytes(&[u8::try_from(version).unwrap(); 32]);
+        take_by(&mut shop, &key, list(version, &[NEW], &revoked)).unwrap();
+    }
     join(&mut shop, OTHER, replacing(MPOS, true)).unwrap();
     let folded = shop.core.state().clone();
     let mut restored = State::default();

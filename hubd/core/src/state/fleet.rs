@@ -2,12 +2,14 @@
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::entry::Event;
-use hub_protocol::{DeviceId, DeviceList, ListedDevice, Registration, cbor};
+use hub_protocol::{DeviceId, DeviceList, KeyId, ListedDevice, Registration, cbor};
 
 use super::State;
 use super::stored::Key;
-use crate::admission::{Admission, FleetRecord, FleetToken, ListMark, Replaced, ShutOut, TwoPlaces};
-use crate::record::{DeviceRecord, Subject};
+use crate::admission::{
+    Admission, FleetRecord, FleetToken, ListMark, MAX_LIST_KEYS, Replaced, ShutOut, TwoPlaces,
+};
+use crate::record::{DeviceRecord, KeyRatchet, Subject};
 
 impl State {
     /// What is remembered of fleets.
@@ -41,6 +43,20 @@ impl State {
         };
         let admitted = list.devices.iter().filter(|one| !settled(one)).count();
         self.left_out(list).len() + admitted
+    }
+
+    /// The newest key last.
+    fn list_ratchet(&mut self, key: KeyId, version: u64) {
+        let ratchets = &mut self.fleet.ratchets;
+        let before = ratchets.iter().position(|known| known.key == key);
+        let before = before.map_or(0, |at| ratchets.remove(at).version);
+        if ratchets.len() >= MAX_LIST_KEYS {
+            ratchets.remove(0);
+        }
+        ratchets.push(KeyRatchet {
+            key,
+            version: before.max(version),
+        });
     }
 
     /// One change of the list in force has been made.
@@ -110,6 +126,7 @@ impl State {
                     digest: *digest,
                     taken_ms: at_ms,
                 });
+                self.list_ratchet(*key, *version);
                 // Of one that this program cannot read any more, the devices
                 // that were shut out stay so.
                 let list = read(list);
