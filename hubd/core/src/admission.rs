@@ -12,10 +12,14 @@
 //!    later list that leaves it out shuts it out.
 //! 4. A device never takes another's place by what it says of itself.
 
-use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId};
+use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId, ListedDevice};
 use minicbor::{Decode, Encode};
 
-use crate::record::DeviceRecord;
+use crate::record::{DeviceRecord, KeyRatchet};
+
+/// The most keys whose list versions are remembered. More than headquarters
+/// uses up in a hub's life, and few enough for one value of the index.
+pub const MAX_LIST_KEYS: usize = 16;
 
 /// How a device was admitted, beyond a code of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -93,6 +97,20 @@ impl DeviceRecord {
         self.admission.as_deref().is_some_and(|one| one.pending)
     }
 
+    /// Whether this line of a list says of it what people see already.
+    pub(crate) fn says_what(&self, listed: &ListedDevice) -> bool {
+        let own = &self.registration;
+        own.class == listed.class && own.name == listed.name && own.model == listed.model
+    }
+
+    /// Whether this line of the list in force has nothing to change in it.
+    pub(crate) fn settled_by(&self, listed: &ListedDevice) -> bool {
+        let admission = self.admission.as_deref();
+        let is_in =
+            admission.is_some_and(|one| one.listed.is_some() && one.shut_out.is_none() && !one.pending);
+        is_in && self.says_what(listed)
+    }
+
     /// That headquarters shut it out.
     pub(crate) fn shut_out(&self) -> Option<ShutOut> {
         self.admission.as_deref().and_then(|one| one.shut_out)
@@ -113,6 +131,15 @@ pub struct FleetRecord {
     /// The devices that the list names as revoked.
     #[n(3)]
     pub revoked: Vec<DeviceId>,
+    /// How many of the list's changes have not been made: a power failure cut
+    /// it off, and it is to be applied again. Nothing once it is carried out.
+    #[n(4)]
+    pub list_left: Option<u32>,
+    /// The highest version of a list by each key, of the
+    /// [`MAX_LIST_KEYS`] keys that came last: the ratchet.
+    #[n(5)]
+    #[cbor(default)]
+    pub ratchets: Vec<KeyRatchet>,
 }
 
 /// A token by which several devices may enrol.
@@ -137,9 +164,11 @@ pub struct FleetToken {
 }
 
 impl FleetToken {
-    /// Whether it lets another device in.
+    /// Whether devices may still present it. One that is used up lets no other
+    /// device in, but those that it let in, and those on headquarters' list,
+    /// fetch their registrations by it.
     pub fn is_open(&self, now_ms: u64) -> bool {
-        now_ms < self.expires_ms && self.used < self.most
+        now_ms < self.expires_ms
     }
 }
 

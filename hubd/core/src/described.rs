@@ -9,6 +9,7 @@ use minicbor::{Decode, Encode};
 use crate::core::Core;
 use crate::effect::Reply;
 use crate::input::Ticket;
+use crate::state::DeviceRecord;
 
 /// What is known of a device beside its enrolment.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -107,7 +108,9 @@ where
 }
 
 impl Core {
-    /// A device describes itself. What is not new is not written down again.
+    /// A device describes itself. What is not new is not written down again,
+    /// and of a device that waits to be approved only the first: a stranger
+    /// fills no ledger.
     pub(crate) fn describe(
         &mut self,
         ticket: Ticket,
@@ -143,7 +146,8 @@ impl Core {
         let counting = known.filter(|known| rules.is_some_and(|rules| rules.names(known.verifier)));
         let newer = found.filter(|found| counting.is_none_or(|known| found.issued_ms > known.issued_ms));
         let after = Described::of(description, newer.or(known));
-        let sequence = if before == Some(&after) {
+        let waits = self.state.device(&device).is_some_and(DeviceRecord::pending);
+        let sequence = if before == Some(&after) || (waits && before.is_some()) {
             self.state.head().sequence
         } else {
             let event = Event::DeviceDescribed {

@@ -257,6 +257,9 @@ pub enum OperatorReply {
         tokens: Vec<FleetToken>,
         /// The list, if one was taken.
         list: Option<ListMark>,
+        /// How many of its changes are left to make, because it was cut off;
+        /// 0 once it is carried out.
+        list_left: u32,
     },
     /// Who each device is, by device.
     Standings(Vec<Standing>),

@@ -17,6 +17,10 @@ pub const MAX_FLEET_TOKENS: usize = 8;
 /// The most devices that one token lets in.
 pub const MAX_FLEET_SIZE: u32 = 500;
 
+/// The most devices that wait to be approved at once. They take no room from
+/// those that are in, so that strangers keep no device of the shop's out.
+pub(crate) const MAX_PENDING: usize = 200;
+
 /// The longest life of a token, in milliseconds: 30 days.
 pub const MAX_FLEET_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -176,7 +180,11 @@ impl Core {
             self.refuse(ticket, code, &text);
             return;
         }
-        let Some(registration) = self.enrol_if_new(ticket, registration) else {
+        let registration = match joining {
+            Joining::Fleet(_) => self.enrol_if_new(ticket, registration),
+            Joining::Replacing { device, .. } => self.enrol_if_not_in(ticket, registration, Some(device)),
+        };
+        let Some(registration) = registration else {
             return;
         };
         match joining {
@@ -221,6 +229,12 @@ impl Core {
                 let is_in = self.state.device(&registration.device).is_some();
                 if known.used >= known.most && !is_in {
                     return unknown("as many devices have used this code as it is for; ask for another");
+                }
+                let wait = |known: &&DeviceRecord| known.pending() && !known.barred();
+                if !is_in && self.state.devices().filter(wait).count() >= MAX_PENDING {
+                    let text = "as many devices wait to be approved as this hub lets wait; approve or block some \
+                                of them with `hubctl devices`, then try again";
+                    return Some(Refusal::new(RefusalCode::Busy, text));
                 }
                 None
             }
@@ -284,6 +298,7 @@ impl Core {
             }
             Some(known) if known.blocked => Some("this device is blocked; unblock it first"),
             Some(known) if !known.pending() => Some("this device does not wait to be approved"),
+            Some(_) if !self.has_room_for(1) => Some("as many devices are enrolled as this hub takes"),
             Some(_) => None,
         };
         if let Some(text) = objection {
@@ -300,21 +315,19 @@ impl Core {
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
     }
 
-    /// Takes headquarters' list as a whole, or not at all.
+    /// Takes headquarters' list. Each device's entry is its own, so a power
+    /// failure may cut a list off: the same list again carries out what is
+    /// left of it, and nothing twice.
     pub(crate) fn take_list(&mut self, ticket: Ticket, operator: String, taken: ListToTake) {
         let digest = Digest::of(&taken.signed);
-        if self.state.fleet().list.is_some_and(|mark| mark.digest == digest) {
-            let changes = ListChanges {
-                version: taken.list.version,
-                ..ListChanges::default()
-            };
-            let reply = Reply::Operator(OperatorReply::ListTaken(changes));
-            self.reply_after(self.state.head().sequence, ticket, reply);
-            return;
-        }
-        let objection = self
-            .objection_to_list(&taken.list)
-            .or_else(|| self.objection_of_root_to_list(&taken.list, taken.key));
+        let again = self.state.fleet().list.is_some_and(|mark| mark.digest == digest);
+        let objection = if again {
+            // Its version and times were judged when it was taken.
+            self.objection_to_devices(&taken.list)
+        } else {
+            self.objection_to_list(&taken.list, taken.key)
+        };
+        let objection = objection.or_else(|| self.objection_of_root_to_list(&taken.list, taken.key));
         if let Some(text) = objection {
             self.operator_reply(ticket, OperatorReply::Refused(text));
             return;
@@ -326,21 +339,23 @@ impl Core {
             hub_signing_key,
         } = taken;
         let version = list.version;
-        let event = Event::DeviceListTaken {
-            version,
-            key,
-            digest,
-            list: signed,
-            operator,
-        };
-        self.append(event, None, None);
+        if !again {
+            let event = Event::DeviceListTaken {
+                version,
+                key,
+                digest,
+                list: signed,
+                operator,
+            };
+            self.append(event, None, None);
+        }
         let mut changes = ListChanges {
             version,
             ..ListChanges::default()
         };
         // Who goes, goes first: a list that cannot be finished lets nobody in
         // beside them.
-        for (device, revoked) in self.left_out(&list) {
+        for (device, revoked) in self.state.left_out(&list) {
             let event = Event::DeviceShutOut {
                 device,
                 list: version,
@@ -363,13 +378,8 @@ impl Core {
                 enrolled_ms: self.clock.effective_ms(),
             };
             let event = match self.state.device(&device) {
-                Some(known) if says_the_same(&known.registration, &registration) => {
-                    let admission = known.admission.as_deref();
-                    let settled = admission
-                        .is_some_and(|one| one.listed.is_some() && one.shut_out.is_none() && !one.pending);
-                    if settled {
-                        continue;
-                    }
+                Some(known) if known.settled_by(listed) => continue,
+                Some(known) if known.says_what(listed) => {
                     changes.approved += 1;
                     Event::DeviceApproved {
                         device,
@@ -399,27 +409,14 @@ impl Core {
         self.reply_after(self.state.head().sequence, ticket, reply);
     }
 
-    /// Devices that are in now and are not by this list, and whether it names
-    /// them as revoked.
-    fn left_out(&self, list: &DeviceList) -> Vec<(DeviceId, bool)> {
-        let mut out: Vec<(DeviceId, bool)> = self
-            .state
-            .devices()
-            .filter_map(|known| {
-                let device = known.registration.device;
-                let revoked = list.revoked.contains(&device);
-                let was_listed = known.admission.as_deref().is_some_and(|one| one.listed.is_some());
-                let left_out = was_listed && !list.devices.iter().any(|one| one.device == device);
-                let new = known.shut_out().is_none_or(|before| revoked && !before.revoked);
-                (new && (revoked || left_out)).then_some((device, revoked))
-            })
-            .collect();
-        out.sort_unstable();
-        out
-    }
-
-    fn objection_to_list(&self, list: &DeviceList) -> Option<String> {
-        let before = self.list_version_to_follow();
+    fn objection_to_list(&self, list: &DeviceList, key: KeyId) -> Option<String> {
+        // As with policies: the version in force, whoever signed it, while its
+        // key counts; and what this key signed before, for good.
+        let ratchets = &self.state.fleet().ratchets;
+        let own = ratchets.iter().find(|known| known.key == key);
+        let before = self
+            .list_version_to_follow()
+            .max(own.map_or(0, |known| known.version));
         let tenant = self.state.policy().map(|policy| policy.tenant.as_str());
         let now_ms = self.clock.effective_ms();
         if let Err(fault) = list.check() {
@@ -447,6 +444,11 @@ impl Core {
         if now_ms < list.not_before_ms {
             return Some("the list is not in force yet; take it then".to_owned());
         }
+        self.objection_to_devices(list)
+    }
+
+    /// What stands against the list's devices, whenever it is taken.
+    fn objection_to_devices(&self, list: &DeviceList) -> Option<String> {
         let clash = |known: &DeviceRecord| {
             let (known, key) = (known.registration.device, known.registration.signing_key);
             list.devices
@@ -464,9 +466,16 @@ impl Core {
         let new = list
             .devices
             .iter()
-            .filter(|one| self.state.device(&one.device).is_none());
-        (self.state.devices().count() + new.count() > self.settings.max_devices)
+            .filter(|one| self.state.device(&one.device).is_none_or(DeviceRecord::pending));
+        (!self.has_room_for(new.count()))
             .then(|| "more devices would be enrolled than this hub takes".to_owned())
+    }
+
+    /// Whether so many more devices may be in. Those that wait to be approved
+    /// have a bound of their own ([`MAX_PENDING`]).
+    pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        let are_in = self.state.devices().filter(|known| !known.pending());
+        are_in.count().saturating_add(more) <= self.settings.max_devices
     }
 
     /// Whether a device that is not enrolled may not be: the list in force
@@ -569,9 +578,4 @@ impl Core {
             self.after(sequence, effect);
         }
     }
-}
-
-/// Whether two registrations of one device differ in nothing that people see.
-fn says_the_same(one: &Registration, other: &Registration) -> bool {
-    one.class == other.class && one.name == other.name && one.model == other.model
 }

@@ -1,7 +1,7 @@
 //! What people ask of the hub: enrolment, policy, blocking, the queue.
 
 use hub_protocol::entry::Event;
-use hub_protocol::{KeyId, PaymentId, PaymentState, RefusalCode, Registration};
+use hub_protocol::{DeviceId, KeyId, PaymentId, PaymentState, RefusalCode, Registration};
 
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
@@ -14,13 +14,43 @@ impl Core {
         if self.refuse_if_stopping(ticket) {
             return;
         }
-        if let Some(registration) = self.enrol_if_new(ticket, registration) {
+        if let Some(registration) = self.enrol_if_not_in(ticket, registration, None) {
             let event = Event::DeviceEnrolled {
                 registration: registration.clone(),
             };
             let sequence = self.append(event, None, None);
             self.registered(sequence, ticket, registration);
         }
+    }
+
+    /// As [`enrol_if_new`](Self::enrol_if_new), for a code of its own: whoever
+    /// made it answers for the device, so that one which waits to be approved
+    /// is let in by it too. No success is told of what was not done: a device
+    /// that is in gets its registration again only from a code of its own, or
+    /// from the one by which it took `replaces`' place.
+    pub(crate) fn enrol_if_not_in(
+        &mut self,
+        ticket: Ticket,
+        registration: Registration,
+        replaces: Option<DeviceId>,
+    ) -> Option<Registration> {
+        let known = self.state.device(&registration.device);
+        let Some(known) = known
+            .filter(|known| !known.barred() && known.registration.signing_key == registration.signing_key)
+        else {
+            return self.enrol_if_new(ticket, registration);
+        };
+        if known.pending() {
+            return self.if_there_is_room(ticket, registration);
+        }
+        let has_place_of = known.admission.as_deref().and_then(|one| one.replaces);
+        if replaces.is_some() && has_place_of != replaces {
+            let text = "this device is enrolled already and takes no other's place; block the other one at the \
+                        hub instead";
+            self.refuse(ticket, RefusalCode::EnrolledAlready, text);
+            return None;
+        }
+        self.enrol_if_new(ticket, registration)
     }
 
     /// Answers a device that is known already, or may not be enrolled; gives
@@ -66,15 +96,16 @@ impl Core {
             self.refuse(ticket, RefusalCode::EnrolledAlready, text);
             return None;
         }
-        if self.state.devices().count() >= self.settings.max_devices {
-            self.refuse(
-                ticket,
-                RefusalCode::Busy,
-                "as many devices are enrolled as this hub takes",
-            );
-            return None;
+        self.if_there_is_room(ticket, registration)
+    }
+
+    fn if_there_is_room(&mut self, ticket: Ticket, registration: Registration) -> Option<Registration> {
+        if self.has_room_for(1) {
+            return Some(registration);
         }
-        Some(registration)
+        let text = "as many devices are enrolled as this hub takes";
+        self.refuse(ticket, RefusalCode::Busy, text);
+        None
     }
 
     /// The entry of its enrolment has been made.
@@ -185,6 +216,7 @@ impl Core {
                 let reply = OperatorReply::Fleet {
                     tokens: self.fleet_tokens(),
                     list: self.state.fleet().list,
+                    list_left: self.state.fleet().list_left.unwrap_or(0),
                 };
                 self.operator_reply(ticket, reply);
             }
@@ -240,7 +272,7 @@ impl Core {
         });
     }
 
-    fn block(&mut self, ticket: Ticket, operator: String, device: hub_protocol::DeviceId, blocked: bool) {
+    fn block(&mut self, ticket: Ticket, operator: String, device: DeviceId, blocked: bool) {
         let Some(known) = self.state.device(&device) else {
             self.operator_reply(
                 ticket,

@@ -109,7 +109,11 @@ impl Core {
         };
         let now_ms = self.clock.effective_ms();
         let kind = AnomalyKind::BadSignatures;
-        let watch = self.state.device(&device).map(|record| record.watch.as_deref());
+        // Nothing is decided for a stranger who waits to be approved, nor for a
+        // device that is barred: what they send must not restrict the store.
+        let counts = |record: &&DeviceRecord| !record.pending() && !record.barred();
+        let known = self.state.device(&device).filter(counts);
+        let watch = known.map(|record| record.watch.as_deref());
         let Some(watch) = watch.filter(|_| !self.stopping) else {
             return;
         };

@@ -33,7 +33,7 @@ pub struct Settings {
     /// The most payments that may wait to be sent. Above it nothing is
     /// approved offline.
     pub max_queue: usize,
-    /// The most enrolled devices.
+    /// The most enrolled devices, beside those that wait to be approved.
     pub max_devices: usize,
     /// The most payments kept in memory beside those that are about to be
     /// sent; others are recalled from the index.

@@ -4,11 +4,12 @@
 mod support;
 
 use ed25519_dalek::SigningKey;
-use hub_core::{Input, Reply};
+use hub_core::{Input, Joining, OperatorCommand, Reply};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::description::{AttestationStatus, Certification};
 use hub_protocol::{
-    AttestationResult, Decision, DeviceDescription, DeviceId, PaymentRequest, Reason, Verification, cbor,
+    AttestationResult, Decision, DeviceClass, DeviceDescription, DeviceId, Digest, PaymentRequest, Reason,
+    Verification, cbor,
 };
 use support::{MPOS, NOON_MS, POLICY, SOFTPOS, Shop, request};
 
@@ -105,6 +106,53 @@ fn offline() -> Shop {
 /// To the moment at which a word given now has this age.
 fn at_age(shop: &mut Shop, ms: u64) {
     shop.pass(ms);
+}
+
+#[test]
+fn a_device_that_waits_to_be_approved_fills_no_ledger_with_descriptions() {
+    const NEW: DeviceId = DeviceId([11; 32]);
+    let token = Digest([0x46; 32]);
+    let mut shop = Shop::offline_under(&policy());
+    shop.operate(OperatorCommand::MakeFleetToken {
+        token,
+        class: DeviceClass::Softpos,
+        most: 1,
+        valid_ms: 60 * MINUTE_MS,
+    });
+    let ticket = shop.ticket();
+    shop.input(Input::Join {
+        ticket,
+        registration: Box::new(support::registration(NEW, DeviceClass::Softpos)),
+        joining: Joining::Fleet(token),
+    });
+    let version = |shop: &Shop| {
+        let known = shop.core.state().device(&NEW).unwrap();
+        known.described.as_ref().map(|said| said.app_version.to_string())
+    };
+    let said = |version: &str| DeviceDescription {
+        app_version: version.parse().unwrap(),
+        ..tap(NEW)
+    };
+    describe(&mut shop, NEW, &said("2.4"), None);
+    assert_eq!(
+        version(&shop).as_deref(),
+        Some("2.4"),
+        "whoever approves it sees what it is"
+    );
+    let head = shop.core.state().head().sequence;
+    for number in 5..50 {
+        let word = affirming(NEW, NOON_MS + number);
+        describe(&mut shop, NEW, &said(&format!("2.{number}")), Some(word));
+    }
+    assert_eq!(
+        shop.core.state().head().sequence,
+        head,
+        "answered, and not written down"
+    );
+    shop.operate(OperatorCommand::Approve(NEW));
+    let word = affirming(NEW, NOON_MS);
+    assert!(describe(&mut shop, NEW, &said("2.9"), Some(word)));
+    assert_eq!(version(&shop).as_deref(), Some("2.9"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use hub_core::{
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::Event;
 use hub_protocol::{
-    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, cbor,
+    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, Restriction, cbor,
 };
 use support::wallet::{Wallet, policy};
 use support::{MPOS, NOON_MS, SOFTPOS, Shop, payment_id, registration, request};
@@ -90,8 +90,11 @@ fn list(version: u64, devices: &[DeviceId], revoked: &[DeviceId]) -> DeviceList 
 }
 
 fn take(shop: &mut Shop, list: DeviceList) -> Result<ListChanges, String> {
-    let key = SigningKey::from_bytes(&[50; 32]);
-    let signed = cose::sign(&key, ObjectType::DeviceList, &cbor::encode(&list));
+    take_by(shop, &SigningKey::from_bytes(&[50; 32]), list)
+}
+
+fn take_by(shop: &mut Shop, key: &SigningKey, list: DeviceList) -> Result<ListChanges, String> {
+    let signed = cose::sign(key, ObjectType::DeviceList, &cbor::encode(&list));
     let key = KeyId::of_key(key.verifying_key().as_bytes());
     let hub_signing_key = [8; 32];
     match shop.operate(OperatorCommand::TakeList(Box::new(ListToTake {
@@ -196,6 +199,16 @@ fn a_fleets_token_is_bounded_by_count_and_time_can_be_withdrawn_and_survives_a_r
         "its answer was lost"
     );
     assert!(shop.core.state().device(&OTHER).is_none());
+    take(&mut shop, list(1, &[OTHER], &[])).unwrap();
+    assert_eq!(
+        by_token(&mut shop, OTHER),
+        Ok(DeviceClass::Mpos),
+        "on the list: it fetches its registration"
+    );
+    let OperatorReply::Fleet { tokens, .. } = shop.operate(OperatorCommand::Fleet) else {
+        panic!("no tokens");
+    };
+    assert_eq!(tokens[0].used, 1);
 
     let mut shop = Shop::offline();
     make_token(&mut shop, 9, HOUR_MS);
@@ -323,7 +336,7 @@ fn a_revoked_device_that_is_not_enrolled_cannot_enrol() {
 }
 
 #[test]
-fn a_list_is_taken_whole_or_not_at_all_and_never_an_older_one() {
+fn a_list_is_judged_whole_before_it_changes_anything_and_never_an_older_one() {
     let mut shop = Shop::offline();
     let first = list(5, &[NEW], &[]);
     take(&mut shop, first.clone()).unwrap();
@@ -362,6 +375,60 @@ fn a_list_is_taken_whole_or_not_at_all_and_never_an_older_one() {
     }
     assert_eq!(shop.core.state().head(), before, "nothing was written");
     assert!(shop.core.state().device(&OTHER).is_none());
+}
+
+/// Wherever the power fails between the entries of a list.
+#[test]
+fn rules_2_and_5_a_list_that_a_power_failure_cut_off_is_finished_by_applying_it_again() {
+    let whole = || {
+        let mut shop = Shop::offline();
+        take(&mut shop, list(1, &[STRANGE], &[])).unwrap();
+        make_token(&mut shop, 9, HOUR_MS);
+        by_token(&mut shop, NEW).unwrap();
+        let before = shop.disk.len();
+        (shop, before)
+    };
+    let second = || list(2, &[NEW, OTHER], &[MPOS]);
+    let left = |shop: &mut Shop| match shop.operate(OperatorCommand::Fleet) {
+        OperatorReply::Fleet { list_left, .. } => list_left,
+        other => panic!("{other:?}"),
+    };
+    let (mut shop, before) = whole();
+    take(&mut shop, second()).unwrap();
+    let entries = shop.disk.len() - before;
+    assert_eq!(entries, 5, "the list and four devices");
+    for kept in 1..=entries {
+        let (mut shop, before) = whole();
+        take(&mut shop, second()).unwrap();
+        shop.disk.truncate(before + kept);
+        shop.crash();
+        let missing = entries - kept;
+        assert_eq!(left(&mut shop), u32::try_from(missing).unwrap(), "{kept}");
+        let changes = take(&mut shop, second()).unwrap();
+        assert_eq!(changes.enrolled + changes.approved + changes.shut_out, missing);
+        for restart in [false, true] {
+            if restart {
+                shop.crash();
+            }
+            assert_eq!(left(&mut shop), 0);
+            for (device, number) in [(NEW, 1), (OTHER, 2)] {
+                let number = 10 * number + u64::from(restart);
+                assert_eq!(pays(&mut shop, device, number), Ok(true), "{kept}");
+            }
+            for device in [MPOS, STRANGE] {
+                assert_eq!(
+                    pays(&mut shop, device, 3),
+                    Err(RefusalCode::DeviceNotAllowed),
+                    "{kept}"
+                );
+            }
+        }
+        let taken = |event: &Event| matches!(event, Event::DeviceListTaken { version: 2, .. });
+        assert_eq!(events(&shop).iter().filter(|event| taken(event)).count(), 1);
+        let head = shop.core.state().head();
+        take(&mut shop, second()).unwrap();
+        assert_eq!(shop.core.state().head(), head, "nothing twice");
+    }
 }
 
 const STRANGE: DeviceId = DeviceId([77; 32]);
@@ -411,6 +478,145 @@ fn a_replacement_blocks_the_old_device_in_the_same_entry_and_keeps_its_exposure(
         Err(RefusalCode::EnrolmentUnknown)
     );
 }
+
+#[test]
+fn rule_5_a_code_that_replaces_a_device_never_succeeds_without_shutting_it_out() {
+    // The phone came by a fleet's code first.
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    by_token(&mut shop, NEW).unwrap();
+    assert_eq!(
+        join(&mut shop, NEW, replacing(MPOS, false)),
+        Ok(DeviceClass::Mpos),
+        "the old one's class"
+    );
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let number = 20 + u64::from(restart);
+        assert_eq!(pays(&mut shop, MPOS, number), Err(RefusalCode::DeviceNotAllowed));
+        assert_eq!(pays(&mut shop, NEW, 10 + number), Ok(true));
+        let head = shop.core.state().head().sequence;
+        let again = join(&mut shop, NEW, replacing(MPOS, false));
+        assert_eq!(again, Ok(DeviceClass::Mpos), "its answer was lost");
+        assert_eq!(shop.core.state().head().sequence, head);
+    }
+    // It is in: nobody is told that it has another's place besides.
+    assert_eq!(
+        join(&mut shop, NEW, replacing(SOFTPOS, true)),
+        Err(RefusalCode::EnrolledAlready)
+    );
+    let mut shop = Shop::offline();
+    assert_eq!(
+        join(&mut shop, SOFTPOS, replacing(MPOS, true)),
+        Err(RefusalCode::EnrolledAlready)
+    );
+    assert!(!shop.core.state().device(&MPOS).unwrap().blocked);
+}
+
+#[test]
+fn a_pending_device_is_let_in_by_a_code_of_its_own_unless_it_is_blocked() {
+    let mut shop = Shop::offline();
+    make_token(&mut shop, 9, HOUR_MS);
+    for device in [NEW, OTHER] {
+        by_token(&mut shop, device).unwrap();
+    }
+    shop.operate(OperatorCommand::Block(OTHER));
+    for device in [NEW, OTHER] {
+        shop.enrol(device, DeviceClass::Terminal);
+    }
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let number = 1 + u64::from(restart);
+        assert_eq!(pays(&mut shop, NEW, number), Ok(true));
+        assert_eq!(pays(&mut shop, OTHER, 5), Err(RefusalCode::DeviceNotAllowed));
+        assert!(standing(&mut shop, OTHER).pending);
+    }
+    let class = shop.core.state().device(&NEW).unwrap().registration.class;
+    assert_eq!(class, DeviceClass::Terminal, "the code's");
+}
+
+#[test]
+fn strangers_who_wait_to_be_approved_restrict_nobody_but_themselves() {
+    let rules = "[anomaly]\ntighten_percent = 50\nfade_points_per_hour = 10\n\
+                 [anomaly.bad_signatures]\ncount = 3\nwithin_minutes = 10\npoints = 20\n\
+                 [anomaly.store]\nwarn = 5\ntighten = 10\nstop = 20\n";
+    let text = format!("{}\n{rules}", support::POLICY);
+    let mut shop = Shop::offline_under(&text);
+    make_token(&mut shop, 9, HOUR_MS);
+    let strangers = [NEW, OTHER, STRANGE];
+    for device in strangers {
+        by_token(&mut shop, device).unwrap();
+    }
+    shop.operate(OperatorCommand::Block(STRANGE));
+    let before = shop.core.state().head().sequence;
+    for device in strangers {
+        for _ in 0..100 {
+            shop.input(Input::BadSignature { device });
+        }
+    }
+    assert_eq!(shop.core.state().head().sequence, before);
+    for device in strangers {
+        for _ in 0..100 {
+            shop.input(Input::CardNumber { device });
+        }
+    }
+    for restart in [false, true] {
+        if restart {
+            shop.crash();
+        }
+        let alert = shop.core.state().alert();
+        assert_eq!(alert.restriction, Restriction::None);
+        assert_eq!(pays(&mut shop, MPOS, 1 + u64::from(restart)), Ok(true));
+    }
+    // The same of a device that is in is looked at.
+    for _ in 0..3 {
+        shop.input(Input::BadSignature { device: MPOS });
+    }
+    assert_ne!(shop.core.state().alert().restriction, Restriction::None);
+}
+
+#[test]
+fn strangers_who_wait_to_be_approved_take_no_place_from_the_shops_devices() {
+    // Two of the tests' devices are in.
+    let mut shop = Shop::offline_with(support::POLICY, |settings| settings.max_devices = 4);
+    make_token(&mut shop, 500, 24 * HOUR_MS);
+    let stranger = |number: u8| DeviceId([number; 32]);
+    let first = 30;
+    for number in 0..200 {
+        assert!(by_token(&mut shop, stranger(first + number)).is_ok(), "{number}");
+    }
+    shop.crash();
+    assert_eq!(by_token(&mut shop, NEW), Err(RefusalCode::Busy));
+    assert!(by_token(&mut shop, stranger(first)).is_ok(), "it is in already");
+    // The shop's own come in all the same, by each way.
+    shop.enrol(OTHER, DeviceClass::Mpos);
+    assert_eq!(pays(&mut shop, OTHER, 1), Ok(true));
+    take(&mut shop, list(1, &[DeviceId([20; 32])], &[])).unwrap();
+    // And no more than the hub takes, by any way.
+    let text = take(&mut shop, list(2, &[DeviceId([20; 32]), stranger(first)], &[])).unwrap_err();
+    assert!(text.contains("than this hub takes"), "{text}");
+    let approve = OperatorCommand::Approve(stranger(first));
+    assert!(matches!(shop.operate(approve.clone()), OperatorReply::Refused(_)));
+    shop.enrol(stranger(first), DeviceClass::Mpos);
+    assert!(standing(&mut shop, stranger(first)).pending);
+    shop.settings.max_devices = 5;
+    shop.crash();
+    assert_eq!(shop.operate(approve), OperatorReply::Done);
+    shop.settings.max_devices = 9;
+    shop.crash();
+    // One is approved, and its place is free; another is blocked.
+    assert!(by_token(&mut shop, NEW).is_ok());
+    assert_eq!(by_token(&mut shop, NEXT), Err(RefusalCode::Busy));
+    shop.operate(OperatorCommand::Block(stranger(first + 1)));
+    shop.crash();
+    assert!(by_token(&mut shop, NEXT).is_ok());
+}
+
+const NEXT: DeviceId = DeviceId([13; 32]);
 
 #[test]
 fn rule_4_only_a_lost_device_frees_what_is_kept_back_for_its_allowance() {
@@ -475,7 +681,10 @@ fn what_is_remembered_of_fleets_comes_back_from_the_index_and_is_never_too_large
         assert_eq!(made, OperatorReply::Done);
     }
     let revoked: Vec<_> = (0..128).map(|number| DeviceId([100 + number; 32])).collect();
-    take(&mut shop, list(1, &[NEW], &revoked)).unwrap();
+    for version in 1..=20 {
+        let key = SigningKey::from_bytes(&[u8::try_from(version).unwrap(); 32]);
+        take_by(&mut shop, &key, list(version, &[NEW], &revoked)).unwrap();
+    }
     join(&mut shop, OTHER, replacing(MPOS, true)).unwrap();
     let folded = shop.core.state().clone();
     let mut restored = State::default();

@@ -577,3 +577,28 @@ fn rule_5_an_allowance_is_not_given_out_again_once_its_policys_key_is_taken_away
     assert_eq!(apply(&mut shop, signed(root(2, &[12]), &[1, 2])), Ok(2));
     assert_eq!(asks(&mut shop), None);
 }
+
+#[test]
+fn an_old_list_does_not_come_back_once_another_key_has_signed_and_been_taken_away() {
+    let next = |version: u32, by: u8| {
+        let mut root = root(version, &[11]);
+        root.delegations.push(for_lists(by));
+        root
+    };
+    let mut shop = shop_under(next(1, 12));
+    for version in [3, 5] {
+        assert_eq!(take_list(&mut shop, 12, "acme", version), Ok(version));
+    }
+    assert_eq!(apply(&mut shop, signed(next(2, 13), &[1, 2])), Ok(2));
+    assert_eq!(take_list(&mut shop, 13, "acme", 1), Ok(1));
+    assert_eq!(apply(&mut shop, signed(next(3, 12), &[1, 2])), Ok(3));
+    for version in [2, 3, 4, 5] {
+        refused(
+            take_list(&mut shop, 12, "acme", version),
+            "is not newer than version 5",
+        );
+    }
+    shop.crash();
+    refused(take_list(&mut shop, 12, "acme", 5), "is not newer than version 5");
+    assert_eq!(take_list(&mut shop, 12, "acme", 6), Ok(6));
+}

@@ -472,6 +472,10 @@ pub struct FleetReport {
     pub list_key: Option<String>,
     /// When it was taken.
     pub list_taken_ms: Option<u64>,
+    /// How many of its changes are left to make: a power failure cut it off,
+    /// and it is to be applied again. 0 once it is carried out.
+    #[serde(default)]
+    pub list_left: u32,
 }
 
 /// A token for several devices.

@@ -263,6 +263,13 @@ fn listed(fleet: &FleetReport) -> String {
         (None, _) => "Headquarters has sent no list of devices.".to_owned(),
     };
     text.push('\n');
+    if fleet.list_left > 0 {
+        text.push_str(&format!(
+            "It was cut off, by a power failure for example: {} of its changes are left. Apply the same file \
+             again with `hubctl fleet apply`.\n",
+            fleet.list_left
+        ));
+    }
     if fleet.tokens.is_empty() {
         text.push_str("No code for several devices is outstanding. `hubctl enrol --fleet` makes one.");
         return text;

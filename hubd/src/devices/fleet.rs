@@ -62,14 +62,16 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_waits_for_tokens_that_are_neither_expired_nor_used_up() {
+    fn the_endpoint_waits_for_tokens_that_have_not_expired_though_they_are_used_up() {
         let mut fleet = Fleet::default();
-        fleet.set(vec![token([1; 16])]);
-        assert!(fleet.any_open(99) && !fleet.any_open(100));
-        fleet.set(vec![FleetToken {
-            used: 2,
-            ..token([1; 16])
-        }]);
-        assert!(!fleet.any_open(0));
+        for used in [0, 2] {
+            fleet.set(vec![FleetToken {
+                used,
+                ..token([1; 16])
+            }]);
+            assert!(fleet.any_open(99) && !fleet.any_open(100), "{used} used");
+        }
+        fleet.set(Vec::new());
+        assert!(!fleet.any_open(0), "withdrawn");
     }
 }

@@ -82,7 +82,12 @@ impl HubBackend {
 
     pub(super) async fn fleet_report(&self) -> Result<FleetReport, Refused> {
         let told = self.operate("fleet".to_owned(), OperatorCommand::Fleet).await?;
-        let OperatorReply::Fleet { tokens, list } = told else {
+        let OperatorReply::Fleet {
+            tokens,
+            list,
+            list_left,
+        } = told
+        else {
             return Err(Refused::unavailable("the hub did not say which tokens there are"));
         };
         Ok(FleetReport {
@@ -90,6 +95,7 @@ impl HubBackend {
             list_version: list.map(|list| list.version),
             list_key: list.map(|list| list.key.to_string()),
             list_taken_ms: list.map(|list| list.taken_ms),
+            list_left,
         })
     }
 

@@ -122,6 +122,12 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         registry.apply(&device.registration, device.barred());
     }
     let tokens = opened.state.fleet().tokens.clone();
+    if let Some(left) = opened.state.fleet().list_left {
+        tracing::warn!(
+            left,
+            "headquarters' list of devices was cut off; apply the same file again with `hubctl fleet apply`"
+        );
+    }
     let facts = HubFacts {
         policy_version: opened.state.store().policy_version,
         wan: opened.state.store().wan,

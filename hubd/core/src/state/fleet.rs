@@ -2,17 +2,69 @@
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::entry::Event;
-use hub_protocol::{DeviceId, DeviceList, Registration, cbor};
+use hub_protocol::{DeviceId, DeviceList, KeyId, ListedDevice, Registration, cbor};
 
 use super::State;
 use super::stored::Key;
-use crate::admission::{Admission, FleetRecord, FleetToken, ListMark, Replaced, ShutOut, TwoPlaces};
-use crate::record::{DeviceRecord, Subject};
+use crate::admission::{
+    Admission, FleetRecord, FleetToken, ListMark, MAX_LIST_KEYS, Replaced, ShutOut, TwoPlaces,
+};
+use crate::record::{DeviceRecord, KeyRatchet, Subject};
 
 impl State {
     /// What is remembered of fleets.
     pub fn fleet(&self) -> &FleetRecord {
         &self.fleet
+    }
+
+    /// Devices that are in now and are not by this list, and whether it names
+    /// them as revoked.
+    pub(crate) fn left_out(&self, list: &DeviceList) -> Vec<(DeviceId, bool)> {
+        let mut out: Vec<(DeviceId, bool)> = self
+            .devices()
+            .filter_map(|known| {
+                let device = known.registration.device;
+                let revoked = list.revoked.contains(&device);
+                let was_listed = known.admission.as_deref().is_some_and(|one| one.listed.is_some());
+                let left_out = was_listed && !list.devices.iter().any(|one| one.device == device);
+                let new = known.shut_out().is_none_or(|before| revoked && !before.revoked);
+                (new && (revoked || left_out)).then_some((device, revoked))
+            })
+            .collect();
+        out.sort_unstable();
+        out
+    }
+
+    /// How many changes this list makes, each of them an entry.
+    fn changes_by(&self, list: &DeviceList) -> usize {
+        let settled = |one: &ListedDevice| {
+            self.device(&one.device)
+                .is_some_and(|known| known.settled_by(one))
+        };
+        let admitted = list.devices.iter().filter(|one| !settled(one)).count();
+        self.left_out(list).len() + admitted
+    }
+
+    /// The newest key last.
+    fn list_ratchet(&mut self, key: KeyId, version: u64) {
+        let ratchets = &mut self.fleet.ratchets;
+        let before = ratchets.iter().position(|known| known.key == key);
+        let before = before.map_or(0, |at| ratchets.remove(at).version);
+        if ratchets.len() >= MAX_LIST_KEYS {
+            ratchets.remove(0);
+        }
+        ratchets.push(KeyRatchet {
+            key,
+            version: before.max(version),
+        });
+    }
+
+    /// One change of the list in force has been made.
+    fn list_went_on(&mut self) {
+        if let Some(left) = self.fleet.list_left {
+            self.fleet.list_left = left.checked_sub(1).filter(|left| *left > 0);
+            self.dirty.insert(Key::Fleet);
+        }
     }
 
     pub(super) fn apply_fleet(&mut self, event: &Event, at_ms: u64) {
@@ -49,13 +101,18 @@ impl State {
                     admission.token = Some(*token);
                 });
             }
-            Event::DeviceApproved { device, list, .. } => self.admit(*device, |admission| {
-                admission.pending = false;
+            Event::DeviceApproved { device, list, .. } => {
+                self.admit(*device, |admission| {
+                    admission.pending = false;
+                    if list.is_some() {
+                        admission.listed = *list;
+                        admission.shut_out = None;
+                    }
+                });
                 if list.is_some() {
-                    admission.listed = *list;
-                    admission.shut_out = None;
+                    self.list_went_on();
                 }
-            }),
+            }
             Event::DeviceListTaken {
                 version,
                 key,
@@ -69,9 +126,13 @@ impl State {
                     digest: *digest,
                     taken_ms: at_ms,
                 });
+                self.list_ratchet(*key, *version);
                 // Of one that this program cannot read any more, the devices
                 // that were shut out stay so.
-                if let Some(list) = read(list) {
+                let list = read(list);
+                let left = list.as_ref().map_or(0, |list| self.changes_by(list));
+                self.fleet.list_left = u32::try_from(left).ok().filter(|left| *left > 0);
+                if let Some(list) = list {
                     self.fleet.revoked = list.revoked;
                 }
                 self.dirty.insert(Key::Fleet);
@@ -83,18 +144,22 @@ impl State {
                     admission.listed = Some(*list);
                     admission.shut_out = None;
                 });
+                self.list_went_on();
             }
             Event::DeviceShutOut {
                 device,
                 list,
                 revoked,
-            } => self.admit(*device, |admission| {
-                admission.listed = None;
-                admission.shut_out = Some(ShutOut {
-                    list: *list,
-                    revoked: *revoked,
+            } => {
+                self.admit(*device, |admission| {
+                    admission.listed = None;
+                    admission.shut_out = Some(ShutOut {
+                        list: *list,
+                        revoked: *revoked,
+                    });
                 });
-            }),
+                self.list_went_on();
+            }
             Event::DeviceReplaced {
                 registration,
                 replaces,
@@ -103,7 +168,10 @@ impl State {
             } => {
                 self.enrolled(registration);
                 let by = registration.device;
-                self.admit(by, |admission| admission.replaces = Some(*replaces));
+                self.admit(by, |admission| {
+                    admission.pending = false;
+                    admission.replaces = Some(*replaces);
+                });
                 if let Some(old) = self.devices.get_mut(replaces) {
                     old.blocked = true;
                 }

@@ -227,6 +227,10 @@ impl State {
                 self.enrolled(registration);
                 if let Some(record) = self.devices.get_mut(&registration.device) {
                     record.blocked = false;
+                    // Whoever made its code answers for it.
+                    if let Some(admission) = &mut record.admission {
+                        admission.pending = false;
+                    }
                 }
             }
             Event::FleetTokenMade { .. }
