@@ -296,7 +296,13 @@ impl Backend for HubBackend {
 
     async fn keys(&self) -> Result<Vec<KeyReport>, Refused> {
         let devices = self.devices.registry().list();
-        Ok(key_report::all(&self.config, &self.keys.chain(), devices))
+        let authority = self.authority().await?;
+        Ok(key_report::all(
+            &self.config,
+            &self.keys.chain(),
+            &authority,
+            devices,
+        ))
     }
 
     async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
