@@ -161,3 +161,41 @@ fn a_next_key_that_was_supplied_is_taken_and_the_ledger_tells_of_it() -> Result<
     hub.start()?;
     pay(&hub, "away", 1).map(drop)
 }
+
+#[test]
+fn a_device_that_was_enrolled_after_a_change_pays_after_the_next_one() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut hub = shop(dir.path())?;
+    rotate(&hub)?;
+    for device in ["late", "late and away"] {
+        hub.enrol(device)?;
+        pay(&hub, device, 1)?;
+    }
+    // One hears of the change by a push, one when it comes back, and one was
+    // enrolled before and is away for both.
+    let mut paying = hub.device("late");
+    let paying = Process::start(
+        "late",
+        paying.args(["pay", "--amount", "1250", "--count", "20", "--every-ms", "50"]),
+    )?;
+    for paid in 0..20 {
+        let line: Value = serde_json::from_str(&paying.line()?)?;
+        let decision = line["decision"].as_str().unwrap_or_default();
+        ensure!(decision.starts_with("approved"), "{line}");
+        if paid == 5 {
+            rotate(&hub)?;
+        }
+    }
+    // Each payment is by a client that has just started.
+    for device in ["late", "late and away", "away"] {
+        pay(&hub, device, 1)?;
+        pay(&hub, device, 1)?;
+    }
+    hub.kill()?;
+    hub.start()?;
+    rotate(&hub)?;
+    for device in ["late", "late and away", "away", "till"] {
+        pay(&hub, device, 1)?;
+    }
+    Ok(())
+}

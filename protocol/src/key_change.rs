@@ -78,6 +78,8 @@ pub struct SignedKeyChange(#[cbor(with = "minicbor::bytes")] pub Vec<u8>);
 pub struct KeyChain {
     /// `None` until something says.
     hub: Option<HubId>,
+    /// How many changes there were before `first`, as far as is known.
+    before: u32,
     first: VerifyingKey,
     links: Vec<Link>,
 }
@@ -121,6 +123,7 @@ impl KeyChain {
     pub const fn new(hub: Option<HubId>, key: VerifyingKey) -> Self {
         Self {
             hub,
+            before: 0,
             first: key,
             links: Vec::new(),
         }
@@ -158,7 +161,7 @@ impl KeyChain {
     /// # Errors
     /// [`KeyChainError`]; the chain is then as it was.
     pub fn push(&mut self, statement: &SignedKeyChange) -> Result<(), KeyChainError> {
-        let number = self.links.len() + 1;
+        let number = self.next_number();
         let fault = |fault| KeyChainError::Statement { number, fault };
         let change = HubKeyChange::open(&statement.0).map_err(fault)?;
         let follows = self.hub.is_none_or(|hub| change.hub == hub)
@@ -180,14 +183,62 @@ impl KeyChain {
         Ok(())
     }
 
+    /// Takes the next statement of a chain that may begin at any of a hub's
+    /// keys, as a device's does that was enrolled under the key of the day.
+    ///
+    /// While there is no link, a statement that says how the first key came
+    /// into use tells only how many there were before it, and one that names
+    /// other keys is passed over: neither makes a key trusted. Once there is
+    /// a link it is [`push`](Self::push), but for statements from before the
+    /// first key, which are passed over still. `false` if nothing is known
+    /// yet of how the statement and this chain hang together.
+    ///
+    /// # Errors
+    /// [`KeyChainError`]; the chain is then as it was.
+    pub fn follow(&mut self, statement: &SignedKeyChange) -> Result<bool, KeyChainError> {
+        let number = self.next_number();
+        let fault = |fault| KeyChainError::Statement { number, fault };
+        let change = HubKeyChange::open(&statement.0).map_err(fault)?;
+        let same_hub = self.hub.is_none_or(|hub| change.hub == hub);
+        let before = change.number.checked_sub(1).filter(|_| same_hub);
+        let before = before.ok_or(KeyChainError::DoesNotFollow { number })?;
+        let first = self.first.as_bytes();
+        if !self.links.is_empty() {
+            if before < self.before {
+                return Ok(true);
+            }
+        } else if change.new_key == *first {
+            self.before = change.number;
+            return Ok(true);
+        } else if change.old_key != *first {
+            return Ok(false);
+        } else if self.before == 0 {
+            let mut chain = self.clone();
+            chain.before = before;
+            chain.push(statement)?;
+            *self = chain;
+            return Ok(true);
+        }
+        self.push(statement).map(|()| true)
+    }
+
+    fn next_number(&self) -> usize {
+        usize::try_from(self.before)
+            .unwrap_or(usize::MAX)
+            .saturating_add(self.links.len())
+            .saturating_add(1)
+    }
+
     /// Whose, if that is known.
     pub const fn hub(&self) -> Option<HubId> {
         self.hub
     }
 
-    /// How many changes.
+    /// How many changes there have been, with those before the first key as
+    /// far as they are known.
     pub fn changes(&self) -> u32 {
-        u32::try_from(self.links.len()).unwrap_or(u32::MAX)
+        let links = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+        self.before.saturating_add(links)
     }
 
     /// The first key.
@@ -272,9 +323,10 @@ impl KeyChain {
         self.keys().any(|key| KeyId::of_key(key.as_bytes()) == kid)
     }
 
-    /// The statements after the first `known`, first to last.
+    /// The statements of this chain after the hub's first `known`, first to
+    /// last.
     pub fn statements(&self, known: u32) -> Vec<SignedKeyChange> {
-        let known = usize::try_from(known).unwrap_or(usize::MAX);
+        let known = usize::try_from(known.saturating_sub(self.before)).unwrap_or(usize::MAX);
         let after = self.links.iter().skip(known);
         after.map(|link| link.signed.clone()).collect()
     }
@@ -395,5 +447,50 @@ mod tests {
         let mut chain = start;
         chain.push(&signed(3, 3, 4, 30)).unwrap();
         assert_eq!((chain.changes(), chain.current()), (3, &public(4)));
+    }
+
+    #[test]
+    fn a_chain_that_begins_at_a_later_key_follows_from_there_and_trusts_none_before() {
+        let start = KeyChain::new(Some(HUB), public(2));
+        let [came, gave_way] = [signed(1, 1, 2, 10), signed(2, 2, 3, 20)];
+        // Told of all from the start, or of the later ones alone.
+        for told in [vec![&came, &gave_way], vec![&gave_way]] {
+            let mut chain = start.clone();
+            assert!(told.iter().all(|statement| chain.follow(statement).unwrap()));
+            assert_eq!((chain.changes(), chain.current()), (2, &public(3)));
+            assert!(!chain.knows(KeyId::of_key(public(1).as_bytes())), "not trusted");
+            assert_eq!(
+                chain.statements(0),
+                std::slice::from_ref(&gave_way),
+                "its own alone"
+            );
+            assert!(chain.statements(2).is_empty());
+            assert_eq!(chain.follow(&came), Ok(true), "told again, it changes nothing");
+            assert_eq!((chain.changes(), chain.current()), (2, &public(3)));
+            assert_eq!(chain.follow(&signed(3, 3, 4, 30)), Ok(true));
+            let again = chain.follow(&signed(3, 3, 4, 30));
+            assert_eq!(again, Err(KeyChainError::DoesNotFollow { number: 4 }));
+        }
+        // Keys that it does not know make nothing trusted, however they are linked.
+        let mut chain = start.clone();
+        assert_eq!(chain.follow(&signed(1, 8, 9, 10)), Ok(false));
+        assert_eq!(chain, start);
+        assert_eq!(chain.follow(&came), Ok(true));
+        assert_eq!((chain.changes(), chain.current()), (1, &public(2)));
+        let forged = change(2, 2, 9, 20).sign(&key(8), &key(9));
+        assert!(
+            chain.follow(&SignedKeyChange(forged)).is_err(),
+            "signed by another"
+        );
+        let left_out = chain.follow(&signed(3, 2, 3, 30));
+        assert_eq!(left_out, Err(KeyChainError::DoesNotFollow { number: 2 }));
+        let mut other_hub = change(2, 2, 3, 20);
+        other_hub.hub = HubId([8; 32]);
+        let other_hub = SignedKeyChange(other_hub.sign(&key(2), &key(3)));
+        for mut chain in [start, chain] {
+            let before = chain.clone();
+            assert!(chain.follow(&other_hub).is_err());
+            assert_eq!(chain, before);
+        }
     }
 }

@@ -43,7 +43,8 @@ codes! {
         CurrencyMalformed = 3004, "currency-malformed";
         /// A field has a wrong length or wrong characters.
         FieldMalformed = 3005, "field-malformed";
-        /// A text holds a clear card number. Nothing of it was stored.
+        /// A text, or bytes that the device chose, hold a clear card number.
+        /// Nothing of it was stored.
         ClearCardNumber = 3006, "clear-card-number";
         /// The sealed card is empty or above its size.
         SealedCardSize = 3007, "sealed-card-size";

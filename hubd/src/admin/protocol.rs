@@ -325,9 +325,10 @@ pub struct RestrictionReport {
 /// A key of the hub's, of headquarters' or of a device's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyReport {
-    /// What it is for: signing, signing-next, tls, vault, policy or device.
+    /// What it is for: signing, signing-next, tls, vault, root, policy,
+    /// device-list or device.
     pub purpose: String,
-    /// Whose: the hub's short id, or a device's name.
+    /// Whose: the hub's short id, whom the root names, or a device's name.
     pub holder: String,
     /// Its id, in hex; `None` of a key that has none.
     pub id: Option<String>,

@@ -4,11 +4,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use ed25519_dalek::VerifyingKey;
 use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::root::{Authority, Delegated};
-use hub_protocol::{DeviceId, Digest, PaymentId};
+use hub_protocol::{DeviceId, Digest, PaymentId, RefusalCode};
 
 use crate::admin::protocol::{
     AllowanceReport, DescribedReport, DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport,
@@ -35,8 +36,9 @@ pub(super) struct HubBackend {
     pub(super) space: Space,
     pub(super) archiving: Archiving,
     pub(super) keys: KeyRing,
-    /// Held while the signing key changes.
-    pub(super) changing: tokio::sync::Mutex<()>,
+    /// Held while the signing key changes; in it the key to change to, until
+    /// there is an answer.
+    pub(super) changing: tokio::sync::Mutex<Option<VerifyingKey>>,
 }
 
 impl HubBackend {
@@ -50,6 +52,15 @@ impl HubBackend {
             Reply::Operator(reply) => Ok(reply),
             _ => Err(Refused::unavailable("the hub gave an answer to another question")),
         }
+    }
+
+    fn settle_keys(&self, current: &VerifyingKey) -> Result<(), Refused> {
+        key_files::settle(&self.config.layout, current, &mut |_| Ok(())).map_err(|error| {
+            Refused::new(format!(
+                "the key is changed, but its files could not be put in order: {error}. Keep both files, put right \
+                 what is wrong, and restart hubd, which tries again"
+            ))
+        })
     }
 
     async fn ask(&self, ask: Ask) -> Result<Reply, Refused> {
@@ -285,40 +296,62 @@ impl Backend for HubBackend {
 
     async fn keys(&self) -> Result<Vec<KeyReport>, Refused> {
         let devices = self.devices.registry().list();
-        Ok(key_report::all(&self.config, &self.keys.chain(), devices))
+        let authority = self.authority().await?;
+        Ok(key_report::all(
+            &self.config,
+            &self.keys.chain(),
+            &authority,
+            devices,
+        ))
     }
 
     async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
-        let _alone = self.changing.lock().await;
+        let mut unanswered = self.changing.lock().await;
         if self.space.level() == StorageLevel::Full {
             return Err(Refused::new(
                 "the disk is full: make room first, then change the key",
             ));
         }
+        let before = *self.keys.chain().current();
+        if unanswered.is_some_and(|asked| asked != before) {
+            return Err(Refused::new(
+                "whether an earlier change of the key comes about is not known yet: try again in a moment; if this \
+                 stays, restart hubd, which puts it right",
+            ));
+        }
+        self.settle_keys(&before)?;
+        *unanswered = None;
         let layout = &self.config.layout;
-        let next = key_files::next_key(layout).map_err(|error| Refused::new(error.to_string()))?;
+        let next = key_files::next_key(layout, &before).map_err(|error| Refused::new(error.to_string()))?;
         let current = next.verifying_key();
         if self.keys.chain().keys().any(|key| *key == current) {
             return Err(Refused::new(
                 "hub-signing.next.key is a key that this hub has had before: supply another one",
             ));
         }
+        *unanswered = Some(current);
         let ask = Ask::ChangeHubKey {
             operator: operator.to_string(),
             next,
         };
-        match self.ask(ask).await? {
-            Reply::Operator(OperatorReply::Done) => {}
-            Reply::Operator(OperatorReply::Refused(text)) => return Err(Refused::new(text)),
-            _ => return Err(Refused::unavailable("the hub gave an answer to another question")),
+        let refused = match self.port.ask(ask).await {
+            Ok(Reply::Operator(OperatorReply::Done)) => None,
+            Ok(Reply::Operator(OperatorReply::Refused(text))) => Some(Refused::new(text)),
+            Ok(Reply::Refused(refusal)) => Some(Refused::unavailable(refusal.text)),
+            Err(refusal) if refusal.code == RefusalCode::Busy => Some(Refused::unavailable(refusal.text)),
+            // The entry may be in the ledger: the next start sees.
+            Err(refusal) => return Err(Refused::unavailable(refusal.text)),
+            Ok(_) => return Err(Refused::unavailable("the hub gave an answer to another question")),
+        };
+        *unanswered = None;
+        if let Some(refused) = refused {
+            if let Err(error) = key_files::discard_made(layout, &before) {
+                tracing::warn!(%error, "a signing key that is not used could not be destroyed; the next change or start tries again");
+            }
+            return Err(refused);
         }
         // The ledger goes on with the new key, whatever becomes of the files.
-        key_files::settle(layout, &current, &mut |_| Ok(())).map_err(|error| {
-            Refused::new(format!(
-                "the key is changed, but its files could not be put in order: {error}. Keep both files, put right \
-                 what is wrong, and restart hubd, which tries again"
-            ))
-        })?;
+        self.settle_keys(&current)?;
         self.keys().await
     }
 

@@ -4,11 +4,17 @@
 //! between any two steps leaves a hub that opens with exactly that one. In
 //! order, each durable before the next:
 //!
-//! 1. the new key, in `keys/hub-signing.next.key`;
+//! 1. the new key, in `keys/hub-signing.next.key`, and before it its public
+//!    key, in `keys/hub-signing.next.made`, which tells it from one that the
+//!    operator has supplied;
 //! 2. the ledger's entry, signed by both keys;
 //! 3. the new public key, in `hub-signing.pub`;
 //! 4. zeros over the old key;
 //! 5. the new key takes the old one's place.
+//!
+//! A key that hubd has made is good for one try: if nothing came of it, it is
+//! destroyed, at once or when the hub starts, lest a later change take a key
+//! that has lain there, and been copied, for who knows how long.
 //!
 //! Keys that the service manager supplies are its own to keep: steps 1, 4 and
 //! 5 are the operator's then.
@@ -16,7 +22,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -57,21 +63,76 @@ pub(super) enum NoNextKey {
     },
 }
 
-/// The key to change to: the one that lies there, or a fresh one.
-pub(super) fn next_key(layout: &Layout) -> Result<SigningKey, NoNextKey> {
-    if let Some(key) = config::next_signing_key(layout)? {
+/// The key to change to from `current`: the one that the operator has
+/// supplied, or a fresh one.
+pub(super) fn next_key(layout: &Layout, current: &VerifyingKey) -> Result<SigningKey, NoNextKey> {
+    if let Some(key) = config::next_signing_key(layout)?
+        && !made_here(layout, &key)
+    {
         return Ok(key);
     }
     if config::is_credential(&layout.signing_key) {
         return Err(NoNextKey::Credential);
     }
     let path = &layout.next_signing_key;
-    fresh_key()
-        .and_then(|key| write_key(path, &key, &layout.signing_key).map(|()| key))
+    discard_made(layout, current)
+        .and_then(|()| fresh_key())
+        .and_then(|key| {
+            write_public(&made_file(layout), &key.verifying_key())?;
+            write_key(path, &key, &layout.signing_key)?;
+            Ok(key)
+        })
         .map_err(|source| NoNextKey::Write {
             path: path.display().to_string(),
             source,
         })
+}
+
+/// Destroys a next key that hubd has made and that the ledger does not go on
+/// with. Not to be called while a change to it may be under way.
+pub(super) fn discard_made(layout: &Layout, current: &VerifyingKey) -> io::Result<()> {
+    let path = &layout.next_signing_key;
+    if let Ok(Some(key)) = config::next_signing_key(layout) {
+        if key.verifying_key() == *current {
+            return Ok(());
+        }
+        if made_here(layout, &key) {
+            destroy(path)?;
+            fs::remove_file(path)?;
+            sync_folder(path)?;
+        }
+    }
+    let unfinished = path.with_extension("new");
+    if unfinished.exists() {
+        destroy(&unfinished)?;
+        fs::remove_file(&unfinished)?;
+    }
+    forget_made(layout)
+}
+
+fn made_file(layout: &Layout) -> PathBuf {
+    layout.next_signing_key.with_extension("made")
+}
+
+/// Whether hubd has made this next key itself.
+fn made_here(layout: &Layout, key: &SigningKey) -> bool {
+    let made = fs::read_to_string(made_file(layout)).ok();
+    made.and_then(|text| config::parse_public_key(&text)) == Some(key.verifying_key())
+}
+
+fn forget_made(layout: &Layout) -> io::Result<()> {
+    match fs::remove_file(made_file(layout)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Zeros over a key, where it lies.
+fn destroy(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    (&file).write_all(&vec![0; len])?;
+    file.sync_all()
 }
 
 #[allow(clippy::disallowed_methods)] // a new key is made of nothing else
@@ -119,15 +180,13 @@ pub(super) fn settle(
         return Ok(());
     }
     if layout.signing_key.exists() {
-        let file = OpenOptions::new().write(true).open(&layout.signing_key)?;
-        let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-        (&file).write_all(&vec![0; len])?;
-        file.sync_all()?;
+        destroy(&layout.signing_key)?;
     }
     at(KeyStep::OldDestroyed)?;
     fs::rename(&layout.next_signing_key, &layout.signing_key)?;
     sync_folder(&layout.signing_key)?;
-    at(KeyStep::NewInPlace)
+    at(KeyStep::NewInPlace)?;
+    forget_made(layout)
 }
 
 fn write_public(path: &Path, key: &VerifyingKey) -> io::Result<()> {

@@ -3,23 +3,22 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use hub_protocol::{KeyChain, KeyId};
+use hub_protocol::root::Delegated;
+use hub_protocol::{Authority, KeyChain, KeyId};
 
 use crate::admin::protocol::KeyReport;
 use crate::config::{self, Config};
 use crate::devices::RegisteredDevice;
 
-/// All of them, the hub's first.
-pub(crate) fn all(config: &Config, chain: &KeyChain, devices: Vec<RegisteredDevice>) -> Vec<KeyReport> {
+/// All of them, the hub's first, and of headquarters those that count.
+pub(crate) fn all(
+    config: &Config,
+    chain: &KeyChain,
+    authority: &Authority,
+    devices: Vec<RegisteredDevice>,
+) -> Vec<KeyReport> {
     let mut keys = of_hub(config, chain);
-    let hub = config.policy.trusted_keys.iter().map(|key| KeyReport {
-        purpose: "policy".to_owned(),
-        holder: "headquarters".to_owned(),
-        public: Some(data_encoding::HEXLOWER.encode(key.as_bytes())),
-        id: Some(KeyId::of_key(key.as_bytes()).to_string()),
-        ..KeyReport::default()
-    });
-    keys.extend(hub);
+    keys.extend(of_headquarters(authority));
     let mut devices = devices;
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     keys.extend(devices.into_iter().map(|device| KeyReport {
@@ -31,6 +30,39 @@ pub(crate) fn all(config: &Config, chain: &KeyChain, devices: Vec<RegisteredDevi
         changes: None,
     }));
     keys
+}
+
+/// The keys of headquarters: those of the root in force and what it delegates
+/// to, or else those in the configuration.
+fn of_headquarters(authority: &Authority) -> Vec<KeyReport> {
+    let report = |purpose: &str, holder: &str, key: &[u8; 32], since_ms| KeyReport {
+        purpose: purpose.to_owned(),
+        holder: holder.to_owned(),
+        public: Some(data_encoding::HEXLOWER.encode(key)),
+        id: Some(KeyId::of_key(key).to_string()),
+        since_ms,
+        changes: None,
+    };
+    match authority {
+        Authority::Keys(keys) => {
+            let keys = keys.iter();
+            keys.map(|key| report("policy", "headquarters", key.as_bytes(), None))
+                .collect()
+        }
+        Authority::Root(root) => {
+            let keys = root.keys.iter();
+            let keys = keys.map(|key| report("root", &key.name, &key.key, None));
+            let delegated = root.delegations.iter().flat_map(|to| {
+                let since = Some(to.not_before_ms);
+                let purposes = to.signs.iter().map(|signs| match signs {
+                    Delegated::Policies => "policy",
+                    Delegated::DeviceLists => "device-list",
+                });
+                purposes.map(move |purpose| report(purpose, &to.name, &to.key, since))
+            });
+            keys.chain(delegated).collect()
+        }
+    }
 }
 
 /// The hub's own keys.
@@ -68,4 +100,62 @@ pub(crate) fn of_hub(config: &Config, chain: &KeyChain) -> Vec<KeyReport> {
 fn modified(path: &Path) -> Option<u64> {
     let modified = path.metadata().ok()?.modified().ok()?;
     u64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ed25519_dalek::SigningKey;
+    use hub_protocol::root::{Delegation, Root, RootKey};
+
+    fn public(seed: u8) -> [u8; 32] {
+        SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes()
+    }
+
+    #[test]
+    fn the_keys_of_headquarters_are_those_of_the_root_in_force() {
+        let delegation = |name: &str, seed, signs| Delegation {
+            name: name.to_owned(),
+            key: public(seed),
+            stores: vec!["*".to_owned()],
+            signs,
+            not_before_ms: 7,
+            expires_ms: 9,
+            least_version: None,
+        };
+        let root = Root {
+            tenant: "demo".to_owned(),
+            version: 1,
+            expires_ms: 9,
+            threshold: 1,
+            keys: vec![RootKey {
+                name: "Ada".to_owned(),
+                key: public(1),
+            }],
+            delegations: vec![
+                delegation("risk", 2, vec![Delegated::Policies]),
+                delegation("fleet", 3, vec![Delegated::Policies, Delegated::DeviceLists]),
+            ],
+        };
+        let shown = |authority: &Authority| -> Vec<(String, String, Option<String>, Option<u64>)> {
+            let keys = of_headquarters(authority).into_iter();
+            keys.map(|key| (key.purpose, key.holder, key.public, key.since_ms))
+                .collect()
+        };
+        let row = |purpose: &str, holder: &str, seed, since| {
+            let public = Some(data_encoding::HEXLOWER.encode(&public(seed)));
+            (purpose.to_owned(), holder.to_owned(), public, since)
+        };
+        assert_eq!(
+            shown(&Authority::Root(Box::new(root))),
+            [
+                row("root", "Ada", 1, None),
+                row("policy", "risk", 2, Some(7)),
+                row("policy", "fleet", 3, Some(7)),
+                row("device-list", "fleet", 3, Some(7)),
+            ]
+        );
+        let configured = Authority::Keys(vec![SigningKey::from_bytes(&[4; 32]).verifying_key()]);
+        assert_eq!(shown(&configured), [row("policy", "headquarters", 4, None)]);
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::key_files::{KeyStep, next_key, settle};
+use super::key_files::{KeyStep, discard_made, next_key, settle};
 use super::opening;
 use crate::config::Config;
 use crate::init::{InitOptions, init};
@@ -71,9 +71,10 @@ fn a_cut_at_any_step_of_a_change_leaves_exactly_one_present_key() {
         let dir = dir.path().join("hub");
         let config = hub(&dir);
         let (old, layout) = (config.keys.signing.clone(), &config.layout);
-        let next = next_key(layout).unwrap();
-        assert_eq!(next_key(layout).unwrap(), next, "one that lies there is taken");
+        let current = old.verifying_key();
+        next_key(layout, &current).unwrap();
         assert_eq!(opens_with(&dir), old, "a key that was only made changes nothing");
+        let next = next_key(layout, &current).unwrap();
         record(&config, &next);
         let settled = settle(
             layout,
@@ -103,7 +104,7 @@ fn the_old_key_is_overwritten_where_it_lay() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("hub");
     let config = hub(&dir);
-    let next = next_key(&config.layout).unwrap();
+    let next = next_key(&config.layout, &config.keys.signing.verifying_key()).unwrap();
     record(&config, &next);
     // The same file under another name shows what becomes of its blocks.
     let kept = dir.join("kept");
@@ -118,8 +119,53 @@ fn a_key_that_the_ledger_does_not_tell_of_is_not_settled() {
     let dir = dir.path().join("hub");
     let config = hub(&dir);
     let old = fs::read(&config.layout.signing_key).unwrap();
-    let _ = next_key(&config.layout).unwrap();
+    let _ = next_key(&config.layout, &config.keys.signing.verifying_key()).unwrap();
     let current = config.keys.signing.verifying_key();
     settle(&config.layout, &current, &mut |_| Ok(())).unwrap();
     assert_eq!(fs::read(&config.layout.signing_key).unwrap(), old);
+}
+
+#[test]
+fn a_next_key_that_hubd_made_is_good_for_one_try_and_one_that_was_supplied_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let (layout, current) = (&config.layout, config.keys.signing.verifying_key());
+    let made = |kept: &str| {
+        let key = next_key(layout, &current).unwrap();
+        let kept = dir.join(kept);
+        fs::hard_link(&layout.next_signing_key, &kept).unwrap();
+        (key, kept)
+    };
+    let gone = |kept: &Path| fs::read(kept).unwrap().iter().all(|byte| *byte == 0);
+    // The core refused, the next command came, and the hub was started again.
+    let (first, kept) = made("first");
+    discard_made(layout, &current).unwrap();
+    assert!(!layout.next_signing_key.exists() && gone(&kept), "a refusal");
+    let (second, kept) = made("second");
+    let third = next_key(layout, &current).unwrap();
+    assert!(
+        gone(&kept) && first != second && second != third,
+        "another command"
+    );
+    let kept = dir.join("third");
+    fs::hard_link(&layout.next_signing_key, &kept).unwrap();
+    assert_eq!(opens_with(&dir), config.keys.signing);
+    assert!(!layout.next_signing_key.exists() && gone(&kept), "a start");
+
+    // What the operator supplies is his, also where a made one lay before.
+    next_key(layout, &current).unwrap();
+    let supplied = SigningKey::from_bytes(&[7; 32]);
+    let text = data_encoding::HEXLOWER.encode(supplied.as_bytes());
+    fs::write(&layout.next_signing_key, text).unwrap();
+    discard_made(layout, &current).unwrap();
+    assert_eq!(opens_with(&dir), config.keys.signing);
+    assert_eq!(next_key(layout, &current).unwrap(), supplied);
+
+    // And the key that the ledger goes on with is never destroyed.
+    fs::remove_file(&layout.next_signing_key).unwrap();
+    let next = next_key(layout, &current).unwrap();
+    discard_made(layout, &next.verifying_key()).unwrap();
+    record(&config, &next);
+    assert_eq!(opens_with(&dir), next);
 }

@@ -127,7 +127,10 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         );
     }
     let current = *journal.keys().chain().current();
-    if let Err(error) = key_files::settle(layout, &current, &mut |_| Ok(())) {
+    // Nothing is under way: what the ledger does not tell of came to nothing.
+    let settled = key_files::settle(layout, &current, &mut |_| Ok(()))
+        .and_then(|()| key_files::discard_made(layout, &current));
+    if let Err(error) = settled {
         tracing::warn!(%error, "the files of the signing key could not be put in order after its change; the next start tries again");
     }
     let reader = journal.reader();

@@ -10,8 +10,8 @@ use hub_protocol::DeviceDescription;
 use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
 use hub_protocol::{
-    ALPN, ALPN_2, ALPN_3, Answer, DeviceId, MOST_KEY_CHANGES, Override, PaymentId, Request, VoidRequest,
-    WIRE_VERSION,
+    ALPN, ALPN_2, ALPN_3, Answer, DeviceId, KeyChainError, MOST_KEY_CHANGES, Override, PaymentId, Request,
+    VoidRequest, WIRE_VERSION,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -453,9 +453,10 @@ impl Inner {
         let closes = matches!(&answer, Ok(Answer::Refused { refusal }) if refusal.code.closes_connection());
         let outcome = match answer {
             Ok(answer) => match read(answer.clone()) {
-                Err(PayError::Unverifiable(error))
-                    if error.is_other_key() && self.learn_keys(&link).await =>
-                {
+                Err(PayError::Unverifiable(error)) if error.is_other_key() => {
+                    // Somebody else may have learned it meanwhile: it is
+                    // looked at again in any case.
+                    self.learn_keys(&link).await;
                     read(answer)
                 }
                 outcome => outcome,
@@ -472,10 +473,8 @@ impl Inner {
     }
 
     /// Asks for the changes of the hub's signing key that this device has
-    /// missed, and whether there were any. Each is signed by a key that it
-    /// knows.
-    async fn learn_keys(&self, link: &Link) -> bool {
-        let mut learned = false;
+    /// missed. Each that it takes is signed by a key that it knows.
+    async fn learn_keys(&self, link: &Link) {
         // Payments without an envelope go over an earlier wire version, on
         // which nobody hears of keys.
         let newer;
@@ -483,31 +482,36 @@ impl Inner {
             let candidates = self.candidates().await;
             match link::connect(&self.config, &candidates, self.options.connect_timeout).await {
                 Ok(other) if other.wire >= KEYS_SINCE => newer = other,
-                _ => return false,
+                _ => return,
             }
             &newer
         } else {
             link
         };
+        // So many were before the key that this device was enrolled under.
+        let mut passed = 0;
         loop {
-            let known = self.verifier.keys.chain().changes();
+            let known = self.verifier.keys.chain().changes().max(passed);
             let asked = frame::to_wire(&Request::Keys { known });
             let Ok(Answer::Keys { changes }) = link.request(&asked, self.options.request_timeout).await
             else {
                 break;
             };
+            let full = changes.len() == MOST_KEY_CHANGES;
             match self.enrolled.learn(&changes) {
-                Ok(new) => learned |= new,
+                Ok(_) => {}
+                Err(VerifyError::Keys(KeyChainError::Untrusted)) if full => {}
                 Err(error) => {
                     tracing::warn!(%error, "the hub's signing keys do not follow the one that this device knows");
                     break;
                 }
             }
-            if changes.len() < MOST_KEY_CHANGES {
+            let told = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+            let Some(next) = known.checked_add(told).filter(|_| full) else {
                 break;
-            }
+            };
+            passed = next;
         }
-        learned
     }
 
     async fn link(&self, needs: Needs) -> Result<Arc<Link>, LinkError> {
@@ -534,6 +538,7 @@ impl Inner {
             Arc::clone(&self.verifier),
             self.enrolled.clone(),
             self.pushes.clone(),
+            missed_keys(self.me.clone()),
         );
         link.reader = Some(tokio::spawn(reader).abort_handle());
         tokio::spawn(stay_connected(self.me.clone(), link.connection.clone()));
@@ -606,6 +611,21 @@ fn stay_connected(
             }
         }
     })
+}
+
+/// What a reader of pushes does when it hears of a change of the hub's signing
+/// key that does not follow those that are known: the missed ones are asked for.
+fn missed_keys(inner: Weak<Inner>) -> impl Fn() + Send + 'static {
+    move || {
+        if let Some(inner) = inner.upgrade() {
+            tokio::spawn(async move {
+                let link = inner.link.lock().await.clone();
+                if let Some(link) = link {
+                    inner.learn_keys(&link).await;
+                }
+            });
+        }
+    }
 }
 
 fn is_open(link: &Arc<Link>) -> bool {

@@ -36,18 +36,25 @@ impl HubKeys {
     }
 
     /// Takes the next changes, all or none. What is known already is passed
-    /// over. Whether there was anything new.
+    /// over, and so is what was before the key that this device was enrolled
+    /// under. Whether there was anything new.
     ///
     /// # Errors
-    /// A statement that is not signed by the present key and the next one.
+    /// A statement that is not signed by the present key and the next one;
+    /// [`KeyChainError::Untrusted`] if none has to do with a key that this
+    /// device knows.
     pub(crate) fn learn(&self, changes: &[SignedKeyChange]) -> Result<bool, KeyChainError> {
         let mut present = self.chain.write().unwrap_or_else(PoisonError::into_inner);
         let mut chain = present.clone();
         let known = chain.statements(0);
+        let mut reached = true;
         for change in changes.iter().filter(|change| !known.contains(change)) {
-            chain.push(change)?;
+            reached = chain.follow(change)?;
         }
-        let new = chain != *present;
+        if !reached {
+            return Err(KeyChainError::Untrusted);
+        }
+        let new = chain.current() != present.current();
         *present = chain;
         Ok(new)
     }

@@ -220,7 +220,7 @@ struct Unique {
     id: [u8; 16],
     salt: [u8; 16],
     /// What the ephemeral key is derived from that seals the card.
-    ephemeral: [u8; 32],
+    ephemeral: Zeroizing<[u8; 32]>,
 }
 
 /// Fresh entropy, hashed with the device's secret, its count and its clock, so
@@ -237,7 +237,7 @@ fn unique(identity: &DeviceIdentity, device_sequence: u64, now_ms: u64) -> Uniqu
     time.copy_from_slice(&now_ms.to_be_bytes());
     // Ids and salts are seen by others; the rest must not follow from them.
     purpose.copy_from_slice(&[1]);
-    let ephemeral = Digest::of(input.as_ref()).0;
+    let ephemeral = Zeroizing::new(Digest::of(input.as_ref()).0);
     let digest = Digest::of(&input[..80]).0;
     let (mut id, mut salt) = ([0; 16], [0; 16]);
     id.copy_from_slice(&digest[..16]);

@@ -32,6 +32,7 @@ pub(crate) async fn read_pushes(
     verifier: Arc<Verifier>,
     enrolled: Enrolled,
     pushes: broadcast::Sender<PushEvent>,
+    missed_keys: impl Fn() + Send,
 ) {
     while let Ok(mut stream) = connection.accept_uni().await {
         let Ok(bytes) = stream.read_to_end(4 + MAX_FRAME).await else {
@@ -42,10 +43,10 @@ pub(crate) async fn read_pushes(
                 .status(status, None)
                 .map(|verified| PushEvent::Status(verified.status)),
             Ok(Push::Policy { version }) => Ok(PushEvent::Policy(version)),
-            // One that does not follow what is known: others were missed, and
-            // are asked for when they are needed.
+            // One that does not follow what is known: others were missed.
             Ok(Push::KeyChanged { change }) => enrolled
                 .learn(&[change])
+                .inspect_err(|_| missed_keys())
                 .map(|_| PushEvent::HubKey(verifier.keys.chain().changes())),
             Err(refusal) => Err(VerifyError::Frame(refusal.code)),
         };

@@ -75,17 +75,21 @@ impl CardKey {
     /// # Errors
     ///
     /// When there are no card data or too many.
-    pub fn seal(
+    pub fn seal(&self, clear: &[u8], binding: CardBinding, entropy: [u8; 32]) -> Result<Vec<u8>, SealError> {
+        self.seal_with(clear, binding, Entropy::of(entropy))
+    }
+
+    fn seal_with(
         &self,
         clear: &[u8],
         mut binding: CardBinding,
-        entropy: [u8; 32],
+        entropy: Entropy,
     ) -> Result<Vec<u8>, SealError> {
         if clear.is_empty() || clear.len() > MAX_CARD_DATA {
             return Err(SealError::Length);
         }
         binding.merchant.clone_from(&self.merchant);
-        let ciphertext = seal_to(&self.public_key, clear, &binding.aad(), Entropy::of(entropy));
+        let ciphertext = seal_to(&self.public_key, clear, &binding.aad(), entropy);
         let envelope = CardBlob {
             scheme: SealScheme::Hpke,
             key_id: self.key_id().to_vec(),
@@ -151,12 +155,14 @@ impl CardData {
     }
 
     /// The blob, sealed for this payment. `entropy` is used for nothing else.
-    pub(crate) fn into_blob(self, binding: CardBinding, entropy: [u8; 32]) -> Vec<u8> {
+    pub(crate) fn into_blob(self, binding: CardBinding, entropy: Zeroizing<[u8; 32]>) -> Vec<u8> {
         match self.0 {
             Card::Sealed(blob) => blob,
             // It cannot fail, since the key was tried and the length is known.
             // If it did, the empty blob would be refused before it is sent.
-            Card::ToSeal { key, clear } => key.seal(&clear, binding, entropy).unwrap_or_default(),
+            Card::ToSeal { key, clear } => key
+                .seal_with(&clear, binding, Entropy { bytes: entropy })
+                .unwrap_or_default(),
         }
     }
 }
@@ -303,7 +309,7 @@ mod tests {
         let (secret, public) = X25519HkdfSha256::derive_keypair(&[3; 32]);
         let key = CardKey::new(public.to_bytes().into(), "shop-1").unwrap();
         let clear = b"what the reader read";
-        let blob = key.to_seal(clear).unwrap().into_blob(binding(), [5; 32]);
+        let blob = key.to_seal(clear).unwrap().into_blob(binding(), [5; 32].into());
         assert!(!blob.windows(clear.len()).any(|part| part == clear));
         assert_eq!(CardBlob::from_blob(&blob).unwrap().key_id, key.key_id());
 
@@ -353,7 +359,7 @@ mod tests {
         let blob = key
             .to_seal(b"what the reader read")
             .unwrap()
-            .into_blob(binding, [5; 32]);
+            .into_blob(binding, [5; 32].into());
         let document = include_str!("../../../docs/protocol.md");
         for part in [&public[..], &key.key_id(), &aad, &blob] {
             for line in part.chunks(32) {
@@ -381,7 +387,7 @@ mod tests {
         let largest = key
             .to_seal(&[0; MAX_CARD_DATA])
             .unwrap()
-            .into_blob(binding(), [5; 32]);
+            .into_blob(binding(), [5; 32].into());
         assert_eq!(largest.len(), hub_protocol::payment::MAX_SEALED_CARD);
     }
 }

@@ -349,4 +349,50 @@ mod tests {
         assert_eq!(again, enrolled);
         assert_eq!(again.hub_keys().unwrap().chain().changes(), 2);
     }
+
+    #[test]
+    fn a_device_that_was_enrolled_after_a_change_follows_the_next_ones_and_keeps_them() {
+        for told in [vec![change(1, 9), change(2, 12)], vec![change(2, 12)]] {
+            let dir = tempfile::tempdir().unwrap();
+            let enrolled = enrolled_under(2);
+            enrolled.save(dir.path()).unwrap();
+            assert_eq!(enrolled.learn(&[change(1, 9)]), Ok(false), "it has that key");
+            assert_eq!(enrolled.learn(&told), Ok(true));
+            assert_eq!(enrolled.learn(&told), Ok(false), "told again, it is nothing new");
+            let again = crate::Enrolled::load(dir.path()).unwrap();
+            assert_eq!(again, enrolled);
+            assert_eq!(
+                again.learn(&[change(3, 15)]),
+                Ok(true),
+                "a push after the restart"
+            );
+            assert_eq!(crate::Enrolled::load(dir.path()).unwrap(), again);
+            assert_eq!(again.hub_keys().unwrap().chain().changes(), 3);
+        }
+        let enrolled = enrolled_under(3);
+        let untrusted = Err(hub_protocol::KeyChainError::Untrusted.into());
+        assert_eq!(
+            enrolled.learn(&[change(1, 9)]),
+            untrusted,
+            "its key is still to come"
+        );
+        assert_eq!(enrolled.learn(&[change(4, 12)]), untrusted, "some were missed");
+        assert_eq!(enrolled.learn(&[change(2, 12), change(3, 15)]), Ok(true));
+    }
+
+    fn enrolled_under(key: u8) -> crate::Enrolled {
+        let identity = DeviceIdentity::generate().unwrap();
+        let hub_key = SigningKey::from_bytes(&[key; 32]);
+        let registration = hub_protocol::Registration {
+            device: identity.device_id(),
+            signing_key: identity.signing_key().verifying_key().to_bytes(),
+            class: hub_protocol::DeviceClass::Mpos,
+            name: "Caisse 1".into(),
+            model: "Test".into(),
+            hub: HubId([2; 32]),
+            hub_signing_key: hub_key.verifying_key().to_bytes(),
+            enrolled_ms: 1,
+        };
+        crate::Enrolled::new(registration, Vec::new())
+    }
 }

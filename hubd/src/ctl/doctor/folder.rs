@@ -121,6 +121,22 @@ pub(super) fn key_ages(config: &Config) -> Finding {
     )
 }
 
+/// A signing key that lies there and is not in use.
+pub(super) fn next_key(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "next signing key";
+    let own = config.keys.signing.verifying_key();
+    let next = config.keys.next_signing.as_ref()?.verifying_key();
+    // Of a chain that cannot be read, another check tells.
+    let current = signing_keys(&config.layout.ledger, &own).map_or(own, |chain| *chain.current());
+    (next != current).then(|| {
+        Finding::warning(
+            CHECK,
+            "hub-signing.next.key is there and not in use; if you have just supplied it, give `hubctl keys rotate \
+             signing` now, and if not, destroy it with `shred -u`, because somebody may have copied it",
+        )
+    })
+}
+
 /// The store's format.
 pub(super) fn format(layout: &Layout) -> Finding {
     const CHECK: &str = "store";
