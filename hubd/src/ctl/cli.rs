@@ -146,7 +146,7 @@ pub(super) enum FleetCommand {
     /// At headquarters: check a list of devices and sign it
     Sign {
         /// The private key (0600): 64 hex digits, one that hubs name in
-        /// [policy] trusted_keys
+        /// policy.trusted_keys of hubd.toml
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
         /// The list as written (TOML): docs/enrolment.md
