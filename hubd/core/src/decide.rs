@@ -103,7 +103,8 @@ pub struct Assessment {
     pub ceiling: Option<usize>,
     /// The share of the signed ceilings that holds now, 0 to 100.
     pub percent: u64,
-    /// The limit for taps without verification that this payment would pass.
+    /// The limit for taps without verification that refused this payment, if
+    /// one did.
     pub tap_limit: Option<TapLimit>,
 }
 
@@ -167,6 +168,7 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         .filter(|limits| limits.store_moved_percent > limits.store_percent)
         .and_then(|limits| u8::try_from(limits.store_moved_percent).ok());
     record.score = score.map(Box::new);
+    let tapped = record.reason == Reason::CardContactlessLimit;
     Assessment {
         record,
         effective_ceiling_minor: limits.map(|limits| limits.transaction),
@@ -174,6 +176,7 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
         percent: limits.map_or(100, |limits| limits.percent),
         tap_limit: situation
             .policy
+            .filter(|_| tapped)
             .and_then(|policy| tap_limit_passed(request, policy, situation)),
     }
 }
