@@ -9,6 +9,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod ctl;
+pub mod data_key;
 pub mod devices;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -799,6 +799,24 @@ pub enum Event {
         #[n(2)]
         operator: String,
     },
+    /// The key of the store is wrapped under another vault key. The old wrap
+    /// is destroyed after this entry.
+    #[n(111)]
+    #[cbor(map)]
+    VaultKeyChanged {
+        /// The new vault key's id: the first 8 bytes of HMAC-SHA-256 of
+        /// `hub-vault-key/1` under it.
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        key: [u8; 8],
+        /// The old one's.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        old_key: [u8; 8],
+        /// Who.
+        #[n(3)]
+        operator: String,
+    },
     /// An archive that had been copied away was removed from the hub's disk.
     #[n(73)]
     #[cbor(map)]
@@ -858,6 +876,7 @@ impl Event {
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
             Self::HubKeyChanged { .. } => 120,
+            Self::VaultKeyChanged { .. } => 111,
         }
     }
 
@@ -906,7 +925,23 @@ impl Event {
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",
             Self::HubKeyChanged { .. } => "hub-key-changed",
+            Self::VaultKeyChanged { .. } => "vault-key-changed",
         }
+    }
+
+    /// Whether it stands in clear in a ledger whose entries are
+    /// [sealed](crate::EntrySeal): what is needed before there is a key, and
+    /// names no person, card or payment.
+    pub const fn is_in_clear(&self) -> bool {
+        matches!(
+            self,
+            Self::HubStarted { .. }
+                | Self::HubStopped
+                | Self::SegmentArchived { .. }
+                | Self::ArchiveRemoved { .. }
+                | Self::HubKeyChanged { .. }
+                | Self::VaultKeyChanged { .. }
+        )
     }
 
     /// The payment that the event is about, if it is about one.

@@ -34,6 +34,7 @@ pub mod receipt;
 pub mod refusal;
 pub mod root;
 pub mod score;
+pub mod seal;
 
 pub use allowance::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceReceipt, MAX_ALLOWANCE_COUNT,
@@ -61,6 +62,7 @@ pub use receipt::{
 pub use refusal::{Refusal, RefusalCode};
 pub use root::{Authority, Delegated, Delegation, NotAuthorised, Root, RootError, RootKey, SignedRoot, Term};
 pub use score::{Score, ScoreFactor, ScorePart};
+pub use seal::{DataKey, EntryKey, EntrySeal, SealedEntry, StoredPayload};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.

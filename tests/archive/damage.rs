@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use hubd::ledger::check_archive;
+use hubd::ledger::{Contents, check_archive};
 
 use crate::*;
 
@@ -69,7 +69,10 @@ fn a_damaged_base_or_table_of_payments_is_found_named_and_refused() -> Result<()
     // Alone, with the archive.
     let one = &list[0];
     fs::write(&ids, &good)?;
-    assert!(check_archive(&one.path, &key, None).is_err(), "it is not here");
+    assert!(
+        check_archive(&one.path, &key, Contents::Unread, None).is_err(),
+        "it is not here"
+    );
     Ok(())
 }
 

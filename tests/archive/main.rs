@@ -12,7 +12,9 @@ use hub_core::Reply;
 use hub_protocol::{Decision, PaymentState, Receipt, RefusalCode};
 use hub_tests::shop::{DAY_MS, OPENING_MS, Shop, install_root, load, make_store};
 use hubd::config::Config;
-use hubd::ledger::{ArchiveSettings, Archiver, Round, VerifyReport, check_archive, copy_archive, verify};
+use hubd::ledger::{
+    ArchiveSettings, Archiver, Contents, Round, VerifyReport, check_archive, copy_archive, verify,
+};
 use tempfile::TempDir;
 
 mod base;
@@ -253,7 +255,7 @@ fn rule_7_an_archive_verifies_alone_and_by_gunzip() -> Result<()> {
         }
         let copy = away.join(archive.path.file_name().context("a name")?);
         let earlier = before.as_ref().map(|(manifest, digest)| (manifest, *digest));
-        let found = check_archive(&copy, &key, earlier)?;
+        let found = check_archive(&copy, &key, Contents::Unread, earlier)?;
         assert_eq!(found.manifest, archive.manifest);
         approved += found.kinds["payment-decided"];
         // What anybody can do without hubd.

@@ -12,10 +12,12 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hub_core::state::State;
 use hub_core::{Core, Effect, Input, Now, Probe, Reply, Settings, Ticket};
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, Currency, Decision, DeviceId, Funding, ReceiptGroup, Verification,
+    CardFacts, CardScheme, Cryptogram, Currency, Decision, DeviceId, EntrySeal, Funding, ReceiptGroup,
+    Verification,
 };
 use hub_sdk::{DeviceIdentity, PreparedPayment};
 use hubd::config::Config;
+use hubd::data_key::StoreKey;
 use hubd::ledger::{DataLock, Journal, JournalOptions, VAULT_FILE_BYTES, Vault};
 use sim_devices::binaries::Binaries;
 use sim_devices::fleet::{self, Fleet};
@@ -197,6 +199,8 @@ impl Shelf {
             config.keys.signing.clone(),
             options,
         )?;
+        let key = StoreKey::open(layout, &[&config.keys.vault])?;
+        journal.unseal(EntrySeal::new(key.key()));
         let (vault, _) = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE_BYTES)?;
         let mut state = State::default();
         for stored in journal.reader().entries_from(1)? {
@@ -204,7 +208,8 @@ impl Shelf {
             state.apply(&stored.entry, stored.digest)?;
         }
         let began = Instant::now();
-        let settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
+        let mut settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
+        settings.seal = Some(EntrySeal::new(key.key()));
         let failures = settings.wan.offline_after;
         let (core, effects) = Core::start(settings, state, 0, "stock", now(began));
         let mut shelf = Self {

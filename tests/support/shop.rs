@@ -16,8 +16,9 @@ use hub_core::{
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::root::{Delegated, Delegation, Root, RootKey, SignedRoot};
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, DeviceClass, DeviceId, EntryMode, Funding, GatewayResult, KeyId,
-    PaymentId, PaymentRequest, ReceiptGroup, Registration, SealedCard, Verification, VoidRequest, cbor,
+    CardFacts, CardScheme, Cryptogram, DeviceClass, DeviceId, EntryMode, EntrySeal, Funding, GatewayResult,
+    KeyId, PaymentId, PaymentRequest, ReceiptGroup, Registration, SealedCard, Verification, VoidRequest,
+    cbor,
 };
 use hubd::config::Config;
 use hubd::init::{InitOptions, init};
@@ -223,6 +224,7 @@ impl Shop {
         };
         let mut settings = Settings::new(config.keys.hub_id, &config.hub.store_id, config.hub.currency);
         settings.pinned_root = config.policy.root.as_ref().map(|root| root.signed.clone());
+        settings.seal = Some(EntrySeal::new(opened.store_key.key()));
         settings.archives_through = archiver.archives().head().sequence;
         let (core, effects) = Core::start(settings, opened.state, opened.torn_bytes, "year", now);
         let mut shop = Self {

@@ -383,7 +383,10 @@ impl Core {
             policy_version: self.state.store().policy_version,
             event,
         };
-        let payload = entry.encode();
+        let payload = match &self.settings.seal {
+            Some(seal) => seal.encode(&entry),
+            None => entry.encode(),
+        };
         let payment_id = entry.event.payment_id();
         let before = payment_id.and_then(|id| self.state.payment(&id)?.place(id));
         // The core makes only entries that fit its own state. One that does

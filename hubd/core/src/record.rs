@@ -600,6 +600,11 @@ pub struct StoreRecord {
     /// one.
     #[n(19)]
     pub root_sequence: Option<u64>,
+    /// The id of the vault key that the store's key was last wrapped under;
+    /// `None`: of the first one.
+    #[n(20)]
+    #[cbor(with = "minicbor::bytes")]
+    pub vault_key: Option<[u8; 8]>,
 }
 
 /// How offline approvals ended.
@@ -722,6 +727,7 @@ impl Default for StoreRecord {
             reserved: None,
             hub_card_minor: None,
             root_sequence: None,
+            vault_key: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the core is told once.
 
-use hub_protocol::{CardScheme, Currency, HubId};
+use hub_protocol::{CardScheme, Currency, EntrySeal, HubId};
 
 use crate::wan::WanSettings;
 
@@ -59,6 +59,9 @@ pub struct Settings {
     /// The signed root that the hub was installed with, verified: it comes into
     /// force if the ledger has none.
     pub pinned_root: Option<Vec<u8>>,
+    /// Encrypts what the ledger's entries say. Without one they are in clear:
+    /// for tests and rehearsals, which write to no disk.
+    pub seal: Option<EntrySeal>,
     /// When connectivity changes.
     pub wan: WanSettings,
     /// This boot, for the ledger's times.
@@ -91,6 +94,7 @@ impl Settings {
             abandoned_after_ms: 60_000,
             archives_through: 0,
             pinned_root: None,
+            seal: None,
             wan: WanSettings::default(),
             boot: [0; 16],
             seed: 1,

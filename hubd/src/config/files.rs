@@ -25,8 +25,11 @@ pub struct Layout {
     pub next_signing_key: PathBuf,
     /// `keys/hub-tls.key`: P-256, PKCS#8 in PEM, 0600.
     pub tls_key: PathBuf,
-    /// `keys/hub-vault.key`: 32 bytes, 64 hex digits, 0600.
+    /// `keys/hub-vault.key`, under which the store's data key is wrapped: 32 bytes, 64 hex digits, 0600.
     pub vault_key: PathBuf,
+    /// `keys/hub-vault.next.key`: the key that is to follow it, while it is
+    /// being changed. As that one, 0600.
+    pub next_vault_key: PathBuf,
     /// `keys/policy-local.key`: Ed25519 seed, 64 hex digits, 0600. Only for a
     /// first try; a shop's policies are signed at headquarters.
     pub policy_key: PathBuf,
@@ -60,6 +63,7 @@ impl Layout {
             next_signing_key: keys.join("hub-signing.next.key"),
             tls_key: keys.join("hub-tls.key"),
             vault_key: keys.join("hub-vault.key"),
+            next_vault_key: keys.join("hub-vault.next.key"),
             policy_key: keys.join("policy-local.key"),
             keys,
             signing_public: dir.join("hub-signing.pub"),

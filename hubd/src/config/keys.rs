@@ -39,8 +39,12 @@ pub struct HubKeys {
     /// The identity that devices know: SHA-256 over the TLS key's
     /// SubjectPublicKeyInfo.
     pub hub_id: HubId,
-    /// Encrypts the vault.
+    /// The vault key: the store's data key is wrapped under it. As the files
+    /// have it; which of this one and [`next_vault`](Self::next_vault) is the
+    /// present one, the ledger says.
     pub vault: Zeroizing<[u8; 32]>,
+    /// The vault key that was made to follow it, if there is one.
+    pub next_vault: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl HubKeys {
@@ -117,7 +121,16 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
         Some(next) => read_seed(&own).unwrap_or_else(|_| next.clone()).into(),
         None => seed(&layout.signing_key),
     };
-    let vault = seed(&layout.vault_key);
+    let next_vault = match place(&layout.next_vault_key, credentials).exists() {
+        true => seed(&layout.next_vault_key),
+        false => None,
+    };
+    let vault = match &next_vault {
+        Some(next) => read_seed(&place(&layout.vault_key, credentials))
+            .unwrap_or_else(|_| next.clone())
+            .into(),
+        None => seed(&layout.vault_key),
+    };
     let tls = place(&layout.tls_key, credentials);
     let tls = read_tls(&tls)
         .map_err(|message| faults.whole(&tls, hint(&message)))
@@ -135,6 +148,7 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
         tls_pkcs8,
         hub_id,
         vault: vault?,
+        next_vault,
     })
 }
 
@@ -146,6 +160,37 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
 pub fn next_signing_key(layout: &Layout) -> Result<Option<SigningKey>, KeyError> {
     let path = place(&layout.next_signing_key, credentials().as_deref());
     path.exists().then(|| read_signing_key(&path)).transpose()
+}
+
+/// The vault key that is to follow the hub's, as
+/// [`next_signing_key`].
+///
+/// # Errors
+/// It is there and cannot be used.
+pub fn next_vault_key(layout: &Layout) -> Result<Option<Zeroizing<[u8; 32]>>, KeyError> {
+    let path = place(&layout.next_vault_key, credentials().as_deref());
+    path.exists().then(|| read_vault_key(&path)).transpose()
+}
+
+/// Reads a vault key: a file of mode 0600 with 64 hex digits.
+///
+/// # Errors
+/// It is not there, open to others, or no key.
+pub fn read_vault_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    read_seed(path).map_err(|message| KeyError {
+        file: path.display().to_string(),
+        message,
+    })
+}
+
+/// The vault keys that whoever asks can read in a hub's folder: none, the
+/// present one, or while it is being changed two.
+pub fn vault_keys(layout: &Layout) -> Vec<Zeroizing<[u8; 32]>> {
+    let credentials = credentials();
+    [&layout.vault_key, &layout.next_vault_key]
+        .into_iter()
+        .filter_map(|file| read_seed(&place(file, credentials.as_deref())).ok())
+        .collect()
 }
 
 /// Whether a key is a credential of the service manager's: hubd can read it

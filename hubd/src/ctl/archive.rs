@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::failure::Failure;
-use super::ledger::{place, unreadable};
+use super::ledger::{contents, place, seal, unreadable};
 use super::output::{Output, table};
 use super::policy::public_key;
 use super::show::{Language, amount, instant};
 use crate::admin::protocol::{Answer, Request, StatusReport};
 use crate::config::Layout;
-use crate::ledger::{self, ArchiveFound, IdsFound};
+use crate::data_key;
+use crate::ledger::{self, ArchiveFound, Contents, IdsFound};
 
 /// One archive, as it is shown.
 #[derive(Serialize)]
@@ -142,16 +143,21 @@ pub(super) fn verify(
     output: &Output,
     dir: &Path,
     key: Option<&str>,
+    vault_key: Option<&Path>,
     files: &[PathBuf],
 ) -> Result<(), Failure> {
     let key = match key {
         Some(key) => public_key(key)?,
         None => public_key(&Layout::new(dir).signing_public.display().to_string())?,
     };
+    let seal = match files.first() {
+        Some(file) => seal(dir, file.parent().unwrap_or(dir), vault_key)?,
+        None => None,
+    };
     let mut found: Vec<ArchiveFound> = Vec::new();
     for file in files {
         let before = found.last().map(|before| (&before.manifest, before.digest));
-        found.push(ledger::check_archive(file, &key, before).map_err(unreadable)?);
+        found.push(ledger::check_archive(file, &key, contents(seal.as_ref()), before).map_err(unreadable)?);
     }
     let sizes = files
         .iter()
@@ -241,9 +247,11 @@ pub(super) fn export(
             ledger::copy_archive(file, &to, digest).map_err(unreadable)?;
         }
         ledger::copy_signing_keys(&place.ledger, &to).map_err(unreadable)?;
+        data_key::copy_beside(&place.ledger, &to).map_err(|error| Failure::Refused(error.to_string()))?;
         let copy = to.join(archive.packed.file_name().unwrap_or_default());
         let earlier = before.as_ref().map(|(manifest, digest)| (manifest, *digest));
-        let found = ledger::check_archive(&copy, &place.key, earlier).map_err(unreadable)?;
+        let found =
+            ledger::check_archive(&copy, &place.key, Contents::Unread, earlier).map_err(unreadable)?;
         let request = Request::ArchiveExported {
             number,
             digest: found.manifest.archive_digest.to_string(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::client::Client;
 use super::enrol::EnrolArgs;
@@ -299,6 +299,10 @@ pub(super) enum PolicyCommand {
         /// [default: hub-signing.pub in the hub's folder]
         #[arg(long, value_name = "HEX|FILE")]
         hub_key: Option<String>,
+        /// The hub's vault key, to read what the ledger's entries say
+        /// [default: keys/hub-vault.key in the hub's folder]
+        #[arg(long, value_name = "FILE")]
+        vault_key: Option<PathBuf>,
     },
     /// Put a signed policy in force
     Install {
@@ -366,6 +370,8 @@ pub(super) enum LedgerCommand {
         /// off below it does not verify
         #[arg(long, value_name = "FILE")]
         receipt: Vec<PathBuf>,
+        #[command(flatten)]
+        reading: Reading,
     },
     /// Write out what can still be read of a damaged ledger, one JSON object
     /// an entry
@@ -374,14 +380,57 @@ pub(super) enum LedgerCommand {
         /// [default: hub-signing.pub in the hub's folder]
         #[arg(long, value_name = "HEX|FILE")]
         key: Option<String>,
+        /// The hub's vault key, to decrypt what the entries say
+        /// [default: keys/hub-vault.key in the hub's folder, if it can be read]
+        #[arg(long, value_name = "FILE")]
+        vault_key: Option<PathBuf>,
         /// A new file
         out: PathBuf,
     },
+    /// Write out the keys of some entries, each of which opens that one entry
+    /// and no other, for somebody who has a copy of the ledger
+    Disclose(DiscloseArgs),
     /// List, check, copy away and remove archives of the ledger
     Archive {
         #[command(subcommand)]
         command: Option<ArchiveCommand>,
     },
+}
+
+/// With what the encrypted contents of entries are read.
+#[derive(Args)]
+pub(super) struct Reading {
+    /// The hub's vault key, to read what the entries say: without it everything
+    /// else is checked
+    /// [default: keys/hub-vault.key in the hub's folder, if it can be read]
+    #[arg(long, value_name = "FILE")]
+    pub(super) vault_key: Option<PathBuf>,
+    /// Keys that `ledger disclose` wrote, instead: those entries are read
+    #[arg(long, value_name = "FILE", conflicts_with = "vault_key")]
+    pub(super) disclosed: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct DiscloseArgs {
+    /// Entries about this payment; may be given again
+    #[arg(long, value_name = "ID")]
+    pub(super) payment: Vec<String>,
+    /// Entries from this one on
+    #[arg(long, value_name = "ENTRY")]
+    pub(super) from: Option<u64>,
+    /// Entries up to this one
+    #[arg(long, value_name = "ENTRY")]
+    pub(super) to: Option<u64>,
+    /// The hub's public key, 64 hex digits or a file that holds them
+    /// [default: hub-signing.pub in the hub's folder]
+    #[arg(long, value_name = "HEX|FILE")]
+    pub(super) key: Option<String>,
+    /// The hub's vault key
+    /// [default: keys/hub-vault.key in the hub's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(super) vault_key: Option<PathBuf>,
+    /// A new file: one JSON object an entry
+    pub(super) out: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -400,6 +449,11 @@ pub(super) enum ArchiveCommand {
         /// [default: hub-signing.pub in the hub's folder]
         #[arg(long, value_name = "HEX|FILE")]
         key: Option<String>,
+        /// The hub's vault key: amounts in manifests are then held against
+        /// the entries too
+        /// [default: keys/hub-vault.key in the hub's folder, if it can be read]
+        #[arg(long, value_name = "FILE")]
+        vault_key: Option<PathBuf>,
         /// The archives (.seg.gz), oldest first
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,

@@ -9,15 +9,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::ObjectType;
-use hub_protocol::{CommittedReceipt, Digest, KeyChain, Receipt};
+use hub_protocol::{CommittedReceipt, Digest, EntrySeal, KeyChain, Receipt};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::cli::Reading;
+use super::disclose;
 use super::failure::Failure;
 use super::output::Output;
 use super::policy::{public_key, read_at_most};
-use crate::config::Layout;
-use crate::ledger::{self, Fault, Gap, LedgerError, Progress, VerifyReport};
+use crate::config::{self, Layout};
+use crate::data_key;
+use crate::ledger::{self, Contents, Fault, Gap, LedgerError, Progress, UNREAD, VerifyReport};
 
 /// The largest receipt file, in bytes: a frame, in base64.
 const MAX_RECEIPT: u64 = 24 * 1024;
@@ -46,6 +49,9 @@ struct Verified {
     last_digest: String,
     /// How many entries of each kind.
     kinds: BTreeMap<&'static str, u64>,
+    /// How many entries are encrypted and were not read. Everything else about
+    /// them was checked.
+    unread: u64,
     broken: Option<BrokenPlace>,
     receipts: Vec<ReceiptFound>,
 }
@@ -80,6 +86,8 @@ struct Salvaged<'a> {
     out: &'a Path,
     entries: u64,
     signed: u64,
+    /// How many of them are encrypted and were not opened.
+    unread: u64,
     gaps: Vec<Gap>,
 }
 
@@ -87,9 +95,18 @@ pub(super) fn verify(
     output: &Output,
     dir: &Path,
     key: Option<&str>,
+    reading: &Reading,
     receipts: &[PathBuf],
 ) -> Result<(), Failure> {
     let place = place(dir, key)?;
+    let disclosed = reading.disclosed.as_deref().map(disclose::read).transpose()?;
+    let seal = match &disclosed {
+        Some(_) => None,
+        None => seal(dir, &place.ledger, reading.vault_key.as_deref())?,
+    };
+    let reads = disclosed
+        .as_ref()
+        .map_or_else(|| contents(seal.as_ref()), Contents::Disclosed);
     let mut held = receipts
         .iter()
         .map(|file| Held::read(&place, file))
@@ -102,10 +119,12 @@ pub(super) fn verify(
     }
     let bar = progress(output);
     // One pass for the ledger and all receipts.
-    let report = ledger::verify_each(
+    let report = ledger::read_each(
         &place.ledger,
         &place.key,
-        &mut |head| {
+        reads,
+        &mut |verified| {
+            let head = verified.head;
             for number in by_sequence.get(&head.sequence).into_iter().flatten() {
                 held[*number].found = Some(head.digest);
             }
@@ -141,6 +160,7 @@ pub(super) fn verify(
         entries: report.entries,
         last_entry: report.head.sequence,
         last_digest: report.head.digest.to_string(),
+        unread: report.unread(),
         kinds: report.kinds,
         broken: report.broken.map(|broken| BrokenPlace {
             file: broken.file,
@@ -173,8 +193,15 @@ pub(super) fn verify(
 }
 
 /// Writes what can be read as lines of JSON to a new file.
-pub(super) fn salvage(output: &Output, dir: &Path, key: Option<&str>, out: &Path) -> Result<(), Failure> {
+pub(super) fn salvage(
+    output: &Output,
+    dir: &Path,
+    key: Option<&str>,
+    vault_key: Option<&Path>,
+    out: &Path,
+) -> Result<(), Failure> {
     let place = place(dir, key)?;
+    let seal = seal(dir, &place.ledger, vault_key)?;
     let failed = |error: std::io::Error| Failure::file(out, "write", error);
     let mut file = OpenOptions::new()
         .write(true)
@@ -182,7 +209,8 @@ pub(super) fn salvage(output: &Output, dir: &Path, key: Option<&str>, out: &Path
         .open(out)
         .map(BufWriter::new)
         .map_err(failed)?;
-    let report = ledger::salvage(&place.ledger, &place.key, &mut file).map_err(unreadable)?;
+    let report =
+        ledger::salvage(&place.ledger, &place.key, contents(seal.as_ref()), &mut file).map_err(unreadable)?;
     file.flush()
         .and_then(|()| file.get_ref().sync_all())
         .map_err(failed)?;
@@ -190,6 +218,7 @@ pub(super) fn salvage(output: &Output, dir: &Path, key: Option<&str>, out: &Path
         out,
         entries: report.entries,
         signed: report.signed,
+        unread: report.unread,
         gaps: report.gaps,
     };
     output.print(&salvaged, || {
@@ -199,6 +228,7 @@ pub(super) fn salvage(output: &Output, dir: &Path, key: Option<&str>, out: &Path
             out.display(),
             salvaged.signed
         );
+        text += &unread(salvaged.unread);
         for gap in &salvaged.gaps {
             let until = gap
                 .before_sequence
@@ -231,6 +261,37 @@ pub(super) fn place(dir: &Path, key: Option<&str>) -> Result<Place, Failure> {
         dir.to_owned()
     };
     Ok(Place { ledger, key })
+}
+
+/// What opens the entries of a ledger: by the vault key that is given, or else
+/// by the hub's own, if whoever asks can read that.
+pub(super) fn seal(
+    dir: &Path,
+    ledger: &Path,
+    vault_key: Option<&Path>,
+) -> Result<Option<EntrySeal>, Failure> {
+    let refused = |error: data_key::DataKeyError| Failure::Refused(error.to_string());
+    if let Some(path) = vault_key {
+        let key = config::read_vault_key(path).map_err(|error| Failure::Usage(error.to_string()))?;
+        return data_key::seal_of_copy(ledger, &[key]).map_err(refused);
+    }
+    match config::vault_keys(&Layout::new(dir)) {
+        keys if keys.is_empty() => Ok(None),
+        keys => data_key::seal_of_copy(ledger, &keys).map_err(refused),
+    }
+}
+
+pub(super) fn contents(seal: Option<&EntrySeal>) -> Contents<'_> {
+    seal.map_or(Contents::Unread, Contents::Sealed)
+}
+
+fn unread(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        _ => format!(
+            "what {count} entries say is encrypted and was not read: that takes the hub's vault key (--vault-key), or keys of single entries\n"
+        ),
+    }
 }
 
 pub(super) fn unreadable(error: LedgerError) -> Failure {
@@ -345,7 +406,8 @@ fn described(report: &Verified) -> String {
             away.first, away.last, away.archive
         );
     }
-    for (kind, count) in &report.kinds {
+    text += &unread(report.unread);
+    for (kind, count) in report.kinds.iter().filter(|(kind, _)| **kind != UNREAD) {
         text += &format!("  {count:>9} {kind}\n");
     }
     for receipt in &report.receipts {

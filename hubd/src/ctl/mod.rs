@@ -9,6 +9,7 @@ mod cli;
 pub mod client;
 mod clock;
 mod devices;
+mod disclose;
 mod doctor;
 mod enrol;
 mod failure;
@@ -117,9 +118,11 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 since,
                 key,
                 hub_key,
+                vault_key,
             } => {
                 let policy = policy::load(policy, key, &cli.dir)?;
-                policy::rehearse(output, policy, *since, &cli.dir, hub_key.as_deref())
+                let secrets = (hub_key.as_deref(), vault_key.as_deref());
+                policy::rehearse(output, policy, *since, &cli.dir, secrets)
             }
             PolicyCommand::Try {
                 policy,
@@ -136,16 +139,23 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             RootCommand::Apply { files } => root::apply(&cli.connect()?, output, files),
         },
         Command::Ledger { command } => match command {
-            LedgerCommand::Verify { key, receipt } => {
-                ledger::verify(output, &cli.dir, key.as_deref(), receipt)
+            LedgerCommand::Verify {
+                key,
+                receipt,
+                reading,
+            } => ledger::verify(output, &cli.dir, key.as_deref(), reading, receipt),
+            LedgerCommand::Salvage { out, key, vault_key } => {
+                ledger::salvage(output, &cli.dir, key.as_deref(), vault_key.as_deref(), out)
             }
-            LedgerCommand::Salvage { out, key } => ledger::salvage(output, &cli.dir, key.as_deref(), out),
+            LedgerCommand::Disclose(order) => disclose::disclose(output, &cli.dir, order),
             LedgerCommand::Archive { command } => match command {
                 None => archive::list(output, &cli.dir, None),
                 Some(ArchiveCommand::List { key }) => archive::list(output, &cli.dir, key.as_deref()),
-                Some(ArchiveCommand::Verify { key, files }) => {
-                    archive::verify(output, &cli.dir, key.as_deref(), files)
-                }
+                Some(ArchiveCommand::Verify {
+                    key,
+                    vault_key,
+                    files,
+                }) => archive::verify(output, &cli.dir, key.as_deref(), vault_key.as_deref(), files),
                 Some(ArchiveCommand::Export { to, all }) => {
                     archive::export(&cli.connect()?, output, &cli.dir, to, *all)
                 }

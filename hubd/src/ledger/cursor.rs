@@ -4,8 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use hub_protocol::{Digest, cbor};
+use hub_protocol::{Digest, EntrySeal};
 
+use super::contents::Contents;
 use super::error::{Fault, Head, LedgerError};
 use super::reader::StoredEntry;
 use super::scan::{follow, signed_entry};
@@ -103,23 +104,33 @@ impl Cursor {
         Ok((payload, at))
     }
 
-    pub(crate) fn next_entry(&mut self, previous: Option<Digest>) -> Result<StoredEntry, LedgerError> {
+    pub(crate) fn next_entry(
+        &mut self,
+        previous: Option<Digest>,
+        seal: Option<&EntrySeal>,
+    ) -> Result<StoredEntry, LedgerError> {
         let sequence = self.sequence;
         let (payload, at) = self.next_payload()?;
-        decode(payload, sequence, previous).map_err(|fault| self.segment.broken(at, sequence, fault))
+        decode(payload, sequence, previous, seal).map_err(|fault| self.segment.broken(at, sequence, fault))
     }
 }
 
 /// Decodes an entry and holds it to its place.
-fn decode(payload: Vec<u8>, sequence: u64, previous: Option<Digest>) -> Result<StoredEntry, Fault> {
+fn decode(
+    payload: Vec<u8>,
+    sequence: u64,
+    previous: Option<Digest>,
+    seal: Option<&EntrySeal>,
+) -> Result<StoredEntry, Fault> {
     let (_, chained) = peek(&payload).ok_or_else(|| Fault::Entry("no sequence".into()))?;
     let before = Head {
         sequence: sequence.saturating_sub(1),
         digest: previous.unwrap_or(chained),
     };
     let head = follow(before, &payload)?;
+    let contents = seal.map_or(Contents::Unread, Contents::Sealed);
     Ok(StoredEntry {
-        entry: cbor::decode(&payload).map_err(|e| Fault::Entry(e.to_string()))?,
+        entry: contents.read(&payload)?.ok_or(Fault::Sealed)?,
         digest: head.digest,
         payload,
     })

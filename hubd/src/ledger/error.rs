@@ -64,6 +64,12 @@ pub enum Fault {
     /// The bytes are not an entry.
     #[error("not a ledger entry: {0}")]
     Entry(String),
+    /// What happened is encrypted, and nothing here opens it.
+    #[error("what happened is encrypted, and the store's data key is not at hand")]
+    Sealed,
+    /// What happened does not decrypt.
+    #[error("{0}")]
+    Contents(String),
     /// Entries are missing, doubled or out of order.
     #[error("entry {found} stands where entry {expected} belongs")]
     Sequence {

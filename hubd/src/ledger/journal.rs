@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use hub_protocol::{Digest, HubId, LedgerCommit, ReceiptsRoot, SignedKeyChange};
+use hub_protocol::{Digest, EntrySeal, HubId, LedgerCommit, ReceiptsRoot, SignedKeyChange};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{self, Archives};
@@ -269,6 +269,12 @@ impl Journal {
     /// The last durable entry.
     pub fn head(&self) -> Head {
         self.shared.head()
+    }
+
+    /// Lets the readers open what is encrypted. Writing, opening and the chain
+    /// of signatures need no key.
+    pub fn unseal(&self, seal: EntrySeal) {
+        self.shared.unseal(seal);
     }
 
     /// Reads what is durable, from any thread, while the journal is written.

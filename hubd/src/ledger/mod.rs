@@ -55,6 +55,7 @@
 mod archive;
 mod closed;
 mod committer;
+mod contents;
 mod cursor;
 mod disk;
 mod error;
@@ -90,6 +91,7 @@ pub use archive::{
     digest_of_file, folder_for_copies, is_still_wanted, list_archives, restore_base,
 };
 pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, NextKey, QUEUE as COMMIT_QUEUE};
+pub use contents::{Contents, UNREAD, VerifiedEntry};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
@@ -103,7 +105,9 @@ pub use salvage::{Gap, SalvageReport, salvage};
 pub use segment::{FORMAT, Footer, MAX_ENTRY_BYTES};
 pub use signing_keys::{Candidates, SIGNING_KEYS, copy_signing_keys, signing_keys};
 pub use space::{Space, SpaceSettings};
-pub use store_format::{SAME_FILES_SINCE, STORE_FORMAT, read_store_format, sync_folder, write_store_format};
+pub use store_format::{
+    ENCRYPTED_SINCE, SAME_FILES_SINCE, STORE_FORMAT, read_store_format, sync_folder, write_store_format,
+};
 pub use vault::{Vault, VaultReport};
 pub use vault_reader::VaultReader;
 pub use verify::{

@@ -53,7 +53,7 @@ impl JournalReader {
     /// As [`read`](Self::read).
     pub fn entry(&self, sequence: u64) -> Result<StoredEntry, LedgerError> {
         let mut cursor = self.cursor(sequence)?;
-        cursor.next_entry(None)
+        cursor.next_entry(None, self.shared.seal())
     }
 
     /// The digest of one entry: where an index that holds up to `sequence`
@@ -68,7 +68,7 @@ impl JournalReader {
             _ if sequence == head.sequence => Ok(head.digest),
             _ => match self.shared.archived_digest(sequence) {
                 Some(digest) => Ok(digest),
-                None => Ok(self.entry(sequence)?.digest),
+                None => Ok(Entry::digest(&self.read(sequence)?)),
             },
         }
     }
@@ -141,7 +141,7 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut cursor = self.cursor.take()?;
-        let item = cursor.next_entry(Some(self.previous));
+        let item = cursor.next_entry(Some(self.previous), self.reader.shared.seal());
         if let Ok(stored) = &item {
             self.previous = stored.digest;
             if cursor.sequence <= self.last {

@@ -7,15 +7,16 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{Digest, Entry, KeyChain, cbor};
+use hub_protocol::{Digest, Entry, Event, KeyChain, StoredPayload, cbor};
 use serde::Serialize;
 
 use super::archive;
+use super::contents::{Contents, UNREAD};
 use super::disk::{self, Numbered};
 use super::error::{Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
 use super::scan::{signed_entry, statement, written_len};
-use super::segment::{HEADER_LEN, Header, Record, Word, record};
+use super::segment::{HEADER_LEN, Header, Record, Word, peek, record};
 use super::signing_keys;
 
 /// Entries that are not there, or bytes that could not be read.
@@ -41,6 +42,8 @@ pub struct SalvageReport {
     pub entries: u64,
     /// Those of them that a good signature covers.
     pub signed: u64,
+    /// Those of them whose contents are encrypted and were not opened.
+    pub unread: u64,
     /// What is missing, in order.
     pub gaps: Vec<Gap>,
 }
@@ -61,6 +64,10 @@ struct Line {
     offset: u64,
     /// Base64: the encoded entry; in format 1 the signed one.
     entry: String,
+    /// Base64: the event, decrypted, where the entry has it encrypted and it
+    /// was opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_opened: Option<String>,
     /// Base64: the signed commit, beside the last entry that stands before it.
     commit: Option<String>,
 }
@@ -73,7 +80,12 @@ struct Line {
 ///
 /// # Errors
 /// The system's refusal to read or write, or a folder without a ledger.
-pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<SalvageReport, LedgerError> {
+pub fn salvage(
+    dir: &Path,
+    key: &VerifyingKey,
+    contents: Contents<'_>,
+    out: &mut dyn Write,
+) -> Result<SalvageReport, LedgerError> {
     let files = Numbered::list(dir, EXTENSION)?.files;
     if files.is_empty() {
         return Err(LedgerError::Missing { path: dir.into() });
@@ -81,6 +93,7 @@ pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<Sa
     let keys = &signing_keys::signing_keys(dir, key)?;
     let mut salvage = Salvage {
         keys,
+        contents,
         out,
         report: SalvageReport::default(),
         last: 0,
@@ -112,6 +125,7 @@ pub fn salvage(dir: &Path, key: &VerifyingKey, out: &mut dyn Write) -> Result<Sa
 
 struct Salvage<'a> {
     keys: &'a KeyChain,
+    contents: Contents<'a>,
     out: &'a mut dyn Write,
     report: SalvageReport,
     /// The last entry read.
@@ -183,25 +197,33 @@ impl Salvage<'_> {
         } else {
             body
         };
-        let entry: Entry = cbor::decode(payload).ok()?;
+        let stored = StoredPayload::decode(payload).ok()?;
+        let (sequence, previous) = peek(payload)?;
+        // One that does not open is written out all the same, unread.
+        let entry = self.contents.read(payload).ok().flatten();
+        let event = entry.as_ref().map(|entry| &entry.event);
+        let sealed = matches!(stored, StoredPayload::Sealed(_));
         let head = Head {
-            sequence: entry.sequence,
+            sequence,
             digest: Entry::digest(payload),
         };
         let line = Line {
-            sequence: entry.sequence,
-            event: entry.event.name(),
-            payment_id: entry.event.payment_id().map(|id| id.to_string()),
-            wall_ms: entry.time.wall_ms,
-            previous: entry.previous.to_string(),
+            sequence,
+            event: event.map_or(UNREAD, Event::name),
+            payment_id: event.and_then(Event::payment_id).map(|id| id.to_string()),
+            wall_ms: stored.time().wall_ms,
+            previous: previous.to_string(),
             digest: head.digest.to_string(),
-            signature_verifies: signed && signed_entry(body, Some(self.keys.at(entry.sequence))).is_ok(),
+            signature_verifies: signed && signed_entry(body, Some(self.keys.at(sequence))).is_ok(),
             file: name.to_owned(),
             offset: at as u64,
             entry: STANDARD.encode(body),
+            event_opened: event
+                .filter(|_| sealed)
+                .map(|event| STANDARD.encode(cbor::encode(event))),
             commit: None,
         };
-        Some((head, entry.previous, line))
+        Some((head, previous, line))
     }
 
     /// A commit covers the entries before it as far back as their chain
@@ -236,6 +258,7 @@ impl Salvage<'_> {
             self.out.write_all(b"\n")?;
             self.report.entries += 1;
             self.report.signed += u64::from(line.signature_verifies);
+            self.report.unread += u64::from(line.event == UNREAD);
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use hub_protocol::Digest;
+use hub_protocol::{Digest, EntrySeal};
 
 use super::archive::Packed;
 use super::cursor::Window;
@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     /// The archived segment that was read last, by its first entry: a file
     /// without a name, so that its room comes back whatever happens.
     unpacked: Mutex<Option<(u64, File)>>,
+    /// Opens what is encrypted, once it is known.
+    seal: OnceLock<EntrySeal>,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ impl Default for Shared {
                 head: Head::EMPTY,
             }),
             unpacked: Mutex::default(),
+            seal: OnceLock::new(),
         }
     }
 }
@@ -54,6 +57,15 @@ pub(crate) struct ClosedSegment {
 impl Shared {
     pub(crate) fn head(&self) -> Head {
         self.state.read().unwrap_or_else(PoisonError::into_inner).head
+    }
+
+    pub(crate) fn seal(&self) -> Option<&EntrySeal> {
+        self.seal.get()
+    }
+
+    /// From now on encrypted entries are read.
+    pub(crate) fn unseal(&self, seal: EntrySeal) {
+        let _ = self.seal.set(seal);
     }
 
     pub(crate) fn set_head(&self, head: Head) {

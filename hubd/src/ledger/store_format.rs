@@ -20,12 +20,15 @@ use super::error::LedgerError;
 /// reserve; a journal may hold segments of journal format 1 and 2. 3: the index keeps
 /// payments and cards in tables. 4: entries of refunds, staff, scores,
 /// descriptions, anomalies, allowances, fleets and lists of devices, which an older program takes for
-/// damage. Rises with everything that an entry can newly hold.
-pub const STORE_FORMAT: u16 = 4;
+/// damage. 5: entries, index and vault are encrypted under the store's data key. Rises with everything that an entry can newly hold.
+pub const STORE_FORMAT: u16 = 5;
 
 /// The oldest format whose files lie as today's do: a store from this one on
 /// is stamped anew and not migrated.
 pub const SAME_FILES_SINCE: u16 = 3;
+
+/// The oldest format whose stores have a data key.
+pub const ENCRYPTED_SINCE: u16 = 5;
 
 #[derive(Deserialize)]
 struct Stamp {
@@ -108,10 +111,10 @@ mod tests {
 
     /// The newest format, and the start of SHA-256 over what its entries can
     /// hold.
-    const WRITTEN_BY: (u16, &str) = (4, "79600064c08b5e9e");
+    const WRITTEN_BY: (u16, &str) = (5, "709786f608c83a2c");
 
     /// What an entry can hold, by the protocol's document: every CDDL rule
-    /// that `entry` leads to, without comments and white space.
+    /// that `stored-entry` leads to, without comments and white space.
     fn what_an_entry_can_hold() -> String {
         let document = include_str!("../../../docs/protocol.md");
         let blocks = document.split("```cddl").skip(1);
@@ -132,7 +135,7 @@ mod tests {
                 }
             }
         }
-        let mut wanted = vec!["entry"];
+        let mut wanted = vec!["stored-entry"];
         let mut found = BTreeSet::new();
         while let Some(name) = wanted.pop() {
             if found.insert(name) {

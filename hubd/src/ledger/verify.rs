@@ -13,9 +13,10 @@ use std::fs::File;
 use std::path::Path;
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{Digest, Entry, HubId, KeyChain, cbor};
+use hub_protocol::{Digest, HubId, KeyChain};
 
 use super::archive::{self, ListedArchive};
+use super::contents::{Contents, UNREAD, VerifiedEntry};
 use super::disk::{self, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
 use super::journal::{EXTENSION, file_name};
@@ -51,7 +52,9 @@ pub struct VerifyReport {
     /// Archives that are elsewhere: their manifests verify, and say where the
     /// entries after them go on.
     pub away: Vec<AwayArchive>,
-    /// How many entries of each kind, by the event's name.
+    /// How many entries of each kind, by the event's name. [`UNREAD`] counts
+    /// those whose contents are encrypted and were not read; everything else
+    /// about them was verified.
     pub kinds: BTreeMap<&'static str, u64>,
     /// The first place that does not verify. A torn tail counts: it is what a
     /// power cut leaves, but also what is left of a last commit whose sector
@@ -71,6 +74,11 @@ pub struct AwayArchive {
 }
 
 impl VerifyReport {
+    /// How many entries are encrypted and were not read.
+    pub fn unread(&self) -> u64 {
+        self.kinds.get(UNREAD).copied().unwrap_or(0)
+    }
+
     /// Whether everything verified.
     pub fn is_whole(&self) -> bool {
         self.broken.is_none()
@@ -105,19 +113,24 @@ pub fn verify_each(
     on_entry: &mut dyn FnMut(Head),
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, LedgerError> {
-    read_each(dir, key, &mut |_, head| on_entry(head), on_progress)
+    let mut on_entry = |verified: VerifiedEntry<'_>| on_entry(verified.head);
+    read_each(dir, key, Contents::Unread, &mut on_entry, on_progress)
 }
 
-/// [`verify_each()`], and `on_entry` is given the entries themselves.
+/// [`verify_each()`], and `on_entry` is given the entries themselves, as far as
+/// `contents` opens them. With the store's key the totals in manifests are held
+/// against the entries too.
 ///
 /// # Errors
 /// As [`verify()`].
 pub fn read_each(
     dir: &Path,
     key: &VerifyingKey,
-    on_entry: &mut dyn FnMut(&Entry, Head),
+    contents: Contents<'_>,
+    on_entry: &mut dyn FnMut(VerifiedEntry<'_>),
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, LedgerError> {
+    let visit = &mut Visit { contents, on_entry };
     let files = Numbered::list(dir, EXTENSION)?.files;
     let mut report = VerifyReport {
         hub: None,
@@ -140,9 +153,9 @@ pub fn read_each(
         let packed = if disk::numbered(dir, listed.manifest.number, EXTENSION).exists() {
             // Both are there, because the power failed in between; the
             // segment comes first, and must be what the manifest says.
-            verify_plain(dir, listed.manifest.number, keys, false, &mut report, on_entry)?
+            verify_plain(dir, listed.manifest.number, keys, false, &mut report, visit)?
         } else {
-            verify_archive(listed, keys, &mut report, on_entry)?
+            verify_archive(listed, keys, &mut report, visit)?
         };
         report.broken = packed.or_else(|| {
             let manifest = &listed.manifest;
@@ -159,13 +172,28 @@ pub fn read_each(
         return Ok(report);
     }
     for number in archived + 1..=last {
-        report.broken = verify_plain(dir, number, keys, number == last, &mut report, on_entry)?;
+        report.broken = verify_plain(dir, number, keys, number == last, &mut report, visit)?;
         if report.broken.is_some() {
             return Ok(report);
         }
         on_progress(progress(&report, last));
     }
     Ok(report)
+}
+
+/// What is done with each entry.
+struct Visit<'a> {
+    contents: Contents<'a>,
+    on_entry: &'a mut dyn FnMut(VerifiedEntry<'_>),
+}
+
+impl Visit<'_> {
+    fn count(&mut self, report: &mut VerifyReport, verified: VerifiedEntry<'_>) {
+        *report.kinds.entry(verified.kind()).or_default() += 1;
+        report.entries += 1;
+        report.head = verified.head;
+        (self.on_entry)(verified);
+    }
 }
 
 fn progress(report: &VerifyReport, last: u32) -> Progress {
@@ -181,7 +209,7 @@ fn verify_archive(
     listed: &ListedArchive,
     keys: &KeyChain,
     report: &mut VerifyReport,
-    on_entry: &mut dyn FnMut(&Entry, Head),
+    visit: &mut Visit<'_>,
 ) -> Result<Option<Broken>, LedgerError> {
     let manifest = &listed.manifest;
     report.hub = Some(manifest.hub);
@@ -194,11 +222,8 @@ fn verify_archive(
         report.head = archive::head_of(manifest);
         return Ok(None);
     }
-    let checked = archive::check_bytes(&listed.packed, manifest, keys, &mut |entry, head| {
-        *report.kinds.entry(entry.event.name()).or_default() += 1;
-        report.entries += 1;
-        report.head = head;
-        on_entry(entry, head);
+    let checked = archive::check_bytes(&listed.packed, manifest, keys, visit.contents, &mut |verified| {
+        visit.count(report, verified);
     });
     match checked {
         Ok(()) => {
@@ -217,7 +242,7 @@ fn verify_plain(
     keys: &KeyChain,
     is_last: bool,
     report: &mut VerifyReport,
-    on_entry: &mut dyn FnMut(&Entry, Head),
+    visit: &mut Visit<'_>,
 ) -> Result<Option<Broken>, LedgerError> {
     let path = disk::numbered(dir, number, EXTENSION);
     let name = file_name(&path);
@@ -236,7 +261,7 @@ fn verify_plain(
         }
         Err(error) => return Err(LedgerError::io("open", &path)(error)),
     };
-    let broken = verify_segment(&bytes, expect, is_last, report, on_entry).err();
+    let broken = verify_segment(&bytes, expect, is_last, report, visit).err();
     report.segments += usize::from(broken.is_none());
     Ok(broken)
 }
@@ -246,17 +271,21 @@ fn verify_segment(
     expect: Expect<'_>,
     is_last: bool,
     report: &mut VerifyReport,
-    on_entry: &mut dyn FnMut(&Entry, Head),
+    visit: &mut Visit<'_>,
 ) -> Result<(), Broken> {
     let scan = scan(bytes, expect, Signatures::All, &mut |seen: Seen<'_>| {
         // The scan has checked sequence, chain and signature: here, that the
         // payload is an entry in its one encoding.
-        let entry: Entry = cbor::decode(seen.payload).map_err(|e| Fault::Entry(e.to_string()))?;
-        signing_keys::check(&entry, expect.keys)?;
-        *report.kinds.entry(entry.event.name()).or_default() += 1;
-        report.entries += 1;
-        report.head = seen.head;
-        on_entry(&entry, report.head);
+        let entry = visit.contents.read(seen.payload)?;
+        if let Some(entry) = &entry {
+            signing_keys::check(entry, expect.keys)?;
+        }
+        let verified = VerifiedEntry {
+            entry: entry.as_ref(),
+            payload: seen.payload,
+            head: seen.head,
+        };
+        visit.count(report, verified);
         Ok(())
     })?;
     report.hub = Some(scan.header.hub);
@@ -386,11 +415,18 @@ fn contains_archived(
         }));
     }
     let mut found = None;
-    let checked = archive::check_bytes(&listed.packed, manifest, keys, &mut |_, head| {
-        if head.sequence == sequence {
-            found = Some(head.digest);
-        }
-    });
+    let checked = archive::check_bytes(
+        &listed.packed,
+        manifest,
+        keys,
+        Contents::Unread,
+        &mut |verified| {
+            let head = verified.head;
+            if head.sequence == sequence {
+                found = Some(head.digest);
+            }
+        },
+    );
     match (checked, found) {
         (Err(LedgerError::Damaged(broken)), _) => Ok(ReceiptCheck::Unreadable(broken)),
         (Err(error), _) => Err(error),

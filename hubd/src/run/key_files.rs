@@ -136,10 +136,14 @@ fn destroy(path: &Path) -> io::Result<()> {
 }
 
 #[allow(clippy::disallowed_methods)] // a new key is made of nothing else
-fn fresh_key() -> io::Result<SigningKey> {
+pub(super) fn fresh_seed() -> io::Result<Zeroizing<[u8; 32]>> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut()).map_err(io::Error::other)?;
-    Ok(SigningKey::from_bytes(&seed))
+    Ok(seed)
+}
+
+fn fresh_key() -> io::Result<SigningKey> {
+    Ok(SigningKey::from_bytes(&*fresh_seed()?))
 }
 
 fn write_key(path: &Path, key: &SigningKey, like: &Path) -> io::Result<()> {

@@ -42,7 +42,10 @@ fn open(config: &Config, at: AtStep<'_>) -> Result<Open, OpenError> {
 
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let list = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
-    list.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    // The key is new to a store of an older format.
+    list.filter(|path| !path.ends_with(crate::data_key::DATA_KEY))
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hub_core::{Core, Effect, Input, OperatorCommand, Settings};
+use hub_protocol::EntrySeal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{self, AdminServer};
 use crate::clock;
 use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
+use crate::data_key::DataKeyError;
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
 use crate::hub::{Hub, Marks};
 use crate::key_ring::KeyRing;
@@ -83,6 +85,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | LedgerError::OtherHub { .. }
             | LedgerError::OtherVaultKey { .. },
         )) => EX_CONFIG,
+        Some(OpenError::Key(DataKeyError::Lost { .. } | DataKeyError::OtherVaultKey { .. })) => EX_CONFIG,
         _ => EXIT_FAILED,
     }
 }
@@ -188,6 +191,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
 
     let settings = hub_core::Settings {
         archives_through,
+        seal: Some(EntrySeal::new(opened.store_key.key())),
         ..core_settings(&config)?
     };
     let (mut core, mut effects) = Core::start(

@@ -9,12 +9,14 @@ use std::collections::BTreeSet;
 
 use hub_core::state::{FoldError, PaymentRecord, State};
 use hub_protocol::entry::StorageLevel;
-use hub_protocol::{PaymentId, cbor};
+use hub_protocol::{EntrySeal, PaymentId, StoredPayload, cbor};
 
 use crate::config::Config;
+use crate::data_key::{DataKeyError, StoreKey};
 use crate::ledger::{
-    Candidates, Damage, DataLock, Index, IndexReader, Journal, JournalOptions, JournalReader, LedgerError,
-    SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format, write_store_format,
+    Candidates, Damage, DataLock, ENCRYPTED_SINCE, Index, IndexReader, Journal, JournalOptions,
+    JournalReader, LedgerError, SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format,
+    write_store_format,
 };
 use crate::run::key_files;
 use crate::run::migration::{self, AtStep};
@@ -49,6 +51,8 @@ pub struct Opened {
     pub state: State,
     /// Bytes of an unfinished write that were cut off the journal.
     pub torn_bytes: u64,
+    /// The key that the store is encrypted under.
+    pub store_key: StoreKey,
 }
 
 impl std::fmt::Debug for Opened {
@@ -63,6 +67,9 @@ pub enum OpenError {
     /// The files.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The key that they are encrypted under.
+    #[error(transparent)]
+    Key(#[from] DataKeyError),
     /// The index could not even be made anew.
     #[error("the index cannot be built: {0}; check the disk and the folder's owner")]
     Index(Damage),
@@ -134,6 +141,8 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         tracing::warn!(%error, "the files of the signing key could not be put in order after its change; the next start tries again");
     }
     let reader = journal.reader();
+    let store_key = store_key(config, format, &reader)?;
+    journal.unseal(EntrySeal::new(store_key.key()));
     match verified {
         Some(head) => migration::migrate(layout, &reader, head, at)?,
         // Before the first entry that an older program could not read.
@@ -169,8 +178,44 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         index,
         state,
         torn_bytes: report.torn_bytes,
+        store_key,
     })
 }
+
+/// The store's data key, which a new store gets, and one of an older format.
+fn store_key(config: &Config, format: Option<u16>, journal: &JournalReader) -> Result<StoreKey, OpenError> {
+    let (layout, keys) = (&config.layout, &config.keys);
+    let candidates: Vec<_> = [Some(&keys.vault), keys.next_vault.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let encrypted = format.is_some_and(|format| format >= ENCRYPTED_SINCE) || holds_encrypted(journal)?;
+    if encrypted || StoreKey::is_there(layout) {
+        return Ok(StoreKey::open(layout, &candidates)?);
+    }
+    let fresh = key_files::fresh_seed().map_err(|source| DataKeyError::Write {
+        path: layout.dir.clone(),
+        source,
+    })?;
+    Ok(StoreKey::create(layout, &fresh, &keys.vault)?)
+}
+
+/// Whether one of the last entries is encrypted: there was a key then,
+/// whatever the stamp says.
+fn holds_encrypted(journal: &JournalReader) -> Result<bool, LedgerError> {
+    let last = journal.head().sequence;
+    let first = last.saturating_sub(LOOKED_AT).max(journal.first_plain().max(1));
+    for sequence in first..=last {
+        let payload = journal.read(sequence)?;
+        if matches!(StoredPayload::decode(&payload), Ok(StoredPayload::Sealed(_))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Every start writes entries that are encrypted, and few that are not.
+const LOOKED_AT: u64 = 64;
 
 fn unusable(damage: Damage) -> OpenError {
     OpenError::Index(damage)

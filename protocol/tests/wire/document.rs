@@ -390,6 +390,15 @@ fn the_grammar_of_the_document_fits_every_vector_and_says_no_more() {
         let checked = cddl.check("signed-entry", &parse(&vector["signed"]));
         assert_eq!(checked, Ok(()), "{}", vector["event"]);
     }
+    let sealed = committed::<serde_json::Value>("sealed.json");
+    for vector in sealed["entries"].as_array().unwrap() {
+        let checked = cddl.check("stored-entry", &parse(&vector["payload"]));
+        assert_eq!(checked, Ok(()), "{}", vector["event"]);
+        if !vector["place"].is_null() {
+            let checked = cddl.check("sealed-place", &parse(&vector["place"]));
+            assert_eq!(checked, Ok(()), "{}", vector["event"]);
+        }
+    }
     for vector in all("roots.json")
         .iter()
         .filter(|vector| vector["fault"].is_null())

@@ -879,6 +879,11 @@ pub(crate) fn events() -> Vec<Event> {
         },
         Event::HubStopped,
     ]);
+    events.push(Event::VaultKeyChanged {
+        key: [0x22; 8],
+        old_key: [0x11; 8],
+        operator: operator(),
+    });
     // Behind it another key would sign.
     let change = HubKeyChange {
         sequence: events.len() as u64 + 1,

@@ -19,6 +19,7 @@ mod objects;
 mod properties;
 mod refusals;
 mod roots;
+mod sealed;
 mod source;
 mod strategies;
 mod texts;

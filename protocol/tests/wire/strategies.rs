@@ -628,6 +628,13 @@ fn event() -> impl Strategy<Value = Event> {
                 }
             }),
             (any::<u32>(), digest()).prop_map(|(number, digest)| Event::ArchiveRemoved { number, digest }),
+            (any::<[u8; 8]>(), any::<[u8; 8]>(), any::<String>()).prop_map(|(key, old_key, operator)| {
+                Event::VaultKeyChanged {
+                    key,
+                    old_key,
+                    operator,
+                }
+            }),
             (bytes(), any::<String>()).prop_map(|(statement, operator)| Event::HubKeyChanged {
                 statement: SignedKeyChange(statement),
                 operator

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hub_protocol::entry::{Event, VoidEffect, WanState};
 use hub_protocol::{
     Allowance, AllowanceChain, Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus,
-    Reason, Receipt, RefusalCode, cbor,
+    Reason, Receipt, RefusalCode,
 };
 
 use crate::disk::{Disk, Record};
@@ -97,7 +97,7 @@ impl Checker {
     /// A new entry.
     pub(crate) fn append(&mut self, disk: &mut Disk, payload: &[u8], card: Option<PaymentId>) -> Checked {
         let digest = Entry::digest(payload);
-        let entry: Entry = match cbor::decode(payload) {
+        let entry: Entry = match crate::wire::read_entry(payload) {
             Ok(entry) => entry,
             Err(error) => {
                 return hold(false, Rule::Broken, || {

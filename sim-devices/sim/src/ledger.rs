@@ -388,6 +388,7 @@ impl Ledger {
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
             | Event::HubKeyChanged { .. }
+            | Event::VaultKeyChanged { .. }
             // No shop here has a root.
             | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}

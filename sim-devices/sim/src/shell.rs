@@ -126,6 +126,7 @@ impl Shell {
     ) -> Result<(Self, Vec<Out>), NotOpened> {
         let state = open(disk)?;
         let mut settings = Settings::new(wire::HUB, wire::STORE, Currency::EUR);
+        settings.seal = Some(wire::SEAL.clone());
         settings.max_remembered = profile.max_remembered;
         settings.max_cards = profile.max_remembered;
         settings.queue_window = profile.max_remembered;

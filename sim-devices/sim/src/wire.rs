@@ -3,9 +3,12 @@
 //! most of a run's time and show nothing more. Only a supervisor's override,
 //! which the core itself checks, is signed (`terms.rs`).
 
+use std::sync::LazyLock;
+
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId, EntryMode, Funding, HubId, PaymentId,
-    PaymentRequest, Registration, SealedCard, Verification, VoidRequest, cbor,
+    CardFacts, CardScheme, Cryptogram, Currency, DataKey, DeviceClass, DeviceId, Entry, EntryMode, EntrySeal,
+    Funding, HubId, PaymentId, PaymentRequest, Registration, SealedCard, StoredPayload, Verification,
+    VoidRequest, cbor,
 };
 
 use crate::rng::Rng;
@@ -16,6 +19,17 @@ pub(crate) const STORE: &str = "shop-sim";
 
 /// The hub under test.
 pub(crate) const HUB: HubId = HubId([7; 32]);
+
+/// What the entries of all simulated stores are encrypted under. One key for
+/// all: a failure is a seed.
+pub(crate) static SEAL: LazyLock<EntrySeal> = LazyLock::new(|| EntrySeal::new(&DataKey::new([0x5e; 32])));
+
+/// An entry as the simulated disk has it.
+pub(crate) fn read_entry(payload: &[u8]) -> Result<Entry, String> {
+    let stored = StoredPayload::decode(payload).map_err(|error| error.to_string())?;
+    let opened = stored.open(Some(&SEAL)).map_err(|error| error.to_string())?;
+    opened.ok_or_else(|| "encrypted".to_owned())
+}
 
 /// Where cards here come from.
 pub(crate) const COUNTRIES: [&str; 3] = ["FR", "BE", "US"];

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ed25519_dalek::SigningKey;
-use hubd::ledger::check_archive;
+use hubd::ledger::{Contents, check_archive};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((cut, bytes)) = bytes.split_first_chunk::<2>() else { return };
@@ -13,6 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(dir.path().join("00000001.manifest"), manifest).unwrap();
     std::fs::write(dir.path().join("00000001.seg.gz"), packed).unwrap();
     let key = SigningKey::from_bytes(&[2; 32]).verifying_key();
-    let _ = check_archive(&dir.path().join("00000001.seg.gz"), &key, None);
+    let _ = check_archive(&dir.path().join("00000001.seg.gz"), &key, Contents::Unread, None);
     hubd::fuzzing::table(&dir.path().join("table"), packed);
 });

@@ -25,6 +25,7 @@ impl State {
             | Event::OperatorActed { .. }
             | Event::HubKeyChanged { .. }
             | Event::StorageChanged { .. } => {}
+            Event::VaultKeyChanged { key, .. } => self.store.vault_key = Some(*key),
             Event::ClockChanged { quality, jump_ms } => {
                 if is_set_back(*quality, *jump_ms) {
                     self.store.set_back_at = Some(sequence);

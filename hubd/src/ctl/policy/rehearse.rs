@@ -11,7 +11,7 @@ use jiff::{Span, SpanRound, Timestamp, Unit};
 use serde::Serialize;
 
 use super::super::failure::Failure;
-use super::super::ledger::{place, progress, unreadable};
+use super::super::ledger::{contents, place, progress, seal, unreadable};
 use super::super::output::Output;
 use super::super::show::Language;
 use super::Loaded;
@@ -148,9 +148,10 @@ pub(in super::super) fn rehearse(
     Loaded { policy, .. }: Loaded,
     since: Since,
     dir: &Path,
-    hub_key: Option<&str>,
+    (hub_key, vault_key): (Option<&str>, Option<&Path>),
 ) -> Result<(), Failure> {
     let place = place(dir, hub_key)?;
+    let seal = seal(dir, &place.ledger, vault_key)?;
     let since_ms = match since {
         Since::Ago(ms) => clock::wall_ms().saturating_sub(ms),
         Since::At(ms) => ms,
@@ -161,8 +162,9 @@ pub(in super::super) fn rehearse(
     let read = ledger::read_each(
         &place.ledger,
         &place.key,
-        &mut |entry, _| {
-            if unfit.is_none() {
+        contents(seal.as_ref()),
+        &mut |verified| {
+            if let (Some(entry), None) = (verified.entry, &unfit) {
                 unfit = rehearsal.entry(entry).err();
             }
         },
@@ -170,6 +172,12 @@ pub(in super::super) fn rehearse(
     )
     .map_err(unreadable)?;
     bar.finish_and_clear();
+    if read.unread() > 0 {
+        return Err(Failure::Usage(
+            "what the ledger's entries say is encrypted: give the hub's vault key by --vault-key, or run this on the hub as one who can read keys/hub-vault.key"
+                .to_owned(),
+        ));
+    }
     if let Some(error) = unfit {
         return Err(Failure::Unverified(format!(
             "the ledger cannot be rehearsed: {error}"

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{ArchiveManifest, Digest, Entry, HubId, KeyChain, cbor};
+use hub_protocol::{ArchiveManifest, Digest, HubId, KeyChain, StoredPayload};
 
 use super::totals::Totals;
 use super::{FOLDER, IDS, MANIFEST, PACKED, broken, checked_manifest, files, head_of, opened_manifest};
+use crate::ledger::contents::{Contents, VerifiedEntry};
 use crate::ledger::disk::{self, Numbered};
 use crate::ledger::error::{Broken, Fault, Head, LedgerError};
 use crate::ledger::journal::file_name;
@@ -21,7 +22,8 @@ pub struct ArchiveFound {
     pub manifest: ArchiveManifest,
     /// SHA-256 of the signed manifest, which the next one names.
     pub digest: Digest,
-    /// How many entries of each kind, by the event's name.
+    /// How many entries of each kind, by the event's name;
+    /// [`UNREAD`](crate::ledger::UNREAD) for those that were not read.
     pub kinds: BTreeMap<&'static str, u64>,
     /// The table of payments beside it.
     pub ids: IdsFound,
@@ -49,6 +51,7 @@ pub enum IdsFound {
 pub fn check_archive(
     path: &Path,
     key: &VerifyingKey,
+    contents: Contents<'_>,
     before: Option<(&ArchiveManifest, Digest)>,
 ) -> Result<ArchiveFound, LedgerError> {
     let stem = file_name(path);
@@ -73,8 +76,8 @@ pub fn check_archive(
         return Err(fail(Fault::WrongSegment { found }));
     }
     let mut kinds = BTreeMap::new();
-    check_bytes(path, &manifest, keys, &mut |entry, _| {
-        *kinds.entry(entry.event.name()).or_default() += 1;
+    check_bytes(path, &manifest, keys, contents, &mut |verified| {
+        *kinds.entry(verified.kind()).or_default() += 1;
     })?;
     let ids = disk::numbered(dir, number, IDS);
     let ids = match files::digest_of_file(&ids) {
@@ -94,12 +97,14 @@ pub fn check_archive(
 }
 
 /// Verifies the compressed file against its manifest, whose signature is
-/// good. `visit` hears of every entry.
+/// good. `visit` hears of every entry. Amounts are held against the manifest
+/// if `contents` opens every entry.
 pub(crate) fn check_bytes(
     path: &Path,
     manifest: &ArchiveManifest,
     keys: &KeyChain,
-    visit: &mut dyn FnMut(&Entry, Head),
+    contents: Contents<'_>,
+    visit: &mut dyn FnMut(VerifiedEntry<'_>),
 ) -> Result<(), LedgerError> {
     let (bytes, segment, archive) = files::unpacked_bytes(path, manifest.first)?;
     if (segment, archive) != (manifest.segment_digest, manifest.archive_digest) {
@@ -118,16 +123,31 @@ pub(crate) fn check_bytes(
     };
     let mut times = None;
     let mut totals = Totals::default();
+    let mut unread = false;
     let scanned = scan(&bytes, expect, Signatures::All, &mut |seen: Seen<'_>| {
-        let entry: Entry = cbor::decode(seen.payload).map_err(|e| Fault::Entry(e.to_string()))?;
-        signing_keys::check(&entry, keys)?;
-        totals.add(&entry, &mut |_| None)?;
-        let wall_ms = entry.time.wall_ms;
+        let entry = contents.read(seen.payload)?;
+        let time = match &entry {
+            Some(entry) => {
+                signing_keys::check(entry, keys)?;
+                totals.add(entry, &mut |_| None)?;
+                entry.time
+            }
+            None => {
+                unread = true;
+                let stored = StoredPayload::decode(seen.payload);
+                stored.map_err(|error| Fault::Entry(error.to_string()))?.time()
+            }
+        };
+        let wall_ms = time.wall_ms;
         times = Some((times.map_or(wall_ms, |(from, _)| from), wall_ms));
-        visit(&entry, seen.head);
+        visit(VerifiedEntry {
+            entry: entry.as_ref(),
+            payload: seen.payload,
+            head: seen.head,
+        });
         Ok(())
     })?;
-    let known_in_full = totals.from_before == 0;
+    let known_in_full = totals.from_before == 0 && !unread;
     let totals = totals.finish();
     // Amounts of payments that were asked for in an earlier archive are the
     // hub's word alone.

@@ -90,9 +90,15 @@ fn every_changed_byte_of_an_archive_or_manifest_is_found_and_named() {
     let mut kept = Kept::new();
     kept.archive(2);
     let packed = kept.file("00000001.seg.gz");
-    let before = check_archive(&packed, &public(), None).unwrap();
+    let before = check_archive(&packed, &public(), Contents::Unread, None).unwrap();
     let second = kept.file("00000002.seg.gz");
-    check_archive(&second, &public(), Some((&before.manifest, before.digest))).unwrap();
+    check_archive(
+        &second,
+        &public(),
+        Contents::Unread,
+        Some((&before.manifest, before.digest)),
+    )
+    .unwrap();
     for name in ["00000001.seg.gz", "00000001.manifest", "00000001.ids"] {
         let path = kept.file(name);
         let good = std::fs::read(&path).unwrap();
@@ -100,7 +106,8 @@ fn every_changed_byte_of_an_archive_or_manifest_is_found_and_named() {
             let mut bad = good.clone();
             bad[at] ^= [0x01, 0x80, 0xff, 0x10][at % 4];
             std::fs::write(&path, &bad).unwrap();
-            let Err(LedgerError::Damaged(broken)) = check_archive(&packed, &public(), None) else {
+            let Err(LedgerError::Damaged(broken)) = check_archive(&packed, &public(), Contents::Unread, None)
+            else {
                 panic!("{name}, byte {at}: passed");
             };
             assert_eq!(broken.file, name, "byte {at}");
@@ -111,24 +118,28 @@ fn every_changed_byte_of_an_archive_or_manifest_is_found_and_named() {
         }
         for bad in [&good[..good.len() - 1], &[&good[..], &[0]].concat()] {
             std::fs::write(&path, bad).unwrap();
-            assert!(check_archive(&packed, &public(), None).is_err(), "{name}");
+            assert!(
+                check_archive(&packed, &public(), Contents::Unread, None).is_err(),
+                "{name}"
+            );
         }
         std::fs::write(&path, &good).unwrap();
     }
-    check_archive(&packed, &public(), None).unwrap();
+    check_archive(&packed, &public(), Contents::Unread, None).unwrap();
     let stranger = SigningKey::from_bytes(&[1; 32]).verifying_key();
-    assert!(check_archive(&packed, &stranger, None).is_err());
+    assert!(check_archive(&packed, &stranger, Contents::Unread, None).is_err());
 }
 
 #[test]
 fn an_archive_in_anothers_place_is_found() {
     let mut kept = Kept::new();
     kept.archive(3);
-    let first = check_archive(&kept.file("00000001.seg.gz"), &public(), None).unwrap();
+    let first = check_archive(&kept.file("00000001.seg.gz"), &public(), Contents::Unread, None).unwrap();
     // Whole, and not the next one.
     let skipped = check_archive(
         &kept.file("00000002.seg.gz"),
         &public(),
+        Contents::Unread,
         Some((&first.manifest, hub_protocol::Digest::ZERO)),
     );
     assert!(matches!(skipped, Err(LedgerError::Damaged(broken)) if broken.fault == Fault::Manifest));
@@ -136,13 +147,21 @@ fn an_archive_in_anothers_place_is_found() {
         let from = kept.file(&format!("00000002.{extension}"));
         std::fs::copy(from, kept.file(&format!("00000003.{extension}"))).unwrap();
     }
-    let moved = check_archive(&kept.file("00000003.seg.gz"), &public(), None);
+    let moved = check_archive(&kept.file("00000003.seg.gz"), &public(), Contents::Unread, None);
     assert!(
         matches!(moved, Err(LedgerError::Damaged(broken)) if broken.fault == Fault::WrongSegment { found: 2 })
     );
     let report = verify(&kept.ledger(), &public(), &mut |_| {}).unwrap();
     assert_eq!(report.broken.unwrap().file, "00000003.manifest");
-    assert!(check_archive(&kept.ledger().join("00000004.seg"), &public(), None).is_err());
+    assert!(
+        check_archive(
+            &kept.ledger().join("00000004.seg"),
+            &public(),
+            Contents::Unread,
+            None
+        )
+        .is_err()
+    );
 }
 
 #[test]
@@ -165,7 +184,7 @@ fn a_damaged_segment_is_not_archived_and_not_removed() {
     }
     std::fs::write(&path, &good).unwrap();
     kept.archive(1);
-    check_archive(&kept.file("00000001.seg.gz"), &public(), None).unwrap();
+    check_archive(&kept.file("00000001.seg.gz"), &public(), Contents::Unread, None).unwrap();
 }
 
 #[test]
@@ -219,12 +238,12 @@ fn what_is_left_of_a_damaged_archive_is_salvaged() {
     let all = kept.entries().len() as u64;
     kept.archive(2);
     let mut out = Vec::new();
-    let report = salvage(&kept.ledger(), &public(), &mut out).unwrap();
+    let report = salvage(&kept.ledger(), &public(), Contents::Unread, &mut out).unwrap();
     assert_eq!((report.entries, report.signed, report.gaps.len()), (all, all, 0));
     let path = kept.file("00000001.seg.gz");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let report = salvage(&kept.ledger(), &public(), &mut Vec::new()).unwrap();
+    let report = salvage(&kept.ledger(), &public(), Contents::Unread, &mut Vec::new()).unwrap();
     assert!(report.entries < all && report.entries >= all / 2, "{report:?}");
     assert!(!report.gaps.is_empty());
 }

@@ -201,7 +201,7 @@ fn salvage_reads_both_formats() {
     append(&mut journal, &[3], 50);
     drop(journal);
     let mut out = Vec::new();
-    let report = salvage(dir.path(), &key().verifying_key(), &mut out).unwrap();
+    let report = salvage(dir.path(), &key().verifying_key(), Contents::Unread, &mut out).unwrap();
     assert_eq!((report.entries, report.signed, report.gaps.len()), (10, 10, 0));
     let lines = String::from_utf8(out).unwrap();
     assert_eq!(lines.lines().count(), 10);

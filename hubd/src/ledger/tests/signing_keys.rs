@@ -100,7 +100,7 @@ fn a_ledger_verifies_from_its_first_key_and_from_every_later_one() {
     }
     assert!(!verified(&ledger, 3).is_whole(), "a stranger's key");
     let mut out = Vec::new();
-    let salvaged = salvage(&ledger, &public(0), &mut out).unwrap();
+    let salvaged = salvage(&ledger, &public(0), Contents::Unread, &mut out).unwrap();
     assert_eq!(
         (salvaged.entries, salvaged.signed),
         (head.sequence, head.sequence)
@@ -271,7 +271,7 @@ fn archives_of_several_keys_verify_and_open_when_they_are_elsewhere() {
         let mut before: Option<ArchiveFound> = None;
         for number in 1..=3 {
             let earlier = before.as_ref().map(|found| (&found.manifest, found.digest));
-            before = Some(check_archive(&packed(number), &public(n), earlier).unwrap());
+            before = Some(check_archive(&packed(number), &public(n), Contents::Unread, earlier).unwrap());
         }
     }
     let away = dir.path().join("away");
@@ -281,7 +281,7 @@ fn archives_of_several_keys_verify_and_open_when_they_are_elsewhere() {
         std::fs::copy(folder.join(&name), away.join(&name)).unwrap();
     }
     copy_signing_keys(&ledger, &away).unwrap();
-    check_archive(&away.join("00000001.seg.gz"), &public(2), None).unwrap();
+    check_archive(&away.join("00000001.seg.gz"), &public(2), Contents::Unread, None).unwrap();
     for number in 1..=3 {
         std::fs::remove_file(packed(number)).unwrap();
     }

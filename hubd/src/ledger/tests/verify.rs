@@ -328,7 +328,7 @@ fn salvage_reads_around_damage_and_names_the_gaps() {
     let public = key().verifying_key();
     let run = || {
         let mut out = Vec::new();
-        let report = salvage(dir.path(), &public, &mut out).unwrap();
+        let report = salvage(dir.path(), &public, Contents::Unread, &mut out).unwrap();
         let sequences: Vec<u64> = String::from_utf8(out)
             .unwrap()
             .lines()

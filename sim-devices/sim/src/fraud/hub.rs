@@ -6,8 +6,8 @@ use hub_core::state::State;
 use hub_core::{Core, Effect, GatewayAnswer, Input, Now, Operation, Probe, Settings, Ticket};
 use hub_protocol::entry::Event;
 use hub_protocol::{
-    AnomalyKind, Currency, Decision, DeviceClass, DeviceId, Entry, GatewayResult, Reason, Restriction,
-    TransactionType, cbor,
+    AnomalyKind, Currency, Decision, DeviceClass, DeviceId, GatewayResult, Reason, Restriction,
+    TransactionType,
 };
 
 use crate::limits::POLICY_KEY;
@@ -51,6 +51,7 @@ impl Hub {
     /// A hub that is online, with its devices and a policy in force.
     pub(super) fn open(seed: u64, policy: &Policy, text: &str, devices: &[DeviceClass], at_ms: u64) -> Self {
         let mut settings = Settings::new(wire::HUB, wire::STORE, Currency::EUR);
+        settings.seal = Some(wire::SEAL.clone());
         settings.gateway_tells_time = false;
         settings.seed = seed;
         let (online_after, now) = (
@@ -186,7 +187,7 @@ impl Hub {
 
     /// The ledger has the reasons themselves; receipts may say another.
     fn read(&mut self, payload: &[u8]) {
-        match cbor::decode::<Entry>(payload).map(|entry| entry.event) {
+        match wire::read_entry(payload).map(|entry| entry.event) {
             Ok(Event::PaymentDecided { record, .. }) => {
                 self.seen = Some(Seen {
                     decision: record.decision,

@@ -2,7 +2,6 @@
 
 use hub_core::Now;
 use hub_protocol::entry::{Event, StorageLevel};
-use hub_protocol::{Entry, cbor};
 
 use crate::disk::{Damage, Index};
 use crate::profile::pick;
@@ -50,7 +49,7 @@ impl World {
             let Out::Append { payload, .. } = out else {
                 return false;
             };
-            cbor::decode::<Entry>(payload).is_ok_and(
+            crate::wire::read_entry(payload).is_ok_and(
                 |entry| matches!(entry.event, Event::HubStarted { torn_bytes: cut, .. } if cut == torn_bytes),
             )
         });

@@ -1,0 +1,390 @@
+//! The store's data key: 32 random bytes, from which all keys come that the
+//! files at rest are encrypted under, in a small file, wrapped.
+//!
+//! The file stands twice: in the hub's folder and in `ledger/`, so that a copy
+//! of the ledger has it too. One lost or damaged copy is mended from the
+//! other. It holds nothing that opens without a key that lies elsewhere: the
+//! vault key, or the recovery key that headquarters keeps.
+//!
+//! Bytes: `HUBDKEY1`, CRC-32C (RFC 3720) of the rest, little-endian, and the
+//! deterministic CBOR of
+//!
+//! ```text
+//! { 1: how often it was written, 2: id of the data key (8 bytes), 3: [+ wrap] }
+//! wrap = { 1: 1 vault key / 2 recovery key, 2: id of that key (8 bytes), 3: the wrapped key }
+//! ```
+//!
+//! Under a vault key: nonce (24) and XChaCha20-Poly1305 of the data key, with
+//! its id as additional data, under HMAC-SHA-256 of `hub-data-key-wrap/1`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hub_protocol::{DataKey, EntrySeal, cbor};
+use minicbor::{Decode, Encode};
+use zeroize::Zeroizing;
+
+use crate::config::Layout;
+
+/// The file's name, in both places.
+pub const DATA_KEY: &str = "data-key";
+
+const MAGIC: &[u8; 8] = b"HUBDKEY1";
+
+/// Far more than a file with two wraps has, in bytes.
+const MOST_BYTES: u64 = 64 * 1024;
+
+const NONCE: usize = 24;
+
+/// The id of a key: the first bytes of a MAC under it, which says nothing of
+/// it.
+pub type WrapId = [u8; 8];
+
+/// Why the store's key is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataKeyError {
+    /// Neither copy is there.
+    #[error(
+        "the store's data key is lost: neither {} nor {} can be read ({detail}). Without it the ledger verifies and says nothing. \
+         Put either back from a copy of this folder, of its ledger, or of exported archives; every copy holds the same key. Nothing was changed",
+        first.display(), second.display()
+    )]
+    Lost {
+        /// One place.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// What was found there.
+        detail: String,
+    },
+    /// The key that it is wrapped under is another one.
+    #[error(
+        "{} is wrapped under another vault key than keys/hub-vault.key: put the newest hub-vault.key back \
+         (or hub-vault.next.key beside it if the key was being changed); if it is lost with the machine, \
+         `hubctl keys recover` makes a new one with headquarters' recovery key",
+        path.display()
+    )]
+    OtherVaultKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot write {}: {source}; check the disk and the folder's owner", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+struct Wrap {
+    #[n(1)]
+    kind: u8,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    key: WrapId,
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    wrapped: Vec<u8>,
+}
+
+const BY_VAULT_KEY: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+struct Stored {
+    #[n(1)]
+    written: u64,
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    id: [u8; 8],
+    #[n(3)]
+    wraps: Vec<Wrap>,
+}
+
+/// A vault key: what data keys are wrapped under.
+pub type VaultKey = Zeroizing<[u8; 32]>;
+
+/// The id of a vault key, as ledger and key file name it.
+pub fn vault_key_id(key: &VaultKey) -> WrapId {
+    first_8(DataKey::new(**key).derive("hub-vault-key/1"))
+}
+
+fn first_8(bytes: [u8; 32]) -> [u8; 8] {
+    let mut id = [0; 8];
+    for (to, from) in id.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    id
+}
+
+fn id_of(key: &DataKey) -> [u8; 8] {
+    first_8(key.derive("hub-data-key/1"))
+}
+
+/// The store's data key and the file that keeps it.
+#[derive(Clone)]
+pub struct StoreKey {
+    key: DataKey,
+    stored: Stored,
+    places: [PathBuf; 2],
+}
+
+impl std::fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreKey(secret hidden)")
+    }
+}
+
+impl StoreKey {
+    /// The key of the store in a hub's folder, by any of these vault keys. A
+    /// copy that is lost, damaged or behind is mended.
+    ///
+    /// # Errors
+    /// [`DataKeyError`].
+    pub fn open(layout: &Layout, vault_keys: &[&VaultKey]) -> Result<Self, DataKeyError> {
+        let places = places(layout);
+        let (stored, whole) = newest(&places)?;
+        let key = unwrap(&stored, vault_keys).ok_or_else(|| DataKeyError::OtherVaultKey {
+            path: places[0].clone(),
+        })?;
+        let store_key = Self { key, stored, places };
+        if !whole {
+            store_key.write()?;
+            tracing::warn!(
+                "a copy of the store's data key was lost or damaged; it was made again from the other"
+            );
+        }
+        Ok(store_key)
+    }
+
+    /// A new store's key, wrapped under its vault key, durably in both places.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn create(layout: &Layout, fresh: &[u8; 32], vault_key: &VaultKey) -> Result<Self, DataKeyError> {
+        let key = DataKey::new(*fresh);
+        let stored = Stored {
+            written: 0,
+            id: id_of(&key),
+            wraps: vec![wrap(&key, vault_key)],
+        };
+        let mut store_key = Self {
+            key,
+            stored,
+            places: places(layout),
+        };
+        store_key.rewrite()?;
+        Ok(store_key)
+    }
+
+    /// Whether a hub's folder has either copy.
+    pub fn is_there(layout: &Layout) -> bool {
+        places(layout).iter().any(|path| path.exists())
+    }
+
+    /// The key itself.
+    pub fn key(&self) -> &DataKey {
+        &self.key
+    }
+
+    /// Whether this vault key opens the file.
+    pub fn opens_with(&self, key: &VaultKey) -> bool {
+        unwrap(&self.stored, &[key]).is_some()
+    }
+
+    /// Wraps the key under another vault key too, durably.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn add(&mut self, vault_key: &VaultKey) -> Result<(), DataKeyError> {
+        if self.opens_with(vault_key) {
+            return Ok(());
+        }
+        self.stored.wraps.push(wrap(&self.key, vault_key));
+        self.rewrite()
+    }
+
+    /// Takes away every wrap under a vault key but this one's, durably.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn keep_only(&mut self, vault_key: &VaultKey) -> Result<(), DataKeyError> {
+        let id = vault_key_id(vault_key);
+        let before = self.stored.wraps.len();
+        self.stored
+            .wraps
+            .retain(|wrap| wrap.kind != BY_VAULT_KEY || wrap.key == id);
+        match self.stored.wraps.len() == before {
+            true => Ok(()),
+            false => self.rewrite(),
+        }
+    }
+
+    fn rewrite(&mut self) -> Result<(), DataKeyError> {
+        self.stored.written += 1;
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), DataKeyError> {
+        let bytes = bytes_of(&self.stored);
+        for path in &self.places {
+            write_file(path, &bytes).map_err(|source| DataKeyError::Write {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What opens the entries of the ledger in a folder, a hub's own or a copy's,
+/// for whoever has the vault key; `None` if no key file is there.
+///
+/// # Errors
+/// The file is damaged, or wrapped under another vault key.
+pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<EntrySeal>, DataKeyError> {
+    let above = ledger.parent().unwrap_or(ledger);
+    let places = [ledger.join(DATA_KEY), above.join(DATA_KEY)];
+    if places.iter().all(|path| !path.exists()) {
+        return Ok(None);
+    }
+    let (stored, _) = newest(&places)?;
+    match unwrap(&stored, &vault_keys.iter().collect::<Vec<_>>()) {
+        Some(key) => Ok(Some(EntrySeal::new(&key))),
+        None => Err(DataKeyError::OtherVaultKey {
+            path: places[0].clone(),
+        }),
+    }
+}
+
+/// Copies the key file beside archives that are copied away: it is wrapped,
+/// and without it they verify and say nothing.
+///
+/// # Errors
+/// The system's refusal to write.
+pub fn copy_beside(ledger: &Path, to: &Path) -> Result<(), DataKeyError> {
+    let (from, path) = (ledger.join(DATA_KEY), to.join(DATA_KEY));
+    let Ok(stored) = read(&from) else {
+        return Ok(());
+    };
+    // What was copied later stays.
+    if read(&path).is_ok_and(|there| there.id == stored.id && there.written >= stored.written) {
+        return Ok(());
+    }
+    write_file(&path, &bytes_of(&stored)).map_err(|source| DataKeyError::Write { path, source })
+}
+
+fn places(layout: &Layout) -> [PathBuf; 2] {
+    [layout.dir.join(DATA_KEY), layout.ledger.join(DATA_KEY)]
+}
+
+/// The newest of two copies, and whether both are that one.
+fn newest(places: &[PathBuf; 2]) -> Result<(Stored, bool), DataKeyError> {
+    let found = [read(&places[0]), read(&places[1])];
+    match found {
+        [Ok(one), Ok(other)] => {
+            let same = one == other;
+            Ok((if other.written > one.written { other } else { one }, same))
+        }
+        [Ok(stored), Err(_)] | [Err(_), Ok(stored)] => Ok((stored, false)),
+        [Err(one), Err(other)] => Err(DataKeyError::Lost {
+            first: places[0].clone(),
+            second: places[1].clone(),
+            detail: if one == other {
+                one
+            } else {
+                format!("{one}; {other}")
+            },
+        }),
+    }
+}
+
+fn bytes_of(stored: &Stored) -> Vec<u8> {
+    let body = cbor::encode(stored);
+    let crc = crc32c::crc32c(&body).to_le_bytes();
+    [&MAGIC[..], &crc, &body].concat()
+}
+
+fn read(path: &Path) -> Result<Stored, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    let damaged = || "damaged".to_owned();
+    let rest = bytes.strip_prefix(MAGIC).ok_or_else(damaged)?;
+    let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
+    if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
+        return Err(damaged());
+    }
+    cbor::decode(body).map_err(|_| damaged())
+}
+
+fn cipher(vault_key: &VaultKey) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(&DataKey::new(**vault_key).derive("hub-data-key-wrap/1").into())
+}
+
+fn wrap(key: &DataKey, vault_key: &VaultKey) -> Wrap {
+    // What is wrapped is random itself, so a nonce made from it and the
+    // wrapping key never meets another message.
+    let made = DataKey::new(**vault_key).derive(&format!(
+        "hub-data-key-nonce/1 {}",
+        data_encoding::HEXLOWER.encode(&key.derive("hub-data-key-nonce/1"))
+    ));
+    let mut nonce = [0; NONCE];
+    for (to, from) in nonce.iter_mut().zip(made) {
+        *to = from;
+    }
+    let payload = Payload {
+        msg: key.as_bytes(),
+        aad: &id_of(key),
+    };
+    // 32 bytes always encrypt.
+    let sealed = cipher(vault_key).encrypt(&XNonce::from(nonce), payload);
+    Wrap {
+        kind: BY_VAULT_KEY,
+        key: vault_key_id(vault_key),
+        wrapped: [&nonce[..], &sealed.unwrap_or_default()].concat(),
+    }
+}
+
+fn unwrap(stored: &Stored, vault_keys: &[&VaultKey]) -> Option<DataKey> {
+    let ours = |wrap: &&Wrap| wrap.kind == BY_VAULT_KEY;
+    stored.wraps.iter().filter(ours).find_map(|wrap| {
+        let vault_key = vault_keys.iter().find(|key| vault_key_id(key) == wrap.key)?;
+        let (nonce, sealed) = wrap.wrapped.split_first_chunk::<NONCE>()?;
+        let payload = Payload {
+            msg: sealed,
+            aad: &stored.id,
+        };
+        let plain = cipher(vault_key).decrypt(&XNonce::from(*nonce), payload).ok()?;
+        let key = DataKey::new(Zeroizing::new(plain).as_slice().try_into().ok()?);
+        (id_of(&key) == stored.id).then_some(key)
+    })
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+#[path = "data_key_tests.rs"]
+mod tests;

@@ -1,0 +1,72 @@
+use super::*;
+
+fn layout() -> (tempfile::TempDir, Layout) {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(dir.path());
+    fs::create_dir(&layout.ledger).unwrap();
+    (dir, layout)
+}
+
+fn vault_key(byte: u8) -> VaultKey {
+    Zeroizing::new([byte; 32])
+}
+
+#[test]
+fn one_lost_or_damaged_copy_of_the_data_key_is_mended_from_the_other() {
+    let (_dir, layout) = layout();
+    let made = StoreKey::create(&layout, &[5; 32], &vault_key(1)).unwrap();
+    let whole = fs::read(layout.dir.join(DATA_KEY)).unwrap();
+    for place in places(&layout) {
+        for damage in [None, Some(Vec::new()), Some(whole[..whole.len() - 1].to_vec())] {
+            match damage {
+                Some(bytes) => fs::write(&place, bytes).unwrap(),
+                None => fs::remove_file(&place).unwrap(),
+            }
+            let opened = StoreKey::open(&layout, &[&vault_key(1)]).unwrap();
+            assert_eq!(opened.key(), made.key());
+            assert_eq!(fs::read(&place).unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn both_copies_lost_is_refused_and_says_what_to_do() {
+    let (_dir, layout) = layout();
+    StoreKey::create(&layout, &[5; 32], &vault_key(1)).unwrap();
+    let [one, other] = places(&layout);
+    fs::remove_file(one).unwrap();
+    fs::write(&other, b"nothing").unwrap();
+    let error = StoreKey::open(&layout, &[&vault_key(1)]).unwrap_err().to_string();
+    assert!(error.contains("Put either back from a copy"), "{error}");
+    assert_eq!(fs::read(&other).unwrap(), b"nothing");
+}
+
+#[test]
+fn the_data_key_opens_under_its_vault_key_only_and_no_file_holds_it() {
+    let (_dir, layout) = layout();
+    StoreKey::create(&layout, &[5; 32], &vault_key(1)).unwrap();
+    let other = StoreKey::open(&layout, &[&vault_key(2)]);
+    assert!(matches!(other, Err(DataKeyError::OtherVaultKey { .. })));
+    let bytes = fs::read(layout.dir.join(DATA_KEY)).unwrap();
+    assert!(bytes.windows(8).all(|part| part != [5; 8] && part != [1; 8]));
+}
+
+#[test]
+fn while_the_vault_key_changes_both_open_and_afterwards_only_the_new_one() {
+    let (_dir, layout) = layout();
+    let (old, new) = (vault_key(1), vault_key(2));
+    let mut key = StoreKey::create(&layout, &[5; 32], &old).unwrap();
+    key.add(&new).unwrap();
+    for either in [&old, &new] {
+        assert_eq!(StoreKey::open(&layout, &[either]).unwrap().key(), key.key());
+    }
+    // The power fails between the two copies: the newer one counts.
+    let [one, other] = places(&layout);
+    let behind = fs::read(&other).unwrap();
+    key.keep_only(&new).unwrap();
+    fs::write(&other, behind).unwrap();
+    assert!(StoreKey::open(&layout, &[&old]).is_err());
+    let opened = StoreKey::open(&layout, &[&new]).unwrap();
+    assert_eq!(opened.key(), key.key());
+    assert_eq!(fs::read(one).unwrap(), fs::read(other).unwrap());
+}
