@@ -52,7 +52,12 @@ impl DataKey {
 
     /// The key for one purpose: HMAC-SHA-256 of the purpose's name.
     pub fn derive(&self, purpose: &str) -> [u8; 32] {
-        hmac(&self.0, &[purpose.as_bytes()])
+        self.mac(&[purpose.as_bytes()])
+    }
+
+    /// HMAC-SHA-256 of the parts, one after the other.
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        hmac(&self.0, parts)
     }
 }
 

@@ -118,7 +118,10 @@ fn an_older_index_waits_untouched_for_an_archive_that_is_away() -> Result<()> {
     shop.close()?;
     // One that holds nothing yet.
     fs::remove_dir_all(&config.layout.index)?;
-    drop(hubd::ledger::Index::create(&config.layout.index)?);
+    drop(hubd::ledger::Index::create(
+        &config.layout.index,
+        &seal(&config)?,
+    )?);
     let folder = config.layout.ledger.join("archive");
     let base = fs::read(folder.join("base"))?;
     let kept = fs::read(folder.join("00000001.seg.gz"))?;
@@ -136,7 +139,10 @@ fn an_older_index_waits_untouched_for_an_archive_that_is_away() -> Result<()> {
     drop(shop);
     // With the base nothing has to be put back.
     fs::remove_dir_all(&config.layout.index)?;
-    drop(hubd::ledger::Index::create(&config.layout.index)?);
+    drop(hubd::ledger::Index::create(
+        &config.layout.index,
+        &seal(&config)?,
+    )?);
     fs::write(folder.join("base"), base)?;
     fs::remove_file(folder.join("00000001.seg.gz"))?;
     let (mut shop, _) = open(&config)?;
@@ -215,4 +221,9 @@ fn a_base_of_an_earlier_version_serves_only_where_an_archive_is_away_and_is_made
     let made = LedgerBase::open(&fs::read(&statement)?, &key.verifying_key())?;
     assert!(made.records_format.is_some(), "made anew");
     Ok(())
+}
+
+fn seal(config: &Config) -> Result<hubd::ledger::RestSeal> {
+    let key = hubd::data_key::StoreKey::open(&config.layout, &[&config.keys.vault])?;
+    Ok(hubd::ledger::RestSeal::index(key.key()))
 }

@@ -9,11 +9,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use hub_core::Reply;
-use hub_protocol::{Decision, PaymentState, Receipt, RefusalCode};
+use hub_protocol::{Decision, EntrySeal, PaymentState, Receipt, RefusalCode};
 use hub_tests::shop::{DAY_MS, OPENING_MS, Shop, install_root, load, make_store};
 use hubd::config::Config;
+use hubd::data_key::StoreKey;
 use hubd::ledger::{
-    ArchiveSettings, Archiver, Contents, Round, VerifyReport, check_archive, copy_archive, verify,
+    ArchiveSettings, Archiver, Contents, Round, VerifyReport, check_archive, copy_archive, read_each, verify,
 };
 use tempfile::TempDir;
 
@@ -121,7 +122,18 @@ fn archive(shop: &mut Shop, archiver: &mut Archiver) -> Result<Round> {
 
 fn verified(config: &Config) -> Result<VerifyReport> {
     let key = config.keys.signing.verifying_key();
-    Ok(verify(&config.layout.ledger, &key, &mut |_| ())?)
+    // What needs no secret, and what the entries say.
+    let by_public_key = verify(&config.layout.ledger, &key, &mut |_| ())?;
+    let seal = StoreKey::open(&config.layout, &[&config.keys.vault])?;
+    let seal = EntrySeal::new(seal.key());
+    let contents = Contents::Sealed(&seal);
+    let report = read_each(&config.layout.ledger, &key, contents, &mut |_| (), &mut |_| ())?;
+    assert_eq!(
+        (&by_public_key.broken, by_public_key.head),
+        (&report.broken, report.head)
+    );
+    assert_eq!(report.unread(), 0);
+    Ok(report)
 }
 
 fn archives(config: &Config) -> Result<Vec<PathBuf>> {
@@ -243,6 +255,8 @@ fn rule_7_an_archive_verifies_alone_and_by_gunzip() -> Result<()> {
     fs::create_dir(&away)?;
     let key = config.keys.signing.verifying_key();
     let list = archiver.archives().list();
+    let seal = StoreKey::open(&config.layout, &[&config.keys.vault])?;
+    let seal = EntrySeal::new(seal.key());
     let mut before = None;
     let mut approved = 0;
     for archive in &list {
@@ -257,6 +271,8 @@ fn rule_7_an_archive_verifies_alone_and_by_gunzip() -> Result<()> {
         let earlier = before.as_ref().map(|(manifest, digest)| (manifest, *digest));
         let found = check_archive(&copy, &key, Contents::Unread, earlier)?;
         assert_eq!(found.manifest, archive.manifest);
+        assert!(!found.kinds.contains_key("payment-decided"), "encrypted");
+        let found = check_archive(&copy, &key, Contents::Sealed(&seal), earlier)?;
         approved += found.kinds["payment-decided"];
         // What anybody can do without hubd.
         let sum = Command::new("sh")

@@ -200,7 +200,7 @@ impl Shelf {
             options,
         )?;
         let key = StoreKey::open(layout, &[&config.keys.vault])?;
-        journal.unseal(EntrySeal::new(key.key()));
+        journal.unseal(key.key());
         let (vault, _) = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE_BYTES)?;
         let mut state = State::default();
         for stored in journal.reader().entries_from(1)? {

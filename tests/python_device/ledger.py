@@ -7,6 +7,7 @@ import random
 import shutil
 import struct
 import subprocess
+import uuid
 
 import cbor2
 
@@ -22,10 +23,10 @@ ENTRY, MARK, FOOTER = 0, 1, 2
 WRONG = "wrong"
 
 
-def outcome(folder: pathlib.Path, key: bytes, receipts=()) -> object:
+def outcome(folder: pathlib.Path, key: bytes, receipts=(), keys="") -> object:
     """How many entries hold, or that it is wrong."""
     try:
-        return ledger_verify.verify(folder, key, receipts)
+        return ledger_verify.verify(folder, key, receipts, keys).signed
     except Exception:  # signatures, CBOR and the checks each have a kind of their own
         return WRONG
 
@@ -53,18 +54,34 @@ def sealed_again(data: bytes, at: int, end: int, change: int) -> bytes:
     return bytes(out)
 
 
-def events(folder: pathlib.Path):
-    """Every event: its number and its fields."""
-    for file in sorted(folder.glob("*.seg")):
-        data = file.read_bytes()
-        for kind, at, end in records(data):
-            if kind == ENTRY:
-                yield cbor2.loads(data[at + 8 : end])[5]
+def opened(table: Table, shop: Shop, folder: pathlib.Path) -> list:
+    """Every event, its number and its fields, by the keys that the hub's owner discloses."""
+    file, other = shop.dir / "disclosed.jsonl", shop.dir / "one.jsonl"
+    of_hub = [shop.hubctl, "ledger", "disclose", "--dir", shop.hub_dir]
+    subprocess.run(list(map(str, [*of_hub, file])), check=True, capture_output=True)
+    keys = file.read_text()
+    ledger = ledger_verify.verify(folder, shop.signing_key, keys=keys)
+    events = ledger.events[1:]
+    table.check(AREA, "with all keys disclosed no event stays unread", 0, events.count(None))
+    unread = ledger_verify.verify(folder, shop.signing_key).events[1:]
+    unread = [at for at, event in enumerate(unread, 1) if event is None]
+    table.check(AREA, "without a key all verify, and what is encrypted stays unread", sorted(ledger.keys), unread)
+    # Whoever gets the keys of one payment reads that one.
+    id = next(event[1][1] for event in events if event[0] == 11)
+    subprocess.run(list(map(str, [*of_hub, "--payment", uuid.UUID(bytes=id), other])), check=True, capture_output=True)
+    of_one = ledger_verify.verify(folder, shop.signing_key, keys=other.read_text())
+    read = {event[1][1] for at, event in enumerate(of_one.events) if at in of_one.keys}
+    own = {at for at, event in enumerate(ledger.events) if event and event[0] in range(10, 20) and event[1][1] == id}
+    table.check(AREA, "the keys of one payment open its entries and no other", ({id}, own), (read, set(of_one.keys)))
+    moved = [json.loads(line) for line in other.read_text().splitlines()]
+    moved = "\n".join(json.dumps({**line, "sequence": line["sequence"] - 1}) for line in moved)
+    table.check(AREA, "a key opens no other entry", WRONG, outcome(folder, shop.signing_key, keys=moved))
+    return events
 
 
-def new_events(table: Table, folder: pathlib.Path) -> None:
+def new_events(table: Table, events: list) -> None:
     """What wire version 3 has added to the ledger."""
-    described = [fields for number, fields in events(folder) if number == 22]
+    described = [event[1] for event in events if event[0] == 22]
     table.check(
         AREA,
         "devices that described themselves, with a word and without",
@@ -72,7 +89,7 @@ def new_events(table: Table, folder: pathlib.Path) -> None:
         sorted({3 in fields for fields in described}),
     )
     decided = [
-        (vectors.pay_type(fields[3]), fields[4]) for number, fields in events(folder) if number == 11 and 3 in fields
+        (vectors.pay_type(event[1][3]), event[1][4]) for event in events if event[0] == 11 and 3 in event[1]
     ]
     lifted = [record[9][1] for _, record in decided if 9 in record]
     table.check(AREA, "what supervisors lifted", [620], lifted)
@@ -83,10 +100,10 @@ def new_events(table: Table, folder: pathlib.Path) -> None:
     group(table, AREA, outcomes)
 
 
-def allowances(table: Table, folder: pathlib.Path) -> None:
+def allowances(table: Table, events: list) -> None:
     """What devices approved by themselves."""
     by_number = {number: [] for number in (11, 90, 91, 92, 93, 94, 95)}
-    for number, fields in events(folder):
+    for number, fields in events:
         by_number.get(number, []).append(fields)
     synced = {fields[1]: fields[4] for fields in by_number[11] if 10 in fields[4]}
     shown = [cbor2.loads(cbor2.loads(fields[4]).value[2]) for fields in by_number[93]]
@@ -169,8 +186,9 @@ def check(table: Table, shop: Shop, receipts: list[bytes]) -> None:
     )
     table.check(AREA, "segments", 2, len(list(whole.glob("*.seg"))))
 
-    new_events(table, whole)
-    allowances(table, whole)
+    events = opened(table, shop, whole)
+    new_events(table, events)
+    allowances(table, events)
 
     copies = Copies(table, whole, key)
     first, last = [path.name for path in sorted(whole.glob("*.seg"))]

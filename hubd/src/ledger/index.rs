@@ -23,6 +23,8 @@
 //! - Durable means a blocking `flush()` and then `sync_data()` on our own
 //!   descriptor of `db`: sled's own flush ends in `sync_file_range`. Never
 //!   `flush_async`, which can deadlock.
+//! - Keys in sled are MACs and values encrypted, tables too: nothing in the
+//!   folder names a card or a person.
 //! - An error or a panic out of sled is [`Damage`], never the end of the hub.
 //! - sled may open a damaged file without a word and have lost records in the
 //!   middle while the newest stamp is there (seen with one zeroed sector). So
@@ -40,6 +42,7 @@ use std::time::Duration;
 use hub_protocol::cbor;
 
 use super::archive::Archives;
+use super::at_rest::{RestSeal, SEAL_BYTES};
 use super::error::Head;
 use super::index_stamp::{Contents, Damage, INDEX_FORMAT, InCatalogue, MAX_KEY, MAX_VALUE, Stamp, Stored};
 use super::table::{self, Held, Table};
@@ -94,6 +97,7 @@ pub struct Index {
     next_table: u32,
     /// Checkpoints until tables are merged again.
     merge_after: u32,
+    seal: RestSeal,
     shared: Arc<Shared>,
 }
 
@@ -195,7 +199,7 @@ impl Index {
     ///
     /// # Errors
     /// When there is one already, or the system refuses.
-    pub fn create(dir: &Path) -> Result<Self, Damage> {
+    pub fn create(dir: &Path, seal: &RestSeal) -> Result<Self, Damage> {
         if dir.exists() {
             return Err(Damage::Io {
                 action: "create",
@@ -213,6 +217,7 @@ impl Index {
             small: BTreeMap::new(),
             next_table: 1,
             merge_after: 0,
+            seal: seal.clone(),
             shared: Arc::new(Shared {
                 dir: dir.to_path_buf(),
                 tables: RwLock::default(),
@@ -236,7 +241,7 @@ impl Index {
     ///
     /// # Errors
     /// Everything that is wrong with it, a panic of the store included.
-    pub fn open(dir: &Path) -> Result<Self, Damage> {
+    pub fn open(dir: &Path, seal: &RestSeal) -> Result<Self, Damage> {
         // The store makes anew what it does not find, or finds empty.
         for name in ["conf", "db"] {
             if !fs::metadata(dir.join(name)).is_ok_and(|file| file.is_file() && file.len() > 0) {
@@ -253,7 +258,7 @@ impl Index {
             return Err(Damage::Format { found: stored.format });
         }
         let mut found = Contents::default();
-        for_each_small(&db, &mut |key, value| {
+        for_each_stored(&db, &mut |key, value| {
             found = found.plus(Contents::of(key, value))
         })?;
         if found != stored.contents {
@@ -262,7 +267,7 @@ impl Index {
         let catalogue = stored.tables.unwrap_or_default();
         let mut tables = Vec::with_capacity(catalogue.len());
         for listed in &catalogue {
-            let table = Table::open(dir, listed.number)?;
+            let table = Table::open(dir, listed.number, Some(seal))?;
             if table.end_crc() != listed.end_crc {
                 return Err(Damage::Contents);
             }
@@ -281,6 +286,7 @@ impl Index {
             small: BTreeMap::new(),
             next_table: stored.next_table.unwrap_or(1),
             merge_after: 0,
+            seal: seal.clone(),
             shared: Arc::new(Shared {
                 dir: dir.to_path_buf(),
                 tables: RwLock::new(Tables {
@@ -317,7 +323,15 @@ impl Index {
     /// Whatever comes out of the store is damage. What was visited until then
     /// is worth nothing.
     pub fn for_each_small(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
-        for_each_small(&self.db, visit)
+        let mut opened = Ok(());
+        for_each_stored(&self.db, &mut |name, value| {
+            let found = self.seal.open(name, value);
+            match found.as_deref().and_then(split_small) {
+                Some((key, value)) => visit(key, value),
+                None => opened = Err(Damage::Contents),
+            }
+        })?;
+        opened
     }
 
     /// Hands every record to `visit`: first the small ones as of the last
@@ -382,7 +396,7 @@ impl Index {
         if growing.len() < SEAL_RECORDS || !self.shared.read().recent.is_empty() {
             return self.write(records.iter().map(owned).collect(), stamp);
         }
-        let table = tables::seal(growing.into_iter(), &self.dir, self.next_table)?;
+        let table = tables::seal(growing.into_iter(), &self.dir, self.next_table, &self.seal)?;
         self.next_table += 1;
         self.small.extend(small);
         self.shared.write().tables.insert(0, Arc::new(table));
@@ -401,7 +415,7 @@ impl Index {
         let sealed = {
             let tables = self.shared.read();
             let number = self.next_table;
-            (!tables.recent.is_empty()).then(|| tables.seal(&self.dir, number))
+            (!tables.recent.is_empty()).then(|| tables.seal(&self.dir, number, &self.seal))
         };
         if let Some(table) = sealed.transpose()? {
             self.next_table += 1;
@@ -432,7 +446,7 @@ impl Index {
             };
             let number = self.next_table;
             self.next_table += 1;
-            let merged = match tables::merge(&old, last, &self.dir, number) {
+            let merged = match tables::merge(&old, last, &self.dir, number, &self.seal) {
                 Ok(merged) => merged,
                 Err(error) => return self.merge_later(number, error),
             };
@@ -464,6 +478,9 @@ impl Index {
         let mut batch = sled::Batch::default();
         let mut contents = self.contents;
         for (key, value) in std::mem::take(&mut self.small) {
+            let value = value.map(|value| join_small(&key, &value));
+            let key = self.seal.name(&key);
+            let value = value.map(|plain| self.seal.seal(&key, &plain));
             if let Some(old) = guarded(|| self.db.get(&key))? {
                 contents = contents.minus(Contents::of(&key, &old));
             }
@@ -513,7 +530,7 @@ impl Index {
     /// not.
     #[cfg(test)]
     pub(crate) fn lose(&mut self, key: &[u8]) {
-        self.db.remove(key).unwrap();
+        self.db.remove(self.seal.name(key)).unwrap();
     }
 
     /// How the files stand.
@@ -561,7 +578,7 @@ pub fn read_older_index(dir: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> Resu
         return Err(Damage::Format { found: stored.format });
     }
     let mut found = Contents::default();
-    for_each_small(&db, &mut |key, value| {
+    for_each_stored(&db, &mut |key, value| {
         found = found.plus(Contents::of(key, value));
         visit(key, value);
     })?;
@@ -621,7 +638,13 @@ fn fits(key: &[u8], value: Option<&[u8]>) -> Result<(), Damage> {
         key.first().is_none_or(|first| *first == 0),
         value.map_or(0, <[u8]>::len),
     );
-    if own || key.len() > MAX_KEY || value > MAX_VALUE {
+    // What goes into sled gets longer.
+    let longer = if is_small(key) {
+        2 + key.len() + SEAL_BYTES
+    } else {
+        0
+    };
+    if own || key.len() > MAX_KEY || value + longer > MAX_VALUE {
         let key = key.len();
         return Err(Damage::TooLarge { key, value });
     }
@@ -632,7 +655,17 @@ fn is_small(key: &[u8]) -> bool {
     key.first().is_some_and(|first| SMALL.contains(first))
 }
 
-fn for_each_small(db: &sled::Db, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
+/// A small record as it is encrypted: the key's length, key and value.
+fn join_small(key: &[u8], value: &[u8]) -> Vec<u8> {
+    [&(key.len() as u16).to_le_bytes(), key, value].concat()
+}
+
+fn split_small(record: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = record.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
+}
+
+fn for_each_stored(db: &sled::Db, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
     let mut iter = db.iter();
     // The store alone is under guard: a panic of `visit` is not damage.
     while let Some((key, value)) = guarded(|| iter.next().transpose())? {

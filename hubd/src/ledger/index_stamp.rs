@@ -8,7 +8,9 @@ use super::error::Head;
 
 /// The newest format of the records that this program knows. Another one is
 /// built anew from the journal.
-pub const INDEX_FORMAT: u16 = 5;
+pub const INDEX_FORMAT: u16 = 6;
+/// The oldest format whose records are as today's. In 6 they are encrypted.
+pub const SAME_RECORDS_SINCE: u16 = 5;
 /// The most bytes that a value may have.
 pub const MAX_VALUE: usize = 6 * 1024 - 1;
 /// The most bytes that a key may have.
@@ -41,6 +43,11 @@ pub enum Damage {
     /// The stamp is missing or unreadable.
     #[error("the index has no stamp that says up to where it holds")]
     NoStamp,
+    /// It is encrypted, and the store's data key is not known.
+    #[error(
+        "it is encrypted, and the store's data key is not there: put `data-key` back from a copy of this folder"
+    )]
+    Encrypted,
     /// The records are in another format.
     #[error("the index is in format {found}, this program uses {INDEX_FORMAT}")]
     Format {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use hub_protocol::{Digest, EntrySeal, HubId, LedgerCommit, ReceiptsRoot, SignedKeyChange};
+use hub_protocol::{DataKey, Digest, EntrySeal, HubId, LedgerCommit, ReceiptsRoot, SignedKeyChange};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{self, Archives};
+use super::at_rest::RestSeal;
 use super::closed::read_closed;
 use super::disk::{self, DataLock, Disk, DiskCounter, DiskCounts, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
@@ -132,7 +133,8 @@ impl Journal {
             signing_keys::keep(dir, &chain);
         }
         let keys = KeyRing::new(signing, chain);
-        let archives = Archives::open(&dir.join(archive::FOLDER), hub, keys.clone())?;
+        let seal = candidates.data_key().map(RestSeal::index);
+        let archives = Archives::open(&dir.join(archive::FOLDER), hub, keys.clone(), seal)?;
         if found.files.is_empty() && !options.create {
             return Err(LedgerError::Missing { path: dir.into() });
         }
@@ -150,6 +152,9 @@ impl Journal {
             poisoned: false,
             _lock: lock,
         };
+        if let Some(key) = candidates.data_key() {
+            journal.unseal(key);
+        }
         let mut torn_bytes = 0;
         let last = found.files.len();
         let archived = journal.take_archived(&found)?;
@@ -271,10 +276,11 @@ impl Journal {
         self.shared.head()
     }
 
-    /// Lets the readers open what is encrypted. Writing, opening and the chain
-    /// of signatures need no key.
-    pub fn unseal(&self, seal: EntrySeal) {
-        self.shared.unseal(seal);
+    /// Lets readers open what is encrypted, and archives be made. Writing,
+    /// opening and the chain of signatures need no key.
+    pub fn unseal(&self, key: &DataKey) {
+        self.shared.unseal(EntrySeal::new(key));
+        self.archives.unseal(RestSeal::index(key));
     }
 
     /// Reads what is durable, from any thread, while the journal is written.

@@ -53,6 +53,7 @@
 //! at a time, in pieces of 64 KiB.
 
 mod archive;
+mod at_rest;
 mod closed;
 mod committer;
 mod contents;
@@ -90,12 +91,13 @@ pub use archive::{
     IdsFound, ListedArchive, Next, RestoreError, Round, Standing, Step, Written, check_archive, copy_archive,
     digest_of_file, folder_for_copies, is_still_wanted, list_archives, restore_base,
 };
+pub use at_rest::RestSeal;
 pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, NextKey, QUEUE as COMMIT_QUEUE};
 pub use contents::{Contents, UNREAD, VerifiedEntry};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
-pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp};
+pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, SAME_RECORDS_SINCE, Stamp};
 pub use index_writer::{
     CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotForgotten, NotTaken,
 };
@@ -135,7 +137,7 @@ impl std::fmt::Debug for Keys {
 /// Opens a table and reads it through.
 #[cfg(fuzzing)]
 pub fn fuzz_table(path: &std::path::Path) {
-    let Ok(table) = table::Table::open_at(path.to_owned(), 1) else {
+    let Ok(table) = table::Table::open_at(path.to_owned(), 1, None) else {
         return;
     };
     let Ok(mut cursor) = table.from(&[]) else { return };

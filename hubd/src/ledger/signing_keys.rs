@@ -13,7 +13,7 @@ use std::path::Path;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use hub_protocol::cose::Unverified;
-use hub_protocol::{Entry, Event, HubId, HubKeyChange, KeyChain, KeyId, SignedKeyChange, cbor};
+use hub_protocol::{DataKey, Entry, Event, HubId, HubKeyChange, KeyChain, KeyId, SignedKeyChange, cbor};
 use minicbor::{Decode, Encode};
 
 use super::archive;
@@ -39,18 +39,28 @@ struct Stored {
 /// The keys that may be the hub's present one: that of its key file, and one
 /// that was made to follow it.
 #[derive(Clone, Debug)]
-pub struct Candidates(Vec<SigningKey>);
+pub struct Candidates(Vec<SigningKey>, Option<DataKey>);
 
 impl From<SigningKey> for Candidates {
     fn from(key: SigningKey) -> Self {
-        Self(vec![key])
+        Self(vec![key], None)
     }
 }
 
 impl Candidates {
     /// The hub's key, and the one that was made to follow it, if there is one.
     pub fn new(present: SigningKey, next: Option<SigningKey>) -> Self {
-        Self([Some(present), next].into_iter().flatten().collect())
+        Self([Some(present), next].into_iter().flatten().collect(), None)
+    }
+
+    /// With the key that the store is encrypted under.
+    pub fn reading(mut self, key: Option<DataKey>) -> Self {
+        self.1 = key;
+        self
+    }
+
+    pub(crate) fn data_key(&self) -> Option<&DataKey> {
+        self.1.as_ref()
     }
 
     fn first(&self) -> VerifyingKey {

@@ -2,15 +2,22 @@
 //! read.
 //!
 //! ```text
-//! blocks   8 KiB each: CRC-32C of the rest u32, the block's number u32, how
-//!          many records u16, then records in the order of their keys, zeros
+//! blocks   8 KiB each, encrypted: CRC-32C of the rest u32, the block's number
+//!          u32, how many records u16, then records in the order of their
+//!          keys, zeros
 //! record   length of the key u16, length of the value u16 (0xffff: removed),
 //!          key, value
 //! tail     table number u32, blocks u32, records u64, length of the filter
-//!          u32; the filter; the first 16 bytes of each block's first key
-//! end      magic "HUBTABL1", offset of the tail u64, CRC-32C of the tail u32,
+//!          u32; encrypted: the filter, the first 16 bytes of each block's
+//!          first key
+//! end      magic "HUBTABL2", offset of the tail u64, CRC-32C of the tail u32,
 //!          CRC-32C of all that u32
 //! ```
+//!
+//! What is encrypted is nonce (24), XChaCha20-Poly1305, tag (16); its place is
+//! authenticated: table and block number, or the tail's first 20 bytes. In
+//! older tables, of the magic "HUBTABL1", nothing is; those of archives are
+//! signed for and read as they are for ever.
 //!
 //! All integers little-endian. The filter is a Bloom filter (Bloom 1970) with
 //! 10 bits a key and 6 probes: about 1 of 100 keys that are not there is
@@ -26,14 +33,18 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::at_rest::{RestSeal, SEAL_BYTES};
 use super::index_stamp::Damage;
 use super::segment::array;
 
 pub(crate) const EXTENSION: &str = "tbl";
-const MAGIC: &[u8; 8] = b"HUBTABL1";
+const MAGIC: &[u8; 8] = b"HUBTABL2";
+const IN_CLEAR: &[u8; 8] = b"HUBTABL1";
 const END_LEN: usize = 24;
 const TAIL_HEAD: usize = 20;
 const BLOCK: usize = 8 * 1024;
+/// What is in an encrypted block.
+const PLAIN: usize = BLOCK - SEAL_BYTES;
 const BLOCK_HEAD: usize = 10;
 const FENCE: usize = 16;
 const REMOVED: u16 = u16::MAX;
@@ -56,6 +67,8 @@ pub(crate) struct Table {
     filter: Vec<u8>,
     fences: Vec<[u8; FENCE]>,
     end_crc: u32,
+    /// `None`: nothing in it is encrypted.
+    seal: Option<RestSeal>,
 }
 
 impl Table {
@@ -82,19 +95,21 @@ impl Table {
 
     /// Opens a table: its end and tail are read and checked, its blocks when
     /// they are needed.
-    pub(crate) fn open(dir: &Path, number: u32) -> Result<Self, Damage> {
-        Self::open_at(Self::path_of(dir, number), number)
+    pub(crate) fn open(dir: &Path, number: u32, seal: Option<&RestSeal>) -> Result<Self, Damage> {
+        Self::open_at(Self::path_of(dir, number), number, seal)
     }
 
     /// [`open`](Self::open), of a file with a name of its own.
-    pub(crate) fn open_at(path: PathBuf, number: u32) -> Result<Self, Damage> {
+    pub(crate) fn open_at(path: PathBuf, number: u32, seal: Option<&RestSeal>) -> Result<Self, Damage> {
         let file = File::open(&path).map_err(io("open a table of"))?;
         let len = file.metadata().map_err(io("examine"))?.len();
         let end_at = len.checked_sub(END_LEN as u64).ok_or(Damage::Contents)?;
         let end = read(&file, end_at, END_LEN)?;
         let word = |at| array(&end, at).map_or(0, u32::from_le_bytes);
         let tail_at = array(&end, 8).map_or(0, u64::from_le_bytes);
-        let whole = end.starts_with(MAGIC) && word(20) == crc32c::crc32c(&end[..20]) && tail_at <= end_at;
+        let encrypted = end.starts_with(MAGIC);
+        let known = encrypted || end.starts_with(IN_CLEAR);
+        let whole = known && word(20) == crc32c::crc32c(&end[..20]) && tail_at <= end_at;
         if !whole {
             return Err(Damage::Contents);
         }
@@ -107,11 +122,23 @@ impl Table {
         let blocks = array(&tail, 4).map(u32::from_le_bytes).ok_or(Damage::Contents)? as usize;
         let records = array(&tail, 8).map(u64::from_le_bytes).ok_or(Damage::Contents)?;
         let filter_len = array(&tail, 16).map(u32::from_le_bytes).ok_or(Damage::Contents)? as usize;
-        let right = TAIL_HEAD + filter_len + blocks * FENCE == tail_len && (blocks * BLOCK) as u64 == tail_at;
+        let sealed = if encrypted { SEAL_BYTES } else { 0 };
+        let right = TAIL_HEAD + filter_len + blocks * FENCE + sealed == tail_len
+            && (blocks * BLOCK) as u64 == tail_at;
         if found != Some(number) || !right || filter_len == 0 {
             return Err(Damage::Contents);
         }
-        let (filter, fences) = tail[TAIL_HEAD..].split_at(filter_len);
+        let seal = match (encrypted, seal) {
+            (false, _) => None,
+            (true, Some(seal)) => Some(seal.clone()),
+            (true, None) => return Err(Damage::Encrypted),
+        };
+        let (head, rest) = tail.split_at(TAIL_HEAD);
+        let rest = match &seal {
+            Some(seal) => seal.open(head, rest).ok_or(Damage::Contents)?,
+            None => rest.to_vec(),
+        };
+        let (filter, fences) = rest.split_at(filter_len);
         Ok(Self {
             path,
             file,
@@ -120,6 +147,7 @@ impl Table {
             filter: filter.to_vec(),
             fences: fences.as_chunks().0.to_vec(),
             end_crc: word(20),
+            seal,
         })
     }
 
@@ -168,7 +196,11 @@ impl Table {
     }
 
     fn block(&self, number: usize) -> Result<Block, Damage> {
-        let bytes = read(&self.file, (number * BLOCK) as u64, BLOCK)?;
+        let mut bytes = read(&self.file, (number * BLOCK) as u64, BLOCK)?;
+        if let Some(seal) = &self.seal {
+            let place = block_place(self.number, number);
+            bytes = seal.open(&place, &bytes).ok_or(Damage::Contents)?;
+        }
         let named = array(&bytes, 4).map(u32::from_le_bytes);
         let crc = array(&bytes, 0).map(u32::from_le_bytes);
         if crc != Some(crc32c::crc32c(&bytes[4..])) || named.map(|n| n as usize) != Some(number) {
@@ -299,16 +331,17 @@ pub(crate) struct TableWriter {
     records: u64,
     filter: Vec<u8>,
     fences: Vec<[u8; FENCE]>,
+    seal: RestSeal,
 }
 
 impl TableWriter {
     /// Begins a table of at most `most` records.
-    pub(crate) fn create(dir: &Path, number: u32, most: u64) -> Result<Self, Damage> {
-        Self::create_at(Table::path_of(dir, number), number, most)
+    pub(crate) fn create(dir: &Path, number: u32, most: u64, seal: &RestSeal) -> Result<Self, Damage> {
+        Self::create_at(Table::path_of(dir, number), number, most, seal)
     }
 
     /// [`create`](Self::create), with a name of its own.
-    pub(crate) fn create_at(path: PathBuf, number: u32, most: u64) -> Result<Self, Damage> {
+    pub(crate) fn create_at(path: PathBuf, number: u32, most: u64, seal: &RestSeal) -> Result<Self, Damage> {
         let file = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -327,12 +360,13 @@ impl TableWriter {
             records: 0,
             filter: vec![0; (most * BITS_A_KEY).div_ceil(8).max(8)],
             fences: Vec::new(),
+            seal: seal.clone(),
         })
     }
 
     pub(crate) fn add(&mut self, key: &[u8], held: Option<&[u8]>) -> Result<(), Damage> {
         let len = 4 + key.len() + held.map_or(0, <[u8]>::len);
-        if self.in_block > 0 && self.block.len() + len > BLOCK {
+        if self.in_block > 0 && self.block.len() + len > PLAIN {
             self.end_block()?;
         }
         if self.in_block == 0 {
@@ -355,13 +389,15 @@ impl TableWriter {
     }
 
     fn end_block(&mut self) -> Result<(), Damage> {
-        self.block.resize(BLOCK, 0);
+        self.block.resize(PLAIN, 0);
         let number = (self.fences.len() - 1) as u32;
         self.block[4..8].copy_from_slice(&number.to_le_bytes());
         self.block[8..10].copy_from_slice(&self.in_block.to_le_bytes());
         let crc = crc32c::crc32c(&self.block[4..]);
         self.block[..4].copy_from_slice(&crc.to_le_bytes());
-        self.out.append(&mut self.block);
+        let place = block_place(self.number, number as usize);
+        self.out.append(&mut self.seal.seal(&place, &self.block));
+        self.block.clear();
         self.in_block = 0;
         if self.out.len() >= FLUSH_EVERY {
             self.write_out()?;
@@ -386,8 +422,8 @@ impl TableWriter {
         tail.extend_from_slice(&(self.fences.len() as u32).to_le_bytes());
         tail.extend_from_slice(&self.records.to_le_bytes());
         tail.extend_from_slice(&(self.filter.len() as u32).to_le_bytes());
-        tail.extend_from_slice(&self.filter);
-        tail.extend_from_slice(self.fences.as_flattened());
+        let rest = [&self.filter, self.fences.as_flattened()].concat();
+        tail.extend(self.seal.seal(&tail, &rest));
         let mut end = MAGIC.to_vec();
         end.extend_from_slice(&((self.fences.len() * BLOCK) as u64).to_le_bytes());
         end.extend_from_slice(&crc32c::crc32c(&tail).to_le_bytes());
@@ -400,8 +436,15 @@ impl TableWriter {
         File::open(dir)
             .and_then(|dir| dir.sync_all())
             .map_err(io("flush the folder of"))?;
-        Table::open_at(self.path, self.number)
+        Table::open_at(self.path, self.number, Some(&self.seal))
     }
+}
+
+fn block_place(table: u32, block: usize) -> [u8; 12] {
+    let mut place = [0; 12];
+    place[..4].copy_from_slice(&table.to_le_bytes());
+    place[4..].copy_from_slice(&(block as u64).to_le_bytes());
+    place
 }
 
 fn fence(key: &[u8]) -> [u8; FENCE] {

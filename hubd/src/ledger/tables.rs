@@ -12,6 +12,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::at_rest::RestSeal;
 use super::index_stamp::Damage;
 use super::table::{self, Cursor, Held, Table, TableWriter};
 
@@ -82,10 +83,10 @@ impl Tables {
     }
 
     /// What is in memory becomes a table. It still is in memory afterwards.
-    pub(crate) fn seal(&self, dir: &Path, number: u32) -> Result<Table, Damage> {
+    pub(crate) fn seal(&self, dir: &Path, number: u32, key: &RestSeal) -> Result<Table, Damage> {
         let recent = self.recent.iter();
         let records = recent.map(|(key, held)| (key.as_slice(), held.as_deref()));
-        seal(records, dir, number)
+        seal(records, dir, number, key)
     }
 
     /// Tables that should become one, by their places; the newest first.
@@ -110,8 +111,9 @@ pub(crate) fn seal<'a>(
     records: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     dir: &Path,
     number: u32,
+    key: &RestSeal,
 ) -> Result<Table, Damage> {
-    let mut writer = TableWriter::create(dir, number, records.len() as u64)?;
+    let mut writer = TableWriter::create(dir, number, records.len() as u64, key)?;
     for (key, held) in records {
         writer.add(key, held)?;
     }
@@ -120,8 +122,14 @@ pub(crate) fn seal<'a>(
 
 /// One table of several, the newest of which comes first. What was removed is
 /// forgotten if `last` says that nothing older can hold it.
-pub(crate) fn merge(tables: &[Arc<Table>], last: bool, dir: &Path, number: u32) -> Result<Table, Damage> {
-    merge_some(tables, last, dir, number, &|_, _| true)
+pub(crate) fn merge(
+    tables: &[Arc<Table>],
+    last: bool,
+    dir: &Path,
+    number: u32,
+    key: &RestSeal,
+) -> Result<Table, Damage> {
+    merge_some(tables, last, dir, (number, key), &|_, _| true)
 }
 
 /// [`merge`], of those records that `keep` wants.
@@ -129,11 +137,11 @@ pub(crate) fn merge_some(
     tables: &[Arc<Table>],
     last: bool,
     dir: &Path,
-    number: u32,
+    (number, key): (u32, &RestSeal),
     keep: &dyn Fn(&[u8], &[u8]) -> bool,
 ) -> Result<Table, Damage> {
     let most = tables.iter().map(|table| table.records()).sum();
-    let mut writer = TableWriter::create(dir, number, most)?;
+    let mut writer = TableWriter::create(dir, number, most, key)?;
     let mut cursors = Vec::with_capacity(tables.len());
     for table in tables {
         cursors.push(table.from(&[])?);

@@ -18,8 +18,8 @@ use minicbor::Decode;
 use super::opening::{OpenError, build_index};
 use crate::config::{Config, Layout};
 use crate::ledger::{
-    Fault, Head, IndexReader, JournalReader, LedgerError, STORE_FORMAT, read_older_index, sync_folder,
-    verify, write_store_format,
+    Fault, Head, IndexReader, JournalReader, LedgerError, RestSeal, STORE_FORMAT, read_older_index,
+    sync_folder, verify, write_store_format,
 };
 
 /// Payments read from an index at once.
@@ -73,7 +73,7 @@ pub(super) fn verify_old(config: &Config, found: u16, at: AtStep<'_>) -> Result<
 
 /// Builds the new index, holds it against the old, and switches.
 pub(super) fn migrate(
-    layout: &Layout,
+    (layout, seal): (&Layout, &RestSeal),
     journal: &JournalReader,
     verified: Head,
     at: AtStep<'_>,
@@ -102,10 +102,15 @@ pub(super) fn migrate(
     // The old index may lack the journal's last entries: both are compared as
     // of its last one.
     let pause = before.as_ref().map(|before| before.head.sequence);
-    let state = build_index(&fresh, journal, pause, &mut |state, index| match &before {
-        Some(before) => compare(before, &Open::of(state, index)?),
-        None => Ok(()),
-    })?;
+    let state = build_index(
+        (&fresh, seal),
+        journal,
+        pause,
+        &mut |state, index| match &before {
+            Some(before) => compare(before, &Open::of(state, index)?),
+            None => Ok(()),
+        },
+    )?;
     at(Step::Built)?;
     if layout.index.exists() {
         remove(&aside)?;

@@ -40,6 +40,10 @@ fn open(config: &Config, at: AtStep<'_>) -> Result<Open, OpenError> {
     Open::of(&opened.state, &opened.index.reader())
 }
 
+fn test_seal() -> crate::ledger::RestSeal {
+    crate::ledger::RestSeal::index(&hub_protocol::DataKey::new([5; 32]))
+}
+
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let list = fs::read_dir(dir).unwrap().map(|item| item.unwrap().path());
     // The key is new to a store of an older format.
@@ -93,7 +97,7 @@ fn rule_2_an_older_index_is_held_against_the_new_one() {
             let fresh = dir.path().join("fresh");
             remove(&fresh).unwrap();
             build_index(
-                &fresh,
+                (&fresh, &test_seal()),
                 &reader,
                 Some(before.head.sequence),
                 &mut |state, index| compare(before, &Open::of(state, index)?),

@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 
 use hub_core::state::{FoldError, PaymentRecord, State};
 use hub_protocol::entry::StorageLevel;
-use hub_protocol::{EntrySeal, PaymentId, StoredPayload, cbor};
+use hub_protocol::{PaymentId, StoredPayload, cbor};
 
 use crate::config::Config;
-use crate::data_key::{DataKeyError, StoreKey};
+use crate::data_key::{DataKeyError, StoreKey, VaultKey};
 use crate::ledger::{
     Candidates, Damage, DataLock, ENCRYPTED_SINCE, Index, IndexReader, Journal, JournalOptions,
-    JournalReader, LedgerError, SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format,
+    JournalReader, LedgerError, RestSeal, SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format,
     write_store_format,
 };
 use crate::run::key_files;
@@ -116,6 +116,11 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     if full && outdated {
         return Err(OpenError::Migration("the disk has no room for it".to_owned()));
     }
+    // Archives are read with it.
+    let known = match StoreKey::is_there(layout) || format.is_some_and(|format| format >= ENCRYPTED_SINCE) {
+        true => Some(StoreKey::open(layout, &vault_keys(config))?),
+        false => None,
+    };
     let options = JournalOptions {
         segment_bytes: config.ledger.segment_bytes,
         create: never_used,
@@ -123,7 +128,8 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let (mut journal, report) = Journal::open(
         &layout.ledger,
         config.keys.hub_id,
-        Candidates::new(config.keys.signing.clone(), config.keys.next_signing.clone()),
+        Candidates::new(config.keys.signing.clone(), config.keys.next_signing.clone())
+            .reading(known.as_ref().map(|known| known.key().clone())),
         options,
     )?;
     journal.keep_room(&space);
@@ -141,10 +147,14 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         tracing::warn!(%error, "the files of the signing key could not be put in order after its change; the next start tries again");
     }
     let reader = journal.reader();
-    let store_key = store_key(config, format, &reader)?;
-    journal.unseal(EntrySeal::new(store_key.key()));
+    let store_key = match known {
+        Some(known) => known,
+        None => new_key(config, &reader)?,
+    };
+    journal.unseal(store_key.key());
+    let seal = &RestSeal::index(store_key.key());
     match verified {
-        Some(head) => migration::migrate(layout, &reader, head, at)?,
+        Some(head) => migration::migrate((layout, seal), &reader, head, at)?,
         // Before the first entry that an older program could not read.
         None if format != Some(STORE_FORMAT) => write_store_format(&layout.format)?,
         None => migration::tidy_up(layout),
@@ -155,15 +165,26 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         space.give_back()?;
     }
     let archives = journal.archives();
-    let (mut index, mut state) =
-        index::open_state(&layout.index, config.keys.hub_id, &reader, &archives, full)?;
+    let (mut index, mut state) = index::open_state(
+        &layout.index,
+        (config.keys.hub_id, seal),
+        &reader,
+        &archives,
+        full,
+    )?;
     let mut vault = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE)?.0;
     let unneeded = match unneeded_cards(&vault, &reader, &index.reader(), &state) {
         // Damage that shows only now.
         Err(OpenError::Index(damage)) if !matches!(damage, Damage::Archived { .. }) => {
             drop(index);
             let trouble = damage.to_string();
-            (index, state) = index::rebuild(&layout.index, config.keys.hub_id, &reader, &archives, &trouble)?;
+            (index, state) = index::rebuild(
+                &layout.index,
+                (config.keys.hub_id, seal),
+                &reader,
+                &archives,
+                &trouble,
+            )?;
             unneeded_cards(&vault, &reader, &index.reader(), &state)?
         }
         unneeded => unneeded?,
@@ -182,22 +203,26 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     })
 }
 
-/// The store's data key, which a new store gets, and one of an older format.
-fn store_key(config: &Config, format: Option<u16>, journal: &JournalReader) -> Result<StoreKey, OpenError> {
-    let (layout, keys) = (&config.layout, &config.keys);
-    let candidates: Vec<_> = [Some(&keys.vault), keys.next_vault.as_ref()]
+fn vault_keys(config: &Config) -> Vec<&VaultKey> {
+    let keys = &config.keys;
+    [Some(&keys.vault), keys.next_vault.as_ref()]
         .into_iter()
         .flatten()
-        .collect();
-    let encrypted = format.is_some_and(|format| format >= ENCRYPTED_SINCE) || holds_encrypted(journal)?;
-    if encrypted || StoreKey::is_there(layout) {
-        return Ok(StoreKey::open(layout, &candidates)?);
+        .collect()
+}
+
+/// The data key that a new store gets, and one of an older format.
+fn new_key(config: &Config, journal: &JournalReader) -> Result<StoreKey, OpenError> {
+    let layout = &config.layout;
+    if holds_encrypted(journal)? {
+        // Says what is to be put back.
+        return Ok(StoreKey::open(layout, &vault_keys(config))?);
     }
     let fresh = key_files::fresh_seed().map_err(|source| DataKeyError::Write {
         path: layout.dir.clone(),
         source,
     })?;
-    Ok(StoreKey::create(layout, &fresh, &keys.vault)?)
+    Ok(StoreKey::create(layout, &fresh, &config.keys.vault)?)
 }
 
 /// Whether one of the last entries is encrypted: there was a key then,

@@ -8,10 +8,11 @@ use hub_protocol::cose::ObjectType;
 use hub_protocol::{Digest, HubId, KeyChain, LedgerBase, ProofError};
 
 use super::{broken, files};
+use crate::ledger::at_rest::RestSeal;
 use crate::ledger::disk::{self, Numbered};
 use crate::ledger::error::{Fault, LedgerError};
 use crate::ledger::index::{Batch, Index};
-use crate::ledger::index_stamp::{Damage, INDEX_FORMAT, Stamp};
+use crate::ledger::index_stamp::{Damage, INDEX_FORMAT, SAME_RECORDS_SINCE, Stamp};
 use crate::ledger::table::Table;
 
 /// Of the files with the records.
@@ -22,11 +23,12 @@ const STATEMENT: &str = "base";
 const BATCH: usize = 4096;
 
 /// A base whose signature is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Base {
     /// What the hub signed.
     pub statement: LedgerBase,
     records: PathBuf,
+    seal: Option<RestSeal>,
 }
 
 pub(super) fn statement_path(dir: &Path) -> PathBuf {
@@ -34,7 +36,12 @@ pub(super) fn statement_path(dir: &Path) -> PathBuf {
 }
 
 impl Base {
-    pub(super) fn read(dir: &Path, hub: HubId, keys: &KeyChain) -> Result<Option<Self>, LedgerError> {
+    pub(super) fn read(
+        dir: &Path,
+        hub: HubId,
+        keys: &KeyChain,
+        seal: Option<&RestSeal>,
+    ) -> Result<Option<Self>, LedgerError> {
         let path = statement_path(dir);
         let signed = match files::read_signed(&path) {
             Ok(signed) => signed,
@@ -60,6 +67,7 @@ impl Base {
         Ok(Some(Self {
             records: disk::numbered(dir, statement.file, EXTENSION),
             statement,
+            seal: seal.cloned(),
         }))
     }
 
@@ -75,6 +83,12 @@ impl Base {
     /// Whether its records are as this program makes them. Those of an earlier
     /// version lack what has come into records since.
     pub fn is_current(&self) -> bool {
+        let format = self.statement.records_format;
+        format.is_some_and(|format| (SAME_RECORDS_SINCE..=INDEX_FORMAT).contains(&format))
+    }
+
+    /// Whether its records are encrypted, as this program makes them.
+    pub(super) fn is_encrypted(&self) -> bool {
         self.statement.records_format == Some(INDEX_FORMAT)
     }
 
@@ -94,7 +108,7 @@ impl Base {
         if files::digest_of_file(&self.records)? != self.statement.file_digest {
             return Err(fail());
         }
-        Table::open_at(self.records.clone(), self.statement.file).map_err(|_| fail())
+        Table::open_at(self.records.clone(), self.statement.file, self.seal.as_ref()).map_err(|_| fail())
     }
 }
 

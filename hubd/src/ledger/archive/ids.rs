@@ -8,6 +8,7 @@ use std::path::Path;
 use hub_protocol::{ArchiveManifest, Digest};
 
 use super::{IDS, files};
+use crate::ledger::at_rest::RestSeal;
 use crate::ledger::disk;
 use crate::ledger::error::LedgerError;
 use crate::ledger::index_stamp::Damage;
@@ -18,26 +19,31 @@ pub(super) const COPY: &str = "ids.copy";
 
 /// The table that the manifest names. If the first copy is lost or damaged,
 /// the second takes its place: a renaming, for which there is always room.
-pub(super) fn open(dir: &Path, manifest: &ArchiveManifest) -> Result<Table, LedgerError> {
+pub(super) fn open(
+    dir: &Path,
+    manifest: &ArchiveManifest,
+    seal: Option<&RestSeal>,
+) -> Result<Table, LedgerError> {
     let path = disk::numbered(dir, manifest.number, IDS);
-    let damage = match open_signed(&path, manifest) {
+    let damage = match open_signed(&path, manifest, seal) {
         Ok(table) => return Ok(table),
         Err(damage) => damage,
     };
     let copy = disk::numbered(dir, manifest.number, COPY);
-    if open_signed(&copy, manifest).is_ok() {
+    if open_signed(&copy, manifest, seal).is_ok() {
         tracing::warn!(file = %path.display(), %damage, "its second copy takes its place");
         files::rename(&copy, &path)?;
-        return open_signed(&path, manifest).map_err(|damage| LedgerError::PaymentsLost { path, damage });
+        return open_signed(&path, manifest, seal)
+            .map_err(|damage| LedgerError::PaymentsLost { path, damage });
     }
     Err(LedgerError::PaymentsLost { path, damage })
 }
 
-fn open_signed(path: &Path, manifest: &ArchiveManifest) -> Result<Table, Damage> {
+fn open_signed(path: &Path, manifest: &ArchiveManifest, seal: Option<&RestSeal>) -> Result<Table, Damage> {
     if files::digest_of_kept(path).map_err(unreadable)? != manifest.ids_digest {
         return Err(Damage::NotAsSigned);
     }
-    Table::open_at(path.to_path_buf(), manifest.number)
+    Table::open_at(path.to_path_buf(), manifest.number, seal)
 }
 
 fn unreadable(error: LedgerError) -> Damage {

@@ -43,11 +43,12 @@ mod totals;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use hub_protocol::cose::ObjectType;
 use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId, KeyChain};
 
+use super::at_rest::RestSeal;
 use super::disk::{self, Numbered};
 use super::error::{Broken, Fault, Head, LedgerError};
 use super::index_stamp::Damage;
@@ -121,16 +122,24 @@ struct Inner {
     hub: HubId,
     keys: KeyRing,
     list: RwLock<Vec<Arc<Archive>>>,
+    /// Opens and makes encrypted tables, once it is known.
+    seal: OnceLock<RestSeal>,
 }
 
 impl Archives {
     /// Reads and checks every manifest, and every table against its manifest.
-    pub(crate) fn open(dir: &Path, hub: HubId, keys: KeyRing) -> Result<Self, LedgerError> {
+    pub(crate) fn open(
+        dir: &Path,
+        hub: HubId,
+        keys: KeyRing,
+        seal: Option<RestSeal>,
+    ) -> Result<Self, LedgerError> {
         let archives = Self(Arc::new(Inner {
             dir: dir.into(),
             hub,
             keys,
             list: RwLock::default(),
+            seal: seal.map_or_else(OnceLock::new, OnceLock::from),
         }));
         if !dir.is_dir() {
             return Ok(archives);
@@ -161,7 +170,7 @@ impl Archives {
 
     /// Takes an archive in whose files are durable.
     pub(crate) fn add(&self, manifest: ArchiveManifest, signed: &[u8]) -> Result<(), LedgerError> {
-        let table = ids::open(&self.0.dir, &manifest)?;
+        let table = ids::open(&self.0.dir, &manifest, self.0.seal.get())?;
         let archive = Archive {
             digest: Digest::of(signed),
             path: disk::numbered(&self.0.dir, manifest.number, PACKED),
@@ -171,6 +180,18 @@ impl Archives {
         let mut list = self.0.list.write().unwrap_or_else(PoisonError::into_inner);
         list.push(Arc::new(archive));
         Ok(())
+    }
+
+    pub(crate) fn unseal(&self, seal: RestSeal) {
+        let _ = self.0.seal.set(seal);
+    }
+
+    /// With what tables are encrypted.
+    ///
+    /// # Errors
+    /// Nobody has said yet.
+    pub(crate) fn seal(&self) -> Result<&RestSeal, Damage> {
+        self.0.seal.get().ok_or(Damage::Encrypted)
     }
 
     /// The folder. There is none before the first archive.
@@ -217,7 +238,7 @@ impl Archives {
     /// # Errors
     /// It is damaged, or not by this hub.
     pub fn base(&self) -> Result<Option<Base>, LedgerError> {
-        Base::read(&self.0.dir, self.0.hub, &self.0.keys.chain())
+        Base::read(&self.0.dir, self.0.hub, &self.0.keys.chain(), self.0.seal.get())
     }
 
     /// The keys that the hub signs with.

@@ -62,7 +62,7 @@ impl Archiver {
             tracing::warn!(%error, "the base is made anew");
             None
         })?;
-        if !base.is_current() {
+        if !base.is_current() || !base.is_encrypted() {
             tracing::info!("the base is of an earlier version, and is made anew");
             return None;
         }
@@ -104,7 +104,7 @@ impl Archiver {
         at: AtStep<'_>,
     ) -> Result<(), ArchiveError> {
         let NewBase { path, number } = new;
-        let table = Table::open_at(path.clone(), number)?;
+        let table = Table::open_at(path.clone(), number, Some(self.archives().seal()?))?;
         let statement = LedgerBase {
             hub: self.hub,
             archive,

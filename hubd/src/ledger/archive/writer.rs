@@ -304,7 +304,12 @@ impl Archiver {
     ) -> Result<Result<Digest, PaymentId>, ArchiveError> {
         let path = disk::numbered(dir, segment.number, IDS);
         let new = files::unfinished(&path);
-        let mut table = TableWriter::create_at(new.clone(), segment.number, survey.payments.len() as u64)?;
+        let mut table = TableWriter::create_at(
+            new.clone(),
+            segment.number,
+            survey.payments.len() as u64,
+            self.archives.seal()?,
+        )?;
         for payment in &survey.payments {
             let (value, record) = self.held(segment.number, *payment)?;
             if !record.is_final() {

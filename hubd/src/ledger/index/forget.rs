@@ -21,7 +21,7 @@ impl Index {
         if old.is_empty() {
             return Ok(());
         }
-        let left = tables::merge_some(&old, true, &self.dir, self.next_table, keep)?;
+        let left = tables::merge_some(&old, true, &self.dir, (self.next_table, &self.seal), keep)?;
         self.next_table += 1;
         self.shared.write().tables = vec![Arc::new(left)];
         self.write_catalogue()?;
@@ -49,7 +49,7 @@ impl Index {
         self.for_each_small(&mut |key, value| small.push((key.to_vec(), value.to_vec())))?;
         let tables = self.shared.read().tables.clone();
         let most = small.len() as u64 + tables.iter().map(|table| table.records()).sum::<u64>();
-        let mut writer = TableWriter::create_at(path.to_path_buf(), number, most)?;
+        let mut writer = TableWriter::create_at(path.to_path_buf(), number, most, &self.seal)?;
         let mut small = small.into_iter().peekable();
         let mut written = Ok(());
         let all = Tables {

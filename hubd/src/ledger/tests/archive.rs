@@ -15,7 +15,7 @@ impl Kept {
         let dir = tempdir().unwrap();
         let (mut journal, _) = open_with(&dir.path().join("ledger"), 4096).unwrap();
         append(&mut journal, &[2; 12], 300);
-        let mut index = Index::create(&dir.path().join("index")).unwrap();
+        let mut index = Index::create(&dir.path().join("index"), &test_seal()).unwrap();
         index.write(Vec::new(), journal.head().into()).unwrap();
         index.look_into(&journal.archives());
         let archiver = Archiver::new(journal.reader(), journal.archives(), index.reader(), HUB);

@@ -48,7 +48,7 @@ fn expected(n: u64) -> Records {
 fn records_and_stamp_come_back_after_a_checkpoint() {
     let dir = tempdir().unwrap();
     let dir = dir.path().join("index");
-    let mut index = Index::create(&dir).unwrap();
+    let mut index = Index::create(&dir, &test_seal()).unwrap();
     assert_eq!(index.stamp(), Head::EMPTY.into());
     for n in 1..=100 {
         index.write(batch(n), stamp(n)).unwrap();
@@ -60,7 +60,7 @@ fn records_and_stamp_come_back_after_a_checkpoint() {
     assert_eq!(reader.get(&key(7)).unwrap(), Some(vec![7; 300]));
     drop((index, reader));
 
-    let index = Index::open(&dir).unwrap();
+    let index = Index::open(&dir, &test_seal()).unwrap();
     assert_eq!(index.stamp(), stamp(101));
     let mut right = expected(100);
     right.retain(|(k, _)| *k != key(50));
@@ -71,7 +71,7 @@ fn records_and_stamp_come_back_after_a_checkpoint() {
 #[test]
 fn what_sled_would_put_into_blobs_is_refused() {
     let dir = tempdir().unwrap();
-    let mut index = Index::create(&dir.path().join("index")).unwrap();
+    let mut index = Index::create(&dir.path().join("index"), &test_seal()).unwrap();
     for (key, len) in [
         (b"k".to_vec(), MAX_VALUE + 1),
         (vec![1; MAX_KEY + 1], 1),
@@ -91,15 +91,15 @@ fn what_sled_would_put_into_blobs_is_refused() {
 fn a_missing_or_emptied_index_is_damage() {
     let dir = tempdir().unwrap();
     let dir = dir.path().join("index");
-    assert_eq!(Index::open(&dir).unwrap_err(), Damage::Missing);
-    drop(Index::create(&dir).unwrap());
-    assert!(Index::create(&dir).is_err());
+    assert_eq!(Index::open(&dir, &test_seal()).unwrap_err(), Damage::Missing);
+    drop(Index::create(&dir, &test_seal()).unwrap());
+    assert!(Index::create(&dir, &test_seal()).is_err());
     for name in ["conf", "db"] {
         let kept = std::fs::read(dir.join(name)).unwrap();
         std::fs::remove_file(dir.join(name)).unwrap();
-        assert_eq!(Index::open(&dir).unwrap_err(), Damage::Missing);
+        assert_eq!(Index::open(&dir, &test_seal()).unwrap_err(), Damage::Missing);
         std::fs::write(dir.join(name), b"").unwrap();
-        assert_eq!(Index::open(&dir).unwrap_err(), Damage::Missing);
+        assert_eq!(Index::open(&dir, &test_seal()).unwrap_err(), Damage::Missing);
         std::fs::write(dir.join(name), kept).unwrap();
     }
 }
@@ -114,25 +114,25 @@ fn small_and_growing(n: u64) -> Batch {
 fn a_record_that_sled_lost_is_noticed_although_the_stamp_is_there() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let mut index = Index::create(&path).unwrap();
+    let mut index = Index::create(&path, &test_seal()).unwrap();
     for n in 1..=20 {
         index.write(small_and_growing(n), stamp(n)).unwrap();
     }
     index.checkpoint().unwrap();
     drop(index);
-    let mut index = Index::open(&path).unwrap();
+    let mut index = Index::open(&path, &test_seal()).unwrap();
     assert_eq!(index.stamp(), stamp(20));
     index.lose(b"d7");
     index.checkpoint().unwrap();
     drop(index);
-    assert_eq!(Index::open(&path).unwrap_err(), Damage::Contents);
+    assert_eq!(Index::open(&path, &test_seal()).unwrap_err(), Damage::Contents);
 }
 
 #[test]
 fn what_was_written_after_the_checkpoint_is_not_there_after_a_kill() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let mut index = Index::create(&path).unwrap();
+    let mut index = Index::create(&path, &test_seal()).unwrap();
     index.write(small_and_growing(1), stamp(1)).unwrap();
     index.checkpoint().unwrap();
     index.write(small_and_growing(2), stamp(2)).unwrap();
@@ -142,7 +142,7 @@ fn what_was_written_after_the_checkpoint_is_not_there_after_a_kill() {
     );
     assert_eq!(index.reader().written(), 2);
     drop(index);
-    let index = Index::open(&path).unwrap();
+    let index = Index::open(&path, &test_seal()).unwrap();
     assert_eq!(index.stamp(), stamp(1));
     let found: Vec<_> = records(&index).unwrap().into_iter().map(|(key, _)| key).collect();
     assert_eq!(found, [b"d1".to_vec(), key(1)]);
@@ -160,7 +160,7 @@ fn tables(path: &std::path::Path) -> Vec<std::path::PathBuf> {
 fn many_tables_become_few_and_the_newest_record_of_a_key_counts() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let mut index = Index::create(&path).unwrap();
+    let mut index = Index::create(&path, &test_seal()).unwrap();
     for n in 1..=30 {
         index.write(batch(n), stamp(n)).unwrap();
         index.checkpoint().unwrap();
@@ -177,7 +177,10 @@ fn many_tables_become_few_and_the_newest_record_of_a_key_counts() {
     assert_eq!(found, [key(2), key(4), key(5)]);
     std::fs::write(path.join("00009999.tbl"), b"half a table").unwrap();
     drop(index);
-    assert_eq!(records(&Index::open(&path).unwrap()).unwrap(), right);
+    assert_eq!(
+        records(&Index::open(&path, &test_seal()).unwrap()).unwrap(),
+        right
+    );
     assert!(
         !path.join("00009999.tbl").exists(),
         "what no catalogue names is removed"
@@ -188,7 +191,7 @@ fn many_tables_become_few_and_the_newest_record_of_a_key_counts() {
 fn a_merge_that_finds_no_room_changes_nothing_and_is_tried_again() {
     let dir = tempdir().unwrap();
     let dir = dir.path().join("index");
-    let mut index = Index::create(&dir).unwrap();
+    let mut index = Index::create(&dir, &test_seal()).unwrap();
     let mut n = 0;
     let mut checkpoint = |index: &mut Index| {
         n += 1;
@@ -217,7 +220,7 @@ fn a_merge_that_finds_no_room_changes_nothing_and_is_tried_again() {
 fn a_lost_sector_of_a_table_is_an_error_when_read_and_never_a_missing_record() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let mut index = Index::create(&path).unwrap();
+    let mut index = Index::create(&path, &test_seal()).unwrap();
     for n in 1..=500 {
         index.write(batch(n), stamp(n)).unwrap();
     }
@@ -234,7 +237,7 @@ fn a_lost_sector_of_a_table_is_an_error_when_read_and_never_a_missing_record() {
         }
         damaged[at..to].fill(0);
         std::fs::write(&file, &damaged).unwrap();
-        let Ok(index) = Index::open(&path) else {
+        let Ok(index) = Index::open(&path, &test_seal()) else {
             seen += 1;
             continue;
         };
@@ -248,7 +251,7 @@ fn a_lost_sector_of_a_table_is_an_error_when_read_and_never_a_missing_record() {
         assert!(errors > 0, "the sector at {at} was read");
         drop(index);
         assert_eq!(
-            Index::open(&path).unwrap_err(),
+            Index::open(&path, &test_seal()).unwrap_err(),
             Damage::Contents,
             "to be built anew"
         );
@@ -262,7 +265,7 @@ fn a_lost_sector_of_a_table_is_an_error_when_read_and_never_a_missing_record() {
 fn sample() -> Vec<(String, Vec<u8>)> {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let mut index = Index::create(&path).unwrap();
+    let mut index = Index::create(&path, &test_seal()).unwrap();
     for n in 1..=200 {
         index.write(batch(n), stamp(n)).unwrap();
         if n % 50 == 0 {
@@ -292,7 +295,7 @@ fn open_damaged(files: &[(String, Vec<u8>)], what: &str) -> bool {
     for (name, bytes) in files {
         std::fs::write(path.join(name), bytes).unwrap();
     }
-    let opened = Index::open(&path).and_then(|index| Ok((index.stamp(), records(&index)?)));
+    let opened = Index::open(&path, &test_seal()).and_then(|index| Ok((index.stamp(), records(&index)?)));
     match opened {
         Ok((stamp, found)) => {
             assert_eq!(
@@ -348,21 +351,21 @@ fn a_damaged_index_is_set_aside_and_at_most_two_are_kept() {
     let path = dir.path().join("index");
     assert_eq!(set_aside(&path).unwrap(), None);
     for n in 1..=4 {
-        drop(Index::create(&path).unwrap());
+        drop(Index::create(&path, &test_seal()).unwrap());
         let aside = set_aside(&path).unwrap().unwrap();
         assert_eq!(aside, dir.path().join(format!("index.damaged-{n}")));
         assert!(!path.exists());
     }
     let left = std::fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(left, 2);
-    Index::open(&dir.path().join("index.damaged-4")).unwrap();
+    Index::open(&dir.path().join("index.damaged-4"), &test_seal()).unwrap();
 }
 
 #[test]
 fn an_index_of_another_format_is_to_be_rebuilt() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let mut index = Index::create(&path).unwrap();
+    let mut index = Index::create(&path, &test_seal()).unwrap();
     let other = Stamp {
         format: INDEX_FORMAT + 1,
         ..stamp(1)
@@ -371,14 +374,17 @@ fn an_index_of_another_format_is_to_be_rebuilt() {
     index.checkpoint().unwrap();
     drop(index);
     let found = INDEX_FORMAT + 1;
-    assert_eq!(Index::open(&path).unwrap_err(), Damage::Format { found });
+    assert_eq!(
+        Index::open(&path, &test_seal()).unwrap_err(),
+        Damage::Format { found }
+    );
 }
 
 #[test]
 fn the_index_thread_merges_what_waits_and_leaves_it_durable() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let index = Index::create(&path).unwrap();
+    let index = Index::create(&path, &test_seal()).unwrap();
     let (health_in, health) = channel();
     let settings = CheckpointSettings {
         every_ms: 60_000,
@@ -396,7 +402,7 @@ fn the_index_thread_merges_what_waits_and_leaves_it_durable() {
     }
     handle.flush_and_stop().unwrap();
     assert_eq!(health.iter().count(), 1, "one checkpoint, at the end");
-    let index = Index::open(&path).unwrap();
+    let index = Index::open(&path, &test_seal()).unwrap();
     assert_eq!(index.stamp(), stamp(500));
     assert_eq!(records(&index).unwrap(), expected(500));
 }
@@ -414,7 +420,7 @@ fn the_index_thread_checkpoints_after_so_many_batches_or_so_much_time() {
         },
     ] {
         let dir = tempdir().unwrap();
-        let index = Index::create(&dir.path().join("index")).unwrap();
+        let index = Index::create(&dir.path().join("index"), &test_seal()).unwrap();
         let (health_in, health) = channel();
         let handle =
             IndexWriterHandle::start(index, settings, move |h| health_in.send(h).unwrap(), |_| {}).unwrap();
@@ -427,7 +433,7 @@ fn the_index_thread_checkpoints_after_so_many_batches_or_so_much_time() {
 #[test]
 fn a_record_too_large_ends_the_index_thread_with_a_word() {
     let dir = tempdir().unwrap();
-    let index = Index::create(&dir.path().join("index")).unwrap();
+    let index = Index::create(&dir.path().join("index"), &test_seal()).unwrap();
     let (failed_in, failed) = channel();
     let handle = IndexWriterHandle::start(
         index,
@@ -448,7 +454,7 @@ fn a_record_too_large_ends_the_index_thread_with_a_word() {
 fn a_base_that_cannot_be_written_does_not_end_the_index_thread() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
-    let index = Index::create(&path).unwrap();
+    let index = Index::create(&path, &test_seal()).unwrap();
     let handle = IndexWriterHandle::start(
         index,
         CheckpointSettings::default(),
@@ -467,7 +473,10 @@ fn a_base_that_cannot_be_written_does_not_end_the_index_thread() {
     assert_eq!(written, Ok(stamp(2)));
     assert!(base.exists());
     handle.flush_and_stop().unwrap();
-    assert_eq!(records(&Index::open(&path).unwrap()).unwrap(), expected(2));
+    assert_eq!(
+        records(&Index::open(&path, &test_seal()).unwrap()).unwrap(),
+        expected(2)
+    );
 }
 
 #[test]
@@ -475,8 +484,8 @@ fn many_records_at_once_are_what_they_would_be_one_after_another() {
     let dir = tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (mut one, mut other) = (
-        Index::create(&path("1")).unwrap(),
-        Index::create(&path("2")).unwrap(),
+        Index::create(&path("1"), &test_seal()).unwrap(),
+        Index::create(&path("2"), &test_seal()).unwrap(),
     );
     let mut first = 0;
     // So many that they become tables and are merged, and a few beside them.
@@ -509,7 +518,7 @@ fn many_records_at_once_are_what_they_would_be_one_after_another() {
     other.checkpoint().unwrap();
     assert_eq!(records(&one).unwrap(), records(&other).unwrap());
     drop(one);
-    let opened = Index::open(&path("1")).unwrap();
+    let opened = Index::open(&path("1"), &test_seal()).unwrap();
     assert_eq!(opened.stamp(), stamp(7));
     assert_eq!(records(&opened).unwrap(), records(&other).unwrap());
 }
@@ -517,7 +526,7 @@ fn many_records_at_once_are_what_they_would_be_one_after_another() {
 #[test]
 fn of_many_records_at_once_none_is_written_if_one_does_not_fit() {
     let dir = tempdir().unwrap();
-    let mut index = Index::create(&dir.path().join("index")).unwrap();
+    let mut index = Index::create(&dir.path().join("index"), &test_seal()).unwrap();
     let large = vec![0; 1 << 16];
     let fit = key(1);
     let beyond = key(2);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::entry::{ClockQuality, EntryTime};
-use hub_protocol::{Entry, Event, HubId};
+use hub_protocol::{DataKey, Entry, Event, HubId};
 
 use super::*;
 
@@ -20,6 +20,13 @@ mod vault;
 mod verify;
 
 pub(super) const HUB: HubId = HubId([7; 32]);
+
+/// What index and tables are encrypted under here.
+pub(super) const DATA_KEY: DataKey = DataKey::new([0xda; 32]);
+
+pub(super) fn test_seal() -> RestSeal {
+    RestSeal::index(&DATA_KEY)
+}
 
 pub(super) fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
@@ -66,7 +73,7 @@ pub(super) fn open_with(dir: &Path, segment_bytes: u64) -> Result<(Journal, Open
         segment_bytes,
         create: true,
     };
-    Journal::open(dir, HUB, key(), options)
+    Journal::open(dir, HUB, Candidates::from(key()).reading(Some(DATA_KEY)), options)
 }
 
 pub(super) fn open(dir: &Path) -> Result<(Journal, OpenReport), LedgerError> {

@@ -68,7 +68,7 @@ fn written(dir: &Path, changes: u8) -> Journal {
 
 fn reopened(dir: &Path, present: u8, next: Option<u8>) -> Result<Journal, LedgerError> {
     let keys = Candidates::new(numbered(present), next.map(numbered));
-    Ok(Journal::open(dir, HUB, keys, JournalOptions::default())?.0)
+    Ok(Journal::open(dir, HUB, keys.reading(Some(DATA_KEY)), JournalOptions::default())?.0)
 }
 
 fn verified(dir: &Path, n: u8) -> VerifyReport {
@@ -249,7 +249,7 @@ fn archives_of_several_keys_verify_and_open_when_they_are_elsewhere() {
     let dir = tempdir().unwrap();
     let ledger = dir.path().join("ledger");
     let mut journal = written(&ledger, 1);
-    let mut index = Index::create(&dir.path().join("index")).unwrap();
+    let mut index = Index::create(&dir.path().join("index"), &test_seal()).unwrap();
     index.write(Vec::new(), journal.head().into()).unwrap();
     index.look_into(&journal.archives());
     let mut archiver = Archiver::new(journal.reader(), journal.archives(), index.reader(), HUB);

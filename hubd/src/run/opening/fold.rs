@@ -300,7 +300,8 @@ mod tests {
     #[test]
     fn rule_2_a_reader_that_ends_early_is_no_good_end_of_the_journal() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::create(&dir.path().join("index")).unwrap();
+        let seal = crate::ledger::RestSeal::index(&hub_protocol::DataKey::new([5; 32]));
+        let index = Index::create(&dir.path().join("index"), &seal).unwrap();
         let mut kept = 0;
         let mut fold = |read: fn(SyncSender<Vec<Decoded>>) -> Result<(), OpenError>| {
             fold_read(

@@ -10,7 +10,10 @@ use hub_protocol::entry::Event;
 
 use super::fold::{Known, changes, fold, fold_tail, recall_held};
 use super::{OpenError, unusable};
-use crate::ledger::{self, Archives, Damage, Index, IndexReader, JournalReader, LedgerError, StoredEntry};
+use crate::ledger::{
+    self, Archives, Damage, INDEX_FORMAT, Index, IndexReader, JournalReader, LedgerError, RestSeal,
+    StoredEntry,
+};
 
 /// Why the index does not serve.
 enum Unusable {
@@ -18,6 +21,8 @@ enum Unusable {
     Index(String),
     /// Something that an index built anew would not help against.
     Other(OpenError),
+    /// It is of an older format.
+    Older(String),
 }
 
 impl From<Damage> for Unusable {
@@ -31,6 +36,9 @@ impl From<OpenError> for Unusable {
         match error {
             // Not in the index, but beside an archive.
             OpenError::Index(Damage::Archived { .. }) => Self::Other(error),
+            OpenError::Index(Damage::Format { found }) if found < INDEX_FORMAT => {
+                Self::Older(Damage::Format { found }.to_string())
+            }
             OpenError::Index(damage) => Self::Index(damage.to_string()),
             // Whether it was the journal's fault shows when that is folded
             // from the beginning.
@@ -47,16 +55,21 @@ impl From<OpenError> for Unusable {
 /// in memory until there is room.
 pub(super) fn open_state(
     dir: &Path,
-    hub: HubId,
+    (hub, seal): (HubId, &RestSeal),
     journal: &JournalReader,
     archives: &Archives,
     full: bool,
 ) -> Result<(Index, State), OpenError> {
-    match from_index(dir, journal, archives, full) {
+    match from_index(dir, seal, journal, archives, full) {
         Ok(found) => Ok(found),
-        Err(Unusable::Index(trouble)) => rebuild(dir, hub, journal, archives, &trouble),
+        Err(Unusable::Older(trouble)) => {
+            // In clear, and of no use to this program.
+            discard(dir)?;
+            rebuild(dir, (hub, seal), journal, archives, &trouble)
+        }
+        Err(Unusable::Index(trouble)) => rebuild(dir, (hub, seal), journal, archives, &trouble),
         Err(Unusable::Other(error)) if base_goes_further(archives, &error) => {
-            rebuild(dir, hub, journal, archives, &error.to_string())
+            rebuild(dir, (hub, seal), journal, archives, &error.to_string())
         }
         Err(Unusable::Other(error)) => Err(error),
     }
@@ -75,7 +88,7 @@ fn base_goes_further(archives: &Archives, error: &OpenError) -> bool {
 /// Sets the index aside and builds it from the base or the journal.
 pub(super) fn rebuild(
     dir: &Path,
-    hub: HubId,
+    (hub, seal): (HubId, &RestSeal),
     journal: &JournalReader,
     archives: &Archives,
     trouble: &str,
@@ -86,12 +99,12 @@ pub(super) fn rebuild(
     ledger::set_aside(dir).map_err(OpenError::Index)?;
     let base = archives.base().ok().flatten();
     let built = if base.is_none_or(|base| base.is_current()) {
-        from_base(dir, journal, archives).and_then(|found| match found {
+        from_base(dir, seal, journal, archives).and_then(|found| match found {
             Some(found) => Ok(found),
-            None => from_journal(dir, journal, archives),
+            None => from_journal(dir, seal, journal, archives),
         })
     } else {
-        without_older_base(dir, journal, archives)
+        without_older_base(dir, seal, journal, archives)
     };
     if built.is_err() {
         discard(dir)?;
@@ -104,10 +117,11 @@ pub(super) fn rebuild(
 /// to remember since is not in it.
 fn without_older_base(
     dir: &Path,
+    seal: &RestSeal,
     journal: &JournalReader,
     archives: &Archives,
 ) -> Result<(Index, State), OpenError> {
-    let away = match from_journal(dir, journal, archives) {
+    let away = match from_journal(dir, seal, journal, archives) {
         Err(error) if base_goes_further(archives, &error) => error,
         built => return built,
     };
@@ -117,7 +131,7 @@ fn without_older_base(
          limits remember"
     );
     discard(dir)?;
-    from_base(dir, journal, archives)?.ok_or(away)
+    from_base(dir, seal, journal, archives)?.ok_or(away)
 }
 
 /// A new index that did not get finished is worth nothing. Set aside, it would
@@ -133,10 +147,11 @@ fn discard(dir: &Path) -> Result<(), OpenError> {
 
 fn from_journal(
     dir: &Path,
+    seal: &RestSeal,
     journal: &JournalReader,
     archives: &Archives,
 ) -> Result<(Index, State), OpenError> {
-    let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    let mut index = Index::create(dir, seal).map_err(OpenError::Index)?;
     index.look_into(archives);
     let mut state = State::default();
     fold_tail(journal, &mut index, &mut state)?;
@@ -149,6 +164,7 @@ fn from_journal(
 /// the archives, must serve then.
 fn from_base(
     dir: &Path,
+    seal: &RestSeal,
     journal: &JournalReader,
     archives: &Archives,
 ) -> Result<Option<(Index, State)>, OpenError> {
@@ -160,7 +176,7 @@ fn from_base(
             return Ok(None);
         }
     };
-    let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    let mut index = Index::create(dir, seal).map_err(OpenError::Index)?;
     index.look_into(archives);
     let restored = ledger::restore_base(&base, &mut index)
         .map_err(|error| Unusable::Index(error.to_string()))
@@ -177,7 +193,7 @@ fn from_base(
         }
         Err(unusable) => {
             let error = match unusable {
-                Unusable::Index(error) => error,
+                Unusable::Index(error) | Unusable::Older(error) => error,
                 Unusable::Other(error) => error.to_string(),
             };
             tracing::warn!(error, "the base cannot be used");
@@ -190,11 +206,12 @@ fn from_base(
 
 fn from_index(
     dir: &Path,
+    seal: &RestSeal,
     journal: &JournalReader,
     archives: &Archives,
     full: bool,
 ) -> Result<(Index, State), Unusable> {
-    let mut index = Index::open(dir)?;
+    let mut index = Index::open(dir, seal)?;
     index.look_into(archives);
     let mut state = restore(&index, journal, archives)?;
     if full {
@@ -211,12 +228,12 @@ fn from_index(
 /// A new index in `dir`, of the whole journal, and the state by it. Both are
 /// shown to `check` as they are after the entry `pause`.
 pub(in crate::run) fn build_index(
-    dir: &Path,
+    (dir, seal): (&Path, &RestSeal),
     journal: &JournalReader,
     pause: Option<u64>,
     check: &mut dyn FnMut(&State, &IndexReader) -> Result<(), OpenError>,
 ) -> Result<State, OpenError> {
-    let mut index = Index::create(dir).map_err(OpenError::Index)?;
+    let mut index = Index::create(dir, seal).map_err(OpenError::Index)?;
     let lookup = index.reader();
     let mut state = State::default();
     if let Some(through) = pause {
@@ -382,11 +399,12 @@ mod tests {
             digest: Digest([1; 32]),
             format: INDEX_FORMAT,
         };
-        let mut index = Index::create(&dir).unwrap();
+        let seal = RestSeal::index(&hub_protocol::DataKey::new([5; 32]));
+        let mut index = Index::create(&dir, &seal).unwrap();
         index.write(records, stamp).unwrap();
         index.checkpoint().unwrap();
         drop(index);
-        let index = Index::open(&dir).unwrap();
+        let index = Index::open(&dir, &seal).unwrap();
         let Ok(state) = restore_records(&index) else {
             panic!("the records are whole");
         };
