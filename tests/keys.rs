@@ -199,3 +199,92 @@ fn a_device_that_was_enrolled_after_a_change_pays_after_the_next_one() -> Result
     }
     Ok(())
 }
+
+fn rotate_vault(hub: &ServedHub) -> Result<String> {
+    let keys = hub.hubctl(&["keys", "rotate", "vault"])?;
+    let mut vault = keys["keys"].as_array().into_iter().flatten();
+    let key = vault
+        .find(|key| key["purpose"] == "vault")
+        .context("no vault key")?;
+    Ok(key["id"].as_str().context("no id")?.to_owned())
+}
+
+#[test]
+fn rule_2_the_vault_key_changes_twice_while_a_device_pays_and_everything_stays_readable() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut hub = shop(dir.path())?;
+    let first = first_key(&hub, dir.path())?;
+    let file = hub.device_dir("hub").join("keys/hub-vault.key");
+    let (old_seed, old_copy) = (fs::read(&file)?, dir.path().join("old.key"));
+    fs::copy(&file, &old_copy)?;
+    let mut paying = hub.device("till");
+    let paying = Process::start(
+        "the till",
+        paying.args(["pay", "--amount", "1250", "--count", "40", "--every-ms", "50"]),
+    )?;
+    let mut ids = Vec::new();
+    for paid in 0..40 {
+        let line: Value = serde_json::from_str(&paying.line()?)?;
+        let decision = line["decision"].as_str().unwrap_or_default();
+        ensure!(decision.starts_with("approved"), "{line}");
+        if paid == 10 || paid == 25 {
+            ids.push(rotate_vault(&hub)?);
+        }
+    }
+    assert!(ids[0] != ids[1], "another key each time");
+    assert_ne!(fs::read(&file)?, old_seed, "the old key is gone");
+    assert!(!file.with_file_name("hub-vault.next.key").exists());
+    hub.kill()?;
+    hub.start()?;
+    pay(&hub, "away", 1)?;
+    hub.drained()?;
+    hub.kill()?;
+    let report = verify(&hub, &first)?;
+    assert_eq!(
+        (&report["kinds"]["vault-key-changed"], &report["unread"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(report["kinds"]["payment-decided"], 43, "{report:#}");
+    // Whoever had copied the first key opens nothing with it.
+    let old = old_copy.to_str().context("a path in UTF-8")?;
+    let said = hub.hubctl(&["ledger", "verify", "--vault-key", old]);
+    let said = format!("{:#}", said.err().context("the old vault key still opens")?);
+    assert!(said.contains("another vault key"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn rule_2_a_hub_killed_at_any_moment_of_a_vault_key_change_opens_and_reads_everything() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut hub = shop(dir.path())?;
+    let first = first_key(&hub, dir.path())?;
+    let programs = Programs::find()?;
+    let folder = hub.device_dir("hub");
+    for after_ms in [0, 2, 4, 6, 8, 11, 14, 18, 25, 40] {
+        let mut change = Command::new(&programs.hubctl)
+            .args(["--json", "--dir"])
+            .arg(&folder)
+            .args(["keys", "rotate", "vault"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(std::time::Duration::from_millis(after_ms));
+        hub.kill()?;
+        change.wait()?;
+        hub.start()?;
+        pay(&hub, "till", 1)?;
+        let keys = folder.join("keys");
+        assert!(!keys.join("hub-vault.next.key").exists(), "after {after_ms} ms");
+        assert!(!keys.join("hub-vault.next.made").exists(), "after {after_ms} ms");
+    }
+    rotate_vault(&hub)?;
+    hub.drained()?;
+    hub.kill()?;
+    let report = verify(&hub, &first)?;
+    assert_eq!(
+        (&report["verified"], &report["unread"]),
+        (&true.into(), &0.into()),
+        "{report:#}"
+    );
+    Ok(())
+}

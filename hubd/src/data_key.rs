@@ -3,15 +3,14 @@
 //!
 //! The file stands twice: in the hub's folder and in `ledger/`, so that a copy
 //! of the ledger has it too. One lost or damaged copy is mended from the
-//! other. It holds nothing that opens without a key that lies elsewhere: the
-//! vault key, or the recovery key that headquarters keeps.
+//! other. It opens nothing without the vault key.
 //!
 //! Bytes: `HUBDKEY1`, CRC-32C (RFC 3720) of the rest, little-endian, and the
 //! deterministic CBOR of
 //!
 //! ```text
 //! { 1: how often it was written, 2: id of the data key (8 bytes), 3: [+ wrap] }
-//! wrap = { 1: 1 vault key / 2 recovery key, 2: id of that key (8 bytes), 3: the wrapped key }
+//! wrap = { 1: 1 (a vault key), 2: id of that key (8 bytes), 3: the wrapped key }
 //! ```
 //!
 //! Under a vault key: nonce (24) and XChaCha20-Poly1305 of the data key, with
@@ -64,8 +63,7 @@ pub enum DataKeyError {
     /// The key that it is wrapped under is another one.
     #[error(
         "{} is wrapped under another vault key than keys/hub-vault.key: put the newest hub-vault.key back \
-         (or hub-vault.next.key beside it if the key was being changed); if it is lost with the machine, \
-         `hubctl keys recover` makes a new one with headquarters' recovery key",
+         (or hub-vault.next.key beside it if the key was being changed). Nothing was changed",
         path.display()
     )]
     OtherVaultKey {
@@ -190,9 +188,22 @@ impl StoreKey {
         places(layout).iter().any(|path| path.exists())
     }
 
+    /// The key that sealed cards are encrypted under in the vault.
+    pub fn vault_cards(&self) -> [u8; 32] {
+        self.key.derive("hub-store/1 vault")
+    }
+
     /// The key itself.
     pub fn key(&self) -> &DataKey {
         &self.key
+    }
+
+    /// Whether this vault key is the one that was wrapped under last, with
+    /// nothing under way, or the only one.
+    pub fn is_last_wrapped_under(&self, key: &VaultKey) -> bool {
+        let id = vault_key_id(key);
+        let mut wraps = self.stored.wraps.iter().filter(|wrap| wrap.kind == BY_VAULT_KEY);
+        wraps.next().is_some_and(|wrap| wrap.key == id)
     }
 
     /// Whether this vault key opens the file.

@@ -358,3 +358,55 @@ fn what_was_not_copied_away_is_never_removed() -> Result<()> {
     let (mut shop, _) = open(&config)?;
     assert_known(&mut shop, receipts, 11)
 }
+
+/// Card tokens, as the shop makes them, in clear and in hex.
+fn holds_a_token(bytes: &[u8]) -> bool {
+    bytes.windows(4).any(|part| part == b"tok_") || bytes.windows(8).any(|part| part == b"746f6b5f")
+}
+
+#[test]
+fn a_thief_of_archives_tables_and_bases_reads_no_card_token() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (config, _) = store(dir.path())?;
+    let (mut shop, mut archiver) = open(&config)?;
+    archive(&mut shop, &mut archiver)?;
+    shop.close()?;
+    let layout = &config.layout;
+    let folder = layout.ledger.join("archive");
+    let mut looked_at = 0;
+    for folder in [&layout.ledger, &folder, &layout.index, &layout.vault] {
+        for item in fs::read_dir(folder)? {
+            let path = item?.path();
+            if !path.is_file() {
+                continue;
+            }
+            let mut bytes = fs::read(&path)?;
+            if path.extension().is_some_and(|found| found == "gz") {
+                bytes = Command::new("gunzip").arg("-c").arg(&path).output()?.stdout;
+                assert!(!bytes.is_empty());
+            }
+            assert!(!holds_a_token(&bytes), "{}", path.display());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 10, "{looked_at} files");
+    // The control: whoever has the key finds them.
+    let key = StoreKey::open(layout, &[&config.keys.vault])?;
+    let seal = EntrySeal::new(key.key());
+    let mut found = 0;
+    read_each(
+        &layout.ledger,
+        &config.keys.signing.verifying_key(),
+        Contents::Sealed(&seal),
+        &mut |verified| {
+            let bytes = verified
+                .entry
+                .map(hub_protocol::Entry::encode)
+                .unwrap_or_default();
+            found += u64::from(holds_a_token(&bytes));
+        },
+        &mut |_| (),
+    )?;
+    assert!(found >= PAYMENTS, "{found}");
+    Ok(())
+}

@@ -2,6 +2,7 @@
 //! and in answers, and for how long.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod at_rest;
 mod erased;
 mod every_field;
 mod raw;

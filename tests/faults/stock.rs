@@ -201,7 +201,7 @@ impl Shelf {
         )?;
         let key = StoreKey::open(layout, &[&config.keys.vault])?;
         journal.unseal(key.key());
-        let (vault, _) = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE_BYTES)?;
+        let (vault, _) = Vault::open(&layout.vault, &key.vault_cards(), VAULT_FILE_BYTES)?;
         let mut state = State::default();
         for stored in journal.reader().entries_from(1)? {
             let stored = stored?;

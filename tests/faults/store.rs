@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use hub_protocol::Digest;
-use hubd::config::{Config, HubKeys};
+use hubd::config::{Config, HubKeys, Layout};
+use hubd::data_key::StoreKey;
 use hubd::ledger::{self, Broken, Fault, Vault};
 use sim_devices::binaries::Binaries;
 use sim_devices::check::{self, Evidence};
@@ -385,8 +386,9 @@ impl Store {
             // The rest lists every receipt.
             complain(fault.lines().next().unwrap_or_default().to_owned());
         }
-        let layout = self.shop.hub_dir().join("vault");
-        let (_, cards) = Vault::open(&layout, &self.keys.vault, ledger::VAULT_FILE_BYTES)?;
+        let layout = Layout::new(&self.shop.hub_dir());
+        let key = StoreKey::open(&layout, &[&self.keys.vault])?;
+        let (_, cards) = Vault::open(&layout.vault, &key.vault_cards(), ledger::VAULT_FILE_BYTES)?;
         if cards.cards > 0 {
             complain(format!("{} sealed cards are kept that nobody needs", cards.cards));
         }

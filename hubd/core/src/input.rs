@@ -366,6 +366,13 @@ pub enum OperatorCommand {
         /// The signed root as received.
         signed: Vec<u8>,
     },
+    /// Write down that the store's key is wrapped under another vault key.
+    ChangeVaultKey {
+        /// The new key's id.
+        key: [u8; 8],
+        /// The old one's.
+        old_key: [u8; 8],
+    },
     /// Which root is in force?
     Root,
     /// List what waits to be sent, at most this many.

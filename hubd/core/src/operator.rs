@@ -239,6 +239,15 @@ impl Core {
             OperatorCommand::ForfeitAllowance(device) => self.forfeit_allowance(ticket, operator, device),
             OperatorCommand::Lift(device) => self.lift(ticket, operator, device),
             OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
+            OperatorCommand::ChangeVaultKey { key, old_key } => {
+                let event = Event::VaultKeyChanged {
+                    key,
+                    old_key,
+                    operator,
+                };
+                let sequence = self.append(event, None, None);
+                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+            }
             OperatorCommand::ApplyRoot { signed } => self.apply_root(ticket, operator, signed),
             OperatorCommand::Root => {
                 let root = self.state.root().cloned().map(Box::new);

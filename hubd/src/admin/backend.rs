@@ -172,6 +172,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Every key that the hub has or trusts.
     fn keys(&self) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
 
+    /// Has the store's data key wrapped under another vault key, and destroys
+    /// the old one once the ledger tells of it.
+    fn rotate_vault_key(
+        &self,
+        operator: Operator,
+    ) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
+
     /// Has the hub sign with another key, and destroys the old one once the
     /// ledger tells of it.
     fn rotate_signing_key(

@@ -114,6 +114,8 @@ pub enum Request {
     Keys,
     /// Sign with another key from now on.
     KeysRotateSigning,
+    /// Wrap the store's data key under another vault key.
+    KeysRotateVault,
     /// Put a policy in force.
     PolicyInstall {
         /// The signed policy, base64 (RFC 4648 §4).

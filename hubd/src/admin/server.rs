@@ -311,6 +311,9 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         Request::Keys => Ok(Answer::Keys {
             keys: backend.keys().await?,
         }),
+        Request::KeysRotateVault => Ok(Answer::Keys {
+            keys: backend.rotate_vault_key(operator).await?,
+        }),
         Request::KeysRotateSigning => Ok(Answer::Keys {
             keys: backend.rotate_signing_key(operator).await?,
         }),

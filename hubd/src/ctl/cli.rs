@@ -224,6 +224,10 @@ pub(super) enum RotateCommand {
     /// so, signed by the old key and the new; the old one is destroyed.
     /// Devices learn the new one by themselves, those too that are away
     Signing,
+    /// The key that the store's data key is wrapped under. Nothing that is
+    /// encrypted is written anew; the ledger says so, and the old key is
+    /// destroyed
+    Vault,
 }
 
 #[derive(Subcommand)]

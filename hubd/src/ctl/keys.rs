@@ -40,6 +40,19 @@ pub(super) fn rotate_signing(client: &Client, output: &Output) -> Result<(), Fai
     })
 }
 
+/// Has the store's data key wrapped under another vault key.
+pub(super) fn rotate_vault(client: &Client, output: &Output) -> Result<(), Failure> {
+    let keys = ask(client, &Request::KeysRotateVault)?;
+    output.print(&Listed { keys: &keys }, || {
+        let new = keys.iter().find(|key| key.purpose == "vault");
+        format!(
+            "The store opens with vault key {} from now on; the old one is destroyed.\n\
+             Back up the hub's keys again, and its data-key: older copies of both do not open this store together with newer ones.",
+            new.and_then(|key| key.id.as_deref()).unwrap_or("-"),
+        )
+    })
+}
+
 fn ask(client: &Client, request: &Request) -> Result<Vec<KeyReport>, Failure> {
     match client.ask(request)? {
         Answer::Keys { keys } => Ok(keys),

@@ -104,6 +104,9 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(KeysCommand::Rotate {
                     which: RotateCommand::Signing,
                 }) => keys::rotate_signing(client, output),
+                Some(KeysCommand::Rotate {
+                    which: RotateCommand::Vault,
+                }) => keys::rotate_vault(client, output),
             }
         }
         Command::Keygen { file } => keygen::keygen(output, file),

@@ -1,6 +1,7 @@
 //! Sealed cards, kept apart from the journal so that they can be destroyed.
 //!
-//! A card lies encrypted (XChaCha20-Poly1305 under the hub's vault key, the
+//! A card lies encrypted (XChaCha20-Poly1305 under a key derived from the
+//! store's data key; in files of earlier versions under the vault key itself; the
 //! payment id as additional data) in a file of fixed size, and is overwritten
 //! with zeros and flushed when the gateway has given its final answer. On
 //! flash and on file systems that copy on write, overwritten blocks may
@@ -31,6 +32,9 @@ const SPARSE: usize = 8;
 /// More bytes than the cards of one group of payments have: 512 of 1.1 KiB.
 const LAST_WRITE: usize = 1 << 20;
 
+/// So many cards of an earlier version are moved with one flush.
+const MOVED_AT_ONCE: usize = 512;
+
 /// What was found on opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VaultReport {
@@ -47,6 +51,8 @@ pub struct VaultReport {
 pub struct Vault {
     dir: PathBuf,
     key_check: [u8; 8],
+    /// Of the keys that files of earlier versions are under.
+    older_checks: Vec<[u8; 8]>,
     file_bytes: usize,
     shared: Arc<Shared>,
     /// Where the next record goes: file number and offset.
@@ -73,15 +79,35 @@ impl Vault {
     /// key is refused, and nothing is changed. Damaged records are not an
     /// error here: only their own payment suffers, when it is read.
     pub fn open(dir: &Path, key: &[u8; 32], file_bytes: usize) -> Result<(Self, VaultReport), LedgerError> {
+        Self::open_older(dir, key, &[], file_bytes)
+    }
+
+    /// [`open`](Self::open), with the keys that files of earlier versions may
+    /// be under. Cards in those are read, and moved into new files at once, as
+    /// far as there is room.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_older(
+        dir: &Path,
+        key: &[u8; 32],
+        older: &[&[u8; 32]],
+        file_bytes: usize,
+    ) -> Result<(Self, VaultReport), LedgerError> {
         disk::make_dir(dir)?;
         let lock = DataLock::acquire(dir)?;
         let found = Numbered::list(dir, EXTENSION)?;
         let mut vault = Self {
             dir: dir.into(),
             key_check: vault_file::key_check(key),
+            older_checks: older.iter().map(|key| vault_file::key_check(key)).collect(),
             file_bytes: file_bytes.clamp(4096, 1 << 30),
             shared: Arc::new(Shared {
                 cipher: XChaCha20Poly1305::new(&Key::from(*key)),
+                older: older
+                    .iter()
+                    .map(|key| XChaCha20Poly1305::new(&Key::from(**key)))
+                    .collect(),
                 state: RwLock::default(),
             }),
             next: None,
@@ -98,7 +124,7 @@ impl Vault {
         for (number, path) in &found.files {
             let file = disk::open_rw(path)?;
             let bytes = disk::read_durable(&file, path)?;
-            vault.check_header(path, &bytes)?;
+            let older = vault.check_header(path, &bytes)?;
             let (bodies, end) = vault_file::walk(&bytes, *number);
             damaged += bodies.iter().filter(|body| body.damaged).count();
             let here = VaultFile {
@@ -107,6 +133,7 @@ impl Vault {
                 live: bodies.len(),
                 live_bytes: bodies.iter().map(|body| body.body.len() as u64).sum(),
                 cards: Cards::default(),
+                older,
             };
             state.files.insert(*number, here);
             if is_settled(&found.files, *number, vault.last_write()) {
@@ -115,10 +142,10 @@ impl Vault {
             } else {
                 vault.take_cards(&mut state, *number, &bytes, bodies, &mut outdated);
             }
-            if Some(*number) != last {
+            if Some(*number) != last || older {
                 state.fill(*number);
             }
-            vault.next = Some((*number, end));
+            vault.next = (!older).then_some((*number, end));
             vault.last_number = *number;
         }
         vault.find_older(&mut state, &mut outdated)?;
@@ -132,6 +159,12 @@ impl Vault {
         disk::sync_dir(dir)?;
         vault.overwrite(&outdated)?;
         vault.remove_spent_files()?;
+        match vault.move_older() {
+            Err(error) if error.is_no_room() => {
+                tracing::warn!(%error, "cards of an earlier version stay where they are until there is room");
+            }
+            moved => moved?,
+        }
         Ok((vault, report))
     }
 
@@ -190,15 +223,49 @@ impl Vault {
         LAST_WRITE.max(self.file_bytes / SPARSE)
     }
 
-    fn check_header(&self, path: &Path, bytes: &[u8]) -> Result<(), LedgerError> {
+    /// Moves cards that are under an older key. Their copies are durable
+    /// before they are erased.
+    fn move_older(&mut self) -> Result<(), LedgerError> {
+        let older: Vec<u32> = {
+            let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            let files = state.files.iter().filter(|(_, file)| file.older);
+            files.map(|(number, _)| *number).collect()
+        };
+        for number in older {
+            let mut cards = Vec::new();
+            {
+                let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+                for (id, span) in state.cards_of(number)? {
+                    match self.shared.read(&state, id, Place { number, span }) {
+                        Ok(card) => cards.push((id, card)),
+                        Err(error @ LedgerError::CardUnreadable { .. }) => {
+                            tracing::error!(payment = %id, %error, "the sealed card is lost");
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            for some in cards.chunks(MOVED_AT_ONCE) {
+                self.put(some)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file is one under an older key.
+    fn check_header(&self, path: &Path, bytes: &[u8]) -> Result<bool, LedgerError> {
         let fail = |fault| Broken {
             file: file_name(path),
             offset: 0,
             sequence: 0,
             fault,
         };
+        let mut known = self.older_checks.iter();
         match vault_file::check_header(bytes, self.key_check) {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(false),
+            Ok(false) if known.any(|check| matches!(vault_file::check_header(bytes, *check), Ok(true))) => {
+                Ok(true)
+            }
             Ok(false) => Err(LedgerError::OtherVaultKey { path: path.into() }),
             Err(fault @ Fault::NewerFormat { .. }) => Err(LedgerError::of_broken(path, fail(fault))),
             Err(fault) => Err(LedgerError::Damaged(fail(fault))),
@@ -357,6 +424,7 @@ impl Vault {
             live: 0,
             live_bytes: 0,
             cards: Cards::default(),
+            older: false,
         };
         let mut state = self.state();
         state.files.insert(number, made);
@@ -407,7 +475,7 @@ impl Vault {
             let found = state
                 .files
                 .iter()
-                .find(|(number, file)| file.live_bytes < sparse && Some(**number) != present);
+                .find(|(number, file)| file.live_bytes < sparse && Some(**number) != present && !file.older);
             let Some((number, file)) = found else {
                 return Ok(());
             };

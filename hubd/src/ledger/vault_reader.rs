@@ -35,6 +35,8 @@ pub(crate) struct VaultFile {
     pub(crate) live_bytes: u64,
     /// Which those are.
     pub(crate) cards: Cards,
+    /// Under a key of earlier versions.
+    pub(crate) older: bool,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +136,8 @@ impl State {
 
 pub(crate) struct Shared {
     pub(crate) cipher: XChaCha20Poly1305,
+    /// For files of earlier versions.
+    pub(crate) older: Vec<XChaCha20Poly1305>,
     pub(crate) state: RwLock<State>,
 }
 
@@ -160,6 +164,12 @@ impl VaultReader {
             return Ok(None);
         };
         self.0.read(&state, id, place).map(Some)
+    }
+
+    /// Whether a file of an earlier version is left.
+    pub fn holds_older(&self) -> bool {
+        let state = self.0.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.files.values().any(|file| file.older)
     }
 
     /// Whether there is a card of this payment.
@@ -214,12 +224,11 @@ impl Shared {
 
     pub(crate) fn decrypt(&self, id: PaymentId, body: &[u8]) -> Option<SealedCard> {
         let nonce: [u8; NONCE_LEN] = super::segment::array(body, ID_LEN)?;
-        let payload = Payload {
-            msg: body.get(CIPHER_AT..)?,
-            aad: &id.0,
-        };
-        let plain = Zeroizing::new(self.cipher.decrypt(&XNonce::from(nonce), payload).ok()?);
-        cbor::decode(&plain).ok()
+        let (msg, aad) = (body.get(CIPHER_AT..)?, &id.0);
+        let open =
+            |cipher: &XChaCha20Poly1305| cipher.decrypt(&XNonce::from(nonce), Payload { msg, aad }).ok();
+        let plain = open(&self.cipher).or_else(|| self.older.iter().find_map(open));
+        cbor::decode(&Zeroizing::new(plain?)).ok()
     }
 
     pub(crate) fn encrypt(

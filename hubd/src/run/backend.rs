@@ -17,14 +17,16 @@ use crate::admin::protocol::{
 };
 use crate::admin::{Backend, EnrolOrder, Operator, Refused};
 use crate::clock;
-use crate::config::{Config, verify_policy};
+use crate::config::{self, Config, verify_policy};
+use crate::data_key::{StoreKey, vault_key_id};
 use crate::devices::Devices;
 use crate::key_ring::KeyRing;
-use crate::ledger::Space;
+use crate::ledger::{Space, VaultReader};
 use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
 use crate::run::fleet::standing_report;
+use crate::run::vault_key::{self, NotChanged};
 use crate::run::{key_files, key_report, root_watch};
 
 /// Serves the operators of one hub.
@@ -39,6 +41,9 @@ pub(super) struct HubBackend {
     /// Held while the signing key changes; in it the key to change to, until
     /// there is an answer.
     pub(super) changing: tokio::sync::Mutex<Option<VerifyingKey>>,
+    /// The store's data key. Whoever changes what it is wrapped under holds it.
+    pub(super) store_key: tokio::sync::Mutex<StoreKey>,
+    pub(super) vault: VaultReader,
 }
 
 impl HubBackend {
@@ -352,6 +357,54 @@ impl Backend for HubBackend {
         }
         // The ledger goes on with the new key, whatever becomes of the files.
         self.settle_keys(&current)?;
+        self.keys().await
+    }
+
+    async fn rotate_vault_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+        let refused = |error: NotChanged| Refused::new(error.to_string());
+        let mut store = self.store_key.lock().await;
+        if self.space.level() == StorageLevel::Full {
+            return Err(Refused::new(
+                "the disk is full: make room first, then change the key",
+            ));
+        }
+        if self.vault.holds_older() {
+            return Err(Refused::new(
+                "cards that an earlier version encrypted under the vault key itself could not be moved yet: restart \
+                 hubd, which tries again, and see its log",
+            ));
+        }
+        let layout = &self.config.layout;
+        let keys = config::vault_keys(layout);
+        let Some(current) = keys.iter().find(|key| store.is_last_wrapped_under(key)) else {
+            return Err(Refused::new("the present vault key cannot be read: restart hubd"));
+        };
+        // What an earlier try has left.
+        vault_key::take_back(layout, &mut store, current).map_err(refused)?;
+        let next = vault_key::prepare(layout, &mut store, current).map_err(refused)?;
+        let command = OperatorCommand::ChangeVaultKey {
+            key: vault_key_id(&next),
+            old_key: vault_key_id(current),
+        };
+        let ask = Ask::Operator {
+            operator: operator.to_string(),
+            command,
+        };
+        let failed = match self.port.ask(ask).await {
+            Ok(Reply::Operator(OperatorReply::Done)) => None,
+            Ok(Reply::Operator(OperatorReply::Refused(text))) => Some(Refused::new(text)),
+            Err(refusal) if refusal.code == RefusalCode::Busy => Some(Refused::unavailable(refusal.text)),
+            // The entry may be in the ledger: the next start sees, and both
+            // keys open the store until then.
+            Err(refusal) => return Err(Refused::unavailable(refusal.text)),
+            Ok(_) => return Err(Refused::unavailable("the hub gave an answer to another question")),
+        };
+        if let Some(failed) = failed {
+            vault_key::take_back(layout, &mut store, current).map_err(refused)?;
+            return Err(failed);
+        }
+        vault_key::settle(layout, &mut store, &next, &mut |_| Ok(())).map_err(refused)?;
+        drop(store);
         self.keys().await
     }
 

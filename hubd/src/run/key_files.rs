@@ -121,14 +121,19 @@ fn made_here(layout: &Layout, key: &SigningKey) -> bool {
 }
 
 fn forget_made(layout: &Layout) -> io::Result<()> {
-    match fs::remove_file(made_file(layout)) {
+    forget(&made_file(layout))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
 /// Zeros over a key, where it lies.
-fn destroy(path: &Path) -> io::Result<()> {
+pub(super) fn destroy(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
     (&file).write_all(&vec![0; len])?;
@@ -203,7 +208,7 @@ fn write_public(path: &Path, key: &VerifyingKey) -> io::Result<()> {
     sync_folder(path)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     path.parent()
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

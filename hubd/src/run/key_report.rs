@@ -8,6 +8,7 @@ use hub_protocol::{Authority, KeyChain, KeyId};
 
 use crate::admin::protocol::KeyReport;
 use crate::config::{self, Config};
+use crate::data_key::vault_key_id;
 use crate::devices::RegisteredDevice;
 
 /// All of them, the hub's first, and of headquarters those that count.
@@ -91,7 +92,10 @@ pub(crate) fn of_hub(config: &Config, chain: &KeyChain) -> Vec<KeyReport> {
         keys.push(ed25519("signing-next", &next.verifying_key(), None, None));
     }
     keys.push(file("tls", &layout.tls_key, Some(config.keys.hub_id.to_string())));
-    keys.push(file("vault", &layout.vault_key, None));
+    // Of two, the present one comes first but for the moment of a change.
+    let vault = config::vault_keys(layout).into_iter().next();
+    let vault = vault.map(|key| data_encoding::HEXLOWER.encode(&vault_key_id(&key)));
+    keys.push(file("vault", &layout.vault_key, vault));
     keys
 }
 

@@ -13,6 +13,7 @@ mod migration;
 mod opening;
 mod root_watch;
 mod storage;
+mod vault_key;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,13 +29,13 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{self, AdminServer};
 use crate::clock;
 use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
-use crate::data_key::DataKeyError;
+use crate::data_key::{DataKeyError, StoreKey};
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
 use crate::hub::{Hub, Marks};
 use crate::key_ring::KeyRing;
 use crate::ledger::{
     ArchiveSettings, Archiver, CheckpointSettings, CommitterHandle, DataLock, DiskCounter, IndexWriterHandle,
-    LedgerError, Space,
+    LedgerError, Space, VaultReader,
 };
 use crate::port::{Ask, HubPort, Message, Tell};
 use crate::upstream::{self, Gateway, Upstream, iso8583};
@@ -137,6 +138,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     };
     let journal = opened.journal.reader();
     let vault = opened.vault.reader();
+    let vault_of_operators = vault.clone();
     let recall = opened.index.reader();
     let archives = opened.journal.archives();
     let archives_through = archives.head().sequence;
@@ -253,6 +255,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         &devices,
         &port,
         (counts, space, archiving, keys),
+        (opened.store_key, vault_of_operators),
     )?;
     tracing::info!(
         hub = %config.keys.hub_id.short(), store = %config.hub.store, devices = %devices.local_addr(), "ready"
@@ -320,6 +323,7 @@ fn serve_operators(
     devices: &Devices,
     port: &HubPort,
     (counts, space, archiving, keys): (LedgerCounts, Space, Archiving, KeyRing),
+    (store_key, vault): (StoreKey, VaultReader),
 ) -> anyhow::Result<watch::Sender<bool>> {
     let server = AdminServer::bind(&admin::Settings {
         socket: config.admin.socket.clone(),
@@ -333,6 +337,8 @@ fn serve_operators(
         archiving,
         keys,
         changing: tokio::sync::Mutex::default(),
+        store_key: tokio::sync::Mutex::new(store_key),
+        vault,
     });
     let (stop, mut stopped) = watch::channel(false);
     runtime.spawn(server.serve(backend, async move {

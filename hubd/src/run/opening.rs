@@ -21,6 +21,7 @@ use crate::ledger::{
 use crate::run::key_files;
 use crate::run::migration::{self, AtStep};
 use crate::run::storage;
+use crate::run::vault_key;
 
 mod fold;
 mod index;
@@ -147,7 +148,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         tracing::warn!(%error, "the files of the signing key could not be put in order after its change; the next start tries again");
     }
     let reader = journal.reader();
-    let store_key = match known {
+    let mut store_key = match known {
         Some(known) => known,
         None => new_key(config, &reader)?,
     };
@@ -172,7 +173,14 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         &archives,
         full,
     )?;
-    let mut vault = Vault::open(&layout.vault, &config.keys.vault, VAULT_FILE)?.0;
+    let older: Vec<&[u8; 32]> = vault_keys(config).into_iter().map(|key| &**key).collect();
+    let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;
+    let named = state.store().vault_key;
+    if !vault.reader().holds_older()
+        && let Err(error) = vault_key::put_in_order(layout, &mut store_key, named)
+    {
+        tracing::warn!(%error, "the files of the vault key could not be put in order after its change; the next start tries again");
+    }
     let unneeded = match unneeded_cards(&vault, &reader, &index.reader(), &state) {
         // Damage that shows only now.
         Err(OpenError::Index(damage)) if !matches!(damage, Damage::Archived { .. }) => {

@@ -174,6 +174,11 @@ impl Backend for Cardboard {
         self.note(operator, "rotate signing".to_owned())?;
         self.keys().await
     }
+
+    async fn rotate_vault_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+        self.note(operator, "rotate signing".to_owned())?;
+        self.keys().await
+    }
     async fn apply_root(&self, _: Operator, _: Vec<u8>) -> Result<RootReport, Refused> {
         Ok(RootReport::default())
     }

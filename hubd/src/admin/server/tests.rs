@@ -108,6 +108,11 @@ impl Backend for Notebook {
         self.note(format!("{operator} rotate signing"));
         self.keys().await
     }
+
+    async fn rotate_vault_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+        self.note(format!("{operator} rotate vault"));
+        self.keys().await
+    }
     async fn apply_root(&self, operator: Operator, signed: Vec<u8>) -> Result<RootReport, Refused> {
         self.note(format!("{operator} root {signed:?}"));
         Ok(RootReport::default())

@@ -334,3 +334,29 @@ fn one_card_that_waits_for_weeks_does_not_keep_a_file_and_is_moved_not_copied() 
         assert_eq!(reader.get(id(n)).unwrap(), Some(card(n, 300)));
     }
 }
+
+#[test]
+fn cards_under_the_vault_key_itself_are_moved_under_the_derived_one_at_the_next_opening() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put(&cards(0..40)).unwrap();
+    vault.erase(&[id(7)]).unwrap();
+    drop(vault);
+    let before = ciphertexts(dir.path());
+    let new = [0x77; 32];
+    // Without the older key nothing is touched.
+    assert!(Vault::open(dir.path(), &new, FILE).is_err());
+    assert_eq!(ciphertexts(dir.path()), before);
+    let (vault, report) = Vault::open_older(dir.path(), &new, &[&KEY], FILE).unwrap();
+    assert_eq!((report.cards, vault.reader().holds_older()), (39, false));
+    drop(vault);
+    // From here on the older key is not needed any more, and opens nothing.
+    assert!(Vault::open(dir.path(), &KEY, FILE).is_err());
+    let (vault, _) = Vault::open(dir.path(), &new, FILE).unwrap();
+    for n in 0..40 {
+        let right = (n != 7).then(|| card(n, 300));
+        assert_eq!(vault.reader().get(id(n)).unwrap(), right);
+    }
+    let all = raw(dir.path());
+    assert!(before.iter().all(|cipher| !holds(&all, cipher)));
+}

@@ -1,0 +1,206 @@
+//! The vault key gives way to another, while the hub runs.
+//!
+//! What is changed is one wrap of the store's data key: nothing that the data
+//! key encrypts is written anew. In order, each durable before the next:
+//!
+//! 1. the new key, in `keys/hub-vault.next.key`, and before it its id, in
+//!    `keys/hub-vault.next.made`, which tells it from one that the operator
+//!    has supplied;
+//! 2. the data key wrapped under the new key, beside the old wrap, in both
+//!    copies of `data-key`: either opens the store;
+//! 3. the ledger's entry;
+//! 4. the old wrap is taken away;
+//! 5. zeros over the old key;
+//! 6. the new key takes the old one's place.
+//!
+//! Which key is the present one, the ledger says: a crash before step 3 is
+//! followed by the old key, one after it by the new, and the next start puts
+//! wraps and files in order. Keys that the service manager supplies are its
+//! own to keep: steps 1, 5 and 6 are the operator's then.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::path::PathBuf;
+
+use data_encoding::HEXLOWER;
+use zeroize::Zeroizing;
+
+use super::key_files::{destroy, forget, fresh_seed, sync_folder};
+use crate::config::{self, KeyError, Layout};
+use crate::data_key::{DataKeyError, StoreKey, VaultKey, WrapId, vault_key_id};
+
+/// What has just been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VaultKeyStep {
+    /// Step 4.
+    OldWrapGone,
+    /// Step 5.
+    OldDestroyed,
+    /// Step 6.
+    NewInPlace,
+}
+
+/// Why the vault key cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotChanged {
+    /// A next key is there and is none.
+    #[error(transparent)]
+    Unusable(#[from] KeyError),
+    /// The data key's file.
+    #[error(transparent)]
+    DataKey(#[from] DataKeyError),
+    /// The present key comes from the service manager, and no next one does.
+    #[error(
+        "the vault key is a credential, which hubd cannot replace: supply the next one as hub-vault.next.key \
+         beside it (docs/keys.md), restart hubd, and give this command again"
+    )]
+    Credential,
+    /// The next key is the present one.
+    #[error("hub-vault.next.key is the present vault key: supply another one, or remove it to have one made")]
+    Same,
+    /// A file cannot be written.
+    #[error("the files of the vault key cannot be put in order: {0}; check the disk and the owner of keys/")]
+    Files(#[from] io::Error),
+}
+
+fn made_file(layout: &Layout) -> PathBuf {
+    layout.next_vault_key.with_extension("made")
+}
+
+fn made_here(layout: &Layout, key: &VaultKey) -> bool {
+    let made = fs::read_to_string(made_file(layout)).ok();
+    made.is_some_and(|id| id.trim() == HEXLOWER.encode(&vault_key_id(key)))
+}
+
+/// The present vault key in the files: of the two that there may be, the one
+/// that the ledger names.
+pub(super) fn current(layout: &Layout, named: Option<WrapId>) -> Option<VaultKey> {
+    let keys = config::vault_keys(layout);
+    match named {
+        Some(id) => keys.into_iter().find(|key| vault_key_id(key) == id),
+        None => keys.into_iter().next(),
+    }
+}
+
+/// The key to change to, wrapped beside the present one: the one that the
+/// operator has supplied, or a fresh one.
+pub(super) fn prepare(
+    layout: &Layout,
+    store: &mut StoreKey,
+    current: &VaultKey,
+) -> Result<VaultKey, NotChanged> {
+    let supplied = config::next_vault_key(layout)?.filter(|key| !made_here(layout, key));
+    let next = match supplied {
+        Some(key) if vault_key_id(&key) == vault_key_id(current) => return Err(NotChanged::Same),
+        Some(key) => key,
+        None if config::is_credential(&layout.vault_key) => return Err(NotChanged::Credential),
+        None => {
+            discard_made(layout, current)?;
+            let key = fresh_seed()?;
+            write_lines(layout, &key)?;
+            key
+        }
+    };
+    store.add(&next)?;
+    Ok(next)
+}
+
+/// Takes back what [`prepare`] did, if the ledger does not tell of it.
+pub(super) fn take_back(layout: &Layout, store: &mut StoreKey, current: &VaultKey) -> Result<(), NotChanged> {
+    store.keep_only(current)?;
+    Ok(discard_made(layout, current)?)
+}
+
+/// Puts wraps and files in order behind a change that is in the ledger:
+/// `current` is the key that it names. Does nothing if they are.
+pub(super) fn settle(
+    layout: &Layout,
+    store: &mut StoreKey,
+    current: &VaultKey,
+    at: &mut dyn FnMut(VaultKeyStep) -> io::Result<()>,
+) -> Result<(), NotChanged> {
+    store.keep_only(current)?;
+    at(VaultKeyStep::OldWrapGone)?;
+    let id = vault_key_id(current);
+    let is_next = config::next_vault_key(layout)?.is_some_and(|next| vault_key_id(&next) == id);
+    if !is_next || config::is_credential(&layout.next_vault_key) {
+        return Ok(());
+    }
+    if layout.vault_key.exists() {
+        destroy(&layout.vault_key)?;
+    }
+    at(VaultKeyStep::OldDestroyed)?;
+    fs::rename(&layout.next_vault_key, &layout.vault_key)?;
+    sync_folder(&layout.vault_key)?;
+    at(VaultKeyStep::NewInPlace)?;
+    Ok(forget(&made_file(layout))?)
+}
+
+/// At a start: wraps and files as the ledger has it. `named` is the key that
+/// it names last.
+pub(super) fn put_in_order(
+    layout: &Layout,
+    store: &mut StoreKey,
+    named: Option<WrapId>,
+) -> Result<(), NotChanged> {
+    let Some(key) = current(layout, named).filter(|key| store.opens_with(key)) else {
+        return Ok(());
+    };
+    settle(layout, store, &key, &mut |_| Ok(()))?;
+    Ok(discard_made(layout, &key)?)
+}
+
+/// Destroys a next key that hubd has made and that is not the present one.
+fn discard_made(layout: &Layout, current: &VaultKey) -> io::Result<()> {
+    let path = &layout.next_vault_key;
+    if let Ok(Some(key)) = config::next_vault_key(layout) {
+        if vault_key_id(&key) == vault_key_id(current) {
+            return Ok(());
+        }
+        if made_here(layout, &key) {
+            destroy(path)?;
+            fs::remove_file(path)?;
+            sync_folder(path)?;
+        }
+    }
+    let unfinished = path.with_extension("new");
+    if unfinished.exists() {
+        destroy(&unfinished)?;
+        fs::remove_file(&unfinished)?;
+    }
+    forget(&made_file(layout))
+}
+
+fn write_lines(layout: &Layout, key: &VaultKey) -> io::Result<()> {
+    let id = HEXLOWER.encode(&vault_key_id(key)) + "\n";
+    for (path, text) in [
+        (made_file(layout), Zeroizing::new(id)),
+        (
+            layout.next_vault_key.clone(),
+            Zeroizing::new(HEXLOWER.encode(key.as_slice()) + "\n"),
+        ),
+    ] {
+        let new = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // Whoever may read the old one may read the new one.
+        if let Ok(owner) = fs::metadata(&layout.vault_key) {
+            let _ = chown(&new, Some(owner.uid()), Some(owner.gid()));
+        }
+        fs::rename(&new, &path)?;
+        sync_folder(&path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "vault_key_tests.rs"]
+mod tests;
