@@ -12,8 +12,8 @@ use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, 
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
-    AllowanceMisuse, CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration,
-    Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor,
+    AllowanceMisuse, CommittedGroup, DeviceId, HubTlsKeys, PaymentId, PaymentStatus, Refusal, RefusalCode,
+    Registration, Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -64,6 +64,8 @@ pub trait Edges: Send {
     fn change_key(&mut self, sequence: u64) -> bool;
     /// The change is on disk: tell devices.
     fn push_key_change(&mut self, statement: SignedKeyChange);
+    /// Be reached under these TLS keys; the entry is on disk.
+    fn push_tls_keys(&mut self, keys: HubTlsKeys);
     /// Destroy a sealed card.
     fn erase_card(&mut self, payment_id: PaymentId);
     /// Send something to the gateway.
@@ -565,6 +567,7 @@ impl<E: Edges> Hub<E> {
                     }
                 }
                 Effect::HubKeyChanged { statement } => self.edges.push_key_change(statement),
+                Effect::HubTlsKeys { keys } => self.edges.push_tls_keys(keys),
                 Effect::Reply { ticket, reply } => {
                     if let Some(sender) = self.waiting.remove(&ticket) {
                         // Whoever asked may be gone; he asks again under the

@@ -799,6 +799,41 @@ pub enum Event {
         #[n(2)]
         operator: String,
     },
+    /// The hub is reached under another TLS key from here on, and under the
+    /// one until now as well.
+    #[n(121)]
+    #[cbor(map)]
+    HubTlsKeyAdded {
+        /// The number of the [`HubTlsKeys`](crate::HubTlsKeys) that says so.
+        #[n(1)]
+        number: u32,
+        /// SHA-256 over the new key's SubjectPublicKeyInfo.
+        #[n(2)]
+        key: Digest,
+        /// The same of the one until now.
+        #[n(3)]
+        beside: Digest,
+        /// Who.
+        #[n(4)]
+        operator: String,
+    },
+    /// Of the two TLS keys under which the hub was reached one is left.
+    #[n(122)]
+    #[cbor(map)]
+    HubTlsKeyDropped {
+        /// The number of the [`HubTlsKeys`](crate::HubTlsKeys) that says so.
+        #[n(1)]
+        number: u32,
+        /// The one that is left.
+        #[n(2)]
+        key: Digest,
+        /// The one that counts no more.
+        #[n(3)]
+        dropped: Digest,
+        /// Who.
+        #[n(4)]
+        operator: String,
+    },
     /// An archive that had been copied away was removed from the hub's disk.
     #[n(73)]
     #[cbor(map)]
@@ -858,6 +893,8 @@ impl Event {
             Self::ArchiveExported { .. } => 72,
             Self::ArchiveRemoved { .. } => 73,
             Self::HubKeyChanged { .. } => 120,
+            Self::HubTlsKeyAdded { .. } => 121,
+            Self::HubTlsKeyDropped { .. } => 122,
         }
     }
 
@@ -906,6 +943,8 @@ impl Event {
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",
             Self::HubKeyChanged { .. } => "hub-key-changed",
+            Self::HubTlsKeyAdded { .. } => "hub-tls-key-added",
+            Self::HubTlsKeyDropped { .. } => "hub-tls-key-dropped",
         }
     }
 

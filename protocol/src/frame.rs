@@ -14,6 +14,7 @@ use crate::id::{HubId, PaymentId};
 use crate::key_change::SignedKeyChange;
 use crate::payment::{SealedCard, check_payment_id, check_text, clear_card_number};
 use crate::refusal::{Refusal, RefusalCode};
+use crate::tls_keys::SignedTlsKeys;
 
 /// The longest frame, in bytes, without its length.
 pub const MAX_FRAME: usize = 16 * 1024;
@@ -316,6 +317,15 @@ pub enum Push {
         /// A signed [`HubKeyChange`](crate::HubKeyChange).
         #[n(1)]
         change: SignedKeyChange,
+    },
+    /// The hub is reached under other TLS keys from now on; from wire version
+    /// 5 on.
+    #[n(204)]
+    #[cbor(map)]
+    TlsKeys {
+        /// A signed [`HubTlsKeys`](crate::HubTlsKeys).
+        #[n(1)]
+        keys: SignedTlsKeys,
     },
 }
 

@@ -2,9 +2,9 @@
 
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, Digest, PaymentId, PaymentState,
-    PaymentStatus, Receipt, Refusal, Registration, Restriction, RestrictionCause, Root, SealedCard,
-    SignedKeyChange,
+    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, Digest, HubTlsKeys, PaymentId,
+    PaymentState, PaymentStatus, Receipt, Refusal, Registration, Restriction, RestrictionCause, Root,
+    SealedCard, SignedKeyChange,
 };
 
 use crate::admission::{FleetToken, ListMark};
@@ -39,6 +39,12 @@ pub enum Effect {
     HubKeyChanged {
         /// The signed [`HubKeyChange`](hub_protocol::HubKeyChange).
         statement: SignedKeyChange,
+    },
+    /// Be reached under these TLS keys from now on, and tell all connected
+    /// devices.
+    HubTlsKeys {
+        /// What they are told.
+        keys: HubTlsKeys,
     },
     /// Answer somebody. Receipts are still to be proved, statuses to be
     /// signed.

@@ -368,6 +368,8 @@ pub enum OperatorCommand {
     },
     /// Which root is in force?
     Root,
+    /// Be reached under other TLS keys.
+    ChangeTlsKey(TlsKeyChange),
     /// List what waits to be sent, at most this many.
     Queue {
         /// The most items to list.
@@ -375,6 +377,18 @@ pub enum OperatorCommand {
     },
     /// How does the hub stand?
     Overview,
+}
+
+/// What becomes of the hub's TLS key. Keys are named by SHA-256 over their
+/// SubjectPublicKeyInfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsKeyChange {
+    /// Be reached under this key too.
+    Add(Digest),
+    /// Be reached under the added key only.
+    Finish,
+    /// Be reached under the key only to which another was added.
+    Abandon,
 }
 
 /// What came of one attempt at the gateway.

@@ -240,6 +240,7 @@ impl Core {
             OperatorCommand::Lift(device) => self.lift(ticket, operator, device),
             OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
             OperatorCommand::ApplyRoot { signed } => self.apply_root(ticket, operator, signed),
+            OperatorCommand::ChangeTlsKey(change) => self.change_tls_key(ticket, operator, change),
             OperatorCommand::Root => {
                 let root = self.state.root().cloned().map(Box::new);
                 self.operator_reply(ticket, OperatorReply::Root(root));

@@ -5,8 +5,8 @@ use core::num::NonZeroU32;
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
 use hub_protocol::{
-    CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest,
-    PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
+    CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, HubTlsKeys, KeyId, PaymentId,
+    PaymentRequest, PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
 };
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
@@ -600,6 +600,42 @@ pub struct StoreRecord {
     /// one.
     #[n(19)]
     pub root_sequence: Option<u64>,
+    /// The TLS keys under which the hub is reached; `None`: the one that it is
+    /// named after.
+    #[n(20)]
+    pub tls_keys: Option<TlsKeysRecord>,
+}
+
+/// The TLS keys under which a hub is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TlsKeysRecord {
+    /// Counts the statements of them.
+    #[n(1)]
+    pub number: u32,
+    /// SHA-256 over the SubjectPublicKeyInfo of each, the newest first; one
+    /// or two.
+    #[n(2)]
+    pub keys: Vec<Digest>,
+    /// The entry that says so.
+    #[n(3)]
+    pub sequence: u64,
+    /// Since when, milliseconds since 1970 UTC.
+    #[n(4)]
+    pub changed_ms: u64,
+}
+
+impl TlsKeysRecord {
+    /// What devices are told of it.
+    pub fn statement(&self, hub: HubId) -> HubTlsKeys {
+        HubTlsKeys {
+            hub,
+            number: self.number,
+            keys: self.keys.clone(),
+            sequence: self.sequence,
+            changed_ms: self.changed_ms,
+        }
+    }
 }
 
 /// How offline approvals ended.
@@ -722,6 +758,7 @@ impl Default for StoreRecord {
             reserved: None,
             hub_card_minor: None,
             root_sequence: None,
+            tls_keys: None,
         }
     }
 }

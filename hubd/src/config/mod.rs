@@ -29,7 +29,10 @@ pub use device_list::{DeviceListFileError, SignedList, verify_device_list};
 use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;
-pub use keys::{HubKeys, KeyError, is_credential, next_signing_key, parse_public_key, read_signing_key};
+pub use keys::{
+    HubKeys, KeyError, TlsKey, is_credential, next_signing_key, next_tls_key, parse_public_key,
+    read_signing_key,
+};
 pub use logging::LogFormat;
 pub use policy_file::{PolicyFileError, SignedPolicy, verify_policy};
 pub use root_file::{NEAR_END_OF_ROOT_MS, PinnedRoot, RootFileError, read_root};

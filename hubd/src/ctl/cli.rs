@@ -223,7 +223,25 @@ pub(super) enum RotateCommand {
     /// The key that receipts and the ledger are signed with. The ledger says
     /// so, signed by the old key and the new; the old one is destroyed.
     /// Devices learn the new one by themselves, those too that are away
-    Signing,
+    Signing {
+        /// Although devices are left behind that speak too old a wire version
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The key by which devices know the hub on the network. Begins to be
+    /// reached under another key beside it; given again, tells which devices
+    /// have followed; with --finish the old key is destroyed
+    Tls {
+        /// Be reached under the new key only, and destroy the old one
+        #[arg(long, conflicts_with = "abandon")]
+        finish: bool,
+        /// Be reached under the old key only, and destroy the new one
+        #[arg(long)]
+        abandon: bool,
+        /// Although devices are left behind
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]

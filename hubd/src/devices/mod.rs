@@ -14,6 +14,7 @@ mod door;
 mod enrolment;
 mod fleet;
 mod gate;
+mod hub_tls;
 mod listener;
 mod pace;
 mod places;
@@ -38,8 +39,8 @@ use std::time::Duration;
 
 use hub_core::admission::FleetToken;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, ALPN_3, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
-    SignedKeyChange,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, ALPN_4, DeviceId, EnrolmentCode, HubId, HubTlsKeys, PaymentStatus,
+    RefusalCode, Registration, SignedKeyChange,
 };
 use quinn::{Connection, Endpoint, VarInt};
 
@@ -49,6 +50,7 @@ pub use codes::{CodeError, GRACE_MS, Grant, MAX_CODES, MAX_WRONG_TRIES, Replacem
 pub use discovery::fuzz;
 pub use discovery::{DiscoveryError, DiscoverySettings, SeenDevice};
 pub use enrolment::EnrolmentError;
+pub use hub_tls::HubTls;
 pub use registry::{RegisteredDevice, Registry};
 pub use shared::HubFacts;
 pub use tls::{HubIdentity, TlsError};
@@ -62,6 +64,7 @@ use discovery::Discovery;
 use door::{Door, Ticket};
 use enrolment::Enrolment;
 use pace::Pace;
+pub use sessions::Heard;
 use sessions::Outgoing;
 use shared::Shared;
 use tls::Admit;
@@ -115,8 +118,8 @@ impl Default for Settings {
 /// The hub's keys, as far as devices are concerned.
 #[derive(Clone)]
 pub struct Keys {
-    /// The key of the TLS handshake, which is the hub's identity.
-    pub tls: HubIdentity,
+    /// The keys of the TLS handshake, by which devices know the hub.
+    pub tls: HubTls,
     /// The key that receipts, statuses and registrations are signed with, and
     /// those before it.
     pub signing: KeyRing,
@@ -176,9 +179,8 @@ impl Devices {
             address: settings.listen,
             source,
         };
-        let crypto = keys
-            .tls
-            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_3, ALPN_2, ALPN_1])?;
+        let versions = [ALPN, ALPN_4, ALPN_3, ALPN_2, ALPN_1];
+        let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), &versions)?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;
@@ -201,6 +203,7 @@ impl Devices {
             hub,
             settings.store.clone(),
             keys.signing,
+            keys.tls,
             registry,
             port,
             Pace::new(
@@ -212,7 +215,6 @@ impl Devices {
         ));
         let enrolment = Arc::new(Enrolment::new(
             Arc::clone(&shared),
-            keys.tls,
             settings.enrol_listen,
             settings.monotonic_ms,
         ));
@@ -292,6 +294,32 @@ impl Devices {
     /// that speak an earlier wire version are not told: to them it is no frame.
     pub fn push_key_change(&self, change: SignedKeyChange) {
         self.inner.shared.sessions.push_all(&Outgoing::KeyChanged(change));
+        if let Err(error) = self.inner.shared.tls.sign_anew() {
+            tracing::error!(%error, "the certificate tells of the old signing key until the next start");
+        }
+    }
+
+    /// From now on the hub is reached under these TLS keys. Every connected
+    /// device is told that speaks of them, and the others when they connect.
+    /// From any thread; does not wait.
+    pub fn push_tls_keys(&self, keys: HubTlsKeys) {
+        let shared = &self.inner.shared;
+        match shared.tls.state(keys) {
+            Ok(()) => shared.sessions.push_all(&Outgoing::TlsKeys),
+            Err(error) => {
+                tracing::error!(%error, "the hub is reached under its old TLS key until the next start")
+            }
+        }
+    }
+
+    /// The hub's TLS keys.
+    pub fn tls(&self) -> &HubTls {
+        &self.inner.shared.tls
+    }
+
+    /// What is known of each device that has connected since the hub started.
+    pub fn heard(&self) -> BTreeMap<DeviceId, Heard> {
+        self.inner.shared.sessions.heard()
     }
 
     /// What devices are told when they say hello.
@@ -377,6 +405,7 @@ impl Devices {
             token,
             enrol_addresses: at(enrol),
             addresses: at(inner.local),
+            tls_key: inner.shared.tls.enrolled_under(),
         }
     }
 

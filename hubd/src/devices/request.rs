@@ -245,7 +245,9 @@ fn stopping() -> Refusal {
 /// As what a payment request is signed, by what it says.
 fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
     match (wire, Unverified::payload_of(signed)) {
-        (WireVersion::Three | WireVersion::Four, Ok(payload)) => PaymentRequest::object_type_of(payload),
+        (WireVersion::Three | WireVersion::Four | WireVersion::Five, Ok(payload)) => {
+            PaymentRequest::object_type_of(payload)
+        }
         _ => ObjectType::PaymentRequest,
     }
 }

@@ -51,10 +51,16 @@ pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Conne
     // connection and closes it.
     if shared.registry.admitted(&device).is_some() {
         tracing::debug!(device = %device.short(), from = %connection.remote_address(), "device connected");
-        let pusher = tokio::spawn(push(Arc::clone(&shared), connection.clone(), pushes));
+        let wire = WireVersion::of(&connection);
+        shared.sessions.hears(device, wire.number(), 0);
+        if shared.tls.stated().is_some() {
+            // The certificate says it too, if not one from before the change.
+            shared.sessions.push(&device, Outgoing::TlsKeys);
+        }
+        let pusher = tokio::spawn(push(Arc::clone(&shared), device, connection.clone(), pushes));
         let peer = Arc::new(Peer {
             device,
-            wire: WireVersion::of(&connection),
+            wire,
             conduct: Conduct::default(),
             connection: connection.clone(),
         });
@@ -137,17 +143,40 @@ pub(super) async fn reply(
     }
 }
 
-async fn push(shared: Arc<Shared>, connection: Connection, mut pushes: mpsc::Receiver<Outgoing>) {
+async fn push(
+    shared: Arc<Shared>,
+    device: DeviceId,
+    connection: Connection,
+    mut pushes: mpsc::Receiver<Outgoing>,
+) {
     let wire = WireVersion::of(&connection);
     while let Some(what) = pushes.recv().await {
-        if matches!(what, Outgoing::KeyChanged(_)) && wire != WireVersion::Four {
+        let since = match what {
+            Outgoing::KeyChanged(_) => 4,
+            Outgoing::TlsKeys => 5,
+            _ => 1,
+        };
+        if wire.number() < since {
             continue;
         }
-        let bytes = frame::to_wire(&shared.push(what));
+        let stated = shared.tls.stated().map_or(0, |stated| stated.number);
+        let told = match what {
+            Outgoing::TlsKeys => Some(stated),
+            _ => None,
+        };
+        let Some(push) = shared.push(what) else { continue };
+        let bytes = frame::to_wire(&push);
         let sent = tokio::time::timeout(PUSH_TIMEOUT, async {
             let mut send = connection.open_uni().await.ok()?;
             send.write_all(&bytes).await.ok()?;
-            send.finish().ok()
+            send.finish().ok()?;
+            // Acknowledged to its end.
+            if let Some(number) = told
+                && matches!(send.stopped().await, Ok(None))
+            {
+                shared.sessions.hears(device, wire.number(), number);
+            }
+            Some(())
         });
         if !matches!(sent.await, Ok(Some(()))) {
             // The device asks for the status when it is back.

@@ -1,6 +1,6 @@
 //! The connections that are open, by device.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hub_protocol::{DeviceId, PaymentStatus, Refusal, RefusalCode, SignedKeyChange};
@@ -21,6 +21,18 @@ pub(super) enum Outgoing {
     Status(Box<PaymentStatus>),
     Policy(u64),
     KeyChanged(SignedKeyChange),
+    /// Those of the moment when it goes out.
+    TlsKeys,
+}
+
+/// What is known of a device that has connected since the hub started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The newest wire version that it has spoken.
+    pub wire: u16,
+    /// The number of the newest statement of the hub's TLS keys that it has
+    /// got by a push; 0 for none.
+    pub tls_keys: u32,
 }
 
 struct Live {
@@ -33,6 +45,8 @@ struct Live {
 #[derive(Default)]
 pub(super) struct Sessions {
     live: Mutex<HashMap<DeviceId, VecDeque<Live>>>,
+    /// As many as there are enrolled devices, which the core bounds.
+    heard: Mutex<BTreeMap<DeviceId, Heard>>,
 }
 
 impl Sessions {
@@ -52,6 +66,19 @@ impl Sessions {
             pushes,
         });
         (receiver, full)
+    }
+
+    /// A device speaks this wire version, and has got this statement of the
+    /// hub's TLS keys.
+    pub(super) fn hears(&self, device: DeviceId, wire: u16, tls_keys: u32) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = heard.entry(device).or_default();
+        known.wire = known.wire.max(wire);
+        known.tls_keys = known.tls_keys.max(tls_keys);
+    }
+
+    pub(super) fn heard(&self) -> BTreeMap<DeviceId, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Forgets a connection that is gone. Whether the device has no other.

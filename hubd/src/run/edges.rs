@@ -8,8 +8,8 @@ use hub_core::admission::FleetToken;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    AllowanceMisuse, DeviceId, HubId, HubKeyChange, PaymentId, PaymentStatus, Registration, Restriction,
-    RestrictionCause, SealedCard, SignedKeyChange,
+    AllowanceMisuse, DeviceId, HubId, HubKeyChange, HubTlsKeys, PaymentId, PaymentStatus, Registration,
+    Restriction, RestrictionCause, SealedCard, SignedKeyChange,
 };
 use tokio::sync::mpsc;
 
@@ -90,6 +90,11 @@ impl Edges for RealEdges {
     fn push_key_change(&mut self, statement: SignedKeyChange) {
         tracing::warn!("the hub signs with another key from now on: hubctl keys");
         self.devices.push_key_change(statement);
+    }
+
+    fn push_tls_keys(&mut self, keys: HubTlsKeys) {
+        tracing::warn!(number = keys.number, keys = ?keys.keys, "the hub is reached under these TLS keys from now on");
+        self.devices.push_tls_keys(keys);
     }
 
     fn erase_card(&mut self, payment_id: PaymentId) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{
     DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueItem, QueueReport,
-    RootReport, StandingReport, StatusReport, TokenReport,
+    RootReport, RotationReport, StandingReport, StatusReport, TlsStep, TokenReport,
 };
 use hubd::admin::{AdminServer, Backend, EnrolOrder, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
@@ -170,9 +170,35 @@ impl Backend for Cardboard {
             changes: Some(2),
         }])
     }
-    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
-        self.note(operator, "rotate signing".to_owned())?;
-        self.keys().await
+    async fn rotate_signing_key(
+        &self,
+        operator: Operator,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.note(operator, format!("rotate signing {confirmed}"))?;
+        Ok(RotationReport {
+            which: "signing".to_owned(),
+            changed: true,
+            keys: self.keys().await?,
+            ..RotationReport::default()
+        })
+    }
+    async fn rotate_tls_key(
+        &self,
+        operator: Operator,
+        step: TlsStep,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.note(operator, format!("rotate tls {step:?} {confirmed}"))?;
+        Ok(RotationReport {
+            which: "tls".to_owned(),
+            unconfirmed: !confirmed,
+            overlap: step == TlsStep::Begin,
+            enrolled: 3,
+            too_old: vec!["Caisse 1".to_owned()],
+            keys: self.keys().await?,
+            ..RotationReport::default()
+        })
     }
     async fn apply_root(&self, _: Operator, _: Vec<u8>) -> Result<RootReport, Refused> {
         Ok(RootReport::default())

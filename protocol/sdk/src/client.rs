@@ -10,8 +10,8 @@ use hub_protocol::DeviceDescription;
 use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
 use hub_protocol::{
-    ALPN, ALPN_2, ALPN_3, Answer, DeviceId, KeyChainError, MOST_KEY_CHANGES, Override, PaymentId, Request,
-    VoidRequest, WIRE_VERSION,
+    ALPN, ALPN_2, ALPN_3, ALPN_4, Answer, DeviceId, KeyChainError, MOST_KEY_CHANGES, Override, PaymentId,
+    Request, VoidRequest, WIRE_VERSION,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::link::{self, Link, MAX_CANDIDATES};
 use crate::options::ClientOptions;
 use crate::payment::{PreparedPayment, Sale, jitter, unix_ms};
 use crate::pushes::{PUSHES, PushEvent, read_pushes};
-use crate::tls::{self, Liveness};
+use crate::tls::{self, HubPin, Liveness};
 use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
 
 /// The first wire version that has allowances.
@@ -130,9 +130,13 @@ impl DeviceClient {
             .as_ref()
             .map(|d| Browser::start(&d.interfaces))
             .transpose()?;
+        let pin = HubPin::Enrolled(Box::new(enrolled.clone()));
         let speaking =
-            |versions: &[&[u8]]| tls::client_config(&identity, enrolled.hub, versions, Liveness::PAYMENTS);
-        let (config, bare_config) = (speaking(&[ALPN, ALPN_3, ALPN_2])?, speaking(&[ALPN_3, ALPN_2])?);
+            |versions: &[&[u8]]| tls::client_config(&identity, pin.clone(), versions, Liveness::PAYMENTS);
+        let (config, bare_config) = (
+            speaking(&[ALPN, ALPN_4, ALPN_3, ALPN_2])?,
+            speaking(&[ALPN_3, ALPN_2])?,
+        );
         Ok(Self {
             inner: Arc::new_cyclic(|me| Inner {
                 me: me.clone(),

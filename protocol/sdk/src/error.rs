@@ -188,6 +188,9 @@ pub enum VerifyError {
     /// with.
     #[error("{0}")]
     Keys(#[from] hub_protocol::KeyChainError),
+    /// A statement of the hub's TLS keys does not hold.
+    #[error("{0}")]
+    TlsKeys(#[from] hub_protocol::TlsKeysError),
     /// The payload does not decode.
     #[error("its content: {0}")]
     Content(#[from] hub_protocol::cbor::CborError),

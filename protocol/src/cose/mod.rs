@@ -63,6 +63,8 @@ pub enum ObjectType {
     AllowanceReturn,
     /// The hub's signing key gives way to another.
     HubKeyChange,
+    /// The TLS keys by which the hub is reached.
+    HubTlsKeys,
 }
 
 impl ObjectType {
@@ -91,6 +93,7 @@ impl ObjectType {
             Self::DeviceReceipt => "hub-device-receipt/1",
             Self::AllowanceReturn => "hub-allowance-return/1",
             Self::HubKeyChange => "hub-key-change/1",
+            Self::HubTlsKeys => "hub-tls-keys/1",
         }
     }
 }

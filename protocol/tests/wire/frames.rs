@@ -191,6 +191,12 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
                 change: signed_hub_key_change(),
             },
         ),
+        (
+            "TLS keys",
+            Push::TlsKeys {
+                keys: hub_tls_keys().sign(&next_hub_key()),
+            },
+        ),
     ]
 }
 
@@ -264,7 +270,8 @@ fn every_committed_frame_is_accepted_by_whom_it_is_sent_to_and_nobody_else() {
     assert_eq!(
         seen,
         [
-            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 101, 102, 103, 105, 106, 107, 108, 109, 110, 199, 201, 202, 203
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 101, 102, 103, 105, 106, 107, 108, 109, 110, 199, 201, 202, 203,
+            204
         ]
     );
     let known = |number: i128| {

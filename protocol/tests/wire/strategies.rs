@@ -378,12 +378,14 @@ pub(crate) fn enrolment_request() -> impl Strategy<Value = EnrolmentRequest> {
 
 pub(crate) fn enrolment_code() -> impl Strategy<Value = EnrolmentCode> {
     let addresses = || proptest::collection::vec(any::<String>(), 0..4);
-    (hub(), any::<[u8; 16]>(), addresses(), addresses()).prop_map(
-        |(hub, token, enrol_addresses, addresses)| EnrolmentCode {
+    let tls_key = proptest::option::of(digest());
+    (hub(), any::<[u8; 16]>(), addresses(), addresses(), tls_key).prop_map(
+        |(hub, token, enrol_addresses, addresses, tls_key)| EnrolmentCode {
             hub,
             token,
             enrol_addresses,
             addresses,
+            tls_key,
         },
     )
 }
@@ -521,6 +523,9 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
         bytes().prop_map(|change| Push::KeyChanged {
             change: SignedKeyChange(change)
         }),
+        bytes().prop_map(|keys| Push::TlsKeys {
+            keys: SignedTlsKeys(keys)
+        }),
     ]
 }
 
@@ -632,6 +637,22 @@ fn event() -> impl Strategy<Value = Event> {
                 statement: SignedKeyChange(statement),
                 operator
             }),
+            (any::<u32>(), digest(), digest(), any::<String>()).prop_map(
+                |(number, key, beside, operator)| Event::HubTlsKeyAdded {
+                    number,
+                    key,
+                    beside,
+                    operator
+                }
+            ),
+            (any::<u32>(), digest(), digest(), any::<String>()).prop_map(
+                |(number, key, dropped, operator)| Event::HubTlsKeyDropped {
+                    number,
+                    key,
+                    dropped,
+                    operator
+                }
+            ),
         ];
     let anomalies = prop_oneof![
         (device(), of(payment_id()), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(

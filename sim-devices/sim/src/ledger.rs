@@ -388,6 +388,8 @@ impl Ledger {
             | Event::ArchiveExported { .. }
             | Event::ArchiveRemoved { .. }
             | Event::HubKeyChanged { .. }
+            | Event::HubTlsKeyAdded { .. }
+            | Event::HubTlsKeyDropped { .. }
             // No shop here has a root.
             | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}

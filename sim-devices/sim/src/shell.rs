@@ -410,6 +410,7 @@ impl Shell {
                     Effect::PushPolicy { .. }
                     | Effect::ChangeHubKey { .. }
                     | Effect::HubKeyChanged { .. }
+                    | Effect::HubTlsKeys { .. }
                     | Effect::DeviceChanged { .. }
                     | Effect::WanChanged { .. }
                     | Effect::FleetTokens { .. }

@@ -282,6 +282,10 @@ impl State {
                 self.store.root_sequence = Some(sequence);
                 self.root = parse_root(root);
             }
+            Event::HubTlsKeyAdded {
+                number, key, beside, ..
+            } => self.reached_under(*number, vec![*key, *beside], entry),
+            Event::HubTlsKeyDropped { number, key, .. } => self.reached_under(*number, vec![*key], entry),
             Event::WanChanged { to, reason, .. } => {
                 self.store.wan = *to;
                 self.store.wan_reason = *reason;

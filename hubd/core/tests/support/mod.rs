@@ -288,6 +288,7 @@ impl Shop {
                 Effect::PushPolicy { .. }
                 | Effect::ChangeHubKey { .. }
                 | Effect::HubKeyChanged { .. }
+                | Effect::HubTlsKeys { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::FleetTokens { .. }

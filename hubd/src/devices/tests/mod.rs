@@ -27,7 +27,7 @@ use hub_protocol::{
 use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, Sale};
 use tokio::sync::{mpsc, watch};
 
-use super::{Devices, HubIdentity, Keys, Registry, Settings};
+use super::{Devices, HubIdentity, HubTls, Keys, Registry, Settings};
 use crate::key_ring::KeyRing;
 use crate::port::{Answered, Ask, HubPort, Message, Proof, Tell};
 
@@ -48,12 +48,12 @@ fn pem() -> String {
 }
 
 fn keys_of(pem: &str) -> Keys {
+    let identity = HubIdentity::from_pem(pem).unwrap();
+    let hub = identity.hub_id();
+    let signing = KeyRing::first(hub, SigningKey::from_bytes(&[42; 32]));
     Keys {
-        tls: HubIdentity::from_pem(pem).unwrap(),
-        signing: KeyRing::first(
-            HubIdentity::from_pem(pem).unwrap().hub_id(),
-            SigningKey::from_bytes(&[42; 32]),
-        ),
+        tls: HubTls::new(hub, signing.clone(), vec![identity], None).unwrap(),
+        signing,
     }
 }
 
