@@ -127,6 +127,28 @@ impl HubTls {
         Ok(())
     }
 
+    /// These keys in the containers of another's.
+    #[cfg(test)]
+    pub(super) fn saying_of(&self, other: &Self) -> Self {
+        let (mine, theirs) = (self.read(), other.read());
+        let mixed = |mine: &CertifiedKey, theirs: &CertifiedKey| {
+            let said = hub_protocol::CertificateKeys::in_certificate(theirs.cert[0].as_ref()).unwrap();
+            let held = self.read().held[0].certified(Some(&said)).unwrap();
+            assert_eq!(mine.cert.len(), 1);
+            Arc::new(held)
+        };
+        Self {
+            hub: self.hub,
+            signing: self.signing.clone(),
+            present: Arc::new(RwLock::new(Present {
+                held: mine.held.clone(),
+                stated: mine.stated.clone(),
+                following: mixed(&mine.following, &theirs.following),
+                other: mixed(&mine.other, &theirs.other),
+            })),
+        }
+    }
+
     pub(super) fn crypto(&self, admit: Admit, alpn: &[&[u8]]) -> Result<QuicServerConfig, TlsError> {
         HubIdentity::crypto(Arc::new(self.clone()), admit, alpn)
     }

@@ -7,6 +7,7 @@ mod bounds;
 mod discovery;
 mod enrolment;
 mod fleet;
+mod hub_tls;
 mod paths;
 mod payments;
 mod raw;

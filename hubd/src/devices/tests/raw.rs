@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hub_protocol::{Answer, RefusalCode, frame};
+use hub_protocol::{Answer, Digest, RefusalCode, frame};
 use hub_sdk::DeviceIdentity;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint};
@@ -22,6 +22,18 @@ pub(super) async fn connect(
     alpn: &[u8],
 ) -> Option<Connection> {
     connect_from([127, 0, 0, 1], hub.devices.local_addr(), identity, alpn).await
+}
+
+/// SHA-256 over the SubjectPublicKeyInfo of the key that the hub shows to
+/// whoever offers this.
+pub(super) async fn shown_key(to: SocketAddr, identity: &DeviceIdentity, alpn: &[u8]) -> Digest {
+    let connection = connect_from([127, 0, 0, 1], to, Some(identity), alpn)
+        .await
+        .unwrap();
+    let shown = connection.peer_identity().unwrap();
+    let shown = shown.downcast::<Vec<CertificateDer<'static>>>().unwrap();
+    let certificate = rustls::server::ParsedCertificate::try_from(&shown[0]).unwrap();
+    Digest::of(&certificate.subject_public_key_info())
 }
 
 /// The same from this address, to an endpoint of the hub.
