@@ -79,8 +79,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<KeysCommand>,
     },
-    /// Make an Ed25519 key, for who signs policies or overrides
+    /// Make an Ed25519 key, for who signs policies or overrides; with --tls a
+    /// TLS key for the hub
     Keygen {
+        /// A P-256 key in PEM, to be supplied as hub-tls.next.key
+        #[arg(long)]
+        tls: bool,
         /// Where the private key goes (0600); must not be there yet
         file: PathBuf,
     },

@@ -116,7 +116,8 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 }
             }
         }
-        Command::Keygen { file } => keygen::keygen(output, file),
+        Command::Keygen { file, tls: false } => keygen::keygen(output, file),
+        Command::Keygen { file, tls: true } => keygen::keygen_tls(output, file),
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),
