@@ -105,6 +105,12 @@ impl HubTls {
         }
     }
 
+    /// Whether the private half of this key is here.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, key: &Digest) -> bool {
+        self.read().held.iter().any(|identity| identity.digest() == *key)
+    }
+
     /// From now on what the ledger says of the keys is this; connections that
     /// are open stay.
     ///

@@ -15,6 +15,8 @@ mod root_watch;
 mod storage;
 mod tls_change;
 mod tls_files;
+#[cfg(test)]
+mod tls_tests;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 //! Changing the hub's TLS key, as operators order it, and whom a change of the
 //! hub's keys leaves behind.
 
+use std::collections::BTreeMap;
+
 use hub_core::{OperatorCommand, OperatorReply, Reply, TlsKeyChange};
 use hub_protocol::entry::StorageLevel;
-use hub_protocol::{Digest, HubTlsKeys, RefusalCode};
+use hub_protocol::{DeviceId, Digest, HubTlsKeys, RefusalCode};
 use zeroize::Zeroizing;
 
 use super::backend::HubBackend;
@@ -11,7 +13,7 @@ use super::tls_files;
 use crate::admin::protocol::{RotationReport, TlsStep};
 use crate::admin::{Operator, Refused};
 use crate::config::{self, Config, TlsKey};
-use crate::devices::{HubIdentity, HubTls, RegisteredDevice, TlsError};
+use crate::devices::{Heard, HubIdentity, HubTls, RegisteredDevice, TlsError};
 use crate::key_ring::KeyRing;
 use crate::port::Ask;
 
@@ -207,10 +209,36 @@ impl HubBackend {
     }
 
     fn compare(&self, follows: u16, number: u32) -> LeftBehind {
-        let heard = self.devices.heard();
         let enrolled = self.devices.registry().list().into_iter();
-        let mut left = LeftBehind::default();
-        for RegisteredDevice { device, name, .. } in enrolled.filter(|device| !device.blocked) {
+        let enrolled = enrolled
+            .filter(|device| !device.blocked)
+            .map(|RegisteredDevice { device, name, .. }| (device, name));
+        LeftBehind::of(enrolled, &self.devices.heard(), follows, number)
+    }
+}
+
+/// The devices that a change leaves behind, by name.
+#[derive(Debug, Default)]
+pub(super) struct LeftBehind {
+    /// All that may connect.
+    enrolled: usize,
+    /// That speak too old a wire version.
+    pub(super) too_old: Vec<String>,
+    /// Of which it is not known.
+    unheard: Vec<String>,
+}
+
+impl LeftBehind {
+    /// Of devices that may connect, by what has been heard of them: whether
+    /// they speak this wire version, and know this statement of TLS keys.
+    fn of(
+        enrolled: impl Iterator<Item = (DeviceId, String)>,
+        heard: &BTreeMap<DeviceId, Heard>,
+        follows: u16,
+        number: u32,
+    ) -> Self {
+        let mut left = Self::default();
+        for (device, name) in enrolled {
             left.enrolled += 1;
             match heard.get(&device) {
                 Some(heard) if heard.wire < follows => left.too_old.push(name),
@@ -224,13 +252,41 @@ impl HubBackend {
     }
 }
 
-/// The devices that a change leaves behind, by name.
-#[derive(Debug, Default)]
-pub(super) struct LeftBehind {
-    /// All that may connect.
-    enrolled: usize,
-    /// That speak too old a wire version.
-    pub(super) too_old: Vec<String>,
-    /// Of which it is not known.
-    unheard: Vec<String>,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_names_the_devices_that_it_leaves_behind() {
+        // What was heard of each: the wire version and the newest statement.
+        let devices = [
+            ("old", Some((3, 0))),
+            ("told", Some((5, 2))),
+            ("not told", Some((5, 1))),
+            ("away", None),
+        ];
+        let id = |place: usize| DeviceId([u8::try_from(place).unwrap(); 32]);
+        let enrolled = || {
+            devices
+                .iter()
+                .enumerate()
+                .map(|(place, (name, _))| (id(place), (*name).to_owned()))
+        };
+        let heard = devices.iter().enumerate().filter_map(|(place, (_, heard))| {
+            let (wire, tls_keys) = (*heard)?;
+            Some((id(place), Heard { wire, tls_keys }))
+        });
+        let heard: BTreeMap<DeviceId, Heard> = heard.collect();
+        for (follows, number, too_old, unheard) in [
+            (FOLLOWS_SIGNING, 0, &["old"][..], &["away"][..]),
+            (FOLLOWS_TLS, 0, &["old"], &["away"]),
+            (FOLLOWS_TLS, 2, &["old"], &["away", "not told"]),
+            (3, 0, &[], &["away"]),
+        ] {
+            let left = LeftBehind::of(enrolled(), &heard, follows, number);
+            assert_eq!(left.enrolled, 4);
+            assert_eq!(left.too_old, too_old, "{follows} {number}");
+            assert_eq!(left.unheard, unheard, "{follows} {number}");
+        }
+    }
 }

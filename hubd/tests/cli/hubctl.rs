@@ -569,3 +569,38 @@ fn a_folder_without_a_configuration_exits_with_78() {
         "{said:?}"
     );
 }
+
+#[test]
+fn a_change_of_a_key_that_leaves_devices_behind_is_done_with_yes_only() {
+    let served = Served::start(0);
+    let said = served.hub.hubctl(&["keys", "rotate", "tls"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    for expected in ["Nothing was changed", "Caisse 1", "--yes"] {
+        assert!(said.stderr.contains(expected), "{expected} in {said:?}");
+    }
+    let begun = served.ok(&["keys", "rotate", "tls", "--yes"]).stdout;
+    assert!(
+        begun.contains("2 of 3 devices know the new one") && begun.contains("Caisse 1"),
+        "{begun}"
+    );
+    served.ok(&["keys", "rotate", "tls", "--finish", "--yes"]);
+    served.ok(&["keys", "rotate", "tls", "--abandon", "--yes"]);
+    assert_eq!(
+        served
+            .hub
+            .hubctl(&["keys", "rotate", "tls", "--finish", "--abandon"])
+            .code,
+        2
+    );
+    served.ok(&["keys", "rotate", "signing", "--yes"]);
+    assert_eq!(
+        served.done(),
+        [
+            "rotate tls Begin false",
+            "rotate tls Begin true",
+            "rotate tls Finish true",
+            "rotate tls Abandon true",
+            "rotate signing true"
+        ]
+    );
+}
