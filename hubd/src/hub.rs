@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_core::admission::FleetToken;
+use hub_core::device_keys::DeviceKeys;
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
@@ -66,6 +67,9 @@ pub trait Edges: Send {
     fn push_key_change(&mut self, statement: SignedKeyChange);
     /// Be reached under these TLS keys; the entry is on disk.
     fn push_tls_keys(&mut self, keys: HubTlsKeys);
+    /// A device has other keys, or its old TLS key counts no more; the entry is
+    /// on disk.
+    fn device_keys(&mut self, device: DeviceId, keys: DeviceKeys);
     /// Destroy a sealed card.
     fn erase_card(&mut self, payment_id: PaymentId);
     /// Send something to the gateway.
@@ -272,6 +276,7 @@ impl<E: Edges> Hub<E> {
                     Tell::Probe(probe) => Input::Probe(probe),
                     Tell::BadSignature { device } => Input::BadSignature { device },
                     Tell::TwoPlaces { device, returns } => Input::TwoPlaces { device, returns },
+                    Tell::KeysUsed { device, old } => Input::DeviceKeysUsed { device, old },
                     Tell::CardNumber { device } => Input::CardNumber { device },
                     Tell::Storage { level, free_bytes } => Input::Storage { level, free_bytes },
                     Tell::Stop => Input::Stop,
@@ -352,6 +357,16 @@ impl<E: Edges> Hub<E> {
                 description,
                 signed,
                 attestation,
+            },
+            Ask::ChangeDeviceKeys {
+                device,
+                change,
+                signed,
+            } => Input::ChangeDeviceKeys {
+                ticket,
+                device,
+                change,
+                signed,
             },
             Ask::Allowance { device, closed } => Input::Allowance {
                 ticket,
@@ -568,6 +583,7 @@ impl<E: Edges> Hub<E> {
                 }
                 Effect::HubKeyChanged { statement } => self.edges.push_key_change(statement),
                 Effect::HubTlsKeys { keys } => self.edges.push_tls_keys(keys),
+                Effect::DeviceKeys { device, keys } => self.edges.device_keys(device, *keys),
                 Effect::Reply { ticket, reply } => {
                     if let Some(sender) = self.waiting.remove(&ticket) {
                         // Whoever asked may be gone; he asks again under the

@@ -128,6 +128,16 @@ pub enum Request {
         #[n(1)]
         known: u32,
     },
+    /// This device connects and signs with other keys from now on. From wire
+    /// version 5 on.
+    #[n(11)]
+    #[cbor(map)]
+    ChangeKeys {
+        /// A signed [`DeviceKeyChange`](crate::DeviceKeyChange).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        change: Vec<u8>,
+    },
 }
 
 impl Request {
@@ -145,7 +155,8 @@ impl Request {
     const fn since(number: i64) -> u16 {
         match number {
             6..=9 => 3,
-            10..=12 => 4,
+            10 => 4,
+            11..=12 => 5,
             _ => 1,
         }
     }
@@ -278,6 +289,14 @@ pub enum Answer {
         /// [`MOST_KEY_CHANGES`](crate::MOST_KEY_CHANGES).
         #[n(1)]
         changes: Vec<SignedKeyChange>,
+    },
+    /// To [`Request::ChangeKeys`]: the new keys are the device's.
+    #[n(111)]
+    #[cbor(map)]
+    KeysChanged {
+        /// The number of the change.
+        #[n(1)]
+        number: u32,
     },
     /// To anything: a numbered error.
     #[n(199)]

@@ -19,6 +19,7 @@ mod codes;
 pub mod commit;
 pub mod cose;
 pub mod description;
+mod device_keys;
 pub mod device_list;
 pub mod discovery;
 pub mod enrolment;
@@ -44,6 +45,7 @@ pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, BaseRoot, LedgerBa
 pub use card_blob::{CardBinding, CardBlob, SealScheme};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
+pub use device_keys::DeviceKeyChange;
 pub use device_list::{DeviceList, ListedDevice};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
 pub use entry::{Entry, EntryTime, Event};

@@ -543,6 +543,7 @@ impl Shop {
                 | Effect::ChangeHubKey { .. }
                 | Effect::HubKeyChanged { .. }
                 | Effect::HubTlsKeys { .. }
+                | Effect::DeviceKeys { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::FleetTokens { .. }

@@ -21,6 +21,7 @@ mod core;
 pub mod counter;
 pub mod decide;
 pub mod described;
+pub mod device_keys;
 pub mod effect;
 pub mod few;
 mod fleet;

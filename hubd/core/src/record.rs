@@ -14,6 +14,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::admission::Admission;
 use crate::described::Described;
+use crate::device_keys::DeviceKeys;
 use crate::few::Few;
 use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
@@ -519,6 +520,9 @@ pub struct DeviceRecord {
     /// not hide.
     #[n(31)]
     pub card_numbers_at: Option<u64>,
+    /// Its keys, if they have changed. In a box: few have it.
+    #[n(32)]
+    pub keys: Option<Box<DeviceKeys>>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.

@@ -506,7 +506,7 @@ pub struct StandingReport {
 /// A sign that a device was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignReport {
-    /// number-again, two-ends or two-places.
+    /// number-again, two-ends, two-places or old-keys.
     pub sign: String,
     /// When it was seen last, if that is known.
     pub at_ms: Option<u64>,

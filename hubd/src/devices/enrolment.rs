@@ -212,7 +212,8 @@ impl Enrolment {
     /// One request after the other: an enrolment is one, and five tries are
     /// the most that mean anything.
     async fn converse(&self, connection: &Connection) {
-        let Some(device) = tls::device_of(connection.peer_identity()) else {
+        let key = tls::key_of(connection.peer_identity());
+        let Some(device) = key.map(|key| DeviceId(key.0)) else {
             return;
         };
         let from = connection.remote_address().ip();

@@ -38,6 +38,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hub_core::admission::FleetToken;
+use hub_core::device_keys::DeviceKeys;
 use hub_protocol::{
     ALPN, ALPN_1, ALPN_2, ALPN_3, ALPN_4, DeviceId, EnrolmentCode, HubId, HubTlsKeys, PaymentStatus,
     RefusalCode, Registration, SignedKeyChange,
@@ -64,6 +65,7 @@ use discovery::Discovery;
 use door::{Door, Ticket};
 use enrolment::Enrolment;
 use pace::Pace;
+use registry::Standing;
 pub use sessions::Heard;
 use sessions::Outgoing;
 use shared::Shared;
@@ -274,6 +276,17 @@ impl Devices {
         }
     }
 
+    /// Takes over what the core says of a device's keys. Connections with a
+    /// TLS key that counts no more are closed. From any thread.
+    pub fn apply_keys(&self, device: DeviceId, keys: DeviceKeys) {
+        let shared = &self.inner.shared;
+        let settled = keys.settled.then_some(keys.tls);
+        shared.registry.apply_keys(device, keys);
+        if let Some(key) = settled {
+            shared.sessions.close_others(&device, key);
+        }
+    }
+
     /// Tells a device, if it is connected, where its payment stands. False
     /// if it was not told. From any thread; does not wait.
     pub fn push_status(&self, device: &DeviceId, status: PaymentStatus) -> bool {
@@ -439,8 +452,15 @@ impl Devices {
 /// The ticket is held for as long as the connection lasts.
 async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     // No identity, no service; the handshake lets nobody through without.
-    if let Some(device) = tls::device_of(connection.peer_identity()) {
-        ticket.vouch();
-        session::run(shared, device, connection).await;
+    let key = tls::key_of(connection.peer_identity());
+    let owner = key.and_then(|key| Some((key, shared.registry.owner(&key)?)));
+    match owner {
+        Some((_, (device, Standing::Before))) => session::turn_away(&shared, device, &connection).await,
+        Some((key, (device, _))) => {
+            ticket.vouch();
+            session::run(shared, (device, key), connection).await;
+        }
+        // Blocked since.
+        None => sessions::close_for(&connection, &session::not_allowed()),
     }
 }

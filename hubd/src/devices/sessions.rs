@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hub_protocol::{DeviceId, PaymentStatus, Refusal, RefusalCode, SignedKeyChange};
+use hub_protocol::{DeviceId, Digest, PaymentStatus, Refusal, RefusalCode, SignedKeyChange};
 use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 
@@ -37,6 +37,8 @@ pub struct Heard {
 
 struct Live {
     id: usize,
+    /// The TLS key that it was made with.
+    key: Digest,
     connection: Connection,
     pushes: mpsc::Sender<Outgoing>,
 }
@@ -52,7 +54,11 @@ pub(super) struct Sessions {
 impl Sessions {
     /// Adds a connection and gives the end from which its pushes come, and
     /// whether it took the place of the device's oldest.
-    pub(super) fn open(&self, device: DeviceId, connection: &Connection) -> (mpsc::Receiver<Outgoing>, bool) {
+    pub(super) fn open(
+        &self,
+        (device, key): (DeviceId, Digest),
+        connection: &Connection,
+    ) -> (mpsc::Receiver<Outgoing>, bool) {
         let (pushes, receiver) = mpsc::channel(MAX_PUSHES);
         let mut live = self.lock();
         let of_device = live.entry(device).or_default();
@@ -62,6 +68,7 @@ impl Sessions {
         }
         of_device.push_back(Live {
             id: connection.stable_id(),
+            key,
             connection: connection.clone(),
             pushes,
         });
@@ -113,6 +120,21 @@ impl Sessions {
     pub(super) fn close(&self, device: &DeviceId, code: VarInt, reason: &str) {
         for live in self.lock().remove(device).unwrap_or_default() {
             live.connection.close(code, reason.as_bytes());
+        }
+    }
+
+    /// Closes the connections of a device that were made with another TLS key
+    /// than this one.
+    pub(super) fn close_others(&self, device: &DeviceId, key: Digest) {
+        let mut live = self.lock();
+        for other in live
+            .get_mut(device)
+            .into_iter()
+            .flatten()
+            .filter(|l| l.key != key)
+        {
+            let code = RefusalCode::KeysReplaced;
+            other.connection.close(close_code(code), code.name().as_bytes());
         }
     }
 

@@ -199,6 +199,7 @@ impl Shared {
                 chain,
             }),
             Reply::Returned { number } => Ok(Answer::Returned { number }),
+            Reply::KeysChanged { number } => Ok(Answer::KeysChanged { number }),
             Reply::Registered(mut registration) => {
                 self.registry.apply_if_new(&registration);
                 // A device that enrols again may have missed a change.

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use hub_protocol::{CertificateKeys, DeviceId, Digest, HubId, TLS_KEYS_OID};
+use hub_protocol::{CertificateKeys, Digest, HubId, TLS_KEYS_OID};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -185,17 +185,19 @@ fn p256_spki(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The device at the other end of an established connection.
-pub(super) fn device_of(peer_identity: Option<Box<dyn Any>>) -> Option<DeviceId> {
+/// SHA-256 over the SubjectPublicKeyInfo of the key at the other end of an
+/// established connection: the name of a device that has had no other.
+pub(super) fn key_of(peer_identity: Option<Box<dyn Any>>) -> Option<Digest> {
     let chain = peer_identity?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let spki = p256_spki(chain.first()?).ok()?;
-    Some(DeviceId::of_spki(&spki))
+    Some(Digest::of(&spki))
 }
 
 /// Whose handshake may succeed.
 #[derive(Debug)]
 pub(super) enum Admit {
-    /// Enrolled devices that are not blocked.
+    /// Enrolled devices that are not blocked; with a key that they had before,
+    /// to be told so.
     Enrolled(Registry),
     /// Whoever holds a P-256 key: on the enrolment endpoint the code decides.
     AnyKey,
@@ -221,9 +223,9 @@ impl ClientCertVerifier for DeviceVerifier {
         if !intermediates.is_empty() {
             return Err(CertificateError::BadEncoding.into());
         }
-        let device = DeviceId::of_spki(&p256_spki(end_entity)?);
+        let key = Digest::of(&p256_spki(end_entity)?);
         match &self.admit {
-            Admit::Enrolled(registry) if registry.admitted(&device).is_none() => {
+            Admit::Enrolled(registry) if registry.owner(&key).is_none() => {
                 // Becomes the TLS alert access_denied (49).
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }

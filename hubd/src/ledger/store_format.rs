@@ -108,7 +108,7 @@ mod tests {
 
     /// The newest format, and the start of SHA-256 over what its entries can
     /// hold.
-    const WRITTEN_BY: (u16, &str) = (4, "261c962cf4751c9c");
+    const WRITTEN_BY: (u16, &str) = (4, "1af27596d324cd29");
 
     /// What an entry can hold, by the protocol's document: every CDDL rule
     /// that `entry` leads to, without comments and white space.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use ed25519_dalek::SigningKey;
 use hub_core::Forward;
 use hub_core::admission::FleetToken;
+use hub_core::device_keys::DeviceKeys;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{
@@ -95,6 +96,11 @@ impl Edges for RealEdges {
     fn push_tls_keys(&mut self, keys: HubTlsKeys) {
         tracing::warn!(number = keys.number, keys = ?keys.keys, "the hub is reached under these TLS keys from now on");
         self.devices.push_tls_keys(keys);
+    }
+
+    fn device_keys(&mut self, device: DeviceId, keys: DeviceKeys) {
+        tracing::info!(device = %device.short(), number = keys.number, settled = keys.settled, "a device has other keys");
+        self.devices.apply_keys(device, keys);
     }
 
     fn erase_card(&mut self, payment_id: PaymentId) {

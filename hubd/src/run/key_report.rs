@@ -26,9 +26,10 @@ pub(crate) fn all(
         purpose: "device".to_owned(),
         id: Some(KeyId::of_key(device.verifying_key.as_bytes()).to_string()),
         public: Some(data_encoding::HEXLOWER.encode(device.verifying_key.as_bytes())),
-        since_ms: Some(device.enrolled_ms),
+        // When it changed its keys last, the ledger tells.
+        since_ms: (device.key_changes == 0).then_some(device.enrolled_ms),
         holder: device.name,
-        changes: None,
+        changes: Some(device.key_changes).filter(|changes| *changes > 0),
     }));
     keys
 }

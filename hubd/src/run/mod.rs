@@ -124,6 +124,9 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let registry = Registry::default();
     for device in opened.state.devices() {
         registry.apply(&device.registration, device.barred());
+        if let Some(keys) = device.keys.as_deref() {
+            registry.apply_keys(device.registration.device, keys.clone());
+        }
     }
     let tokens = opened.state.fleet().tokens.clone();
     if let Some(left) = opened.state.fleet().list_left {

@@ -349,6 +349,24 @@ impl DeviceClient {
         self.inner.link.lock().await.take();
     }
 
+    pub(crate) fn identity(&self) -> &DeviceIdentity {
+        &self.inner.identity
+    }
+
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.inner.options
+    }
+
+    /// Asks for what came with this wire version until there is an answer.
+    pub(crate) async fn persist_since<T>(
+        &self,
+        bytes: &[u8],
+        since: u16,
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        self.inner.persist(bytes, since, read).await
+    }
+
     /// One try about an allowance.
     pub(crate) async fn once_for<T>(
         &self,

@@ -65,6 +65,8 @@ pub enum ObjectType {
     HubKeyChange,
     /// The TLS keys by which the hub is reached.
     HubTlsKeys,
+    /// A device's keys give way to others.
+    DeviceKeyChange,
 }
 
 impl ObjectType {
@@ -94,6 +96,7 @@ impl ObjectType {
             Self::AllowanceReturn => "hub-allowance-return/1",
             Self::HubKeyChange => "hub-key-change/1",
             Self::HubTlsKeys => "hub-tls-keys/1",
+            Self::DeviceKeyChange => "hub-device-key-change/1",
         }
     }
 }

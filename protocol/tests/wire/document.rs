@@ -127,6 +127,10 @@ fn objects() -> String {
         ObjectType::Allowance => ("hub", "`allowance`"),
         ObjectType::DeviceReceipt => ("device", "`device-receipt`"),
         ObjectType::AllowanceReturn => ("device", "`allowance-return`"),
+        ObjectType::DeviceKeyChange => (
+            "device, with the new key; then over that with the old",
+            "`device-key-change`; then `device-key-change-by-new`; from wire version 5 on",
+        ),
         ObjectType::HubTlsKeys => ("hub", "`hub-tls-keys`; from wire version 5 on"),
         ObjectType::HubKeyChange => (
             "hub, with the new key; then over that with the old",
@@ -357,6 +361,7 @@ fn rule_of(kind: &str) -> &'static str {
         "AllowanceReturn" => "allowance-return",
         "HubKeyChange" => "hub-key-change",
         "HubTlsKeys" => "hub-tls-keys",
+        "DeviceKeyChange" => "device-key-change",
         "DeviceList" => "device-list",
         _ => panic!("no rule for {kind}"),
     }

@@ -123,6 +123,30 @@ pub(crate) fn certificate_keys() -> CertificateKeys {
     }
 }
 
+/// The keys that follow the device's: private scalar 4 for TLS.
+pub(crate) const NEXT_DEVICE_POINT: &str = "e2534a3532d08fbba02dde659ee62bd0031fe2db785596ef509302446b030852\
+                                            e0f1575a4c633cc719dfee5fda862d764efc96c3f30ee0055c42c23f184ed8c6";
+
+pub(crate) fn next_device_key() -> SigningKey {
+    SigningKey::from_bytes(&[8; 32])
+}
+
+pub(crate) fn device_key_change() -> DeviceKeyChange {
+    DeviceKeyChange {
+        hub: hub_id(),
+        device: device_id(),
+        number: 1,
+        old_key: device_key().verifying_key().to_bytes(),
+        new_key: next_device_key().verifying_key().to_bytes(),
+        new_tls: Digest::of(&spki(NEXT_DEVICE_POINT)),
+        last_sequence: 42,
+    }
+}
+
+pub(crate) fn signed_device_key_change() -> Vec<u8> {
+    device_key_change().sign(&device_key(), &next_device_key())
+}
+
 /// The code of a hub whose TLS key has changed.
 pub(crate) fn later_enrolment_code() -> EnrolmentCode {
     EnrolmentCode {
@@ -913,6 +937,16 @@ pub(crate) fn events() -> Vec<Event> {
             number: 1,
             digest: Digest::of(b"archive"),
         },
+        Event::DeviceKeysChanged {
+            device,
+            number: 1,
+            signing_key: next_device_key().verifying_key().to_bytes(),
+            tls_key: Digest::of(&spki(NEXT_DEVICE_POINT)),
+            last_sequence: 42,
+            statement: signed_device_key_change(),
+        },
+        Event::DeviceKeysSettled { device, number: 1 },
+        Event::DeviceOldKeysUsed { device },
         Event::HubTlsKeyAdded {
             number: 1,
             key: next_tls_key(),

@@ -70,6 +70,7 @@ pub(crate) fn signing_key(name: &str) -> SigningKey {
         "device" => device_key(),
         "hub" => hub_key(),
         "next hub" => next_hub_key(),
+        "next device" => next_device_key(),
         "policy" => policy_key(),
         "supervisor" => supervisor_key(),
         "verifier" => verifier_key(),
@@ -82,6 +83,7 @@ fn keys() -> Keys {
     let signing = [
         "device",
         "hub",
+        "next device",
         "next hub",
         "policy",
         "stranger",
@@ -101,6 +103,12 @@ fn keys() -> Keys {
         ("hub", 1, HUB_POINT, hub_id().to_string()),
         ("next hub", 3, NEXT_HUB_POINT, next_tls_key().to_string()),
         ("device", 2, DEVICE_POINT, device_id().to_string()),
+        (
+            "next device",
+            4,
+            NEXT_DEVICE_POINT,
+            device_key_change().new_tls.to_string(),
+        ),
     ]
     .map(|(name, scalar, point, identity)| TlsKeyVector {
         name: name.into(),
@@ -250,6 +258,13 @@ fn objects() -> Vec<Object> {
         &cbor::encode(&hub_key_change()),
     ));
     all.push(object(
+        "change of a device's keys, signed by the new one",
+        "DeviceKeyChange",
+        "next device",
+        ObjectType::DeviceKeyChange,
+        &cbor::encode(&device_key_change()),
+    ));
+    all.push(object(
         "the hub's TLS keys while two overlap",
         "HubTlsKeys",
         "next hub",
@@ -377,13 +392,14 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
         "HubKeyChange" => cbor::encode(&cbor::decode::<HubKeyChange>(payload)?),
         "HubTlsKeys" => cbor::encode(&cbor::decode::<HubTlsKeys>(payload)?),
+        "DeviceKeyChange" => cbor::encode(&cbor::decode::<DeviceKeyChange>(payload)?),
         "DeviceList" => cbor::encode(&cbor::decode::<DeviceList>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 23] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 24] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -407,6 +423,7 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 23] = [
     ObjectType::AllowanceReturn,
     ObjectType::HubKeyChange,
     ObjectType::HubTlsKeys,
+    ObjectType::DeviceKeyChange,
 ];
 
 #[test]

@@ -474,6 +474,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         ),
         bytes().prop_map(|statement| Request::Return { statement }),
         any::<u32>().prop_map(|known| Request::Keys { known }),
+        bytes().prop_map(|change| Request::ChangeKeys { change }),
     ]
 }
 
@@ -508,6 +509,7 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         (bytes(), allowance_chain()).prop_map(|(allowance, chain)| Answer::Allowance { allowance, chain }),
         bytes().prop_map(|receipt| Answer::Synced { receipt }),
         any::<u64>().prop_map(|number| Answer::Returned { number }),
+        any::<u32>().prop_map(|number| Answer::KeysChanged { number }),
         proptest::collection::vec(bytes().prop_map(SignedKeyChange), 0..3)
             .prop_map(|changes| Answer::Keys { changes }),
         (one_of(RefusalCode::ALL), any::<String>()).prop_map(|(code, text)| Answer::Refused {
@@ -637,6 +639,28 @@ fn event() -> impl Strategy<Value = Event> {
                 statement: SignedKeyChange(statement),
                 operator
             }),
+            (
+                device(),
+                any::<u32>(),
+                any::<[u8; 32]>(),
+                digest(),
+                any::<u64>(),
+                bytes()
+            )
+                .prop_map(
+                    |(device, number, signing_key, tls_key, last_sequence, statement)| {
+                        Event::DeviceKeysChanged {
+                            device,
+                            number,
+                            signing_key,
+                            tls_key,
+                            last_sequence,
+                            statement,
+                        }
+                    }
+                ),
+            (device(), any::<u32>()).prop_map(|(device, number)| Event::DeviceKeysSettled { device, number }),
+            device().prop_map(|device| Event::DeviceOldKeysUsed { device }),
             (any::<u32>(), digest(), digest(), any::<String>()).prop_map(
                 |(number, key, beside, operator)| Event::HubTlsKeyAdded {
                     number,

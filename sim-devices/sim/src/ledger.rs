@@ -390,6 +390,9 @@ impl Ledger {
             | Event::HubKeyChanged { .. }
             | Event::HubTlsKeyAdded { .. }
             | Event::HubTlsKeyDropped { .. }
+            | Event::DeviceKeysChanged { .. }
+            | Event::DeviceKeysSettled { .. }
+            | Event::DeviceOldKeysUsed { .. }
             // No shop here has a root.
             | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}

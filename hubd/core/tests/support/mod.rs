@@ -289,6 +289,7 @@ impl Shop {
                 | Effect::ChangeHubKey { .. }
                 | Effect::HubKeyChanged { .. }
                 | Effect::HubTlsKeys { .. }
+                | Effect::DeviceKeys { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::FleetTokens { .. }

@@ -35,6 +35,7 @@ struct Memory {
 
 impl Edges for Memory {
     fn push_tls_keys(&mut self, _: HubTlsKeys) {}
+    fn device_keys(&mut self, _: DeviceId, _: hub_core::device_keys::DeviceKeys) {}
     fn append(
         &mut self,
         sequence: u64,

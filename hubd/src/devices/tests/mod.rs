@@ -4,6 +4,7 @@
 mod allowances;
 mod bad_input;
 mod bounds;
+mod device_keys;
 mod discovery;
 mod enrolment;
 mod fleet;
@@ -84,6 +85,8 @@ struct Book {
     pending: bool,
     /// Devices that were told to be in two places.
     two_places: Vec<DeviceId>,
+    /// Whose TLS keys were used, and whether they were from before.
+    keys_used: Vec<(DeviceId, bool)>,
 }
 
 /// A hub whose core is a map.
@@ -207,6 +210,10 @@ async fn answer(book: Arc<Mutex<Book>>, mut messages: mpsc::Receiver<Message>, a
                 book.lock().unwrap().two_places.push(device);
                 continue;
             }
+            Message::Tell(Tell::KeysUsed { device, old }) => {
+                book.lock().unwrap().keys_used.push((device, old));
+                continue;
+            }
             Message::Tell(_) => continue,
         };
         let mut book = book.lock().unwrap();
@@ -285,6 +292,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
         }
         Ask::Describe { attestation, .. } => Reply::Described {
             attested: attestation.is_some(),
+        },
+        Ask::ChangeDeviceKeys { change, .. } => Reply::KeysChanged {
+            number: change.number,
         },
         Ask::Allowance { .. } | Ask::Sync { .. } | Ask::SyncRefused { .. } | Ask::Return { .. } => {
             refused(RefusalCode::AllowanceNotGiven)

@@ -43,6 +43,18 @@ pub(super) async fn connect_from(
     identity: Option<&DeviceIdentity>,
     alpn: &[u8],
 ) -> Option<Connection> {
+    let connection = dial(from, to, identity, alpn).await?;
+    // An answer, of whatever kind, shows that the hub let it in.
+    ask(&connection, &[]).await.map(|_| connection)
+}
+
+/// The same without waiting for the hub to let it in.
+async fn dial(
+    from: [u8; 4],
+    to: SocketAddr,
+    identity: Option<&DeviceIdentity>,
+    alpn: &[u8],
+) -> Option<Connection> {
     let config =
         rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -67,9 +79,19 @@ pub(super) async fn connect_from(
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
     let endpoint = Endpoint::client((from, 0).into()).unwrap();
     let connecting = endpoint.connect_with(config, to, "store-hub").unwrap();
-    let connection = within(connecting).await.ok()?;
-    // An answer, of whatever kind, shows that the hub let it in.
-    ask(&connection, &[]).await.map(|_| connection)
+    within(connecting).await.ok()
+}
+
+/// Connects anew and gives the refusal's number that the first request gets.
+pub(super) async fn first_answer(
+    hub: &FakeHub,
+    identity: &DeviceIdentity,
+    alpn: &[u8],
+    bytes: &[u8],
+) -> Option<RefusalCode> {
+    let to = hub.devices.local_addr();
+    let connection = dial([127, 0, 0, 1], to, Some(identity), alpn).await?;
+    ask(&connection, bytes).await
 }
 
 /// Sends bytes on a stream and gives the refusal's number.
