@@ -9,6 +9,9 @@ use hub_tests::process::{Process, Programs, output};
 use hub_tests::served::ServedHub;
 use serde_json::Value;
 
+const ALLOWANCE: &str = "\n[allowance]\namount = 10000\ncount = 5\ntransaction_ceiling = 4000\n\
+                         minutes = 60\nclasses = [\"terminal\"]\ncard_ceiling = 4000\ndevices = 2\n";
+
 fn shop(dir: &Path) -> Result<ServedHub> {
     let mut hub = ServedHub::new(&Programs::find()?, dir, "{}")?;
     hub.start()?;
@@ -60,6 +63,20 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A policy with allowances in force.
+fn allow(hub: &ServedHub) -> Result<()> {
+    let dir = hub.device_dir("hub");
+    let text = fs::read_to_string(dir.join("policy.toml"))?;
+    let text = text.replace("\nversion = 1", "\nversion = 2") + ALLOWANCE;
+    let (toml, signed) = (dir.join("allowing.toml"), dir.join("allowing.cose"));
+    fs::write(&toml, text)?;
+    let key = dir.join("keys").join("policy-local.key");
+    let path = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
+    let (key, toml, signed) = (path(&key)?, path(&toml)?, path(&signed)?);
+    hub.hubctl(&["policy", "sign", "--key", &key, &toml, &signed])?;
+    hub.hubctl(&["policy", "install", &signed]).map(|_| ())
 }
 
 fn kinds(hub: &ServedHub) -> Result<Value> {
@@ -148,11 +165,7 @@ fn rule_2_a_device_that_is_stopped_while_it_changes_its_keys_is_not_locked_out()
 fn rule_2_payments_approved_before_a_change_of_keys_and_told_after_it_are_charged_once() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut hub = shop(dir.path())?;
-    let policy = fs::read_to_string(hub.device_dir("hub").join("policy.toml"))?;
-    ensure!(
-        policy.contains("[allowance]"),
-        "the sample policy gives allowances"
-    );
+    allow(&hub)?;
     run(&hub, "till", &["allowance", "ask"])?;
     hub.kill()?;
     let offline = run(

@@ -2,9 +2,10 @@
 #![allow(missing_docs, clippy::panic)]
 
 use ed25519_dalek::SigningKey;
-use hub_core::{Input, OperatorCommand, OperatorReply, Reply};
+use hub_core::{Input, ListToTake, OperatorCommand, OperatorReply, Reply};
 use hub_protocol::{
-    DeviceClass, DeviceId, DeviceKeyChange, Digest, Event, HubId, RefusalCode, Registration, cbor,
+    DeviceClass, DeviceId, DeviceKeyChange, DeviceList, Digest, Event, HubId, KeyId, ListedDevice,
+    RefusalCode, Registration, cbor,
 };
 
 mod support;
@@ -230,4 +231,64 @@ fn old_keys_that_are_used_after_the_change_are_a_sign_of_a_copy_once_an_hour() {
         matches!(standing.signs[..], [hub_core::Sign::OldKeys(_)]),
         "{standing:?}"
     );
+}
+
+#[test]
+fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
+    let mut shop = shop();
+    let first = shop.core.state().device(&DEVICE).unwrap().registration.clone();
+    let good = change(&shop, 1, 50);
+    ask(&mut shop, &good).unwrap();
+    let listed = |device: DeviceId, signing_key: [u8; 32], name: &str| ListedDevice {
+        device,
+        signing_key,
+        class: first.class,
+        name: name.to_owned(),
+        model: first.model.clone(),
+    };
+    let take = |shop: &mut Shop, version: u64, devices: Vec<ListedDevice>| {
+        let list = DeviceList {
+            tenant: "demo".to_owned(),
+            stores: vec!["*".to_owned()],
+            version,
+            not_before_ms: 0,
+            expires_ms: u64::MAX,
+            devices,
+            revoked: Vec::new(),
+        };
+        let signed = cbor::encode(&list);
+        shop.operate(OperatorCommand::TakeList(Box::new(ListToTake {
+            list,
+            signed,
+            key: KeyId([7; 16]),
+            hub_signing_key: [9; 32],
+        })))
+    };
+    let mut version = 0;
+    for (key, name) in [(first.signing_key, "Caisse A"), (public(50), "Caisse B")] {
+        version += 1;
+        let taken = take(&mut shop, version, vec![listed(DEVICE, key, name)]);
+        assert!(matches!(taken, OperatorReply::ListTaken(_)), "{taken:?}");
+        let known = shop.core.state().device(&DEVICE).unwrap();
+        assert_eq!(known.registration.name, name);
+        assert_eq!(
+            known.registration.signing_key,
+            public(50),
+            "the old key is not brought back"
+        );
+        assert_eq!(known.keys.as_deref().unwrap().number, 1);
+    }
+    // Its new keys are no other device's.
+    for (device, key) in [
+        (DeviceId([50; 32]), public(70)),
+        (DeviceId([70; 32]), public(50)),
+        (DeviceId([70; 32]), first.signing_key),
+        (DEVICE, public(70)),
+    ] {
+        let refused = take(&mut shop, version + 1, vec![listed(device, key, "Caisse C")]);
+        assert!(
+            matches!(refused, OperatorReply::Refused(_)),
+            "{device} {refused:?}"
+        );
+    }
 }
