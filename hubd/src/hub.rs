@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_core::admission::FleetToken;
+use hub_core::device_keys::DeviceKeys;
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
 use hub_protocol::entry::{WanReason, WanState};
 use hub_protocol::{
-    AllowanceMisuse, CommittedGroup, DeviceId, PaymentId, PaymentStatus, Refusal, RefusalCode, Registration,
-    Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor,
+    AllowanceMisuse, CommittedGroup, DeviceId, HubTlsKeys, PaymentId, PaymentStatus, Refusal, RefusalCode,
+    Registration, Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -64,6 +65,11 @@ pub trait Edges: Send {
     fn change_key(&mut self, sequence: u64) -> bool;
     /// The change is on disk: tell devices.
     fn push_key_change(&mut self, statement: SignedKeyChange);
+    /// Be reached under these TLS keys; the entry is on disk.
+    fn push_tls_keys(&mut self, keys: HubTlsKeys);
+    /// A device has other keys, or its old TLS key counts no more; the entry is
+    /// on disk.
+    fn device_keys(&mut self, device: DeviceId, keys: DeviceKeys);
     /// Destroy a sealed card.
     fn erase_card(&mut self, payment_id: PaymentId);
     /// Send something to the gateway.
@@ -270,6 +276,7 @@ impl<E: Edges> Hub<E> {
                     Tell::Probe(probe) => Input::Probe(probe),
                     Tell::BadSignature { device } => Input::BadSignature { device },
                     Tell::TwoPlaces { device, returns } => Input::TwoPlaces { device, returns },
+                    Tell::KeysUsed { device, old } => Input::DeviceKeysUsed { device, old },
                     Tell::CardNumber { device } => Input::CardNumber { device },
                     Tell::Storage { level, free_bytes } => Input::Storage { level, free_bytes },
                     Tell::Stop => Input::Stop,
@@ -350,6 +357,16 @@ impl<E: Edges> Hub<E> {
                 description,
                 signed,
                 attestation,
+            },
+            Ask::ChangeDeviceKeys {
+                device,
+                change,
+                signed,
+            } => Input::ChangeDeviceKeys {
+                ticket,
+                device,
+                change,
+                signed,
             },
             Ask::Allowance { device, closed } => Input::Allowance {
                 ticket,
@@ -565,6 +582,8 @@ impl<E: Edges> Hub<E> {
                     }
                 }
                 Effect::HubKeyChanged { statement } => self.edges.push_key_change(statement),
+                Effect::HubTlsKeys { keys } => self.edges.push_tls_keys(keys),
+                Effect::DeviceKeys { device, keys } => self.edges.device_keys(device, *keys),
                 Effect::Reply { ticket, reply } => {
                     if let Some(sender) = self.waiting.remove(&ticket) {
                         // Whoever asked may be gone; he asks again under the

@@ -8,8 +8,8 @@ use hub_core::state::Head;
 use hub_core::{ArchiveChange, AttemptId, GatewayAnswer, Joining, OperatorCommand, Probe, Reply};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    AllowanceReturn, CommittedGroup, DeviceDescription, DeviceId, DeviceReceipt, KeyId, PaymentId,
-    PaymentRequest, Refusal, RefusalCode, Registration, SealedCard, VoidRequest,
+    AllowanceReturn, CommittedGroup, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, KeyId,
+    PaymentId, PaymentRequest, Refusal, RefusalCode, Registration, SealedCard, VoidRequest,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -57,6 +57,15 @@ pub enum Ask {
         signed: Vec<u8>,
         /// A verifier's word on it, not checked yet.
         attestation: Option<Vec<u8>>,
+    },
+    /// A device wants other keys; the signatures of its statement are checked.
+    ChangeDeviceKeys {
+        /// The device of the connection.
+        device: DeviceId,
+        /// What it states.
+        change: Box<DeviceKeyChange>,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
     },
     /// A device wants an allowance.
     Allowance {
@@ -174,6 +183,14 @@ pub enum Tell {
         device: DeviceId,
         /// How often it went back to an address that it had left.
         returns: u32,
+    },
+    /// A device has connected with its present TLS key, or somebody with one
+    /// that it had before.
+    KeysUsed {
+        /// Which device.
+        device: DeviceId,
+        /// Whether it is one from before.
+        old: bool,
     },
     /// A request of a device held a clear card number, and was refused.
     CardNumber {

@@ -142,6 +142,7 @@ mod tests {
 
     fn code() -> String {
         hub_protocol::EnrolmentCode {
+            tls_key: None,
             hub: hub_protocol::HubId([7; 32]),
             token: [9; 16],
             enrol_addresses: vec!["192.0.2.10:7412".to_owned()],

@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 
 use crate::cbor;
 use crate::cose::{self, ObjectType};
-use crate::id::{DeviceId, HubId, KeyId};
+use crate::id::{DeviceId, Digest, HubId, KeyId};
 use crate::payment::{DeviceClass, check_text};
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -45,6 +45,18 @@ pub struct EnrolmentCode {
     /// static addresses that serve where multicast is blocked.
     #[n(4)]
     pub addresses: Vec<String>,
+    /// SHA-256 over the SubjectPublicKeyInfo of the TLS key by which the hub is
+    /// reached, if that is not the one it is named after.
+    #[n(5)]
+    pub tls_key: Option<Digest>,
+}
+
+impl EnrolmentCode {
+    /// SHA-256 over the SubjectPublicKeyInfo of the TLS key by which the hub
+    /// proves itself.
+    pub fn pin(&self) -> Digest {
+        self.tls_key.unwrap_or(Digest(self.hub.0))
+    }
 }
 
 impl fmt::Debug for EnrolmentCode {

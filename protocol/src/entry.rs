@@ -817,6 +817,88 @@ pub enum Event {
         #[n(3)]
         operator: String,
     },
+    /// The hub is reached under another TLS key from here on, and under the
+    /// one until now as well.
+    #[n(121)]
+    #[cbor(map)]
+    HubTlsKeyAdded {
+        /// The number of the [`HubTlsKeys`](crate::HubTlsKeys) that says so.
+        #[n(1)]
+        number: u32,
+        /// SHA-256 over the new key's SubjectPublicKeyInfo.
+        #[n(2)]
+        key: Digest,
+        /// The same of the one until now.
+        #[n(3)]
+        beside: Digest,
+        /// Who.
+        #[n(4)]
+        operator: String,
+    },
+    /// Of the two TLS keys under which the hub was reached one is left.
+    #[n(122)]
+    #[cbor(map)]
+    HubTlsKeyDropped {
+        /// The number of the [`HubTlsKeys`](crate::HubTlsKeys) that says so.
+        #[n(1)]
+        number: u32,
+        /// The one that is left.
+        #[n(2)]
+        key: Digest,
+        /// The one that counts no more.
+        #[n(3)]
+        dropped: Digest,
+        /// Who.
+        #[n(4)]
+        operator: String,
+    },
+    /// A device connects and signs with other keys from here on. It is the same
+    /// device: nothing that is counted for it changes.
+    #[n(125)]
+    #[cbor(map)]
+    DeviceKeysChanged {
+        /// Which, by its name.
+        #[n(1)]
+        device: DeviceId,
+        /// Counts its changes from 1.
+        #[n(2)]
+        number: u32,
+        /// The Ed25519 public key from here on.
+        #[n(3)]
+        #[cbor(with = "minicbor::bytes")]
+        signing_key: [u8; 32],
+        /// SHA-256 over the new TLS key's SubjectPublicKeyInfo.
+        #[n(4)]
+        tls_key: Digest,
+        /// The highest number of a request that the old key has signed.
+        #[n(5)]
+        last_sequence: u64,
+        /// The signed [`DeviceKeyChange`](crate::DeviceKeyChange) as received.
+        #[n(6)]
+        #[cbor(with = "minicbor::bytes")]
+        statement: Vec<u8>,
+    },
+    /// A device has connected with its new TLS key: the one before lets nobody
+    /// in any more.
+    #[n(126)]
+    #[cbor(map)]
+    DeviceKeysSettled {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+        /// The number of the change.
+        #[n(2)]
+        number: u32,
+    },
+    /// Somebody connected with a TLS key that a device had before, and was
+    /// turned away: a copy of the device.
+    #[n(127)]
+    #[cbor(map)]
+    DeviceOldKeysUsed {
+        /// Which.
+        #[n(1)]
+        device: DeviceId,
+    },
     /// An archive that had been copied away was removed from the hub's disk.
     #[n(73)]
     #[cbor(map)]
@@ -877,6 +959,11 @@ impl Event {
             Self::ArchiveRemoved { .. } => 73,
             Self::HubKeyChanged { .. } => 120,
             Self::VaultKeyChanged { .. } => 111,
+            Self::HubTlsKeyAdded { .. } => 121,
+            Self::HubTlsKeyDropped { .. } => 122,
+            Self::DeviceKeysChanged { .. } => 125,
+            Self::DeviceKeysSettled { .. } => 126,
+            Self::DeviceOldKeysUsed { .. } => 127,
         }
     }
 
@@ -926,6 +1013,11 @@ impl Event {
             Self::ArchiveRemoved { .. } => "archive-removed",
             Self::HubKeyChanged { .. } => "hub-key-changed",
             Self::VaultKeyChanged { .. } => "vault-key-changed",
+            Self::HubTlsKeyAdded { .. } => "hub-tls-key-added",
+            Self::HubTlsKeyDropped { .. } => "hub-tls-key-dropped",
+            Self::DeviceKeysChanged { .. } => "device-keys-changed",
+            Self::DeviceKeysSettled { .. } => "device-keys-settled",
+            Self::DeviceOldKeysUsed { .. } => "device-old-keys-used",
         }
     }
 

@@ -14,6 +14,7 @@ use crate::id::{HubId, PaymentId};
 use crate::key_change::SignedKeyChange;
 use crate::payment::{SealedCard, check_payment_id, check_text, clear_card_number};
 use crate::refusal::{Refusal, RefusalCode};
+use crate::tls_keys::SignedTlsKeys;
 
 /// The longest frame, in bytes, without its length.
 pub const MAX_FRAME: usize = 16 * 1024;
@@ -127,6 +128,16 @@ pub enum Request {
         #[n(1)]
         known: u32,
     },
+    /// This device connects and signs with other keys from now on. From wire
+    /// version 5 on.
+    #[n(11)]
+    #[cbor(map)]
+    ChangeKeys {
+        /// A signed [`DeviceKeyChange`](crate::DeviceKeyChange).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        change: Vec<u8>,
+    },
 }
 
 impl Request {
@@ -144,7 +155,8 @@ impl Request {
     const fn since(number: i64) -> u16 {
         match number {
             6..=9 => 3,
-            10..=12 => 4,
+            10 => 4,
+            11..=12 => 5,
             _ => 1,
         }
     }
@@ -278,6 +290,14 @@ pub enum Answer {
         #[n(1)]
         changes: Vec<SignedKeyChange>,
     },
+    /// To [`Request::ChangeKeys`]: the new keys are the device's.
+    #[n(111)]
+    #[cbor(map)]
+    KeysChanged {
+        /// The number of the change.
+        #[n(1)]
+        number: u32,
+    },
     /// To anything: a numbered error.
     #[n(199)]
     #[cbor(map)]
@@ -316,6 +336,15 @@ pub enum Push {
         /// A signed [`HubKeyChange`](crate::HubKeyChange).
         #[n(1)]
         change: SignedKeyChange,
+    },
+    /// The hub is reached under other TLS keys from now on; from wire version
+    /// 5 on.
+    #[n(204)]
+    #[cbor(map)]
+    TlsKeys {
+        /// A signed [`HubTlsKeys`](crate::HubTlsKeys).
+        #[n(1)]
+        keys: SignedTlsKeys,
     },
 }
 

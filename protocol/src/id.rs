@@ -58,11 +58,15 @@ byte_id!(
     PaymentId, 16, "payment id"
 );
 byte_id!(
-    /// A device: SHA-256 over the SubjectPublicKeyInfo (DER) of its TLS key.
+    /// A device's name for life: SHA-256 over the SubjectPublicKeyInfo (DER) of
+    /// its first TLS key. It may change its keys
+    /// ([`DeviceKeyChange`](crate::DeviceKeyChange)).
     DeviceId, 32, "device id"
 );
 byte_id!(
-    /// A hub: SHA-256 over the SubjectPublicKeyInfo (DER) of its TLS key.
+    /// A hub's name for life: SHA-256 over the SubjectPublicKeyInfo (DER) of its
+    /// first TLS key. By which keys it is reached later, it states
+    /// ([`HubTlsKeys`](crate::HubTlsKeys)).
     HubId, 32, "hub id"
 );
 byte_id!(

@@ -19,6 +19,7 @@ mod codes;
 pub mod commit;
 pub mod cose;
 pub mod description;
+mod device_keys;
 pub mod device_list;
 pub mod discovery;
 pub mod enrolment;
@@ -35,6 +36,7 @@ pub mod refusal;
 pub mod root;
 pub mod score;
 pub mod seal;
+mod tls_keys;
 
 pub use allowance::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceReceipt, MAX_ALLOWANCE_COUNT,
@@ -44,6 +46,7 @@ pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, BaseRoot, LedgerBa
 pub use card_blob::{CardBinding, CardBlob, SealScheme};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
+pub use device_keys::DeviceKeyChange;
 pub use device_list::{DeviceList, ListedDevice};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
 pub use entry::{Entry, EntryTime, Event};
@@ -63,10 +66,18 @@ pub use refusal::{Refusal, RefusalCode};
 pub use root::{Authority, Delegated, Delegation, NotAuthorised, Root, RootError, RootKey, SignedRoot, Term};
 pub use score::{Score, ScoreFactor, ScorePart};
 pub use seal::{DataKey, EntryKey, EntrySeal, SealedEntry, StoredPayload};
+pub use tls_keys::{
+    CertificateKeys, HubTlsKeys, MOST_CHANGES_IN_CERTIFICATE, MOST_TLS_KEYS, SignedTlsKeys, TLS_KEYS_OID,
+    TlsKeysError, TlsPins,
+};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/4";
+pub const ALPN: &[u8] = b"store-hub/5";
+
+/// The same of wire version 4, in which a hub is known by the one TLS key that
+/// it is named after. Hubs still speak it.
+pub const ALPN_4: &[u8] = b"store-hub/4";
 
 /// The same of wire version 3, whose sealed cards have no envelope
 /// ([`CardBlob`]), and in which nobody hears of other keys. Hubs still speak it.
@@ -85,7 +96,7 @@ pub const ALPN_1: &[u8] = b"store-hub/1";
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 4;
+pub const WIRE_VERSION: u16 = 5;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

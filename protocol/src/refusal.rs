@@ -86,6 +86,9 @@ codes! {
         /// The device is enrolled and waits until the shop or its head office
         /// approves it. Nothing is decided for it before that.
         DevicePending = 6006, "device-pending";
+        /// The device's keys have given way to others, and these are the old
+        /// ones. Whoever has the new ones goes on with them.
+        KeysReplaced = 6007, "keys-replaced";
         /// As things stand, no allowance is given to this device. It goes on
         /// asking for each payment.
         AllowanceNotGiven = 7001, "allowance-not-given";

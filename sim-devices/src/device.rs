@@ -135,6 +135,16 @@ pub async fn describe(options: &DeviceOptions, what: Description, attestation: O
     print(&json!({ "described": client.device_id().to_string(), "attested": attested }))
 }
 
+/// Changes the device's keys.
+pub async fn rotate_keys(options: &DeviceOptions) -> Result<()> {
+    let client = client(options)?.rotate_keys(&options.identity).await?;
+    // The first connection with the new key ends what the old one is good for.
+    client.hello().await?;
+    print(&json!({ "device": client.device_id().to_string(), "keys": "changed" }))?;
+    client.close().await;
+    Ok(())
+}
+
 /// Writes a verifier's signed word on a device to standard output.
 pub fn attest(key: &Path, device: DeviceId, status: AttestationStatus, age_minutes: u64) -> Result<()> {
     let key = SigningKey::from_bytes(&seed(key)?);

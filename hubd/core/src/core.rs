@@ -204,6 +204,14 @@ impl Core {
                 joining,
             } => self.join(ticket, *registration, joining),
             Input::TwoPlaces { device, returns } => self.two_places(device, returns),
+            Input::ChangeDeviceKeys {
+                ticket,
+                device,
+                change,
+                signed,
+            } => self.change_device_keys(ticket, device, &change, signed),
+            Input::DeviceKeysUsed { device, old: false } => self.device_keys_used(device),
+            Input::DeviceKeysUsed { device, old: true } => self.device_old_keys_used(device),
             Input::Activate {
                 ticket,
                 policy,

@@ -2,13 +2,14 @@
 
 use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, Digest, PaymentId, PaymentState,
-    PaymentStatus, Receipt, Refusal, Registration, Restriction, RestrictionCause, Root, SealedCard,
-    SignedKeyChange,
+    Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, Digest, HubTlsKeys, PaymentId,
+    PaymentState, PaymentStatus, Receipt, Refusal, Registration, Restriction, RestrictionCause, Root,
+    SealedCard, SignedKeyChange,
 };
 
 use crate::admission::{FleetToken, ListMark};
 use crate::described::Described;
+use crate::device_keys::DeviceKeys;
 use crate::fleet::{ListChanges, Standing};
 use crate::input::{AttemptId, Ticket};
 use crate::state::{ArchiveMarks, Lane, Reserved};
@@ -39,6 +40,19 @@ pub enum Effect {
     HubKeyChanged {
         /// The signed [`HubKeyChange`](hub_protocol::HubKeyChange).
         statement: SignedKeyChange,
+    },
+    /// A device's keys have changed, or its old TLS key counts no more.
+    DeviceKeys {
+        /// Which.
+        device: DeviceId,
+        /// Its keys now.
+        keys: Box<DeviceKeys>,
+    },
+    /// Be reached under these TLS keys from now on, and tell all connected
+    /// devices.
+    HubTlsKeys {
+        /// What they are told.
+        keys: HubTlsKeys,
     },
     /// Answer somebody. Receipts are still to be proved, statuses to be
     /// signed.
@@ -221,6 +235,11 @@ pub enum Reply {
     Returned {
         /// Which.
         number: u64,
+    },
+    /// The new keys are the device's.
+    KeysChanged {
+        /// The number of the change.
+        number: u32,
     },
     /// The device is enrolled.
     Registered(Box<Registration>),

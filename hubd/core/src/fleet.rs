@@ -84,6 +84,9 @@ pub enum Sign {
     TwoEnds,
     /// Its requests came in turns from two addresses.
     TwoPlaces(TwoPlaces),
+    /// Somebody came with keys that it had before, at this time (milliseconds
+    /// since 1970 UTC).
+    OldKeys(u64),
 }
 
 /// Who a device is, as far as the hub can tell.
@@ -367,9 +370,11 @@ impl Core {
         }
         for listed in &list.devices {
             let device = listed.device;
+            let known = self.state.device(&device);
             let registration = Registration {
                 device,
-                signing_key: listed.signing_key,
+                // A list does not bring back keys that have given way.
+                signing_key: known.map_or(listed.signing_key, |known| known.registration.signing_key),
                 class: listed.class,
                 name: listed.name.clone(),
                 model: listed.model.clone(),
@@ -450,10 +455,13 @@ impl Core {
     /// What stands against the list's devices, whenever it is taken.
     fn objection_to_devices(&self, list: &DeviceList) -> Option<String> {
         let clash = |known: &DeviceRecord| {
-            let (known, key) = (known.registration.device, known.registration.signing_key);
-            list.devices
-                .iter()
-                .any(|one| (one.device == known) != (one.signing_key == key))
+            // By its name, and by the key that it was enrolled with or one
+            // that it has changed to since.
+            list.devices.iter().any(|one| {
+                let same = one.device == known.registration.device;
+                let other = !same && known.has_had_tls(&Digest(one.device.0));
+                same != known.has_had_key(&one.signing_key) || other
+            })
         };
         if let Some(known) = self.state.devices().find(|known| clash(known)) {
             return Some(format!(
@@ -537,6 +545,8 @@ impl Core {
         let two_ends = held.filter(|held| {
             known.quarantined() && held.closed.is_some_and(|closed| !closed.lost) && held.withheld.is_some()
         });
+        let old_keys = known.keys.as_deref().and_then(|keys| keys.old_used_ms);
+        let old_keys = old_keys.map(Sign::OldKeys);
         let places = admission.and_then(|one| one.two_places).map(Sign::TwoPlaces);
         Standing {
             device: own.device,
@@ -551,6 +561,7 @@ impl Core {
                 .into_iter()
                 .chain(two_ends.map(|_| Sign::TwoEnds))
                 .chain(places)
+                .chain(old_keys)
                 .collect(),
             like_older: like(false),
             like_newer: like(true),

@@ -1,10 +1,11 @@
-//! The hub's signing key gives way to another.
+//! The hub's signing key, or its TLS key, gives way to another.
 
-use hub_protocol::{Event, HubKeyChange, SignedKeyChange};
+use hub_protocol::{Digest, Entry, Event, HubKeyChange, SignedKeyChange};
 
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Reply};
-use crate::input::Ticket;
+use crate::input::{Ticket, TlsKeyChange};
+use crate::state::{State, TlsKeysRecord};
 
 impl Core {
     /// Writes the change down, if it is for the entry that comes next.
@@ -29,5 +30,62 @@ impl Core {
         self.hub_key_changes = sequence;
         self.after(sequence, Effect::HubKeyChanged { statement });
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+}
+
+impl Core {
+    /// Writes down under which TLS keys the hub is reached from here on.
+    pub(crate) fn change_tls_key(&mut self, ticket: Ticket, operator: String, change: TlsKeyChange) {
+        let present = self.state.tls_keys().cloned();
+        let number = present.as_ref().map_or(0, |known| known.number);
+        let keys = present.map_or_else(|| vec![Digest(self.settings.hub.0)], |known| known.keys);
+        let event = match (change, keys.as_slice()) {
+            (TlsKeyChange::Add(key), [beside]) if key != *beside => Ok(Event::HubTlsKeyAdded {
+                number: number.saturating_add(1),
+                key,
+                beside: *beside,
+                operator,
+            }),
+            (TlsKeyChange::Add(_), [_]) => Err("this is the key that the hub has already"),
+            (TlsKeyChange::Add(_), _) => {
+                Err("the TLS key is being changed already; end that first, with --finish or --abandon")
+            }
+            (TlsKeyChange::Finish | TlsKeyChange::Abandon, [new, old]) => {
+                let (key, dropped) = match change {
+                    TlsKeyChange::Finish => (*new, *old),
+                    _ => (*old, *new),
+                };
+                Ok(Event::HubTlsKeyDropped {
+                    number: number.saturating_add(1),
+                    key,
+                    dropped,
+                    operator,
+                })
+            }
+            _ => Err("the TLS key is not being changed; `hubctl keys rotate tls` begins it"),
+        };
+        match event {
+            Ok(event) => {
+                let sequence = self.append(event, None, None);
+                if let Some(keys) = self.state.tls_keys() {
+                    let keys = keys.statement(self.settings.hub);
+                    self.after(sequence, Effect::HubTlsKeys { keys });
+                }
+                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+            }
+            Err(text) => self.operator_reply(ticket, OperatorReply::Refused(text.to_owned())),
+        }
+    }
+}
+
+impl State {
+    /// The hub is reached under these keys from this entry on.
+    pub(crate) fn reached_under(&mut self, number: u32, keys: Vec<Digest>, entry: &Entry) {
+        self.set_tls_keys(TlsKeysRecord {
+            number,
+            keys,
+            sequence: entry.sequence,
+            changed_ms: entry.time.wall_ms,
+        });
     }
 }

@@ -2,8 +2,9 @@
 
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{
-    AllowanceReturn, DeviceClass, DeviceDescription, DeviceId, DeviceReceipt, Digest, GatewayResult, KeyId,
-    PaymentId, PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange, VoidRequest,
+    AllowanceReturn, DeviceClass, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, Digest,
+    GatewayResult, KeyId, PaymentId, PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange,
+    VoidRequest,
 };
 
 use crate::fleet::{Joining, ListToTake};
@@ -164,6 +165,25 @@ pub enum Input {
         device: DeviceId,
         /// How often it went back to an address that it had left.
         returns: u32,
+    },
+    /// A device wants other keys; the signatures of its statement are checked.
+    ChangeDeviceKeys {
+        /// Who waits.
+        ticket: Ticket,
+        /// The device of the connection.
+        device: DeviceId,
+        /// What it states.
+        change: Box<DeviceKeyChange>,
+        /// The same, signed, as received.
+        signed: Vec<u8>,
+    },
+    /// A device has connected with its present TLS key, or somebody with one
+    /// that it had before.
+    DeviceKeysUsed {
+        /// Whose.
+        device: DeviceId,
+        /// Whether it is one from before.
+        old: bool,
     },
     /// A policy whose signature has been checked is to be activated.
     Activate {
@@ -375,6 +395,8 @@ pub enum OperatorCommand {
     },
     /// Which root is in force?
     Root,
+    /// Be reached under other TLS keys.
+    ChangeTlsKey(TlsKeyChange),
     /// List what waits to be sent, at most this many.
     Queue {
         /// The most items to list.
@@ -382,6 +404,18 @@ pub enum OperatorCommand {
     },
     /// How does the hub stand?
     Overview,
+}
+
+/// What becomes of the hub's TLS key. Keys are named by SHA-256 over their
+/// SubjectPublicKeyInfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsKeyChange {
+    /// Be reached under this key too.
+    Add(Digest),
+    /// Be reached under the added key only.
+    Finish,
+    /// Be reached under the key only to which another was added.
+    Abandon,
 }
 
 /// What came of one attempt at the gateway.

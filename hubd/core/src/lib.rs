@@ -21,6 +21,7 @@ mod core;
 pub mod counter;
 pub mod decide;
 pub mod described;
+pub mod device_keys;
 pub mod effect;
 pub mod few;
 mod fleet;
@@ -61,7 +62,9 @@ pub use effect::{
 pub use fleet::{
     Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,
 };
-pub use input::{ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket};
+pub use input::{
+    ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket, TlsKeyChange,
+};
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};
 pub use situation::Moment;

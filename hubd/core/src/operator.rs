@@ -1,7 +1,7 @@
 //! What people ask of the hub: enrolment, policy, blocking, the queue.
 
 use hub_protocol::entry::Event;
-use hub_protocol::{DeviceId, KeyId, PaymentId, PaymentState, RefusalCode, Registration};
+use hub_protocol::{DeviceId, Digest, KeyId, PaymentId, PaymentState, RefusalCode, Registration};
 
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
@@ -87,12 +87,10 @@ impl Core {
             self.refuse(ticket, RefusalCode::DeviceNotAllowed, text);
             return None;
         }
-        if self
-            .state
-            .devices()
-            .any(|other| other.registration.signing_key == registration.signing_key)
-        {
-            let text = "another device is enrolled with this signing key; make new keys";
+        if self.state.devices().any(|other| {
+            other.has_had_key(&registration.signing_key) || other.has_had_tls(&Digest(registration.device.0))
+        }) {
+            let text = "one of these keys is another device's, or was; make new keys";
             self.refuse(ticket, RefusalCode::EnrolledAlready, text);
             return None;
         }
@@ -249,6 +247,7 @@ impl Core {
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
             OperatorCommand::ApplyRoot { signed } => self.apply_root(ticket, operator, signed),
+            OperatorCommand::ChangeTlsKey(change) => self.change_tls_key(ticket, operator, change),
             OperatorCommand::Root => {
                 let root = self.state.root().cloned().map(Box::new);
                 self.operator_reply(ticket, OperatorReply::Root(root));

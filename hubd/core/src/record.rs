@@ -5,8 +5,8 @@ use core::num::NonZeroU32;
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
 use hub_protocol::{
-    CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, KeyId, PaymentId, PaymentRequest,
-    PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
+    CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, HubTlsKeys, KeyId, PaymentId,
+    PaymentRequest, PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
 };
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
@@ -14,6 +14,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::admission::Admission;
 use crate::described::Described;
+use crate::device_keys::DeviceKeys;
 use crate::few::Few;
 use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
@@ -519,6 +520,9 @@ pub struct DeviceRecord {
     /// not hide.
     #[n(31)]
     pub card_numbers_at: Option<u64>,
+    /// Its keys, if they have changed. In a box: few have it.
+    #[n(32)]
+    pub keys: Option<Box<DeviceKeys>>,
 }
 
 /// The newest policy version that a key has signed into force: the ratchet.
@@ -605,6 +609,42 @@ pub struct StoreRecord {
     #[n(20)]
     #[cbor(with = "minicbor::bytes")]
     pub vault_key: Option<[u8; 8]>,
+    /// The TLS keys under which the hub is reached; `None`: the one that it is
+    /// named after.
+    #[n(21)]
+    pub tls_keys: Option<TlsKeysRecord>,
+}
+
+/// The TLS keys under which a hub is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TlsKeysRecord {
+    /// Counts the statements of them.
+    #[n(1)]
+    pub number: u32,
+    /// SHA-256 over the SubjectPublicKeyInfo of each, the newest first; one
+    /// or two.
+    #[n(2)]
+    pub keys: Vec<Digest>,
+    /// The entry that says so.
+    #[n(3)]
+    pub sequence: u64,
+    /// Since when, milliseconds since 1970 UTC.
+    #[n(4)]
+    pub changed_ms: u64,
+}
+
+impl TlsKeysRecord {
+    /// What devices are told of it.
+    pub fn statement(&self, hub: HubId) -> HubTlsKeys {
+        HubTlsKeys {
+            hub,
+            number: self.number,
+            keys: self.keys.clone(),
+            sequence: self.sequence,
+            changed_ms: self.changed_ms,
+        }
+    }
 }
 
 /// How offline approvals ended.
@@ -728,6 +768,7 @@ impl Default for StoreRecord {
             hub_card_minor: None,
             root_sequence: None,
             vault_key: None,
+            tls_keys: None,
         }
     }
 }

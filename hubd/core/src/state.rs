@@ -28,7 +28,7 @@ pub(crate) use crate::record::Place;
 pub use crate::record::{
     ArchiveMarks, CardKey, CardRecord, Day, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
     QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes, StoreRecord, Subject,
-    Velocity,
+    TlsKeysRecord, Velocity,
 };
 pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
 pub use memory::{Evicted, Recalled};
@@ -215,6 +215,17 @@ impl State {
     /// SHA-256 over the content of the root in force.
     pub fn root_digest(&self) -> Option<Digest> {
         self.root.as_ref().map(|(_, digest)| *digest)
+    }
+
+    /// The TLS keys under which the hub is reached; `None`: the one that it is
+    /// named after.
+    pub fn tls_keys(&self) -> Option<&TlsKeysRecord> {
+        self.store.tls_keys.as_ref()
+    }
+
+    pub(crate) fn set_tls_keys(&mut self, keys: TlsKeysRecord) {
+        self.store.tls_keys = Some(keys);
+        self.dirty.insert(Key::Store);
     }
 
     /// Folds one entry. `digest` is [`Entry::digest`] of its payload.

@@ -2,8 +2,8 @@
 #![allow(missing_docs, clippy::panic)]
 
 use ed25519_dalek::SigningKey;
-use hub_core::{Input, OperatorReply, Reply};
-use hub_protocol::{Entry, Event, HubId, HubKeyChange, SignedKeyChange, cbor};
+use hub_core::{Effect, Input, OperatorCommand, OperatorReply, Reply, TlsKeyChange};
+use hub_protocol::{Digest, Entry, Event, HubId, HubKeyChange, SignedKeyChange, cbor};
 
 mod support;
 
@@ -71,4 +71,74 @@ fn rule_1_a_change_is_answered_from_the_disk_and_another_waits_for_that() {
     assert_eq!(shop.replies.len(), 1, "the first is answered now");
     let next = shop.core.state().head().sequence + 1;
     assert_eq!(change(&mut shop, statement(hub, next)), None);
+}
+
+fn change_tls(shop: &mut Shop, change: TlsKeyChange) -> Result<(), String> {
+    let ticket = shop.ticket();
+    shop.input(Input::Operator {
+        ticket,
+        operator: "uid 0".to_owned(),
+        command: OperatorCommand::ChangeTlsKey(change),
+    });
+    match shop.replies.remove(&ticket) {
+        Some(Reply::Operator(OperatorReply::Done)) => Ok(()),
+        Some(Reply::Operator(OperatorReply::Refused(text))) => Err(text),
+        other => panic!("an answer expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn the_hub_is_reached_under_one_tls_key_or_two_as_the_ledger_says() {
+    use TlsKeyChange::{Abandon, Add, Finish};
+    let mut shop = Shop::online();
+    let first = Digest(shop.settings.hub.0);
+    let key = |byte: u8| Digest([byte; 32]);
+    // What is ordered, whether it is done, and the keys then.
+    let steps: [(TlsKeyChange, bool, &[Digest]); 9] = [
+        (Finish, false, &[]),
+        (Abandon, false, &[]),
+        (Add(first), false, &[]),
+        (Add(key(1)), true, &[key(1), first]),
+        (Add(key(2)), false, &[key(1), first]),
+        (Abandon, true, &[first]),
+        (Add(key(3)), true, &[key(3), first]),
+        (Finish, true, &[key(3)]),
+        (Add(key(3)), false, &[key(3)]),
+    ];
+    let mut number = 0;
+    for (order, done, keys) in steps {
+        let before = shop.core.state().head().sequence;
+        assert_eq!(change_tls(&mut shop, order).is_ok(), done, "{order:?}");
+        number += u32::from(done);
+        let state = shop.core.state();
+        assert_eq!(state.head().sequence, before + u64::from(done), "{order:?}");
+        let record = state.tls_keys();
+        assert_eq!(record.map_or(0, |record| record.number), number, "{order:?}");
+        assert_eq!(record.map_or(&[][..], |record| &record.keys), keys, "{order:?}");
+    }
+    // The same after a restart.
+    let known = shop.core.state().tls_keys().cloned();
+    shop.crash();
+    assert_eq!(shop.core.state().tls_keys().cloned(), known);
+}
+
+#[test]
+fn rule_1_another_tls_key_is_used_and_told_of_once_it_is_on_disk() {
+    let mut shop = Shop::online();
+    let ticket = shop.ticket();
+    let ordered = Input::Operator {
+        ticket,
+        operator: "uid 0".to_owned(),
+        command: OperatorCommand::ChangeTlsKey(TlsKeyChange::Add(Digest([1; 32]))),
+    };
+    let told = |effects: &[Effect]| {
+        let told = effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::HubTlsKeys { .. } | Effect::Reply { .. }));
+        told.count()
+    };
+    let now = shop.now;
+    assert_eq!(told(&shop.core.handle(ordered, now)), 0);
+    let sequence = shop.core.state().head().sequence;
+    assert_eq!(told(&shop.core.handle(Input::Appended { sequence }, now)), 2);
 }

@@ -7,7 +7,7 @@ use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use super::protocol::{
     DeviceReport, EnrolReport, ErrorCode, FleetOrder, FleetReport, KeyReport, ListReport, PolicyReport,
-    QueueReport, RootReport, StatusReport,
+    QueueReport, RootReport, RotationReport, StatusReport, TlsStep,
 };
 
 /// Who asks, as the kernel says.
@@ -180,11 +180,22 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
 
     /// Has the hub sign with another key, and destroys the old one once the
-    /// ledger tells of it.
+    /// ledger tells of it. Unless it is `confirmed`, nothing is done if that
+    /// leaves devices behind.
     fn rotate_signing_key(
         &self,
         operator: Operator,
-    ) -> impl Future<Output = Result<Vec<KeyReport>, Refused>> + Send;
+        confirmed: bool,
+    ) -> impl Future<Output = Result<RotationReport, Refused>> + Send;
+
+    /// Has the hub be reached under another TLS key. Unless it is
+    /// `confirmed`, nothing is done if that leaves devices behind.
+    fn rotate_tls_key(
+        &self,
+        operator: Operator,
+        step: TlsStep,
+        confirmed: bool,
+    ) -> impl Future<Output = Result<RotationReport, Refused>> + Send;
 
     /// Puts a signed root in force that follows the one in force.
     fn apply_root(

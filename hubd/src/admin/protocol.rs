@@ -113,7 +113,19 @@ pub enum Request {
     /// Which keys are there?
     Keys,
     /// Sign with another key from now on.
-    KeysRotateSigning,
+    KeysRotateSigning {
+        /// Although devices are left behind.
+        #[serde(default)]
+        confirmed: bool,
+    },
+    /// Be reached under another TLS key.
+    KeysRotateTls {
+        /// Which part of it.
+        step: TlsStep,
+        /// Although devices are left behind.
+        #[serde(default)]
+        confirmed: bool,
+    },
     /// Wrap the store's data key under another vault key.
     KeysRotateVault,
     /// Put a policy in force.
@@ -159,11 +171,13 @@ pub enum Answer {
     Queue(QueueReport),
     /// To [`Request::PolicyInstall`].
     Policy(PolicyReport),
-    /// To [`Request::Keys`], and to a change of one.
+    /// To [`Request::Keys`].
     Keys {
         /// The hub's first.
         keys: Vec<KeyReport>,
     },
+    /// To a change of one of the hub's keys.
+    Rotation(Box<RotationReport>),
     /// To [`Request::RootApply`].
     Root(RootReport),
     /// Done, and written down.
@@ -327,7 +341,7 @@ pub struct RestrictionReport {
 /// A key of the hub's, of headquarters' or of a device's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyReport {
-    /// What it is for: signing, signing-next, tls, vault, root, policy,
+    /// What it is for: signing, signing-next, tls, tls-next, vault, root, policy,
     /// device-list or device.
     pub purpose: String,
     /// Whose: the hub's short id, whom the root names, or a device's name.
@@ -341,6 +355,42 @@ pub struct KeyReport {
     pub since_ms: Option<u64>,
     /// How often it has changed, of a key that can.
     pub changes: Option<u32>,
+}
+
+/// A part of a change of the hub's TLS key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsStep {
+    /// Be reached under another key too; if that is so already, tell how far
+    /// devices have followed.
+    Begin,
+    /// Be reached under the other key only.
+    Finish,
+    /// Be reached under the old key only.
+    Abandon,
+}
+
+/// What came of an order to change one of the hub's keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotationReport {
+    /// Which key: signing or tls.
+    pub which: String,
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Whether the hub is reached under two TLS keys now.
+    pub overlap: bool,
+    /// Nothing was done, because devices would be left behind and nobody has
+    /// said that this is meant.
+    pub unconfirmed: bool,
+    /// How many devices may connect.
+    pub enrolled: usize,
+    /// Those of them, by name, that speak too old a wire version to follow.
+    pub too_old: Vec<String>,
+    /// Those that have not connected since the hub started; while two TLS
+    /// keys overlap, those that have not been told of the new one.
+    pub unheard: Vec<String>,
+    /// The keys now.
+    pub keys: Vec<KeyReport>,
 }
 
 /// A root in force.
@@ -458,7 +508,7 @@ pub struct StandingReport {
 /// A sign that a device was copied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignReport {
-    /// number-again, two-ends or two-places.
+    /// number-again, two-ends, two-places or old-keys.
     pub sign: String,
     /// When it was seen last, if that is known.
     pub at_ms: Option<u64>,

@@ -314,9 +314,12 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         Request::KeysRotateVault => Ok(Answer::Keys {
             keys: backend.rotate_vault_key(operator).await?,
         }),
-        Request::KeysRotateSigning => Ok(Answer::Keys {
-            keys: backend.rotate_signing_key(operator).await?,
-        }),
+        Request::KeysRotateSigning { confirmed } => Ok(Answer::Rotation(Box::new(
+            backend.rotate_signing_key(operator, confirmed).await?,
+        ))),
+        Request::KeysRotateTls { step, confirmed } => Ok(Answer::Rotation(Box::new(
+            backend.rotate_tls_key(operator, step, confirmed).await?,
+        ))),
         Request::PolicyInstall { policy } => {
             let signed = STANDARD.decode(policy).map_err(|error| Refused {
                 code: ErrorCode::Malformed,

@@ -25,6 +25,12 @@ pub struct Layout {
     pub next_signing_key: PathBuf,
     /// `keys/hub-tls.key`: P-256, PKCS#8 in PEM, 0600.
     pub tls_key: PathBuf,
+    /// `keys/hub-tls.next.key`: the key that is to follow it, while it is being
+    /// changed. As that one, 0600.
+    pub next_tls_key: PathBuf,
+    /// `hub-id`: the hub's name, 64 hex digits, once its TLS key is not the one
+    /// that it is named after.
+    pub hub_id: PathBuf,
     /// `keys/hub-vault.key`, under which the store's data key is wrapped: 32 bytes, 64 hex digits, 0600.
     pub vault_key: PathBuf,
     /// `keys/hub-vault.next.key`: the key that is to follow it, while it is
@@ -62,6 +68,8 @@ impl Layout {
             signing_key: keys.join("hub-signing.key"),
             next_signing_key: keys.join("hub-signing.next.key"),
             tls_key: keys.join("hub-tls.key"),
+            next_tls_key: keys.join("hub-tls.next.key"),
+            hub_id: dir.join("hub-id"),
             vault_key: keys.join("hub-vault.key"),
             next_vault_key: keys.join("hub-vault.next.key"),
             policy_key: keys.join("policy-local.key"),

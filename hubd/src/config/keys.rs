@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use hub_protocol::{HubId, KeyId, cose};
+use hub_protocol::{Digest, HubId, KeyId, cose};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use zeroize::Zeroizing;
 
@@ -33,11 +33,13 @@ pub struct HubKeys {
     pub signing: SigningKey,
     /// The key that was made to follow it, if there is one.
     pub next_signing: Option<SigningKey>,
-    /// The TLS key (P-256), PKCS#8 in DER. Its certificate is made at start:
-    /// it is a container for the key and nothing else.
-    pub tls_pkcs8: Zeroizing<Vec<u8>>,
-    /// The identity that devices know: SHA-256 over the TLS key's
-    /// SubjectPublicKeyInfo.
+    /// The TLS key. As the files have it: which of this one and
+    /// [`next_tls`](Self::next_tls) is in use, or both, the ledger says.
+    pub tls: TlsKey,
+    /// The TLS key that was made to follow it, if there is one.
+    pub next_tls: Option<TlsKey>,
+    /// The hub's name for life: SHA-256 over the SubjectPublicKeyInfo of its
+    /// first TLS key.
     pub hub_id: HubId,
     /// The vault key: the store's data key is wrapped under it. As the files
     /// have it; which of this one and [`next_vault`](Self::next_vault) is the
@@ -45,6 +47,16 @@ pub struct HubKeys {
     pub vault: Zeroizing<[u8; 32]>,
     /// The vault key that was made to follow it, if there is one.
     pub next_vault: Option<Zeroizing<[u8; 32]>>,
+}
+
+/// A TLS key (P-256). Its certificate is made at start: it is a container for
+/// the key.
+#[derive(Clone)]
+pub struct TlsKey {
+    /// PKCS#8 in DER.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// SHA-256 over its SubjectPublicKeyInfo.
+    pub digest: Digest,
 }
 
 impl HubKeys {
@@ -131,22 +143,30 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
             .into(),
         None => seed(&layout.vault_key),
     };
-    let tls = place(&layout.tls_key, credentials);
-    let tls = read_tls(&tls)
-        .map_err(|message| faults.whole(&tls, hint(&message)))
-        .ok();
+    let tls_key = |path: PathBuf| {
+        let read = read_tls(&path);
+        read.map_err(|message| faults.whole(&path, hint(&message))).ok()
+    };
+    let next = place(&layout.next_tls_key, credentials);
+    let next_tls = next.exists().then(|| tls_key(next)).flatten();
+    let own = place(&layout.tls_key, credentials);
+    let tls = match &next_tls {
+        Some(next) => Some(read_tls(&own).unwrap_or_else(|_| next.clone())),
+        None => tls_key(own),
+    };
+    let hub_id = read_hub_id(layout, tls.as_ref(), faults);
     let signing = signing.map(|seed| SigningKey::from_bytes(&seed));
     let next_signing = next_signing.map(|seed| SigningKey::from_bytes(&seed));
     if let Some(signing) = &signing {
         let next = next_signing.as_ref().map(SigningKey::verifying_key);
         check_public(layout, &signing.verifying_key(), next, faults);
     }
-    let (tls_pkcs8, hub_id) = tls?;
     Some(HubKeys {
         signing: signing?,
         next_signing,
-        tls_pkcs8,
-        hub_id,
+        tls: tls?,
+        next_tls,
+        hub_id: hub_id?,
         vault: vault?,
         next_vault,
     })
@@ -219,14 +239,48 @@ fn read_seed(path: &Path) -> Result<Zeroizing<[u8; 32]>, String> {
         .ok_or_else(|| "is not a key: 64 hex digits (32 bytes) expected".to_owned())
 }
 
-fn read_tls(path: &Path) -> Result<(Zeroizing<Vec<u8>>, HubId), String> {
+/// The TLS key that is to follow the hub's, if somebody has supplied one or a
+/// change was begun.
+///
+/// # Errors
+/// It is there and cannot be used.
+pub fn next_tls_key(layout: &Layout) -> Result<Option<TlsKey>, KeyError> {
+    let path = place(&layout.next_tls_key, credentials().as_deref());
+    let read = |path: &Path| {
+        read_tls(path).map_err(|message| KeyError {
+            file: path.display().to_string(),
+            message,
+        })
+    };
+    path.exists().then(|| read(&path)).transpose()
+}
+
+/// The name that the file has, or else that of the TLS key, which is then the
+/// first.
+fn read_hub_id(layout: &Layout, tls: Option<&TlsKey>, faults: &Faults) -> Option<HubId> {
+    let file = &layout.hub_id;
+    if !file.exists() {
+        return tls.map(|tls| HubId(tls.digest.0));
+    }
+    let text = files::read_text(file, MAX_KEY_FILE);
+    let id = text.ok().and_then(|text| text.trim().parse().ok());
+    if id.is_none() {
+        faults.whole(
+            file,
+            "is not a hub's id: 64 hex digits expected; `hubctl ledger verify` tells the id of the ledger",
+        );
+    }
+    id
+}
+
+fn read_tls(path: &Path) -> Result<TlsKey, String> {
     let pem = files::read_secret(path, MAX_KEY_FILE)?;
     let pair = KeyPair::from_pkcs8_pem_and_sign_algo(&pem, &PKCS_ECDSA_P256_SHA256)
         .map_err(|_| "is not a P-256 key: PKCS#8 in PEM (BEGIN PRIVATE KEY) expected".to_owned())?;
-    Ok((
-        Zeroizing::new(pair.serialize_der()),
-        HubId::of_spki(&pair.subject_public_key_info()),
-    ))
+    Ok(TlsKey {
+        pkcs8: Zeroizing::new(pair.serialize_der()),
+        digest: Digest::of(&pair.subject_public_key_info()),
+    })
 }
 
 /// `hub-signing.pub` is what people verify the ledger with: a wrong one would

@@ -79,8 +79,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<KeysCommand>,
     },
-    /// Make an Ed25519 key, for who signs policies or overrides
+    /// Make an Ed25519 key, for who signs policies or overrides; with --tls a
+    /// TLS key for the hub
     Keygen {
+        /// A P-256 key in PEM, to be supplied as hub-tls.next.key
+        #[arg(long)]
+        tls: bool,
         /// Where the private key goes (0600); must not be there yet
         file: PathBuf,
     },
@@ -223,7 +227,25 @@ pub(super) enum RotateCommand {
     /// The key that receipts and the ledger are signed with. The ledger says
     /// so, signed by the old key and the new; the old one is destroyed.
     /// Devices learn the new one by themselves, those too that are away
-    Signing,
+    Signing {
+        /// Although devices are left behind that speak too old a wire version
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The key by which devices know the hub on the network. Begins to be
+    /// reached under another key beside it; given again, tells which devices
+    /// have followed; with --finish the old key is destroyed
+    Tls {
+        /// Be reached under the new key only, and destroy the old one
+        #[arg(long, conflicts_with = "abandon")]
+        finish: bool,
+        /// Be reached under the old key only, and destroy the new one
+        #[arg(long)]
+        abandon: bool,
+        /// Although devices are left behind
+        #[arg(long)]
+        yes: bool,
+    },
     /// The key that the store's data key is wrapped under. Nothing that is
     /// encrypted is written anew; the ledger says so, and the old key is
     /// destroyed

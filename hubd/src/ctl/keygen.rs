@@ -1,4 +1,5 @@
-//! `hubctl keygen`: a new Ed25519 key, for who signs policies or overrides.
+//! `hubctl keygen`: a new Ed25519 key, for who signs policies or overrides, or
+//! a new TLS key for the hub.
 #![allow(clippy::disallowed_methods)] // keys are made of entropy
 
 use std::fs::OpenOptions;
@@ -7,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
+use hub_protocol::Digest;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -19,6 +22,37 @@ struct Made<'a> {
     public_key: String,
 }
 
+/// Never over a key that is there.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .and_then(|mut opened| {
+            opened.write_all(text.as_bytes())?;
+            opened.sync_all()
+        });
+    written.map_err(|error| Failure::file(file, "write", error))
+}
+
+/// Makes a TLS key for the hub (P-256, PKCS#8 in PEM) in a new file that only
+/// its owner may read. Its public half is given as a hub's id is: SHA-256 over
+/// the SubjectPublicKeyInfo.
+pub(super) fn keygen_tls(output: &Output, file: &Path) -> Result<(), Failure> {
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|error| Failure::Refused(format!("no key could be made: {error}")))?;
+    write(file, &Zeroizing::new(pair.serialize_pem()))?;
+    let public_key = Digest::of(&pair.subject_public_key_info()).to_string();
+    output.print(&Made { file, public_key }, || {
+        format!(
+            "{} holds a new TLS key for a hub; keep it secret, and keep a copy.\n\
+             `hubctl keys rotate tls` takes it as keys/hub-tls.next.key.",
+            file.display()
+        )
+    })
+}
+
 /// Makes a key and writes its seed to a new file that only its owner may read.
 pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
     let mut seed = Zeroizing::new([0; 32]);
@@ -27,17 +61,7 @@ pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
     let key = SigningKey::from_bytes(&seed);
     let mut line = Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_ref()));
     line.push('\n');
-    // Never over a key that is there.
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .and_then(|mut opened| {
-            opened.write_all(line.as_bytes())?;
-            opened.sync_all()
-        });
-    written.map_err(|error| Failure::file(file, "write", error))?;
+    write(file, &line)?;
     let made = Made {
         file,
         public_key: data_encoding::HEXLOWER.encode(key.verifying_key().as_bytes()),

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::admin::protocol::TlsStep;
 use cli::{
     ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, FleetCommand, KeysCommand, LedgerCommand,
     PolicyCommand, QueueCommand, RestrictionsCommand, RootCommand, RotateCommand,
@@ -102,14 +103,25 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             match command {
                 None | Some(KeysCommand::List) => keys::list(client, output),
                 Some(KeysCommand::Rotate {
-                    which: RotateCommand::Signing,
-                }) => keys::rotate_signing(client, output),
-                Some(KeysCommand::Rotate {
                     which: RotateCommand::Vault,
                 }) => keys::rotate_vault(client, output),
+                Some(KeysCommand::Rotate {
+                    which: RotateCommand::Signing { yes },
+                }) => keys::rotate_signing(client, output, *yes),
+                Some(KeysCommand::Rotate {
+                    which: RotateCommand::Tls { finish, abandon, yes },
+                }) => {
+                    let step = match (finish, abandon) {
+                        (true, _) => TlsStep::Finish,
+                        (_, true) => TlsStep::Abandon,
+                        _ => TlsStep::Begin,
+                    };
+                    keys::rotate_tls(client, output, step, *yes)
+                }
             }
         }
-        Command::Keygen { file } => keygen::keygen(output, file),
+        Command::Keygen { file, tls: false } => keygen::keygen(output, file),
+        Command::Keygen { file, tls: true } => keygen::keygen_tls(output, file),
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),

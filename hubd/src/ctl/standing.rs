@@ -231,6 +231,7 @@ fn sign_said(sign: &SignReport, now: u64) -> String {
             "its counter went back to numbers that it had used: a copy, or a backup that was restored{when}"
         ),
         "two-ends" => "its allowance was spent in two ways: a copy, or a backup that was restored".to_owned(),
+        "old-keys" => format!("somebody came with keys that it has changed since: a copy{when}"),
         other => format!("{other}{when}"),
     }
 }

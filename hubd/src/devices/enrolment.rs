@@ -25,7 +25,7 @@ use super::listener;
 use super::request;
 use super::session;
 use super::shared::{Shared, WireVersion};
-use super::tls::{self, Admit, HubIdentity, TlsError};
+use super::tls::{self, Admit, TlsError};
 use super::tries::Tries;
 use crate::clock;
 use crate::port::Ask;
@@ -77,7 +77,6 @@ pub enum EnrolmentError {
 /// Codes and the endpoint that waits for them.
 pub(super) struct Enrolment {
     shared: Arc<Shared>,
-    identity: HubIdentity,
     listen: SocketAddr,
     monotonic_ms: fn() -> u64,
     codes: Mutex<Codes>,
@@ -90,15 +89,9 @@ pub(super) struct Enrolment {
 }
 
 impl Enrolment {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        identity: HubIdentity,
-        listen: SocketAddr,
-        monotonic_ms: fn() -> u64,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, listen: SocketAddr, monotonic_ms: fn() -> u64) -> Self {
         Self {
             shared,
-            identity,
             listen,
             monotonic_ms,
             codes: Mutex::default(),
@@ -178,9 +171,9 @@ impl Enrolment {
     }
 
     fn open(self: &Arc<Self>) -> Result<Endpoint, EnrolmentError> {
-        let config = listener::server_config(self.identity.crypto(Admit::AnyKey, &[ALPN_ENROL])?);
-        let endpoint =
-            listener::bind(&self.identity, config, self.listen).map_err(|source| self.bind_error(source))?;
+        let config = listener::server_config(self.shared.tls.crypto(Admit::AnyKey, &[ALPN_ENROL])?);
+        let endpoint = listener::bind(&self.shared.tls, config, self.listen)
+            .map_err(|source| self.bind_error(source))?;
         let this = Arc::clone(self);
         let counts = Arc::clone(&self.shared.counts);
         tokio::spawn(listener::accept(
@@ -219,7 +212,8 @@ impl Enrolment {
     /// One request after the other: an enrolment is one, and five tries are
     /// the most that mean anything.
     async fn converse(&self, connection: &Connection) {
-        let Some(device) = tls::device_of(connection.peer_identity()) else {
+        let key = tls::key_of(connection.peer_identity());
+        let Some(device) = key.map(|key| DeviceId(key.0)) else {
             return;
         };
         let from = connection.remote_address().ip();

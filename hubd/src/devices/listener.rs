@@ -19,7 +19,7 @@ use quinn::{
 use super::bucket::Rate;
 use super::door::{Door, Knock, Ticket};
 use super::gate::Bounds;
-use super::tls::HubIdentity;
+use super::hub_tls::HubTls;
 
 /// The most requests that one connection may have open at once.
 pub(super) const MAX_STREAMS: u32 = 64;
@@ -123,7 +123,7 @@ fn ack_frequency() -> AckFrequencyConfig {
 /// # Errors
 ///
 /// When the address cannot be bound.
-pub(super) fn bind(identity: &HubIdentity, config: ServerConfig, listen: SocketAddr) -> io::Result<Endpoint> {
+pub(super) fn bind(tls: &HubTls, config: ServerConfig, listen: SocketAddr) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(listen)?;
     let buffers = socket2::SockRef::from(&socket);
     // The system gives as much of it as `net.core.rmem_max` and `wmem_max`
@@ -131,7 +131,7 @@ pub(super) fn bind(identity: &HubIdentity, config: ServerConfig, listen: SocketA
     let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
     Endpoint::new(
-        identity.endpoint_config(),
+        tls.endpoint_config(),
         Some(config),
         socket,
         Arc::new(quinn::TokioRuntime),

@@ -14,6 +14,7 @@ mod door;
 mod enrolment;
 mod fleet;
 mod gate;
+mod hub_tls;
 mod listener;
 mod pace;
 mod places;
@@ -37,9 +38,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hub_core::admission::FleetToken;
+use hub_core::device_keys::DeviceKeys;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, ALPN_3, DeviceId, EnrolmentCode, HubId, PaymentStatus, RefusalCode, Registration,
-    SignedKeyChange,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, ALPN_4, DeviceId, EnrolmentCode, HubId, HubTlsKeys, PaymentStatus,
+    RefusalCode, Registration, SignedKeyChange,
 };
 use quinn::{Connection, Endpoint, VarInt};
 
@@ -49,6 +51,7 @@ pub use codes::{CodeError, GRACE_MS, Grant, MAX_CODES, MAX_WRONG_TRIES, Replacem
 pub use discovery::fuzz;
 pub use discovery::{DiscoveryError, DiscoverySettings, SeenDevice};
 pub use enrolment::EnrolmentError;
+pub use hub_tls::HubTls;
 pub use registry::{RegisteredDevice, Registry};
 pub use shared::HubFacts;
 pub use tls::{HubIdentity, TlsError};
@@ -62,6 +65,8 @@ use discovery::Discovery;
 use door::{Door, Ticket};
 use enrolment::Enrolment;
 use pace::Pace;
+use registry::Standing;
+pub use sessions::Heard;
 use sessions::Outgoing;
 use shared::Shared;
 use tls::Admit;
@@ -115,8 +120,8 @@ impl Default for Settings {
 /// The hub's keys, as far as devices are concerned.
 #[derive(Clone)]
 pub struct Keys {
-    /// The key of the TLS handshake, which is the hub's identity.
-    pub tls: HubIdentity,
+    /// The keys of the TLS handshake, by which devices know the hub.
+    pub tls: HubTls,
     /// The key that receipts, statuses and registrations are signed with, and
     /// those before it.
     pub signing: KeyRing,
@@ -176,9 +181,8 @@ impl Devices {
             address: settings.listen,
             source,
         };
-        let crypto = keys
-            .tls
-            .crypto(Admit::Enrolled(registry.clone()), &[ALPN, ALPN_3, ALPN_2, ALPN_1])?;
+        let versions = [ALPN, ALPN_4, ALPN_3, ALPN_2, ALPN_1];
+        let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), &versions)?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;
@@ -201,6 +205,7 @@ impl Devices {
             hub,
             settings.store.clone(),
             keys.signing,
+            keys.tls,
             registry,
             port,
             Pace::new(
@@ -212,7 +217,6 @@ impl Devices {
         ));
         let enrolment = Arc::new(Enrolment::new(
             Arc::clone(&shared),
-            keys.tls,
             settings.enrol_listen,
             settings.monotonic_ms,
         ));
@@ -272,6 +276,17 @@ impl Devices {
         }
     }
 
+    /// Takes over what the core says of a device's keys. Connections with a
+    /// TLS key that counts no more are closed. From any thread.
+    pub fn apply_keys(&self, device: DeviceId, keys: DeviceKeys) {
+        let shared = &self.inner.shared;
+        let settled = keys.settled.then_some(keys.tls);
+        shared.registry.apply_keys(device, keys);
+        if let Some(key) = settled {
+            shared.sessions.close_others(&device, key);
+        }
+    }
+
     /// Tells a device, if it is connected, where its payment stands. False
     /// if it was not told. From any thread; does not wait.
     pub fn push_status(&self, device: &DeviceId, status: PaymentStatus) -> bool {
@@ -292,6 +307,32 @@ impl Devices {
     /// that speak an earlier wire version are not told: to them it is no frame.
     pub fn push_key_change(&self, change: SignedKeyChange) {
         self.inner.shared.sessions.push_all(&Outgoing::KeyChanged(change));
+        if let Err(error) = self.inner.shared.tls.sign_anew() {
+            tracing::error!(%error, "the certificate tells of the old signing key until the next start");
+        }
+    }
+
+    /// From now on the hub is reached under these TLS keys. Every connected
+    /// device is told that speaks of them, and the others when they connect.
+    /// From any thread; does not wait.
+    pub fn push_tls_keys(&self, keys: HubTlsKeys) {
+        let shared = &self.inner.shared;
+        match shared.tls.state(keys) {
+            Ok(()) => shared.sessions.push_all(&Outgoing::TlsKeys),
+            Err(error) => {
+                tracing::error!(%error, "the hub is reached under its old TLS key until the next start")
+            }
+        }
+    }
+
+    /// The hub's TLS keys.
+    pub fn tls(&self) -> &HubTls {
+        &self.inner.shared.tls
+    }
+
+    /// What is known of each device that has connected since the hub started.
+    pub fn heard(&self) -> BTreeMap<DeviceId, Heard> {
+        self.inner.shared.sessions.heard()
     }
 
     /// What devices are told when they say hello.
@@ -377,6 +418,7 @@ impl Devices {
             token,
             enrol_addresses: at(enrol),
             addresses: at(inner.local),
+            tls_key: inner.shared.tls.enrolled_under(),
         }
     }
 
@@ -410,8 +452,15 @@ impl Devices {
 /// The ticket is held for as long as the connection lasts.
 async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     // No identity, no service; the handshake lets nobody through without.
-    if let Some(device) = tls::device_of(connection.peer_identity()) {
-        ticket.vouch();
-        session::run(shared, device, connection).await;
+    let key = tls::key_of(connection.peer_identity());
+    let owner = key.and_then(|key| Some((key, shared.registry.owner(&key)?)));
+    match owner {
+        Some((_, (device, Standing::Before))) => session::turn_away(&shared, device, &connection).await,
+        Some((key, (device, _))) => {
+            ticket.vouch();
+            session::run(shared, (device, key), connection).await;
+        }
+        // Blocked since.
+        None => sessions::close_for(&connection, &session::not_allowed()),
     }
 }

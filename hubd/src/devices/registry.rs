@@ -1,13 +1,16 @@
 //! Which devices may connect, and the keys that they sign with.
 //!
 //! A copy of what the core says, for the handshakes: the truth is the ledger.
+//! A device is its name; by which TLS key it comes is looked up here.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::VerifyingKey;
-use hub_protocol::{DeviceClass, DeviceId, Registration, cose};
+use hub_core::device_keys::DeviceKeys;
+use hub_protocol::cose::Unverified;
+use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId, Registration, cose};
 
 /// An enrolled device.
 #[derive(Clone, Debug)]
@@ -26,6 +29,42 @@ pub struct RegisteredDevice {
     pub enrolled_ms: u64,
     /// Whether it is shut out.
     pub blocked: bool,
+    /// How often its keys have changed.
+    pub key_changes: u32,
+}
+
+/// What a TLS key is to the device that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its own. Whether the hub has still to hear that it has been used.
+    Own { first_time: bool },
+    /// The one before, and the new one has not been used yet: its answer may
+    /// have been lost.
+    GivingWay,
+    /// One that it had.
+    Before,
+}
+
+/// What a device's requests are checked with.
+#[derive(Clone, Debug)]
+pub(super) struct RequestKeys {
+    /// Its key.
+    pub(super) own: VerifyingKey,
+    /// Those before, if it had others.
+    before: Option<Arc<DeviceKeys>>,
+}
+
+impl RequestKeys {
+    /// The key from before that this is signed with, by what it says, and the
+    /// highest number of a request that it has signed.
+    pub(super) fn before(&self, signed: &[u8]) -> Option<(VerifyingKey, u64)> {
+        let before = &self.before.as_ref()?.before;
+        let kid = Unverified::parse(signed).ok()?.kid();
+        let found = before
+            .iter()
+            .find(|keys| KeyId::of_key(&keys.signing_key) == kid)?;
+        Some((cose::verifying_key(&found.signing_key)?, found.last_sequence))
+    }
 }
 
 /// The enrolled devices. Clones share one list. The core bounds how many are
@@ -33,6 +72,14 @@ pub struct RegisteredDevice {
 #[derive(Clone, Default)]
 pub struct Registry {
     devices: Arc<RwLock<HashMap<DeviceId, RegisteredDevice>>>,
+    /// Of those whose keys have changed.
+    keys: Arc<RwLock<ChangedKeys>>,
+}
+
+#[derive(Default)]
+struct ChangedKeys {
+    of: HashMap<DeviceId, Arc<DeviceKeys>>,
+    by_tls: HashMap<Digest, (DeviceId, Standing)>,
 }
 
 impl fmt::Debug for Registry {
@@ -55,6 +102,44 @@ impl Registry {
         };
     }
 
+    /// Takes over a device's keys, once they have changed.
+    pub fn apply_keys(&self, device: DeviceId, keys: DeviceKeys) {
+        let mut changed = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        changed.by_tls.retain(|_, (owner, _)| *owner != device);
+        changed
+            .by_tls
+            .insert(Digest(device.0), (device, Standing::Before));
+        for before in &keys.before {
+            changed.by_tls.insert(before.tls, (device, Standing::Before));
+        }
+        if let Some(last) = keys.before.last().filter(|_| !keys.settled) {
+            changed.by_tls.insert(last.tls, (device, Standing::GivingWay));
+        }
+        let first_time = !keys.settled;
+        changed
+            .by_tls
+            .insert(keys.tls, (device, Standing::Own { first_time }));
+        changed.of.insert(device, Arc::new(keys));
+    }
+
+    /// Whose TLS key this is, of those that are enrolled and not blocked, and
+    /// what it is to that device.
+    pub(super) fn owner(&self, tls: &Digest) -> Option<(DeviceId, Standing)> {
+        let changed = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let own = (DeviceId(tls.0), Standing::Own { first_time: false });
+        let (device, standing) = changed.by_tls.get(tls).copied().unwrap_or(own);
+        self.is_admitted(&device).then_some((device, standing))
+    }
+
+    fn is_admitted(&self, device: &DeviceId) -> bool {
+        self.read().get(device).is_some_and(|d| !d.blocked)
+    }
+
+    fn keys_of(&self, device: &DeviceId) -> Option<Arc<DeviceKeys>> {
+        let changed = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        changed.of.get(device).cloned()
+    }
+
     /// Adds a device that has just been enrolled, unless it is known: only
     /// the core unblocks.
     pub(super) fn apply_if_new(&self, registration: &Registration) {
@@ -72,17 +157,23 @@ impl Registry {
         self.read().get(device).filter(|d| !d.blocked).cloned()
     }
 
-    /// The key of a device that is enrolled and not blocked.
-    pub(super) fn verifying_key(&self, device: &DeviceId) -> Option<VerifyingKey> {
-        self.read()
+    /// The keys of a device that is enrolled and not blocked.
+    pub(super) fn request_keys(&self, device: &DeviceId) -> Option<RequestKeys> {
+        let own = self
+            .read()
             .get(device)
             .filter(|d| !d.blocked)
-            .map(|d| d.verifying_key)
+            .map(|d| d.verifying_key)?;
+        let before = self.keys_of(device);
+        Some(RequestKeys { own, before })
     }
 
     /// All devices, blocked or not, by identity.
     pub fn list(&self) -> Vec<RegisteredDevice> {
         let mut all: Vec<_> = self.read().values().cloned().collect();
+        for device in &mut all {
+            device.key_changes = self.keys_of(&device.device).map_or(0, |keys| keys.number);
+        }
         all.sort_by_key(|d| d.device);
         all
     }
@@ -112,5 +203,6 @@ fn registered(registration: &Registration, blocked: bool) -> Option<RegisteredDe
         model: registration.model.clone(),
         enrolled_ms: registration.enrolled_ms,
         blocked,
+        key_changes: 0,
     })
 }

@@ -11,12 +11,13 @@ use hub_protocol::cbor::CborError;
 use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{
-    Answer, CardBlob, DeviceDescription, DeviceId, DeviceReceipt, PaymentId, PaymentRequest, Refusal,
-    RefusalCode, Request, SealedCard, cbor,
+    Answer, CardBlob, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, PaymentId, PaymentRequest,
+    Refusal, RefusalCode, Request, SealedCard, VoidRequest, cbor,
 };
 use quinn::{ReadToEndError, RecvStream};
 
 use super::bounds::{Bound, Counts};
+use super::registry::{RequestKeys, Standing};
 use super::session::Peer;
 use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
@@ -70,13 +71,19 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
     }
     let (device, wire) = (peer.device, peer.wire);
     // Asked anew for each request: a device may be blocked while connected.
-    let Some(key) = shared.registry.verifying_key(&device) else {
+    let standing = shared.registry.owner(&peer.key).map(|(_, standing)| standing);
+    let Some((keys, standing)) = shared.registry.request_keys(&device).zip(standing) else {
         return Err(Refusal::new(
             RefusalCode::DeviceNotAllowed,
             "this device is blocked or not enrolled; ask the manager",
         ));
     };
     request.check()?;
+    let for_old_keys = matches!(request, Request::Hello { .. } | Request::ChangeKeys { .. });
+    if !matches!(standing, Standing::Own { .. }) && !for_old_keys {
+        return Err(for_wire(replaced(), wire));
+    }
+    let key = keys.own;
     let ask = match request {
         Request::Hello { .. } => return Ok(shared.hello(wire)),
         Request::Keys { known } => return Ok(shared.key_changes(known)),
@@ -85,8 +92,10 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
             sealed_card,
         } => {
             let object_type = payment_type(wire, &signed);
+            let (key, last) = key_for(&keys, &signed);
             let (signed, payload) = verified(shared, peer, signed, object_type, key).await?;
             let request = Box::new(check_payment(&payload, object_type, &sealed_card)?);
+            in_time(request.device_sequence, last, wire)?;
             if wire.number() >= 4
                 && let Err(refusal) = CardBlob::from_blob(&sealed_card.blob)
                 && !knows(shared, wire, device, request.payment_id).await?
@@ -101,10 +110,29 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
             }
         }
         Request::Void { request: signed } => {
+            let (key, last) = key_for(&keys, &signed);
             let (signed, payload) = verified(shared, peer, signed, ObjectType::VoidRequest, key).await?;
+            let request: VoidRequest = cbor::decode(&payload)?;
+            in_time(request.device_sequence, last, wire)?;
             Ask::Void {
                 device,
-                request: cbor::decode(&payload)?,
+                request,
+                signed,
+            }
+        }
+        Request::ChangeKeys { change: signed } => {
+            let change = match DeviceKeyChange::open(&signed) {
+                Err(refusal) => {
+                    if refusal.code == RefusalCode::SignatureBad {
+                        shared.port.hint(Tell::BadSignature { device });
+                    }
+                    return Err(refusal);
+                }
+                Ok(change) => Box::new(change),
+            };
+            Ask::ChangeDeviceKeys {
+                device,
+                change,
                 signed,
             }
         }
@@ -131,15 +159,17 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
             receipt,
         } => {
             let object_type = payment_type(wire, &signed);
+            let ((key, last), (receipt_key, _)) = (key_for(&keys, &signed), key_for(&keys, &receipt));
             let payment =
                 verified(shared, peer, signed, object_type, key)
                     .await
                     .and_then(|(signed, payload)| {
                         let request = check_payment(&payload, object_type, &sealed_card)?;
+                        in_time(request.device_sequence, last, wire)?;
                         Ok((signed, Box::new(request)))
                     });
             let (signed_receipt, payload) =
-                match verified(shared, peer, receipt, ObjectType::DeviceReceipt, key).await {
+                match verified(shared, peer, receipt, ObjectType::DeviceReceipt, receipt_key).await {
                     Ok(verified) => verified,
                     // The payment's own fault is told first.
                     Err(refusal) => return Err(payment.err().unwrap_or(refusal)),
@@ -188,13 +218,45 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
         }
     };
     let answer = shared.ask(ask, wire).await;
-    answer.map_err(|refusal| match (refusal.code, wire) {
-        // A number that earlier versions do not have.
-        (RefusalCode::DevicePending, WireVersion::One | WireVersion::Two | WireVersion::Three) => {
-            Refusal::new(RefusalCode::DeviceNotAllowed, refusal.text)
-        }
-        _ => refusal,
-    })
+    answer.map_err(|refusal| for_wire(refusal, wire))
+}
+
+/// The key that a payment, a void or a receipt of the device's is checked
+/// with: its own, or one that it had when it signed; and the highest number
+/// that counts of what that one signed.
+fn key_for(keys: &RequestKeys, signed: &[u8]) -> (VerifyingKey, Option<u64>) {
+    keys.before(signed)
+        .map_or((keys.own, None), |(key, last)| (key, Some(last)))
+}
+
+/// Refuses what a key signed that had given way by then.
+fn in_time(sequence: u64, last: Option<u64>, wire: WireVersion) -> Result<(), Refusal> {
+    match last {
+        Some(last) if sequence > last => Err(for_wire(replaced(), wire)),
+        _ => Ok(()),
+    }
+}
+
+/// The refusal of keys that have given way.
+pub(super) fn replaced() -> Refusal {
+    Refusal::new(
+        RefusalCode::KeysReplaced,
+        "these keys have been replaced by others of the same device; if you did not do that, tell the manager that \
+         somebody has copied the device",
+    )
+}
+
+/// A refusal with a number that this wire version has.
+pub(super) fn for_wire(refusal: Refusal, wire: WireVersion) -> Refusal {
+    let since = match refusal.code {
+        RefusalCode::DevicePending => 4,
+        RefusalCode::KeysReplaced => 5,
+        _ => 1,
+    };
+    match wire.number() < since {
+        true => Refusal::new(RefusalCode::DeviceNotAllowed, refusal.text),
+        false => refusal,
+    }
 }
 
 /// A signed request and its payload, once the signature is checked.
@@ -245,7 +307,9 @@ fn stopping() -> Refusal {
 /// As what a payment request is signed, by what it says.
 fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
     match (wire, Unverified::payload_of(signed)) {
-        (WireVersion::Three | WireVersion::Four, Ok(payload)) => PaymentRequest::object_type_of(payload),
+        (WireVersion::Three | WireVersion::Four | WireVersion::Five, Ok(payload)) => {
+            PaymentRequest::object_type_of(payload)
+        }
         _ => ObjectType::PaymentRequest,
     }
 }

@@ -13,11 +13,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_protocol::{Answer, DeviceId, Refusal, RefusalCode, frame};
+use hub_protocol::{Answer, DeviceId, Digest, Refusal, RefusalCode, frame};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
 
 use super::bounds::Bound;
+use super::registry::Standing;
 use super::request;
 use super::sessions::{Outgoing, close_for};
 use super::shared::{Shared, WireVersion};
@@ -26,6 +27,9 @@ use crate::port::Tell;
 
 /// How long a device may take to read its last answer and close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long whoever is turned away may take to ask for something.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a push may take before it is given up.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,25 +40,38 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whom a connection belongs to.
 pub(super) struct Peer {
     pub(super) device: DeviceId,
+    /// The TLS key that it was made with.
+    pub(super) key: Digest,
     pub(super) wire: WireVersion,
     pub(super) conduct: Conduct,
     connection: Connection,
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn run(shared: Arc<Shared>, device: DeviceId, connection: Connection) {
-    let (pushes, replaced) = shared.sessions.open(device, &connection);
+pub(super) async fn run(shared: Arc<Shared>, (device, key): (DeviceId, Digest), connection: Connection) {
+    let (pushes, replaced) = shared.sessions.open((device, key), &connection);
     if replaced {
         shared.counts.count(Bound::DeviceConnections);
     }
     // After `open`: whoever blocks the device from now on finds this
     // connection and closes it.
-    if shared.registry.admitted(&device).is_some() {
+    let owner = shared.registry.owner(&key);
+    if owner.is_some() {
         tracing::debug!(device = %device.short(), from = %connection.remote_address(), "device connected");
-        let pusher = tokio::spawn(push(Arc::clone(&shared), connection.clone(), pushes));
+        let wire = WireVersion::of(&connection);
+        shared.sessions.hears(device, wire.number(), 0);
+        if let Some((_, Standing::Own { first_time: true })) = owner {
+            shared.port.hint(Tell::KeysUsed { device, old: false });
+        }
+        if shared.tls.stated().is_some() {
+            // The certificate says it too, if not one from before the change.
+            shared.sessions.push(&device, Outgoing::TlsKeys);
+        }
+        let pusher = tokio::spawn(push(Arc::clone(&shared), device, connection.clone(), pushes));
         let peer = Arc::new(Peer {
             device,
-            wire: WireVersion::of(&connection),
+            key,
+            wire,
             conduct: Conduct::default(),
             connection: connection.clone(),
         });
@@ -137,23 +154,67 @@ pub(super) async fn reply(
     }
 }
 
-async fn push(shared: Arc<Shared>, connection: Connection, mut pushes: mpsc::Receiver<Outgoing>) {
+async fn push(
+    shared: Arc<Shared>,
+    device: DeviceId,
+    connection: Connection,
+    mut pushes: mpsc::Receiver<Outgoing>,
+) {
     let wire = WireVersion::of(&connection);
     while let Some(what) = pushes.recv().await {
-        if matches!(what, Outgoing::KeyChanged(_)) && wire != WireVersion::Four {
+        let since = match what {
+            Outgoing::KeyChanged(_) => 4,
+            Outgoing::TlsKeys => 5,
+            _ => 1,
+        };
+        if wire.number() < since {
             continue;
         }
-        let bytes = frame::to_wire(&shared.push(what));
+        let stated = shared.tls.stated().map_or(0, |stated| stated.number);
+        let told = match what {
+            Outgoing::TlsKeys => Some(stated),
+            _ => None,
+        };
+        let Some(push) = shared.push(what) else { continue };
+        let bytes = frame::to_wire(&push);
         let sent = tokio::time::timeout(PUSH_TIMEOUT, async {
             let mut send = connection.open_uni().await.ok()?;
             send.write_all(&bytes).await.ok()?;
-            send.finish().ok()
+            send.finish().ok()?;
+            // Acknowledged to its end.
+            if let Some(number) = told
+                && matches!(send.stopped().await, Ok(None))
+            {
+                shared.sessions.hears(device, wire.number(), number);
+            }
+            Some(())
         });
         if !matches!(sent.await, Ok(Some(()))) {
             // The device asks for the status when it is back.
             tracing::debug!("a push was not taken");
         }
     }
+}
+
+/// Somebody came with a TLS key that the device had before: it is told so, in
+/// the answer to its first request, and so is the hub.
+pub(super) async fn turn_away(shared: &Shared, device: DeviceId, connection: &Connection) {
+    shared.port.hint(Tell::KeysUsed { device, old: true });
+    let wire = WireVersion::of(connection);
+    let refusal = request::for_wire(request::replaced(), wire);
+    let told = async {
+        let (mut send, mut recv) = connection.accept_bi().await.ok()?;
+        request::read_frame(&shared.counts, &mut recv, wire).await?.ok()?;
+        let refusal = refusal.clone();
+        let bytes = frame::to_wire(&Answer::Refused { refusal });
+        send.write_all(&bytes).await.ok()?;
+        send.finish().ok()?;
+        // A close discards what has been received but not read.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.closed()).await;
+        Some(())
+    };
+    let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, told).await;
+    close_for(connection, &refusal);
 }
 
 pub(super) fn not_allowed() -> Refusal {

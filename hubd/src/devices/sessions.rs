@@ -1,9 +1,9 @@
 //! The connections that are open, by device.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hub_protocol::{DeviceId, PaymentStatus, Refusal, RefusalCode, SignedKeyChange};
+use hub_protocol::{DeviceId, Digest, PaymentStatus, Refusal, RefusalCode, SignedKeyChange};
 use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 
@@ -21,10 +21,24 @@ pub(super) enum Outgoing {
     Status(Box<PaymentStatus>),
     Policy(u64),
     KeyChanged(SignedKeyChange),
+    /// Those of the moment when it goes out.
+    TlsKeys,
+}
+
+/// What is known of a device that has connected since the hub started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The newest wire version that it has spoken.
+    pub wire: u16,
+    /// The number of the newest statement of the hub's TLS keys that it has
+    /// got by a push; 0 for none.
+    pub tls_keys: u32,
 }
 
 struct Live {
     id: usize,
+    /// The TLS key that it was made with.
+    key: Digest,
     connection: Connection,
     pushes: mpsc::Sender<Outgoing>,
 }
@@ -33,12 +47,18 @@ struct Live {
 #[derive(Default)]
 pub(super) struct Sessions {
     live: Mutex<HashMap<DeviceId, VecDeque<Live>>>,
+    /// As many as there are enrolled devices, which the core bounds.
+    heard: Mutex<BTreeMap<DeviceId, Heard>>,
 }
 
 impl Sessions {
     /// Adds a connection and gives the end from which its pushes come, and
     /// whether it took the place of the device's oldest.
-    pub(super) fn open(&self, device: DeviceId, connection: &Connection) -> (mpsc::Receiver<Outgoing>, bool) {
+    pub(super) fn open(
+        &self,
+        (device, key): (DeviceId, Digest),
+        connection: &Connection,
+    ) -> (mpsc::Receiver<Outgoing>, bool) {
         let (pushes, receiver) = mpsc::channel(MAX_PUSHES);
         let mut live = self.lock();
         let of_device = live.entry(device).or_default();
@@ -48,10 +68,24 @@ impl Sessions {
         }
         of_device.push_back(Live {
             id: connection.stable_id(),
+            key,
             connection: connection.clone(),
             pushes,
         });
         (receiver, full)
+    }
+
+    /// A device speaks this wire version, and has got this statement of the
+    /// hub's TLS keys.
+    pub(super) fn hears(&self, device: DeviceId, wire: u16, tls_keys: u32) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = heard.entry(device).or_default();
+        known.wire = known.wire.max(wire);
+        known.tls_keys = known.tls_keys.max(tls_keys);
+    }
+
+    pub(super) fn heard(&self) -> BTreeMap<DeviceId, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Forgets a connection that is gone. Whether the device has no other.
@@ -86,6 +120,21 @@ impl Sessions {
     pub(super) fn close(&self, device: &DeviceId, code: VarInt, reason: &str) {
         for live in self.lock().remove(device).unwrap_or_default() {
             live.connection.close(code, reason.as_bytes());
+        }
+    }
+
+    /// Closes the connections of a device that were made with another TLS key
+    /// than this one.
+    pub(super) fn close_others(&self, device: &DeviceId, key: Digest) {
+        let mut live = self.lock();
+        for other in live
+            .get_mut(device)
+            .into_iter()
+            .flatten()
+            .filter(|l| l.key != key)
+        {
+            let code = RefusalCode::KeysReplaced;
+            other.connection.close(close_code(code), code.name().as_bytes());
         }
     }
 

@@ -9,14 +9,15 @@ use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
 use hub_protocol::{
-    ALPN_1, ALPN_2, ALPN_3, Answer, CommittedReceipt, HubId, MOST_KEY_CHANGES, Push, Receipt, Refusal,
-    RefusalCode, cbor,
+    ALPN_1, ALPN_2, ALPN_3, ALPN_4, Answer, CommittedReceipt, HubId, MOST_KEY_CHANGES, Push, Receipt,
+    Refusal, RefusalCode, cbor,
 };
 use quinn::Connection;
 use quinn::crypto::rustls::HandshakeData;
 use tokio::sync::watch;
 
 use super::bounds::{Counts, Lines};
+use super::hub_tls::HubTls;
 use super::pace::Pace;
 use super::places::Places;
 use super::registry::Registry;
@@ -48,8 +49,10 @@ pub(super) enum WireVersion {
     Two,
     /// Requests may state terms.
     Three,
-    /// Sealed cards come in an envelope, and the hub's keys may change.
+    /// Sealed cards come in an envelope, and the hub's signing key may change.
     Four,
+    /// The hub's TLS key may change, and the device's keys.
+    Five,
 }
 
 impl WireVersion {
@@ -61,7 +64,8 @@ impl WireVersion {
             Some(protocol) if protocol == ALPN_1 => Self::One,
             Some(protocol) if protocol == ALPN_2 => Self::Two,
             Some(protocol) if protocol == ALPN_3 => Self::Three,
-            _ => Self::Four,
+            Some(protocol) if protocol == ALPN_4 => Self::Four,
+            _ => Self::Five,
         }
     }
 
@@ -71,6 +75,7 @@ impl WireVersion {
             Self::Two => 2,
             Self::Three => 3,
             Self::Four => 4,
+            Self::Five => 5,
         }
     }
 }
@@ -79,6 +84,7 @@ pub(super) struct Shared {
     pub(super) hub: HubId,
     pub(super) store: String,
     pub(super) keys: KeyRing,
+    pub(super) tls: HubTls,
     pub(super) registry: Registry,
     pub(super) sessions: Sessions,
     pub(super) places: Mutex<Places>,
@@ -108,6 +114,7 @@ impl Shared {
         hub: HubId,
         store: String,
         keys: KeyRing,
+        tls: HubTls,
         registry: Registry,
         port: HubPort,
         pace: Pace,
@@ -117,6 +124,7 @@ impl Shared {
             hub,
             store,
             keys,
+            tls,
             registry,
             sessions: Sessions::default(),
             places: Mutex::default(),
@@ -191,6 +199,7 @@ impl Shared {
                 chain,
             }),
             Reply::Returned { number } => Ok(Answer::Returned { number }),
+            Reply::KeysChanged { number } => Ok(Answer::KeysChanged { number }),
             Reply::Registered(mut registration) => {
                 self.registry.apply_if_new(&registration);
                 // A device that enrols again may have missed a change.
@@ -234,7 +243,7 @@ impl Shared {
             WireVersion::One => self
                 .keys
                 .with(|key| cose::sign(key, ObjectType::Receipt, &committed.receipt)),
-            WireVersion::Two | WireVersion::Three | WireVersion::Four => cbor::encode(&committed),
+            _ => cbor::encode(&committed),
         })
     }
 
@@ -259,14 +268,18 @@ impl Shared {
         Answer::Keys { changes }
     }
 
-    pub(super) fn push(&self, what: Outgoing) -> Push {
-        match what {
+    /// `None` if there is nothing to be said any more.
+    pub(super) fn push(&self, what: Outgoing) -> Option<Push> {
+        Some(match what {
             Outgoing::Status(status) => Push::Status {
                 status: self.sign(ObjectType::Status, &*status),
             },
             Outgoing::Policy(version) => Push::Policy { version },
             Outgoing::KeyChanged(change) => Push::KeyChanged { change },
-        }
+            Outgoing::TlsKeys => Push::TlsKeys {
+                keys: self.tls.signed()?,
+            },
+        })
     }
 
     fn sign<T: minicbor::Encode<()>>(&self, object: ObjectType, value: &T) -> Vec<u8> {

@@ -8,13 +8,14 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use hub_protocol::{DeviceId, Digest, HubId};
+use hub_protocol::{CertificateKeys, Digest, HubId, TLS_KEYS_OID};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
 };
@@ -41,6 +42,12 @@ pub enum TlsError {
     /// The container could not be made from the key.
     #[error("the hub's certificate could not be made from its TLS key")]
     Certificate(#[source] rcgen::Error),
+    /// The private half of no key under which the hub is reached is here.
+    #[error(
+        "the ledger says that the hub is reached under another TLS key than keys/hub-tls.key; put back the newest \
+         copy of keys/"
+    )]
+    NoKey,
     /// rustls would not take key and certificate.
     #[error("the hub's TLS configuration was refused")]
     Config(#[from] Error),
@@ -72,10 +79,7 @@ impl HubIdentity {
     pub fn from_pem(pem: &str) -> Result<Self, TlsError> {
         let pair = rcgen::KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_ECDSA_P256_SHA256)
             .map_err(TlsError::Key)?;
-        let certificate = rcgen::CertificateParams::new(vec!["store-hub".to_owned()])
-            .and_then(|params| params.self_signed(&pair))
-            .map_err(TlsError::Certificate)?
-            .into();
+        let certificate = container(&pair, None)?;
         let spki = p256_spki(&certificate)?;
         Ok(Self {
             certificate,
@@ -84,9 +88,31 @@ impl HubIdentity {
         })
     }
 
-    /// The hub's identity: SHA-256 over the SubjectPublicKeyInfo.
+    /// SHA-256 over the key's SubjectPublicKeyInfo, as the name of a hub
+    /// that has had no other key.
     pub fn hub_id(&self) -> HubId {
         self.hub
+    }
+
+    /// SHA-256 over the key's SubjectPublicKeyInfo.
+    pub fn digest(&self) -> Digest {
+        Digest(self.hub.0)
+    }
+
+    /// The same key in a container that tells of the hub's keys.
+    pub(super) fn certified(&self, says: Option<&CertificateKeys>) -> Result<CertifiedKey, TlsError> {
+        let certificate = match says {
+            None => self.certificate.clone(),
+            Some(says) => {
+                let key = PrivatePkcs8KeyDer::from(self.key.as_slice());
+                let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&key, &rcgen::PKCS_ECDSA_P256_SHA256)
+                    .map_err(TlsError::Key)?;
+                container(&pair, Some(says))?
+            }
+        };
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.to_vec()));
+        let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+        Ok(CertifiedKey::new(vec![certificate], key))
     }
 
     /// A secret that stays the same over restarts, for one purpose.
@@ -112,23 +138,38 @@ impl HubIdentity {
     }
 
     /// TLS 1.3 only, mutual, no tickets, no early data.
-    pub(super) fn crypto(&self, admit: Admit, alpn: &[&[u8]]) -> Result<QuicServerConfig, TlsError> {
+    pub(super) fn crypto(
+        presented: Arc<dyn ResolvesServerCert>,
+        admit: Admit,
+        alpn: &[&[u8]],
+    ) -> Result<QuicServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = DeviceVerifier {
             admit,
             algorithms: provider.signature_verification_algorithms,
         };
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.to_vec()));
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(vec![self.certificate.clone()], key)?;
+            .with_cert_resolver(presented);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         Ok(QuicServerConfig::try_from(config)?)
     }
+}
+
+fn container(
+    pair: &rcgen::KeyPair,
+    says: Option<&CertificateKeys>,
+) -> Result<CertificateDer<'static>, TlsError> {
+    let mut params =
+        rcgen::CertificateParams::new(vec!["store-hub".to_owned()]).map_err(TlsError::Certificate)?;
+    let says = says.map(|says| rcgen::CustomExtension::from_oid_content(&TLS_KEYS_OID, says.to_der()));
+    params.custom_extensions.extend(says);
+    let certificate = params.self_signed(pair).map_err(TlsError::Certificate)?;
+    Ok(certificate.into())
 }
 
 /// The SubjectPublicKeyInfo of a certificate with a P-256 key.
@@ -144,17 +185,19 @@ fn p256_spki(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// The device at the other end of an established connection.
-pub(super) fn device_of(peer_identity: Option<Box<dyn Any>>) -> Option<DeviceId> {
+/// SHA-256 over the SubjectPublicKeyInfo of the key at the other end of an
+/// established connection: the name of a device that has had no other.
+pub(super) fn key_of(peer_identity: Option<Box<dyn Any>>) -> Option<Digest> {
     let chain = peer_identity?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let spki = p256_spki(chain.first()?).ok()?;
-    Some(DeviceId::of_spki(&spki))
+    Some(Digest::of(&spki))
 }
 
 /// Whose handshake may succeed.
 #[derive(Debug)]
 pub(super) enum Admit {
-    /// Enrolled devices that are not blocked.
+    /// Enrolled devices that are not blocked; with a key that they had before,
+    /// to be told so.
     Enrolled(Registry),
     /// Whoever holds a P-256 key: on the enrolment endpoint the code decides.
     AnyKey,
@@ -180,9 +223,9 @@ impl ClientCertVerifier for DeviceVerifier {
         if !intermediates.is_empty() {
             return Err(CertificateError::BadEncoding.into());
         }
-        let device = DeviceId::of_spki(&p256_spki(end_entity)?);
+        let key = Digest::of(&p256_spki(end_entity)?);
         match &self.admit {
-            Admit::Enrolled(registry) if registry.admitted(&device).is_none() => {
+            Admit::Enrolled(registry) if registry.owner(&key).is_none() => {
                 // Becomes the TLS alert access_denied (49).
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }

@@ -13,7 +13,7 @@ use hub_protocol::{DeviceId, Digest, PaymentId, RefusalCode};
 
 use crate::admin::protocol::{
     AllowanceReport, DescribedReport, DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport,
-    PolicyReport, QueueReport, RestrictionReport, RootReport, StatusReport,
+    PolicyReport, QueueReport, RestrictionReport, RootReport, RotationReport, StatusReport, TlsStep,
 };
 use crate::admin::{Backend, EnrolOrder, Operator, Refused};
 use crate::clock;
@@ -27,6 +27,7 @@ use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
 use crate::run::fleet::standing_report;
 use crate::run::vault_key::{self, NotChanged};
+use crate::run::tls_change::FOLLOWS_SIGNING;
 use crate::run::{key_files, key_report, root_watch};
 
 /// Serves the operators of one hub.
@@ -38,12 +39,18 @@ pub(super) struct HubBackend {
     pub(super) space: Space,
     pub(super) archiving: Archiving,
     pub(super) keys: KeyRing,
-    /// Held while the signing key changes; in it the key to change to, until
-    /// there is an answer.
-    pub(super) changing: tokio::sync::Mutex<Option<VerifyingKey>>,
+    /// Held while one of the hub's keys changes.
+    pub(super) changing: tokio::sync::Mutex<Unanswered>,
     /// The store's data key. Whoever changes what it is wrapped under holds it.
     pub(super) store_key: tokio::sync::Mutex<StoreKey>,
     pub(super) vault: VaultReader,
+}
+
+/// The keys to change to, until there is an answer.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    signing: Option<VerifyingKey>,
+    pub(super) tls: Option<Digest>,
 }
 
 impl HubBackend {
@@ -305,27 +312,45 @@ impl Backend for HubBackend {
         Ok(key_report::all(
             &self.config,
             &self.keys.chain(),
+            self.devices.tls().stated(),
             &authority,
             devices,
         ))
     }
 
-    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
+    async fn rotate_tls_key(
+        &self,
+        operator: Operator,
+        step: TlsStep,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.change_tls(operator, step, confirmed).await
+    }
+
+    async fn rotate_signing_key(
+        &self,
+        operator: Operator,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
         let mut unanswered = self.changing.lock().await;
+        let left = self.left_behind(FOLLOWS_SIGNING);
+        if !left.too_old.is_empty() && !confirmed {
+            return self.rotation("signing", left, (false, true, false)).await;
+        }
         if self.space.level() == StorageLevel::Full {
             return Err(Refused::new(
                 "the disk is full: make room first, then change the key",
             ));
         }
         let before = *self.keys.chain().current();
-        if unanswered.is_some_and(|asked| asked != before) {
+        if unanswered.signing.is_some_and(|asked| asked != before) {
             return Err(Refused::new(
                 "whether an earlier change of the key comes about is not known yet: try again in a moment; if this \
                  stays, restart hubd, which puts it right",
             ));
         }
         self.settle_keys(&before)?;
-        *unanswered = None;
+        unanswered.signing = None;
         let layout = &self.config.layout;
         let next = key_files::next_key(layout, &before).map_err(|error| Refused::new(error.to_string()))?;
         let current = next.verifying_key();
@@ -334,7 +359,7 @@ impl Backend for HubBackend {
                 "hub-signing.next.key is a key that this hub has had before: supply another one",
             ));
         }
-        *unanswered = Some(current);
+        unanswered.signing = Some(current);
         let ask = Ask::ChangeHubKey {
             operator: operator.to_string(),
             next,
@@ -348,7 +373,7 @@ impl Backend for HubBackend {
             Err(refusal) => return Err(Refused::unavailable(refusal.text)),
             Ok(_) => return Err(Refused::unavailable("the hub gave an answer to another question")),
         };
-        *unanswered = None;
+        unanswered.signing = None;
         if let Some(refused) = refused {
             if let Err(error) = key_files::discard_made(layout, &before) {
                 tracing::warn!(%error, "a signing key that is not used could not be destroyed; the next change or start tries again");
@@ -357,7 +382,7 @@ impl Backend for HubBackend {
         }
         // The ledger goes on with the new key, whatever becomes of the files.
         self.settle_keys(&current)?;
-        self.keys().await
+        self.rotation("signing", left, (true, false, false)).await
     }
 
     async fn rotate_vault_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use ed25519_dalek::SigningKey;
 use hub_core::Forward;
 use hub_core::admission::FleetToken;
+use hub_core::device_keys::DeviceKeys;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
 use hub_protocol::{
-    AllowanceMisuse, DeviceId, HubId, HubKeyChange, PaymentId, PaymentStatus, Registration, Restriction,
-    RestrictionCause, SealedCard, SignedKeyChange,
+    AllowanceMisuse, DeviceId, HubId, HubKeyChange, HubTlsKeys, PaymentId, PaymentStatus, Registration,
+    Restriction, RestrictionCause, SealedCard, SignedKeyChange,
 };
 use tokio::sync::mpsc;
 
@@ -90,6 +91,16 @@ impl Edges for RealEdges {
     fn push_key_change(&mut self, statement: SignedKeyChange) {
         tracing::warn!("the hub signs with another key from now on: hubctl keys");
         self.devices.push_key_change(statement);
+    }
+
+    fn push_tls_keys(&mut self, keys: HubTlsKeys) {
+        tracing::warn!(number = keys.number, keys = ?keys.keys, "the hub is reached under these TLS keys from now on");
+        self.devices.push_tls_keys(keys);
+    }
+
+    fn device_keys(&mut self, device: DeviceId, keys: DeviceKeys) {
+        tracing::info!(device = %device.short(), number = keys.number, settled = keys.settled, "a device has other keys");
+        self.devices.apply_keys(device, keys);
     }
 
     fn erase_card(&mut self, payment_id: PaymentId) {

@@ -184,6 +184,7 @@ fn sign_report(sign: &Sign) -> SignReport {
         Sign::NumberAgain(at_ms) => ("number-again", Some(*at_ms)),
         Sign::TwoEnds => ("two-ends", None),
         Sign::TwoPlaces(places) => ("two-places", Some(places.at_ms)),
+        Sign::OldKeys(at_ms) => ("old-keys", Some(*at_ms)),
     };
     SignReport {
         sign: sign.to_owned(),

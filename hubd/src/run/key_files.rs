@@ -49,10 +49,13 @@ pub(super) enum NoNextKey {
     Unusable(#[from] KeyError),
     /// The present key comes from the service manager, and no next one does.
     #[error(
-        "the signing key is a credential, which hubd cannot replace: supply the next one as hub-signing.next.key \
-         beside it (docs/keys.md), restart hubd, and give this command again"
+        "this key is a credential, which hubd cannot replace: supply the next one as {0} beside it (docs/keys.md), \
+         restart hubd, and give this command again"
     )]
-    Credential,
+    Credential(&'static str),
+    /// No key could be made.
+    #[error("a TLS key could not be made: {0}")]
+    Tls(#[from] rcgen::Error),
     /// The file cannot be written.
     #[error("{path} cannot be written: {source}")]
     Write {
@@ -72,7 +75,7 @@ pub(super) fn next_key(layout: &Layout, current: &VerifyingKey) -> Result<Signin
         return Ok(key);
     }
     if config::is_credential(&layout.signing_key) {
-        return Err(NoNextKey::Credential);
+        return Err(NoNextKey::Credential("hub-signing.next.key"));
     }
     let path = &layout.next_signing_key;
     discard_made(layout, current)
@@ -153,6 +156,11 @@ fn fresh_key() -> io::Result<SigningKey> {
 
 fn write_key(path: &Path, key: &SigningKey, like: &Path) -> io::Result<()> {
     let line = Zeroizing::new(HEXLOWER.encode(key.as_bytes()) + "\n");
+    write_secret(path, &line, like)
+}
+
+/// Writes a secret as a whole, for whoever may read the file `like`.
+pub(super) fn write_secret(path: &Path, text: &str, like: &Path) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options
@@ -161,7 +169,7 @@ fn write_key(path: &Path, key: &SigningKey, like: &Path) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&new)?;
-    file.write_all(line.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     // Whoever may read the old one may read the new one.
     if let Ok(owner) = fs::metadata(like) {
@@ -199,7 +207,11 @@ pub(super) fn settle(
 }
 
 fn write_public(path: &Path, key: &VerifyingKey) -> io::Result<()> {
-    let text = HEXLOWER.encode(key.as_bytes()) + "\n";
+    write_plain(path, &(HEXLOWER.encode(key.as_bytes()) + "\n"))
+}
+
+/// Writes what everybody may read, as a whole.
+pub(super) fn write_plain(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("pub.new");
     let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;

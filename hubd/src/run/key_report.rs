@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use hub_protocol::root::Delegated;
-use hub_protocol::{Authority, KeyChain, KeyId};
+use hub_protocol::{Authority, HubTlsKeys, KeyChain, KeyId};
 
 use crate::admin::protocol::KeyReport;
 use crate::config::{self, Config};
@@ -15,10 +15,11 @@ use crate::devices::RegisteredDevice;
 pub(crate) fn all(
     config: &Config,
     chain: &KeyChain,
+    tls: Option<HubTlsKeys>,
     authority: &Authority,
     devices: Vec<RegisteredDevice>,
 ) -> Vec<KeyReport> {
-    let mut keys = of_hub(config, chain);
+    let mut keys = of_hub(config, chain, tls);
     keys.extend(of_headquarters(authority));
     let mut devices = devices;
     devices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -26,9 +27,10 @@ pub(crate) fn all(
         purpose: "device".to_owned(),
         id: Some(KeyId::of_key(device.verifying_key.as_bytes()).to_string()),
         public: Some(data_encoding::HEXLOWER.encode(device.verifying_key.as_bytes())),
-        since_ms: Some(device.enrolled_ms),
+        // When it changed its keys last, the ledger tells.
+        since_ms: (device.key_changes == 0).then_some(device.enrolled_ms),
         holder: device.name,
-        changes: None,
+        changes: Some(device.key_changes).filter(|changes| *changes > 0),
     }));
     keys
 }
@@ -67,7 +69,9 @@ fn of_headquarters(authority: &Authority) -> Vec<KeyReport> {
 }
 
 /// The hub's own keys.
-pub(crate) fn of_hub(config: &Config, chain: &KeyChain) -> Vec<KeyReport> {
+///
+/// Of the TLS keys, what the ledger says if that is known.
+pub(crate) fn of_hub(config: &Config, chain: &KeyChain, tls: Option<HubTlsKeys>) -> Vec<KeyReport> {
     let (layout, holder) = (&config.layout, config.keys.hub_id.short());
     let ed25519 = |purpose: &str, key: &ed25519_dalek::VerifyingKey, since_ms, changes| KeyReport {
         purpose: purpose.to_owned(),
@@ -91,7 +95,28 @@ pub(crate) fn of_hub(config: &Config, chain: &KeyChain) -> Vec<KeyReport> {
     {
         keys.push(ed25519("signing-next", &next.verifying_key(), None, None));
     }
-    keys.push(file("tls", &layout.tls_key, Some(config.keys.hub_id.to_string())));
+    let changes = tls.as_ref().map(|tls| tls.number);
+    let in_use = tls.as_ref().map(|tls| tls.keys.clone()).unwrap_or_default();
+    match in_use.as_slice() {
+        [new, old] => {
+            keys.push(KeyReport {
+                changes,
+                ..file("tls", &layout.tls_key, Some(old.to_string()))
+            });
+            let since_ms = tls.map(|tls| tls.changed_ms);
+            keys.push(KeyReport {
+                since_ms,
+                ..file("tls-next", &layout.next_tls_key, Some(new.to_string()))
+            });
+        }
+        one => {
+            let key = one.first().copied().unwrap_or(config.keys.tls.digest);
+            keys.push(KeyReport {
+                changes,
+                ..file("tls", &layout.tls_key, Some(key.to_string()))
+            });
+        }
+    }
     // Of two, the present one comes first but for the moment of a change.
     let vault = config::vault_keys(layout).into_iter().next();
     let vault = vault.map(|key| data_encoding::HEXLOWER.encode(&vault_key_id(&key)));

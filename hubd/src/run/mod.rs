@@ -13,6 +13,10 @@ mod migration;
 mod opening;
 mod root_watch;
 mod storage;
+mod tls_change;
+mod tls_files;
+#[cfg(test)]
+mod tls_tests;
 mod vault_key;
 
 use std::process::ExitCode;
@@ -30,7 +34,7 @@ use crate::admin::{self, AdminServer};
 use crate::clock;
 use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
 use crate::data_key::{DataKeyError, StoreKey};
-use crate::devices::{self, Devices, DiscoverySettings, HubFacts, HubIdentity, Registry};
+use crate::devices::{self, Devices, DiscoverySettings, HubFacts, Registry};
 use crate::hub::{Hub, Marks};
 use crate::key_ring::KeyRing;
 use crate::ledger::{
@@ -124,6 +128,9 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let registry = Registry::default();
     for device in opened.state.devices() {
         registry.apply(&device.registration, device.barred());
+        if let Some(keys) = device.keys.as_deref() {
+            registry.apply_keys(device.registration.device, keys.clone());
+        }
     }
     let tokens = opened.state.fleet().tokens.clone();
     if let Some(left) = opened.state.fleet().list_left {
@@ -160,6 +167,9 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         |damage| tracing::error!(%damage, "the index can be written no more"),
     )?;
     let keys = opened.journal.keys();
+    let stated = opened.state.tls_keys();
+    let stated = stated.map(|record| record.statement(config.keys.hub_id));
+    let tls = tls_change::open(&config, &keys, stated)?;
     let counts = LedgerCounts {
         journal: opened.journal.counter(),
         vault: opened.vault.counter(),
@@ -209,7 +219,10 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     effects.extend(core.handle(Input::Storage { level, free_bytes }, clock::now()));
     let devices = Devices::start(
         devices_settings(&config),
-        device_keys(&config.keys, keys.clone())?,
+        devices::Keys {
+            tls,
+            signing: keys.clone(),
+        },
         port.clone(),
         registry,
     )?;
@@ -495,13 +508,4 @@ fn devices_settings(config: &Config) -> devices::Settings {
         }),
         ..devices::Settings::default()
     }
-}
-
-fn device_keys(keys: &HubKeys, signing: KeyRing) -> anyhow::Result<devices::Keys> {
-    let pair = rcgen::KeyPair::try_from(keys.tls_pkcs8.as_slice())?;
-    let pem = zeroize::Zeroizing::new(pair.serialize_pem());
-    Ok(devices::Keys {
-        tls: HubIdentity::from_pem(&pem)?,
-        signing,
-    })
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{
     DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueItem, QueueReport,
-    RootReport, StandingReport, StatusReport, TokenReport,
+    RootReport, RotationReport, StandingReport, StatusReport, TlsStep, TokenReport,
 };
 use hubd::admin::{AdminServer, Backend, EnrolOrder, Operator, Refused, Settings};
 use tokio::runtime::Runtime;
@@ -170,9 +170,35 @@ impl Backend for Cardboard {
             changes: Some(2),
         }])
     }
-    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
-        self.note(operator, "rotate signing".to_owned())?;
-        self.keys().await
+    async fn rotate_signing_key(
+        &self,
+        operator: Operator,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.note(operator, format!("rotate signing {confirmed}"))?;
+        Ok(RotationReport {
+            which: "signing".to_owned(),
+            changed: true,
+            keys: self.keys().await?,
+            ..RotationReport::default()
+        })
+    }
+    async fn rotate_tls_key(
+        &self,
+        operator: Operator,
+        step: TlsStep,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.note(operator, format!("rotate tls {step:?} {confirmed}"))?;
+        Ok(RotationReport {
+            which: "tls".to_owned(),
+            unconfirmed: !confirmed,
+            overlap: step == TlsStep::Begin,
+            enrolled: 3,
+            too_old: vec!["Caisse 1".to_owned()],
+            keys: self.keys().await?,
+            ..RotationReport::default()
+        })
     }
 
     async fn rotate_vault_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
@@ -546,5 +572,40 @@ fn a_folder_without_a_configuration_exits_with_78() {
     assert!(
         said.stderr.contains("/nonexistent/hubd.toml: does not exist"),
         "{said:?}"
+    );
+}
+
+#[test]
+fn a_change_of_a_key_that_leaves_devices_behind_is_done_with_yes_only() {
+    let served = Served::start(0);
+    let said = served.hub.hubctl(&["keys", "rotate", "tls"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    for expected in ["Nothing was changed", "Caisse 1", "--yes"] {
+        assert!(said.stderr.contains(expected), "{expected} in {said:?}");
+    }
+    let begun = served.ok(&["keys", "rotate", "tls", "--yes"]).stdout;
+    assert!(
+        begun.contains("2 of 3 devices know the new one") && begun.contains("Caisse 1"),
+        "{begun}"
+    );
+    served.ok(&["keys", "rotate", "tls", "--finish", "--yes"]);
+    served.ok(&["keys", "rotate", "tls", "--abandon", "--yes"]);
+    assert_eq!(
+        served
+            .hub
+            .hubctl(&["keys", "rotate", "tls", "--finish", "--abandon"])
+            .code,
+        2
+    );
+    served.ok(&["keys", "rotate", "signing", "--yes"]);
+    assert_eq!(
+        served.done(),
+        [
+            "rotate tls Begin false",
+            "rotate tls Begin true",
+            "rotate tls Finish true",
+            "rotate tls Abandon true",
+            "rotate signing true"
+        ]
     );
 }

@@ -10,8 +10,8 @@ use hub_protocol::DeviceDescription;
 use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
 use hub_protocol::{
-    ALPN, ALPN_2, ALPN_3, Answer, DeviceId, KeyChainError, MOST_KEY_CHANGES, Override, PaymentId, Request,
-    VoidRequest, WIRE_VERSION,
+    ALPN, ALPN_2, ALPN_3, ALPN_4, Answer, DeviceId, KeyChainError, MOST_KEY_CHANGES, Override, PaymentId,
+    Request, VoidRequest, WIRE_VERSION,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::link::{self, Link, MAX_CANDIDATES};
 use crate::options::ClientOptions;
 use crate::payment::{PreparedPayment, Sale, jitter, unix_ms};
 use crate::pushes::{PUSHES, PushEvent, read_pushes};
-use crate::tls::{self, Liveness};
+use crate::tls::{self, HubPin, Liveness};
 use crate::verify::{VerifiedReceipt, VerifiedStatus, Verifier};
 
 /// The first wire version that has allowances.
@@ -130,9 +130,13 @@ impl DeviceClient {
             .as_ref()
             .map(|d| Browser::start(&d.interfaces))
             .transpose()?;
+        let pin = HubPin::Enrolled(Box::new(enrolled.clone()));
         let speaking =
-            |versions: &[&[u8]]| tls::client_config(&identity, enrolled.hub, versions, Liveness::PAYMENTS);
-        let (config, bare_config) = (speaking(&[ALPN, ALPN_3, ALPN_2])?, speaking(&[ALPN_3, ALPN_2])?);
+            |versions: &[&[u8]]| tls::client_config(&identity, pin.clone(), versions, Liveness::PAYMENTS);
+        let (config, bare_config) = (
+            speaking(&[ALPN, ALPN_4, ALPN_3, ALPN_2])?,
+            speaking(&[ALPN_3, ALPN_2])?,
+        );
         Ok(Self {
             inner: Arc::new_cyclic(|me| Inner {
                 me: me.clone(),
@@ -343,6 +347,24 @@ impl DeviceClient {
     /// Closes the connection. The next request opens another.
     pub async fn close(&self) {
         self.inner.link.lock().await.take();
+    }
+
+    pub(crate) fn identity(&self) -> &DeviceIdentity {
+        &self.inner.identity
+    }
+
+    pub(crate) fn options(&self) -> &ClientOptions {
+        &self.inner.options
+    }
+
+    /// Asks for what came with this wire version until there is an answer.
+    pub(crate) async fn persist_since<T>(
+        &self,
+        bytes: &[u8],
+        since: u16,
+        read: impl Fn(Answer) -> Result<T, PayError>,
+    ) -> Result<T, PayError> {
+        self.inner.persist(bytes, since, read).await
     }
 
     /// One try about an allowance.

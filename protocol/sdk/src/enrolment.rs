@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
-    ALPN_ENROL, Answer, DeviceClass, EnrolmentCode, EnrolmentRequest, HubId, KeyChain, Registration, Request,
-    SignedKeyChange, cbor, frame,
+    ALPN_ENROL, Answer, CertificateKeys, DeviceClass, Digest, EnrolmentCode, EnrolmentRequest, HubId,
+    Registration, Request, SignedKeyChange, SignedTlsKeys, TlsPins, cbor, frame,
 };
 use minicbor::{Decode, Encode};
 
@@ -17,7 +17,7 @@ use crate::hub_keys::HubKeys;
 use crate::identity::DeviceIdentity;
 use crate::link::{self, MAX_CANDIDATES};
 use crate::payment::jitter;
-use crate::tls::{self, Liveness};
+use crate::tls::{self, HubPin, Liveness};
 
 const FILE: &str = "enrolled.cbor";
 
@@ -54,6 +54,9 @@ struct Stored {
     /// Changes of the hub's signing key since.
     #[n(3)]
     key_changes: Option<Vec<SignedKeyChange>>,
+    /// The newest statement of the hub's TLS keys.
+    #[n(4)]
+    tls_keys: Option<SignedTlsKeys>,
 }
 
 impl Enrolled {
@@ -62,7 +65,7 @@ impl Enrolled {
         Self {
             hub: registration.hub,
             hub_keys: cose::verifying_key(&registration.hub_signing_key)
-                .map(|key| HubKeys::new(KeyChain::new(Some(registration.hub), key))),
+                .map(|key| HubKeys::new(registration.hub, key)),
             addresses,
             registration,
         }
@@ -79,6 +82,10 @@ impl Enrolled {
             registration: self.registration.clone(),
             addresses: self.addresses.iter().map(SocketAddr::to_string).collect(),
             key_changes: changes.filter(|changes| !changes.is_empty()),
+            tls_keys: self
+                .hub_keys
+                .as_ref()
+                .and_then(|keys| keys.tls().signed().cloned()),
         };
         files::write_private(dir, FILE, &cbor::encode(&stored))?;
         if let Some(keys) = &self.hub_keys {
@@ -101,6 +108,9 @@ impl Enrolled {
                 let enrolled = Self::new(stored.registration, addresses.collect::<Option<_>>()?);
                 if let Some(keys) = &enrolled.hub_keys {
                     keys.learn(&stored.key_changes.unwrap_or_default()).ok()?;
+                    if let Some(signed) = stored.tls_keys {
+                        keys.known_under(TlsPins::kept(enrolled.hub, signed).ok()?);
+                    }
                     keys.keep_in(dir);
                 }
                 Some(enrolled)
@@ -111,15 +121,41 @@ impl Enrolled {
     /// Takes changes of the hub's signing key, and keeps them where the
     /// enrolment is kept. Whether there was anything new.
     pub(crate) fn learn(&self, changes: &[SignedKeyChange]) -> Result<bool, VerifyError> {
-        let keys = self.hub_keys()?;
-        let new = keys.learn(changes)?;
-        if new && let Some(dir) = keys.dir() {
-            // What could not be written is learned again after the next start.
-            if let Err(error) = self.save(&dir) {
-                tracing::warn!(%error, "the hub's new signing key could not be kept");
+        let new = self.hub_keys()?.learn(changes)?;
+        self.keep(new);
+        Ok(new)
+    }
+
+    /// Takes a statement of the hub's TLS keys, and keeps it. Whether it said
+    /// anything new.
+    pub(crate) fn learn_tls(&self, keys: &SignedTlsKeys) -> Result<bool, VerifyError> {
+        let new = self.hub_keys()?.learn_tls(keys)?;
+        self.keep(new);
+        Ok(new)
+    }
+
+    /// Whether the TLS key with this SHA-256 over its SubjectPublicKeyInfo is
+    /// the hub's, after what the certificate says of the hub's keys has been
+    /// taken: that proves itself, whoever shows it.
+    pub(crate) fn is_hub(&self, key: &Digest, certificate: &[u8]) -> bool {
+        if let Some(says) = CertificateKeys::in_certificate(certificate) {
+            let learned = self.learn(&says.changes).and_then(|_| self.learn_tls(&says.keys));
+            if let Err(error) = learned {
+                tracing::debug!(%error, "what a certificate says of the hub's keys is not taken");
             }
         }
-        Ok(new)
+        match &self.hub_keys {
+            Some(keys) => keys.tls().accepts(key),
+            None => key.0 == self.hub.0,
+        }
+    }
+
+    fn keep(&self, new: bool) {
+        let dir = self.hub_keys.as_ref().and_then(HubKeys::dir).filter(|_| new);
+        // What could not be written is learned again after the next start.
+        if let Some(Err(error)) = dir.map(|dir| self.save(&dir)) {
+            tracing::warn!(%error, "the hub's new key could not be kept");
+        }
     }
 
     pub(crate) fn hub_keys(&self) -> Result<&HubKeys, VerifyError> {
@@ -165,7 +201,12 @@ pub async fn enrol(
         &cbor::encode(&request),
     );
     let bytes = frame::to_wire(&Request::Enrol { request: signed });
-    let config = tls::client_config(identity, code.hub, &[ALPN_ENROL], Liveness::ENROLMENT)?;
+    let config = tls::client_config(
+        identity,
+        HubPin::Key(code.pin()),
+        &[ALPN_ENROL],
+        Liveness::ENROLMENT,
+    )?;
 
     let mut tries = 0;
     let answer = loop {

@@ -102,10 +102,11 @@ pub enum PayError {
     /// have been decided: ask again with the same bytes.
     #[error("no answer: {0}; ask again with the same payment")]
     NoAnswer(#[from] LinkError),
-    /// The payment states terms, which came with wire version 3, and the hub
-    /// speaks an older one. Nothing was sent.
+    /// What is asked for came with a later wire version than the hub speaks:
+    /// terms with version 3, other keys with version 5. Nothing was sent.
     #[error(
-        "this hub is too old for refunds, cash-back, staff and training; update it, or make the payment without terms"
+        "this hub is too old for refunds, cash-back, staff and training, or for a change of the device's keys; update \
+         it, or make the payment without terms"
     )]
     HubTooOld,
     /// The time for trying is over. The payment may have been decided: ask
@@ -169,6 +170,17 @@ impl AllowanceError {
     }
 }
 
+/// Why a device's keys were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// The hub refused, was not reached, or its answer does not hold.
+    #[error(transparent)]
+    Hub(#[from] PayError),
+    /// The new keys could not be made or written. The old ones still count.
+    #[error(transparent)]
+    Keys(#[from] SdkError),
+}
+
 /// What in an answer does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
@@ -188,6 +200,9 @@ pub enum VerifyError {
     /// with.
     #[error("{0}")]
     Keys(#[from] hub_protocol::KeyChainError),
+    /// A statement of the hub's TLS keys does not hold.
+    #[error("{0}")]
+    TlsKeys(#[from] hub_protocol::TlsKeysError),
     /// The payload does not decode.
     #[error("its content: {0}")]
     Content(#[from] hub_protocol::cbor::CborError),

@@ -1,31 +1,35 @@
-//! The keys that the hub signs with, as far as this device knows.
+//! The keys that the hub signs with and is reached under, as far as this
+//! device knows.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use hub_protocol::{KeyChain, KeyChainError, SignedKeyChange};
+use ed25519_dalek::VerifyingKey;
+use hub_protocol::{HubId, KeyChain, KeyChainError, SignedKeyChange, SignedTlsKeys, TlsKeysError, TlsPins};
 
-/// What a device believes of its hub's signing keys. Clones share it: what the
+/// What a device believes of its hub's keys. Clones share it: what the
 /// client learns, the allowance knows too.
 #[derive(Clone, Debug)]
 pub struct HubKeys {
     chain: Arc<RwLock<KeyChain>>,
+    tls: Arc<RwLock<TlsPins>>,
     /// Where the enrolment is kept, once it is.
     dir: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl PartialEq for HubKeys {
     fn eq(&self, other: &Self) -> bool {
-        self.chain() == other.chain()
+        self.chain() == other.chain() && self.tls() == other.tls()
     }
 }
 
 impl Eq for HubKeys {}
 
 impl HubKeys {
-    pub(crate) fn new(chain: KeyChain) -> Self {
+    pub(crate) fn new(hub: HubId, key: VerifyingKey) -> Self {
         Self {
-            chain: Arc::new(RwLock::new(chain)),
+            chain: Arc::new(RwLock::new(KeyChain::new(Some(hub), key))),
+            tls: Arc::new(RwLock::new(TlsPins::new(hub))),
             dir: Arc::default(),
         }
     }
@@ -57,6 +61,26 @@ impl HubKeys {
         let new = chain.current() != present.current();
         *present = chain;
         Ok(new)
+    }
+
+    /// By which TLS keys the hub is known.
+    pub fn tls(&self) -> TlsPins {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a statement of the hub's TLS keys, signed by its present signing
+    /// key. Whether it said anything new.
+    ///
+    /// # Errors
+    /// [`TlsKeysError`]; what is known is then as it was.
+    pub(crate) fn learn_tls(&self, keys: &SignedTlsKeys) -> Result<bool, TlsKeysError> {
+        let present = *self.chain().current();
+        let mut pins = self.tls.write().unwrap_or_else(PoisonError::into_inner);
+        pins.take(keys, &present)
+    }
+
+    pub(crate) fn known_under(&self, pins: TlsPins) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = pins;
     }
 
     pub(crate) fn keep_in(&self, dir: &Path) {

@@ -1,4 +1,4 @@
-//! The device's two keys, for life: P-256 for TLS (what phones' secure
+//! The device's two keys: P-256 for TLS (what phones' secure
 //! hardware can hold), Ed25519 for what it signs.
 #![allow(clippy::disallowed_methods)] // entropy: keys are made here
 
@@ -9,16 +9,19 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
-use hub_protocol::{DeviceDescription, DeviceId, PaymentRequest, VoidRequest, cbor};
+use hub_protocol::{DeviceDescription, DeviceId, Digest, PaymentRequest, VoidRequest, cbor};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::error::SdkError;
-use crate::files;
+use crate::{files, rotation};
 
-const TLS_FILE: &str = "device-tls.key";
-const SIGNING_FILE: &str = "device-signing.key";
+pub(crate) const TLS_FILE: &str = "device-tls.key";
+pub(crate) const SIGNING_FILE: &str = "device-signing.key";
+
+/// The device's name and how often its keys have changed, once they have.
+pub(crate) const NAME_FILE: &str = "device-id";
 
 /// Who a device is. Clones share the keys.
 #[derive(Clone)]
@@ -31,6 +34,7 @@ struct Keys {
     certificate: CertificateDer<'static>,
     signing: SigningKey,
     device: DeviceId,
+    changes: u32,
 }
 
 impl fmt::Debug for DeviceIdentity {
@@ -49,15 +53,29 @@ impl DeviceIdentity {
         let tls = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut())?;
-        Self::from_keys(tls, &seed)
+        Self::from_keys(tls, &seed, None)
     }
 
-    /// Reads the keys that [`save`](Self::save) wrote.
+    /// New keys for the same device.
+    pub(crate) fn successor(&self) -> Result<Self, SdkError> {
+        let new = Self::generate()?;
+        let named = (self.keys.device, self.keys.changes.saturating_add(1));
+        let tls = KeyPair::from_pkcs8_der_and_sign_algo(&new.tls_key(), &PKCS_ECDSA_P256_SHA256)?;
+        Self::from_keys(tls, new.keys.signing.as_bytes(), Some(named))
+    }
+
+    /// Reads the keys that [`save`](Self::save) wrote, and ends a change of
+    /// them that the hub has taken.
     ///
     /// # Errors
     ///
     /// When a file is missing or damaged.
     pub fn load(dir: &Path) -> Result<Self, SdkError> {
+        rotation::finish(dir)?;
+        Self::load_plain(dir)
+    }
+
+    pub(crate) fn load_plain(dir: &Path) -> Result<Self, SdkError> {
         let (path, pem) = files::read(dir, TLS_FILE)?;
         let pem = Zeroizing::new(pem);
         let tls = std::str::from_utf8(&pem)
@@ -73,7 +91,12 @@ impl DeviceIdentity {
             .and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok())
             .map(Zeroizing::new)
             .ok_or(SdkError::Damaged { path })?;
-        Self::from_keys(tls, &seed)
+        let named = match files::read(dir, NAME_FILE) {
+            Ok((path, text)) => Some(named(&text).ok_or(SdkError::Damaged { path })?),
+            Err(SdkError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Self::from_keys(tls, &seed, named)
     }
 
     /// Writes the keys into `dir`, readable by their owner only (0600).
@@ -86,25 +109,43 @@ impl DeviceIdentity {
         files::write_private(dir, TLS_FILE, pem.as_bytes())?;
         let seed = Zeroizing::new(self.keys.signing.to_bytes());
         let hex = Zeroizing::new(HEXLOWER.encode(seed.as_ref()));
-        files::write_private(dir, SIGNING_FILE, hex.as_bytes())
+        files::write_private(dir, SIGNING_FILE, hex.as_bytes())?;
+        if self.keys.changes > 0 {
+            let text = format!("{} {}\n", self.keys.device, self.keys.changes);
+            files::write_private(dir, NAME_FILE, text.as_bytes())?;
+        }
+        Ok(())
     }
 
-    fn from_keys(tls: KeyPair, seed: &[u8; 32]) -> Result<Self, SdkError> {
+    fn from_keys(tls: KeyPair, seed: &[u8; 32], named: Option<(DeviceId, u32)>) -> Result<Self, SdkError> {
         let certificate = CertificateParams::new(vec!["pos-device".to_owned()])?
             .self_signed(&tls)?
             .into();
-        let device = DeviceId::of_spki(&tls.subject_public_key_info());
+        let first = (DeviceId::of_spki(&tls.subject_public_key_info()), 0);
+        let (device, changes) = named.unwrap_or(first);
         Ok(Self {
             keys: Arc::new(Keys {
                 tls,
                 certificate,
                 signing: SigningKey::from_bytes(seed),
                 device,
+                changes,
             }),
         })
     }
 
+    /// How often the keys have changed.
+    pub fn key_changes(&self) -> u32 {
+        self.keys.changes
+    }
+
     /// SHA-256 over the TLS key's SubjectPublicKeyInfo.
+    pub fn tls_digest(&self) -> Digest {
+        Digest::of(&self.keys.tls.subject_public_key_info())
+    }
+
+    /// The device's name for life: SHA-256 over the SubjectPublicKeyInfo of its
+    /// first TLS key.
     pub fn device_id(&self) -> DeviceId {
         self.keys.device
     }
@@ -144,6 +185,11 @@ impl DeviceIdentity {
     pub(crate) fn tls_key(&self) -> PrivatePkcs8KeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.keys.tls.serialize_der())
     }
+}
+
+fn named(text: &[u8]) -> Option<(DeviceId, u32)> {
+    let (name, changes) = std::str::from_utf8(text).ok()?.trim().split_once(' ')?;
+    Some((name.parse().ok()?, changes.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ mod link;
 mod options;
 mod payment;
 mod pushes;
+mod rotation;
 mod seal;
 mod tls;
 mod verify;
@@ -69,7 +70,7 @@ pub mod fuzzing {
 
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};
 pub use enrolment::{Enrolled, enrol};
-pub use error::{AllowanceError, LinkError, PayError, SdkError, VerifyError};
+pub use error::{AllowanceError, LinkError, PayError, RotateError, SdkError, VerifyError};
 pub use hub_keys::HubKeys;
 pub use hub_protocol as protocol;
 pub use identity::DeviceIdentity;

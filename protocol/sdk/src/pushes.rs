@@ -23,6 +23,9 @@ pub enum PushEvent {
     Policy(u64),
     /// The hub signs with another key; counts its changes from 1.
     HubKey(u32),
+    /// The hub is reached under other TLS keys; counts the statements of them
+    /// from 1.
+    HubTlsKeys(u32),
 }
 
 /// One frame a unidirectional stream that the hub opens. What does not verify
@@ -48,6 +51,12 @@ pub(crate) async fn read_pushes(
                 .learn(&[change])
                 .inspect_err(|_| missed_keys())
                 .map(|_| PushEvent::HubKey(verifier.keys.chain().changes())),
+            // Signed by a key that is not known yet: that is asked for, and the
+            // next certificate says the same.
+            Ok(Push::TlsKeys { keys }) => enrolled
+                .learn_tls(&keys)
+                .inspect_err(|_| missed_keys())
+                .and_then(|_| Ok(PushEvent::HubTlsKeys(enrolled.hub_keys()?.tls().number()))),
             Err(refusal) => Err(VerifyError::Frame(refusal.code)),
         };
         match event {

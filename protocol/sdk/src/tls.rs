@@ -1,9 +1,10 @@
-//! TLS on the device's side: one hub is trusted, by the SHA-256 of its key.
+//! TLS on the device's side: one hub is trusted, by the SHA-256 of its key, or
+//! by what it has stated of its later ones.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_protocol::HubId;
+use hub_protocol::Digest;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 use rustls::client::Resumption;
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
 
+use crate::enrolment::Enrolled;
 use crate::error::SdkError;
 use crate::identity::DeviceIdentity;
 
@@ -49,13 +51,13 @@ impl Liveness {
 /// `alpn` is what it speaks, best first.
 pub(crate) fn client_config(
     identity: &DeviceIdentity,
-    hub: HubId,
+    hub: HubPin,
     alpn: &[&[u8]],
     liveness: Liveness,
 ) -> Result<quinn::ClientConfig, SdkError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pin = PinnedHub {
-        hub,
+        pin: hub,
         algorithms: provider.signature_verification_algorithms,
     };
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -94,9 +96,18 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
+/// How the hub is known.
+#[derive(Clone, Debug)]
+pub(crate) enum HubPin {
+    /// By a key's SHA-256 over its SubjectPublicKeyInfo and nothing else.
+    Key(Digest),
+    /// By that, and by what the hub states of its keys.
+    Enrolled(Box<Enrolled>),
+}
+
 #[derive(Debug)]
 struct PinnedHub {
-    hub: HubId,
+    pin: HubPin,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -110,7 +121,12 @@ impl ServerCertVerifier for PinnedHub {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let spki = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
-        if HubId::of_spki(&spki) == self.hub {
+        let key = Digest::of(&spki);
+        let known = match &self.pin {
+            HubPin::Key(pinned) => key == *pinned,
+            HubPin::Enrolled(enrolled) => enrolled.is_hub(&key, end_entity),
+        };
+        if known {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())

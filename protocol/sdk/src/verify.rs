@@ -140,7 +140,7 @@ mod tests {
         );
         let verifier = Verifier {
             hub: HubId([2; 32]),
-            keys: HubKeys::new(KeyChain::new(Some(HubId([2; 32])), hub_key().verifying_key())),
+            keys: HubKeys::new(HubId([2; 32]), hub_key().verifying_key()),
             device: identity.device_id(),
         };
         let receipt = Receipt {

@@ -63,6 +63,10 @@ pub enum ObjectType {
     AllowanceReturn,
     /// The hub's signing key gives way to another.
     HubKeyChange,
+    /// The TLS keys by which the hub is reached.
+    HubTlsKeys,
+    /// A device's keys give way to others.
+    DeviceKeyChange,
 }
 
 impl ObjectType {
@@ -91,6 +95,8 @@ impl ObjectType {
             Self::DeviceReceipt => "hub-device-receipt/1",
             Self::AllowanceReturn => "hub-allowance-return/1",
             Self::HubKeyChange => "hub-key-change/1",
+            Self::HubTlsKeys => "hub-tls-keys/1",
+            Self::DeviceKeyChange => "hub-device-key-change/1",
         }
     }
 }

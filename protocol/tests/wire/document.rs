@@ -127,6 +127,11 @@ fn objects() -> String {
         ObjectType::Allowance => ("hub", "`allowance`"),
         ObjectType::DeviceReceipt => ("device", "`device-receipt`"),
         ObjectType::AllowanceReturn => ("device", "`allowance-return`"),
+        ObjectType::DeviceKeyChange => (
+            "device, with the new key; then over that with the old",
+            "`device-key-change`; then `device-key-change-by-new`; from wire version 5 on",
+        ),
+        ObjectType::HubTlsKeys => ("hub", "`hub-tls-keys`; from wire version 5 on"),
         ObjectType::HubKeyChange => (
             "hub, with the new key; then over that with the old",
             "`hub-key-change`; then `key-change-by-new`",
@@ -355,6 +360,8 @@ fn rule_of(kind: &str) -> &'static str {
         "DeviceReceipt" => "device-receipt",
         "AllowanceReturn" => "allowance-return",
         "HubKeyChange" => "hub-key-change",
+        "HubTlsKeys" => "hub-tls-keys",
+        "DeviceKeyChange" => "device-key-change",
         "DeviceList" => "device-list",
         _ => panic!("no rule for {kind}"),
     }
@@ -417,7 +424,12 @@ fn the_grammar_of_the_document_fits_every_vector_and_says_no_more() {
         );
     }
     let code: serde_json::Value = committed("enrolment-code.json");
-    assert_eq!(cddl.check("enrolment-code", &parse(&code["cbor"])), Ok(()));
+    for code in [&code["cbor"], &code["later_cbor"]] {
+        assert_eq!(cddl.check("enrolment-code", &parse(code)), Ok(()));
+    }
+    let certificate: serde_json::Value = committed("certificate.json");
+    let says = parse(&certificate["cbor"]);
+    assert_eq!(cddl.check("certificate-keys", &says), Ok(()));
     assert_eq!(
         cddl.not_seen(),
         Vec::<String>::new(),

@@ -96,6 +96,65 @@ pub(crate) const HUB_POINT: &str = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb
 pub(crate) const DEVICE_POINT: &str = "7cf27b188d034f7e8a52380304b51ac3c08969e277f21b35a60b48fc47669978\
                                 07775510db8ed040293d9ac69f7430dbba7dade63ce982299e04b79d227873d1";
 
+/// The TLS key that follows the hub's: private scalar 3.
+pub(crate) const NEXT_HUB_POINT: &str = "5ecbe4d1a6330a44c8f7ef951d4bf165e6c6b721efada985fb41661bc6e7fd6c\
+                                         8734640c4998ff7e374b06ce1a64a2ecd82ab036384fb83d9a79b127a27d5032";
+
+pub(crate) fn next_tls_key() -> Digest {
+    Digest::of(&spki(NEXT_HUB_POINT))
+}
+
+/// While the hub's first TLS key and the next one overlap, after a change of
+/// the signing key.
+pub(crate) fn hub_tls_keys() -> HubTlsKeys {
+    HubTlsKeys {
+        hub: hub_id(),
+        number: 1,
+        keys: vec![next_tls_key(), Digest(hub_id().0)],
+        sequence: 1020,
+        changed_ms: 1_774_688_740_000,
+    }
+}
+
+pub(crate) fn certificate_keys() -> CertificateKeys {
+    CertificateKeys {
+        changes: vec![signed_hub_key_change()],
+        keys: hub_tls_keys().sign(&next_hub_key()),
+    }
+}
+
+/// The keys that follow the device's: private scalar 4 for TLS.
+pub(crate) const NEXT_DEVICE_POINT: &str = "e2534a3532d08fbba02dde659ee62bd0031fe2db785596ef509302446b030852\
+                                            e0f1575a4c633cc719dfee5fda862d764efc96c3f30ee0055c42c23f184ed8c6";
+
+pub(crate) fn next_device_key() -> SigningKey {
+    SigningKey::from_bytes(&[8; 32])
+}
+
+pub(crate) fn device_key_change() -> DeviceKeyChange {
+    DeviceKeyChange {
+        hub: hub_id(),
+        device: device_id(),
+        number: 1,
+        old_key: device_key().verifying_key().to_bytes(),
+        new_key: next_device_key().verifying_key().to_bytes(),
+        new_tls: Digest::of(&spki(NEXT_DEVICE_POINT)),
+        last_sequence: 42,
+    }
+}
+
+pub(crate) fn signed_device_key_change() -> Vec<u8> {
+    device_key_change().sign(&device_key(), &next_device_key())
+}
+
+/// The code of a hub whose TLS key has changed.
+pub(crate) fn later_enrolment_code() -> EnrolmentCode {
+    EnrolmentCode {
+        tls_key: Some(next_tls_key()),
+        ..enrolment_code()
+    }
+}
+
 /// SubjectPublicKeyInfo (DER) of a P-256 key.
 pub(crate) fn spki(point: &str) -> Vec<u8> {
     let mut der = crate::files::unhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004");
@@ -615,6 +674,7 @@ pub(crate) fn enrolment_code() -> EnrolmentCode {
         token: token(),
         enrol_addresses: vec!["192.0.2.10:7412".into(), "[2001:db8::10]:7412".into()],
         addresses: vec!["192.0.2.10:7411".into()],
+        tls_key: None,
     }
 }
 
@@ -876,6 +936,28 @@ pub(crate) fn events() -> Vec<Event> {
         Event::ArchiveRemoved {
             number: 1,
             digest: Digest::of(b"archive"),
+        },
+        Event::DeviceKeysChanged {
+            device,
+            number: 1,
+            signing_key: next_device_key().verifying_key().to_bytes(),
+            tls_key: Digest::of(&spki(NEXT_DEVICE_POINT)),
+            last_sequence: 42,
+            statement: signed_device_key_change(),
+        },
+        Event::DeviceKeysSettled { device, number: 1 },
+        Event::DeviceOldKeysUsed { device },
+        Event::HubTlsKeyAdded {
+            number: 1,
+            key: next_tls_key(),
+            beside: Digest(hub_id().0),
+            operator: operator(),
+        },
+        Event::HubTlsKeyDropped {
+            number: 2,
+            key: next_tls_key(),
+            dropped: Digest(hub_id().0),
+            operator: operator(),
         },
         Event::HubStopped,
     ]);

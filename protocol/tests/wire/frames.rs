@@ -106,6 +106,12 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             },
         ),
         ("keys", Request::Keys { known: 0 }),
+        (
+            "change keys",
+            Request::ChangeKeys {
+                change: signed_device_key_change(),
+            },
+        ),
     ]
 }
 
@@ -164,6 +170,7 @@ pub(crate) fn answers() -> Vec<(&'static str, Answer)> {
             },
         ),
         ("keys, none new", Answer::Keys { changes: vec![] }),
+        ("keys changed", Answer::KeysChanged { number: 1 }),
         (
             "refused",
             Answer::Refused {
@@ -189,6 +196,12 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
             "key changed",
             Push::KeyChanged {
                 change: signed_hub_key_change(),
+            },
+        ),
+        (
+            "TLS keys",
+            Push::TlsKeys {
+                keys: hub_tls_keys().sign(&next_hub_key()),
             },
         ),
     ]
@@ -264,7 +277,8 @@ fn every_committed_frame_is_accepted_by_whom_it_is_sent_to_and_nobody_else() {
     assert_eq!(
         seen,
         [
-            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 101, 102, 103, 105, 106, 107, 108, 109, 110, 199, 201, 202, 203
+            1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 101, 102, 103, 105, 106, 107, 108, 109, 110, 111, 199, 201,
+            202, 203, 204
         ]
     );
     let known = |number: i128| {

@@ -53,6 +53,9 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
         Request::Return { statement } => {
             cose::open::<AllowanceReturn>(statement, ObjectType::AllowanceReturn, &key)?;
         }
+        Request::ChangeKeys { change } => {
+            DeviceKeyChange::open(change)?;
+        }
         Request::Hello { .. } | Request::Status { .. } | Request::Allowance { .. } | Request::Keys { .. } => {
         }
     }
@@ -96,6 +99,7 @@ pub(crate) fn judge_device(wire: &[u8]) -> Result<Answer, Refusal> {
         }
         Answer::Hello { .. }
         | Answer::Described { .. }
+        | Answer::KeysChanged { .. }
         | Answer::Returned { .. }
         | Answer::Refused { .. } => {}
     }

@@ -43,9 +43,22 @@ struct Object {
     signed: String,
 }
 
+/// What a hub's certificate says of its keys: the extension's content, which
+/// is an octet string in DER, and the CBOR in it.
+#[derive(Serialize, Deserialize)]
+struct Certificate {
+    oid: String,
+    content: String,
+    cbor: String,
+    diagnostic: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Code {
     text: String,
+    /// Of the same hub, once its TLS key is not the one it is named after.
+    later_text: String,
+    later_cbor: String,
     also_read: Vec<String>,
     diagnostic: String,
     cbor: String,
@@ -57,6 +70,7 @@ pub(crate) fn signing_key(name: &str) -> SigningKey {
         "device" => device_key(),
         "hub" => hub_key(),
         "next hub" => next_hub_key(),
+        "next device" => next_device_key(),
         "policy" => policy_key(),
         "supervisor" => supervisor_key(),
         "verifier" => verifier_key(),
@@ -69,6 +83,7 @@ fn keys() -> Keys {
     let signing = [
         "device",
         "hub",
+        "next device",
         "next hub",
         "policy",
         "stranger",
@@ -86,7 +101,14 @@ fn keys() -> Keys {
     });
     let tls = [
         ("hub", 1, HUB_POINT, hub_id().to_string()),
+        ("next hub", 3, NEXT_HUB_POINT, next_tls_key().to_string()),
         ("device", 2, DEVICE_POINT, device_id().to_string()),
+        (
+            "next device",
+            4,
+            NEXT_DEVICE_POINT,
+            device_key_change().new_tls.to_string(),
+        ),
     ]
     .map(|(name, scalar, point, identity)| TlsKeyVector {
         name: name.into(),
@@ -236,6 +258,20 @@ fn objects() -> Vec<Object> {
         &cbor::encode(&hub_key_change()),
     ));
     all.push(object(
+        "change of a device's keys, signed by the new one",
+        "DeviceKeyChange",
+        "next device",
+        ObjectType::DeviceKeyChange,
+        &cbor::encode(&device_key_change()),
+    ));
+    all.push(object(
+        "the hub's TLS keys while two overlap",
+        "HubTlsKeys",
+        "next hub",
+        ObjectType::HubTlsKeys,
+        &cbor::encode(&hub_tls_keys()),
+    ));
+    all.push(object(
         "head office's list of devices",
         "DeviceList",
         "policy",
@@ -326,6 +362,8 @@ fn code() -> Code {
         ],
         cbor: hex(&cbor),
         text,
+        later_text: later_enrolment_code().to_string(),
+        later_cbor: hex(&cbor::encode(&later_enrolment_code())),
     }
 }
 
@@ -353,13 +391,15 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "DeviceReceipt" => cbor::encode(&cbor::decode::<DeviceReceipt>(payload)?),
         "AllowanceReturn" => cbor::encode(&cbor::decode::<AllowanceReturn>(payload)?),
         "HubKeyChange" => cbor::encode(&cbor::decode::<HubKeyChange>(payload)?),
+        "HubTlsKeys" => cbor::encode(&cbor::decode::<HubTlsKeys>(payload)?),
+        "DeviceKeyChange" => cbor::encode(&cbor::decode::<DeviceKeyChange>(payload)?),
         "DeviceList" => cbor::encode(&cbor::decode::<DeviceList>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 22] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 24] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
@@ -382,6 +422,8 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 22] = [
     ObjectType::DeviceReceipt,
     ObjectType::AllowanceReturn,
     ObjectType::HubKeyChange,
+    ObjectType::HubTlsKeys,
+    ObjectType::DeviceKeyChange,
 ];
 
 #[test]
@@ -436,12 +478,31 @@ fn the_committed_enrolment_code_is_read_in_every_form_and_no_other() {
         let read: EnrolmentCode = text.parse().unwrap();
         assert!(read == enrolment_code(), "{text}");
         assert_eq!(cbor::encode(&read), unhex(&vector.cbor));
+        assert_eq!(read.pin(), Digest(hub_id().0));
     }
+    let later: EnrolmentCode = vector.later_text.parse().unwrap();
+    assert!(later == later_enrolment_code() && later.pin() == next_tls_key());
+    assert_eq!(cbor::encode(&later), unhex(&vector.later_cbor));
     for text in vector.refused {
         assert!(text.parse::<EnrolmentCode>().is_err(), "{text}");
     }
     let endless = format!("HUB1-{}", "A".repeat(enrolment::MAX_CODE_TEXT));
     assert!(endless.parse::<EnrolmentCode>().is_err());
+}
+
+fn certificate() -> Certificate {
+    let cbor = cbor::encode(&certificate_keys());
+    Certificate {
+        oid: TLS_KEYS_OID.map(|arc| arc.to_string()).join("."),
+        content: hex(&certificate_keys().to_der()),
+        diagnostic: diagnostic(&cbor),
+        cbor: hex(&cbor),
+    }
+}
+
+#[test]
+fn the_committed_extension_of_a_certificate_is_what_the_code_makes() {
+    hold("certificate.json", &certificate());
 }
 
 /// What a request is signed as hangs on its bytes alone, whatever they are.

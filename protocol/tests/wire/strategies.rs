@@ -378,12 +378,14 @@ pub(crate) fn enrolment_request() -> impl Strategy<Value = EnrolmentRequest> {
 
 pub(crate) fn enrolment_code() -> impl Strategy<Value = EnrolmentCode> {
     let addresses = || proptest::collection::vec(any::<String>(), 0..4);
-    (hub(), any::<[u8; 16]>(), addresses(), addresses()).prop_map(
-        |(hub, token, enrol_addresses, addresses)| EnrolmentCode {
+    let tls_key = proptest::option::of(digest());
+    (hub(), any::<[u8; 16]>(), addresses(), addresses(), tls_key).prop_map(
+        |(hub, token, enrol_addresses, addresses, tls_key)| EnrolmentCode {
             hub,
             token,
             enrol_addresses,
             addresses,
+            tls_key,
         },
     )
 }
@@ -472,6 +474,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         ),
         bytes().prop_map(|statement| Request::Return { statement }),
         any::<u32>().prop_map(|known| Request::Keys { known }),
+        bytes().prop_map(|change| Request::ChangeKeys { change }),
     ]
 }
 
@@ -506,6 +509,7 @@ pub(crate) fn answer() -> impl Strategy<Value = Answer> {
         (bytes(), allowance_chain()).prop_map(|(allowance, chain)| Answer::Allowance { allowance, chain }),
         bytes().prop_map(|receipt| Answer::Synced { receipt }),
         any::<u64>().prop_map(|number| Answer::Returned { number }),
+        any::<u32>().prop_map(|number| Answer::KeysChanged { number }),
         proptest::collection::vec(bytes().prop_map(SignedKeyChange), 0..3)
             .prop_map(|changes| Answer::Keys { changes }),
         (one_of(RefusalCode::ALL), any::<String>()).prop_map(|(code, text)| Answer::Refused {
@@ -520,6 +524,9 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
         any::<u64>().prop_map(|version| Push::Policy { version }),
         bytes().prop_map(|change| Push::KeyChanged {
             change: SignedKeyChange(change)
+        }),
+        bytes().prop_map(|keys| Push::TlsKeys {
+            keys: SignedTlsKeys(keys)
         }),
     ]
 }
@@ -639,6 +646,44 @@ fn event() -> impl Strategy<Value = Event> {
                 statement: SignedKeyChange(statement),
                 operator
             }),
+            (
+                device(),
+                any::<u32>(),
+                any::<[u8; 32]>(),
+                digest(),
+                any::<u64>(),
+                bytes()
+            )
+                .prop_map(
+                    |(device, number, signing_key, tls_key, last_sequence, statement)| {
+                        Event::DeviceKeysChanged {
+                            device,
+                            number,
+                            signing_key,
+                            tls_key,
+                            last_sequence,
+                            statement,
+                        }
+                    }
+                ),
+            (device(), any::<u32>()).prop_map(|(device, number)| Event::DeviceKeysSettled { device, number }),
+            device().prop_map(|device| Event::DeviceOldKeysUsed { device }),
+            (any::<u32>(), digest(), digest(), any::<String>()).prop_map(
+                |(number, key, beside, operator)| Event::HubTlsKeyAdded {
+                    number,
+                    key,
+                    beside,
+                    operator
+                }
+            ),
+            (any::<u32>(), digest(), digest(), any::<String>()).prop_map(
+                |(number, key, dropped, operator)| Event::HubTlsKeyDropped {
+                    number,
+                    key,
+                    dropped,
+                    operator
+                }
+            ),
         ];
     let anomalies = prop_oneof![
         (device(), of(payment_id()), one_of(AnomalyKind::ALL), any::<u16>()).prop_map(

@@ -389,6 +389,11 @@ impl Ledger {
             | Event::ArchiveRemoved { .. }
             | Event::HubKeyChanged { .. }
             | Event::VaultKeyChanged { .. }
+            | Event::HubTlsKeyAdded { .. }
+            | Event::HubTlsKeyDropped { .. }
+            | Event::DeviceKeysChanged { .. }
+            | Event::DeviceKeysSettled { .. }
+            | Event::DeviceOldKeysUsed { .. }
             // No shop here has a root.
             | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}

@@ -377,7 +377,7 @@ impl Shell {
                             Reply::Status { status, receipt } => Answer::Status(status, receipt),
                             Reply::Refused(refusal) => Answer::Refused(refusal.code),
                             Reply::Registered(_) => Answer::Registered,
-                            Reply::Described { .. } => Answer::Done,
+                            Reply::Described { .. } | Reply::KeysChanged { .. } => Answer::Done,
                             Reply::PolicyActive { .. } => Answer::PolicyActive,
                             Reply::Operator(OperatorReply::Done) => Answer::Done,
                             Reply::Operator(OperatorReply::Overview(told)) => {
@@ -411,6 +411,8 @@ impl Shell {
                     Effect::PushPolicy { .. }
                     | Effect::ChangeHubKey { .. }
                     | Effect::HubKeyChanged { .. }
+                    | Effect::HubTlsKeys { .. }
+                    | Effect::DeviceKeys { .. }
                     | Effect::DeviceChanged { .. }
                     | Effect::WanChanged { .. }
                     | Effect::FleetTokens { .. }

@@ -66,6 +66,8 @@ enum DeviceCommand {
     },
     /// Tell the hub of every payment approved under the allowance
     Sync,
+    /// Change the device's keys; it stays the same device
+    RotateKeys,
     /// Where does a payment stand?
     Status {
         /// Its id
@@ -240,6 +242,7 @@ impl DeviceArgs {
                 AllowanceCommand::Return => allowance::give_back(&options).await,
             },
             DeviceCommand::Sync => allowance::sync(&options).await,
+            DeviceCommand::RotateKeys => device::rotate_keys(&options).await,
             DeviceCommand::Status { payment_id } => device::status(&options, *payment_id).await,
             DeviceCommand::Void { payment_id } => device::void(&options, *payment_id).await,
         }

@@ -209,9 +209,38 @@ impl State {
                     misused_at: None,
                     admission: None,
                     card_numbers_at: None,
+                    keys: None,
                 };
                 self.devices.insert(registration.device, record);
             }
+        }
+    }
+
+    pub(super) fn apply_device_keys(&mut self, event: &Event, at_ms: u64) {
+        let device = match event {
+            Event::DeviceKeysChanged { device, .. }
+            | Event::DeviceKeysSettled { device, .. }
+            | Event::DeviceOldKeysUsed { device } => *device,
+            _ => return,
+        };
+        let Some(record) = self.devices.get_mut(&device) else {
+            return;
+        };
+        self.dirty.insert(Key::Device(device));
+        match (event, record.keys.as_deref_mut()) {
+            (
+                Event::DeviceKeysChanged {
+                    number,
+                    signing_key,
+                    tls_key,
+                    last_sequence,
+                    ..
+                },
+                _,
+            ) => record.change_keys(*number, *signing_key, *tls_key, *last_sequence),
+            (Event::DeviceKeysSettled { .. }, Some(keys)) => keys.settled = true,
+            (Event::DeviceOldKeysUsed { .. }, Some(keys)) => keys.old_used_ms = Some(at_ms),
+            _ => {}
         }
     }
 

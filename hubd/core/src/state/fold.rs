@@ -283,6 +283,15 @@ impl State {
                 self.store.root_sequence = Some(sequence);
                 self.root = parse_root(root);
             }
+            Event::DeviceKeysChanged { .. }
+            | Event::DeviceKeysSettled { .. }
+            | Event::DeviceOldKeysUsed { .. } => {
+                self.apply_device_keys(&entry.event, entry.time.wall_ms);
+            }
+            Event::HubTlsKeyAdded {
+                number, key, beside, ..
+            } => self.reached_under(*number, vec![*key, *beside], entry),
+            Event::HubTlsKeyDropped { number, key, .. } => self.reached_under(*number, vec![*key], entry),
             Event::WanChanged { to, reason, .. } => {
                 self.store.wan = *to;
                 self.store.wan_reason = *reason;

@@ -288,6 +288,8 @@ impl Shop {
                 Effect::PushPolicy { .. }
                 | Effect::ChangeHubKey { .. }
                 | Effect::HubKeyChanged { .. }
+                | Effect::HubTlsKeys { .. }
+                | Effect::DeviceKeys { .. }
                 | Effect::DeviceChanged { .. }
                 | Effect::WanChanged { .. }
                 | Effect::FleetTokens { .. }

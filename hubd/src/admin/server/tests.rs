@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::admin::protocol::{
     DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueReport, RootReport,
-    StatusReport,
+    RotationReport, StatusReport, TlsStep,
 };
 
 /// Notes what it is asked.
@@ -104,9 +104,35 @@ impl Backend for Notebook {
             changes: Some(2),
         }])
     }
-    async fn rotate_signing_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {
-        self.note(format!("{operator} rotate signing"));
-        self.keys().await
+    async fn rotate_signing_key(
+        &self,
+        operator: Operator,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.note(format!("{operator} rotate signing {confirmed}"));
+        Ok(RotationReport {
+            which: "signing".to_owned(),
+            changed: true,
+            keys: self.keys().await?,
+            ..RotationReport::default()
+        })
+    }
+    async fn rotate_tls_key(
+        &self,
+        operator: Operator,
+        step: TlsStep,
+        confirmed: bool,
+    ) -> Result<RotationReport, Refused> {
+        self.note(format!("{operator} rotate tls {step:?} {confirmed}"));
+        Ok(RotationReport {
+            which: "tls".to_owned(),
+            unconfirmed: !confirmed,
+            overlap: step == TlsStep::Begin,
+            enrolled: 3,
+            too_old: vec!["Caisse 1".to_owned()],
+            keys: self.keys().await?,
+            ..RotationReport::default()
+        })
     }
 
     async fn rotate_vault_key(&self, operator: Operator) -> Result<Vec<KeyReport>, Refused> {

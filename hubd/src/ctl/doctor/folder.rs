@@ -104,7 +104,7 @@ pub(super) fn key_ages(config: &Config) -> Finding {
         Err(error) => return Finding::warning(CHECK, error.to_string()),
     };
     let now = clock::wall_ms();
-    let aged = of_hub(config, &chain).into_iter().filter_map(|key| {
+    let aged = of_hub(config, &chain, None).into_iter().filter_map(|key| {
         let age = now.saturating_sub(key.since_ms?);
         (age > OLD_KEY_MS).then(|| format!("{} ({})", key.purpose, span(age / 1000)))
     });

@@ -7,8 +7,8 @@ use hub_core::{Core, Forward, OperatorCommand, OperatorReply, Overview, Probe, S
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{Entry, WanReason, WanState};
 use hub_protocol::{
-    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, HubKeyChange, KeyId, LedgerCommit, ReceiptGroup,
-    Request, Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor, frame,
+    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, HubKeyChange, HubTlsKeys, KeyId, LedgerCommit,
+    ReceiptGroup, Request, Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor, frame,
 };
 use hub_sdk::{AllowanceError, AllowanceStore, NotApproved};
 
@@ -34,6 +34,8 @@ struct Memory {
 }
 
 impl Edges for Memory {
+    fn push_tls_keys(&mut self, _: HubTlsKeys) {}
+    fn device_keys(&mut self, _: DeviceId, _: hub_core::device_keys::DeviceKeys) {}
     fn append(
         &mut self,
         sequence: u64,

@@ -4,9 +4,11 @@
 mod allowances;
 mod bad_input;
 mod bounds;
+mod device_keys;
 mod discovery;
 mod enrolment;
 mod fleet;
+mod hub_tls;
 mod paths;
 mod payments;
 mod raw;
@@ -27,7 +29,7 @@ use hub_protocol::{
 use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, Sale};
 use tokio::sync::{mpsc, watch};
 
-use super::{Devices, HubIdentity, Keys, Registry, Settings};
+use super::{Devices, HubIdentity, HubTls, Keys, Registry, Settings};
 use crate::key_ring::KeyRing;
 use crate::port::{Answered, Ask, HubPort, Message, Proof, Tell};
 
@@ -48,12 +50,12 @@ fn pem() -> String {
 }
 
 fn keys_of(pem: &str) -> Keys {
+    let identity = HubIdentity::from_pem(pem).unwrap();
+    let hub = identity.hub_id();
+    let signing = KeyRing::first(hub, SigningKey::from_bytes(&[42; 32]));
     Keys {
-        tls: HubIdentity::from_pem(pem).unwrap(),
-        signing: KeyRing::first(
-            HubIdentity::from_pem(pem).unwrap().hub_id(),
-            SigningKey::from_bytes(&[42; 32]),
-        ),
+        tls: HubTls::new(hub, signing.clone(), vec![identity], None).unwrap(),
+        signing,
     }
 }
 
@@ -83,6 +85,8 @@ struct Book {
     pending: bool,
     /// Devices that were told to be in two places.
     two_places: Vec<DeviceId>,
+    /// Whose TLS keys were used, and whether they were from before.
+    keys_used: Vec<(DeviceId, bool)>,
 }
 
 /// A hub whose core is a map.
@@ -206,6 +210,10 @@ async fn answer(book: Arc<Mutex<Book>>, mut messages: mpsc::Receiver<Message>, a
                 book.lock().unwrap().two_places.push(device);
                 continue;
             }
+            Message::Tell(Tell::KeysUsed { device, old }) => {
+                book.lock().unwrap().keys_used.push((device, old));
+                continue;
+            }
             Message::Tell(_) => continue,
         };
         let mut book = book.lock().unwrap();
@@ -284,6 +292,9 @@ fn reply_to(book: &mut Book, ask: Ask) -> Option<Reply> {
         }
         Ask::Describe { attestation, .. } => Reply::Described {
             attested: attestation.is_some(),
+        },
+        Ask::ChangeDeviceKeys { change, .. } => Reply::KeysChanged {
+            number: change.number,
         },
         Ask::Allowance { .. } | Ask::Sync { .. } | Ask::SyncRefused { .. } | Ask::Return { .. } => {
             refused(RefusalCode::AllowanceNotGiven)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hub_protocol::{Answer, RefusalCode, frame};
+use hub_protocol::{Answer, Digest, RefusalCode, frame};
 use hub_sdk::DeviceIdentity;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint};
@@ -24,8 +24,32 @@ pub(super) async fn connect(
     connect_from([127, 0, 0, 1], hub.devices.local_addr(), identity, alpn).await
 }
 
+/// SHA-256 over the SubjectPublicKeyInfo of the key that the hub shows to
+/// whoever offers this.
+pub(super) async fn shown_key(to: SocketAddr, identity: &DeviceIdentity, alpn: &[u8]) -> Digest {
+    let connection = connect_from([127, 0, 0, 1], to, Some(identity), alpn)
+        .await
+        .unwrap();
+    let shown = connection.peer_identity().unwrap();
+    let shown = shown.downcast::<Vec<CertificateDer<'static>>>().unwrap();
+    let certificate = rustls::server::ParsedCertificate::try_from(&shown[0]).unwrap();
+    Digest::of(&certificate.subject_public_key_info())
+}
+
 /// The same from this address, to an endpoint of the hub.
 pub(super) async fn connect_from(
+    from: [u8; 4],
+    to: SocketAddr,
+    identity: Option<&DeviceIdentity>,
+    alpn: &[u8],
+) -> Option<Connection> {
+    let connection = dial(from, to, identity, alpn).await?;
+    // An answer, of whatever kind, shows that the hub let it in.
+    ask(&connection, &[]).await.map(|_| connection)
+}
+
+/// The same without waiting for the hub to let it in.
+async fn dial(
     from: [u8; 4],
     to: SocketAddr,
     identity: Option<&DeviceIdentity>,
@@ -55,9 +79,19 @@ pub(super) async fn connect_from(
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
     let endpoint = Endpoint::client((from, 0).into()).unwrap();
     let connecting = endpoint.connect_with(config, to, "store-hub").unwrap();
-    let connection = within(connecting).await.ok()?;
-    // An answer, of whatever kind, shows that the hub let it in.
-    ask(&connection, &[]).await.map(|_| connection)
+    within(connecting).await.ok()
+}
+
+/// Connects anew and gives the refusal's number that the first request gets.
+pub(super) async fn first_answer(
+    hub: &FakeHub,
+    identity: &DeviceIdentity,
+    alpn: &[u8],
+    bytes: &[u8],
+) -> Option<RefusalCode> {
+    let to = hub.devices.local_addr();
+    let connection = dial([127, 0, 0, 1], to, Some(identity), alpn).await?;
+    ask(&connection, bytes).await
 }
 
 /// Sends bytes on a stream and gives the refusal's number.

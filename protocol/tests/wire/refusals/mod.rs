@@ -25,7 +25,7 @@ struct Bad {
 }
 
 /// What only a hub with its state can say; the whole-system tests hold these.
-const HUB_ONLY: [RefusalCode; 18] = [
+const HUB_ONLY: [RefusalCode; 19] = [
     RefusalCode::PaymentIdConflict,
     RefusalCode::PaymentUnknown,
     RefusalCode::PaymentOfOtherDevice,
@@ -41,6 +41,7 @@ const HUB_ONLY: [RefusalCode; 18] = [
     RefusalCode::EnrolledAlready,
     RefusalCode::DeviceNotAllowed,
     RefusalCode::DevicePending,
+    RefusalCode::KeysReplaced,
     RefusalCode::AllowanceNotGiven,
     RefusalCode::AllowanceUnknown,
     RefusalCode::AllowanceNotSynced,

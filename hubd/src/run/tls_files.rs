@@ -1,0 +1,129 @@
+//! The files of the hub's TLS key while it gives way to another.
+//!
+//! Which keys are in use the ledger says, and nothing else: one, or two while
+//! they overlap. In order, each durable before the next:
+//!
+//! 1. the hub's name, in `hub-id`: it outlives the key that it was made from;
+//! 2. the new key, in `keys/hub-tls.next.key`, and before it its digest, in
+//!    `keys/hub-tls.next.made`, which tells it from one that the operator has
+//!    supplied;
+//! 3. the ledger's entry that adds it: both are in use from here on;
+//! 4. the ledger's entry that drops the old one, or the new one;
+//! 5. zeros over the dropped key, and then the new key takes the old one's
+//!    place.
+//!
+//! Keys that the service manager supplies are its own to keep: steps 2 and 5
+//! are the operator's then.
+
+use std::fs;
+use std::io;
+
+use hub_protocol::{Digest, HubId};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use zeroize::Zeroizing;
+
+use super::key_files::{NoNextKey, destroy, sync_folder, write_plain, write_secret};
+use crate::config::{self, Layout, TlsKey};
+
+/// What has just been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TlsStep {
+    /// The first half of step 5.
+    OldDestroyed,
+    /// The second half.
+    NewInPlace,
+}
+
+/// The key to be reached under beside the one in use: the one that the
+/// operator has supplied, or a fresh one. `in_use` are those that the ledger
+/// names; `hub` is the hub's name.
+pub(super) fn next_key(layout: &Layout, hub: HubId, in_use: &[Digest]) -> Result<TlsKey, NoNextKey> {
+    let failed = |source| NoNextKey::Write {
+        path: layout.next_tls_key.display().to_string(),
+        source,
+    };
+    write_plain(&layout.hub_id, &format!("{hub}\n")).map_err(failed)?;
+    if let Some(key) = config::next_tls_key(layout)?
+        && !made_here(layout, &key)
+    {
+        return Ok(key);
+    }
+    if config::is_credential(&layout.tls_key) {
+        return Err(NoNextKey::Credential("hub-tls.next.key"));
+    }
+    discard_made(layout, in_use).map_err(failed)?;
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let key = TlsKey {
+        pkcs8: Zeroizing::new(pair.serialize_der()),
+        digest: Digest::of(&pair.subject_public_key_info()),
+    };
+    let pem = Zeroizing::new(pair.serialize_pem());
+    write_plain(&made_file(layout), &format!("{}\n", key.digest))
+        .and_then(|()| write_secret(&layout.next_tls_key, &pem, &layout.tls_key))
+        .map_err(failed)?;
+    Ok(key)
+}
+
+/// Destroys a next key that hubd has made and that the ledger does not name.
+/// Not to be called while a change to it may be under way.
+pub(super) fn discard_made(layout: &Layout, in_use: &[Digest]) -> io::Result<()> {
+    let path = &layout.next_tls_key;
+    if let Ok(Some(key)) = config::next_tls_key(layout) {
+        if in_use.contains(&key.digest) {
+            return Ok(());
+        }
+        if made_here(layout, &key) {
+            destroy(path)?;
+            fs::remove_file(path)?;
+            sync_folder(path)?;
+        }
+    }
+    let unfinished = path.with_extension("new");
+    if unfinished.exists() {
+        destroy(&unfinished)?;
+        fs::remove_file(&unfinished)?;
+    }
+    forget_made(layout)
+}
+
+/// Puts the files in order behind the ledger, which names the keys `in_use`.
+/// Does nothing if they are, or if two keys overlap.
+pub(super) fn settle(
+    layout: &Layout,
+    in_use: &[Digest],
+    at: &mut dyn FnMut(TlsStep) -> io::Result<()>,
+) -> io::Result<()> {
+    let next = config::next_tls_key(layout).ok().flatten();
+    if in_use.len() != 1 || next.is_none_or(|next| !in_use.contains(&next.digest)) {
+        return Ok(());
+    }
+    if config::is_credential(&layout.next_tls_key) {
+        // Where the old one lies, the operator knows.
+        return Ok(());
+    }
+    if layout.tls_key.exists() {
+        destroy(&layout.tls_key)?;
+    }
+    at(TlsStep::OldDestroyed)?;
+    fs::rename(&layout.next_tls_key, &layout.tls_key)?;
+    sync_folder(&layout.tls_key)?;
+    at(TlsStep::NewInPlace)?;
+    forget_made(layout)
+}
+
+fn made_file(layout: &Layout) -> std::path::PathBuf {
+    layout.next_tls_key.with_extension("made")
+}
+
+/// Whether hubd has made this next key itself.
+fn made_here(layout: &Layout, key: &TlsKey) -> bool {
+    let made = fs::read_to_string(made_file(layout)).ok();
+    made.is_some_and(|text| text.trim() == key.digest.to_string())
+}
+
+fn forget_made(layout: &Layout) -> io::Result<()> {
+    match fs::remove_file(made_file(layout)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
