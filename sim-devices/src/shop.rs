@@ -49,6 +49,9 @@ pub struct ShopOptions {
 /// The store's id at the gateway: whom devices seal cards for.
 const STORE_ID: &str = "shop-001";
 
+/// How the C library is to keep a hub's memory, as systemd/hubd.service has it.
+pub const HEAP: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "262144")];
+
 /// What `hubd init` said of the hub, in the shop's folder.
 const INIT_FILE: &str = "sim-hub.json";
 
@@ -183,8 +186,7 @@ impl Shop {
             .arg("run")
             .arg("--dir")
             .arg(self.hub_dir())
-            // As in systemd/hubd.service.
-            .env("MALLOC_ARENA_MAX", "2")
+            .envs(HEAP)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot write the hub's log")?)
             .stderr(log)
@@ -365,4 +367,20 @@ fn free_ports() -> Result<(u16, u16)> {
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no free UDP port");
     let (one, two) = (bind()?, bind()?);
     Ok((one.local_addr()?.port(), two.local_addr()?.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HEAP;
+
+    #[test]
+    fn a_hub_is_measured_with_the_memory_that_the_service_gives_it() {
+        let unit = include_str!("../../systemd/hubd.service");
+        let given: Vec<_> = unit
+            .lines()
+            .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
+            .filter(|(name, _)| name.starts_with("MALLOC_"))
+            .collect();
+        assert_eq!(given, HEAP);
+    }
 }

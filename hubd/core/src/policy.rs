@@ -259,7 +259,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     });
     let version = root.required(
         "version",
-        "a whole number from 1",
+        "a whole number from 1 to 4294967295",
         integer(1..=u64::from(u32::MAX)),
     );
     let not_before = root.required("not_before", INSTANT, instant);
@@ -326,7 +326,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     })
 }
 
-const INSTANT: &str = "an instant with its offset, such as 2026-01-31T00:00:00Z,";
+const INSTANT: &str = "an instant from 1970 on with its offset, such as 2026-01-31T00:00:00Z,";
 const AMOUNT: &str = "an amount in minor units (0 to 999999999999)";
 const CODES: &str = "a list of at most 64 response codes of 1 to 8 letters and digits";
 const COUNT: &str = "a whole number from 0 to 1000000";

@@ -4,7 +4,7 @@
 //! when opening, so that a restart arrives at the same state by construction.
 //! What changed since the last [`State::take_dirty`] goes into the index.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hub_protocol::entry::Entry;
 use hub_protocol::{DeviceId, Digest, KeyId, PaymentId, PaymentRequest, Root};
@@ -21,7 +21,6 @@ mod profile;
 mod stored;
 mod watch;
 
-use memory::Card;
 use stored::Key;
 
 pub(crate) use crate::record::Place;
@@ -98,9 +97,9 @@ pub struct State {
     /// Each in a box: a map that grows keeps nearly twice its room, and a
     /// record takes half a kilobyte.
     payments: HashMap<PaymentId, Box<PaymentRecord>>,
-    cards: HashMap<CardKey, Box<Card>>,
+    cards: memory::Cards,
     /// Cards in memory, the longest there first, for eviction.
-    card_order: VecDeque<CardKey>,
+    card_order: memory::Order,
     /// No card has ever been left to the index: one that is not in memory has
     /// nothing at risk.
     all_cards: bool,
@@ -130,8 +129,8 @@ impl Default for State {
         Self {
             head: Head::EMPTY,
             payments: HashMap::new(),
-            cards: HashMap::new(),
-            card_order: VecDeque::new(),
+            cards: memory::Cards::default(),
+            card_order: memory::Order::default(),
             all_cards: true,
             devices: HashMap::new(),
             allowed: BTreeSet::new(),

@@ -78,7 +78,8 @@ fn a_policy_with_faults_is_not_signed() {
         let said = run(HUBCTL, &args);
         assert_eq!(said.code, 65, "{said:?}");
         assert!(
-            said.stderr.contains("version: a whole number from 1 expected"),
+            said.stderr
+                .contains("version: a whole number from 1 to 4294967295 expected"),
             "{said:?}"
         );
         assert!(

@@ -27,7 +27,7 @@ fn all_faults_of_a_policy_are_reported_at_once_with_their_lines() {
     let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
     assert_eq!(faults.len(), 3, "{texts:#?}");
     assert!(
-        texts[0].contains("version: a whole number from 1 expected"),
+        texts[0].contains("version: a whole number from 1 to 4294967295 expected"),
         "{texts:#?}"
     );
     assert!(

@@ -71,7 +71,10 @@ impl Contender {
     /// # Errors
     /// The faults of a policy that is not good.
     pub fn new(name: &str, text: String) -> Result<Self, String> {
-        let policy = Policy::parse(text.as_bytes()).map_err(|faults| format!("{name}: {faults:?}"))?;
+        let policy = Policy::parse(text.as_bytes()).map_err(|faults| {
+            let lines: Vec<_> = faults.iter().map(|fault| format!("{name}, {fault}")).collect();
+            format!("not a policy\n{}", lines.join("\n"))
+        })?;
         Ok(Self {
             name: name.to_owned(),
             text,
