@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, AdminServer};
 use crate::clock;
-use crate::config::{Config, EX_CONFIG, HubKeys, Peer};
+use crate::config::{Config, EX_CONFIG, Peer};
 use crate::data_key::{DataKeyError, StoreKey};
 use crate::devices::{self, Devices, DiscoverySettings, HubFacts, Registry};
 use crate::hub::{Hub, Marks};
