@@ -30,7 +30,7 @@ use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;
 pub use keys::{
-    HubKeys, KeyError, TlsKey, is_credential, next_signing_key, next_tls_key, parse_public_key,
+    HubKeys, KeyError, TlsKey, has_tls_key, is_credential, next_signing_key, next_tls_key, parse_public_key,
     read_signing_key,
 };
 pub use logging::LogFormat;

@@ -107,7 +107,7 @@ mod tests {
     use hub_protocol::entry::{ClockQuality, EntryTime};
     use hub_protocol::{
         CardFacts, CardScheme, Cryptogram, Currency, Decision, Digest, EntryMode, Funding, HubKeyChange,
-        KeyChain, PaymentState, Reason, SignedKeyChange, Verification,
+        PaymentState, Reason, SignedKeyChange, Verification,
     };
 
     fn hub_key() -> SigningKey {
