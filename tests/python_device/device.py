@@ -6,6 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import cose
+import hub_keys
 import messages as m
 import wire
 from cose import Fault, sha256
@@ -22,7 +23,7 @@ class Refused(Exception):
 
 
 class Device:
-    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(4, 3, 2)):
+    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(5, 4, 3, 2)):
         self.name = name
         self.versions = versions  # of the wire, that it offers
         self.tls_key = tls_key or ec.generate_private_key(ec.SECP256R1())
@@ -30,6 +31,7 @@ class Device:
         self.identity = sha256(wire.key_info(self.tls_key.public_key()))
         self.public = cose.public_of(self.signing_key)
         self.hub = self.hub_signing_key = None
+        self.known = None  # of the hub's keys
         self.addresses: list[tuple[str, int]] = []
         self.sequence = 0
         self.connection: wire.Connection | None = None
@@ -54,12 +56,13 @@ class Device:
             raise Fault(2004, "the registration of another")
         self.hub, self.hub_signing_key = code.hub, registration[7]
         self.addresses = [m.host_and_port(address) for address in code.pay_at]
+        self.known = hub_keys.HubKeys(self)
         return registration
 
     async def enrol(self, said: str) -> dict:
         code = m.read_code(said)
         at = m.host_and_port(code.enrol_at[0])
-        connection = await wire.connect(at, wire.ENROLMENTS, self.tls_key, code.hub)
+        connection = await wire.connect(at, wire.ENROLMENTS, self.tls_key, code.tls_key or code.hub)
         try:
             return self.enrolled(await connection.exchange(self.enrolment(code)), code)
         finally:
@@ -67,10 +70,10 @@ class Device:
 
     # -- the session --
 
-    async def connect(self, address=None) -> wire.Connection:
+    async def connect(self, address=None, pin=None) -> wire.Connection:
         at = address or self.addresses[0]
         alpn = [wire.PAYMENTS[version] for version in self.versions]
-        self.connection = await wire.connect(at, alpn, self.tls_key, self.hub)
+        self.connection = await wire.connect(at, alpn, self.tls_key, pin or self.known.accepts)
         return self.connection
 
     @property

@@ -10,6 +10,8 @@ PAY, PAY_ON_TERMS, VOID = "hub-payment-request/1", "hub-payment-request/2", "hub
 OVERRIDE, DESCRIPTION, ATTESTATION = "hub-override/1", "hub-device-description/1", "hub-attestation-result/1"
 STATUS, COMMIT = "hub-status/1", "hub-ledger-commit/1"
 KEY_CHANGE = "hub-key-change/1"
+TLS_KEYS = "hub-tls-keys/1"
+DEVICE_KEY_CHANGE = "hub-device-key-change/1"
 ALLOWANCE, DEVICE_RECEIPT, RETURN = "hub-allowance/1", "hub-device-receipt/1", "hub-allowance-return/1"
 ENROLMENT, REGISTRATION = "hub-enrolment/1", "hub-registration/1"
 MAX_FRAME = 16384
@@ -110,7 +112,7 @@ reasons = (
 reasons_on_terms = """105 217 218 219 220 221 222 230 305 306 312 313 322 331 411 423 523 530 531 540 620 621 622 623
     630"""
 refusals = """1001 1002 1003 1004 1005 1006 2001 2002 2003 2004 3001 3002 3003 3004 3005 3006 3007 3008 3009 4001 4002 4003
-    4004 4005 4006 5001 5002 5003 5004 6001 6002 6003 6004 6005 6006 7001 7002 7003 7004"""
+    4004 4005 4006 5001 5002 5003 5004 6001 6002 6003 6004 6005 6006 6007 7001 7002 7003 7004"""
 reason = number_in(*map(int, reasons.split()))
 reason_on_terms = number_in(*map(int, f"{reasons} {reasons_on_terms}".split()))
 
@@ -154,7 +156,7 @@ allowance = map_of(
 )
 allowance_chain = map_of({1: uint32, 2: uint, 3: digest, 4: uint})
 status = map_of({1: identity, 2: payment_id, 3: state, 4: gateway_result, 5: uint}, optional=(4,))
-code_map = map_of({1: identity, 2: token, 3: many(text, 16), 4: many(text, 16)})
+code_map = map_of({1: identity, 2: token, 3: many(text, 16), 4: many(text, 16), 5: digest}, optional=(5,))
 
 # What hubs send: the answers, and what comes on streams that the hub opens.
 ANSWERS = {
@@ -167,10 +169,16 @@ ANSWERS = {
     108: map_of({1: any_bytes}),
     109: map_of({1: uint}),
     110: map_of({1: many(any_bytes, 32)}),
+    111: map_of({1: uint32}),
     199: map_of({1: map_of({1: number_in(*map(int, refusals.split())), 2: text})}),
 }
-ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number not in (106, 107, 108, 109, 110)}
-PUSHES = {201: map_of({1: any_bytes}), 202: map_of({1: uint}), 203: map_of({1: any_bytes})}
+ANSWERS_2 = {number: fields for number, fields in ANSWERS.items() if number not in (106, 107, 108, 109, 110, 111)}
+PUSHES = {201: map_of({1: any_bytes}), 202: map_of({1: uint}), 203: map_of({1: any_bytes}), 204: map_of({1: any_bytes})}
+
+# What is said of a hub's keys.
+key_change = map_of({1: identity, 2: uint32, 3: identity, 4: identity, 5: uint, 6: uint})
+tls_keys = map_of({1: identity, 2: uint32, 3: many(digest, 2), 4: uint, 5: uint})
+certificate_keys = map_of({1: many(any_bytes, 16), 2: any_bytes})
 
 
 def read(check, data: bytes) -> dict:
@@ -217,10 +225,12 @@ class Code:
     token: bytes
     enrol_at: list[str]
     pay_at: list[str]
+    tls_key: bytes | None = None
 
 
 def write_code(code: Code) -> str:
-    data = encode({1: code.hub, 2: code.token, 3: code.enrol_at, 4: code.pay_at})
+    fields = {1: code.hub, 2: code.token, 3: code.enrol_at, 4: code.pay_at}
+    data = encode(fields | ({5: code.tls_key} if code.tls_key else {}))
     return "HUB1-" + base64.b32encode(data).decode().rstrip("=")
 
 

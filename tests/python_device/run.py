@@ -19,6 +19,7 @@ import allowance
 import arrival
 import card
 import description
+import hub_keys
 import ledger
 import messages as m
 import misuse
@@ -56,6 +57,10 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
     await at_the_till(table, shop, first)
     await payments.stopping(table, shop, first)
     ledger.check(table, shop, receipts)
+    if shop.hub is None:
+        shop.start_hub()
+        await asyncio.to_thread(shop.wait_for, "online")
+    await hub_keys.change(table, shop)
 
 
 async def at_the_till(table: Table, shop: Shop, device: Device) -> None:

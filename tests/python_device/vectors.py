@@ -72,6 +72,8 @@ def judge(vectors: Vectors, data: bytes, payment: receipts.Payment = None) -> No
     for change in fields[1] if number == 110 else [fields[1]] if number == 203 else []:
         by_new = cose.verify(change, m.KEY_CHANGE, key)
         cose.verify(by_new, m.KEY_CHANGE, cose.decode(cose.parse(by_new)[1])[4])
+    if number == 204:  # behind the change
+        cose.verify(fields[1], m.TLS_KEYS, vectors.public("next hub"))
     committed = fields.get({102: 1, 103: 2, 108: 1}.get(number))
     if committed is not None:
         receipts.read_receipt(committed, hub, key, own, payment)
@@ -90,6 +92,7 @@ IN_FRAMES = {
     6: {1: ("device", m.DESCRIPTION), 2: ("verifier", m.ATTESTATION)},
     8: {2: ("device", pay_type), 4: ("device", m.DEVICE_RECEIPT)},
     9: {1: ("device", m.RETURN)},
+    11: {1: ("device", m.DEVICE_KEY_CHANGE)},
 }
 IN_EVENTS = {
     10: {3: ("device", pay_type)},
@@ -103,6 +106,7 @@ IN_EVENTS = {
     93: {4: ("device", m.DEVICE_RECEIPT)},
     94: {2: ("device", m.DEVICE_RECEIPT)},
     120: {1: ("hub", m.KEY_CHANGE)},
+    125: {6: ("device", m.DEVICE_KEY_CHANGE)},
     104: {4: ("policy", "hub-device-list/1")},
 }
 
@@ -228,6 +232,8 @@ def read_all(table: Table, vectors: Vectors) -> None:
     code = m.read_code(vectors.code["text"])
     made = (vectors.identity("hub"), 2, 1)
     table.check(area, "code: read", made, (code.hub, len(code.enrol_at), len(code.pay_at)))
+    later = m.read_code(vectors.code["later_text"])
+    table.check(area, "code: with another TLS key", vectors.identity("next hub"), later.tls_key)
     for text in vectors.code["also_read"]:
         table.check(area, "code: in another form", code.token, m.read_code(text).token)
     refused = [text for text in vectors.code["refused"] if number_of(m.read_code, text)]
@@ -266,7 +272,7 @@ async def send_refusals(table: Table, vectors: Vectors, sender: device.Device, c
     for name, expected, got in closed:
         table.check("refusals.json, sent to the hub", name, expected, got)
     table.check(
-        "refusals.json, sent to the hub", "the hub goes on after all of them", 4, (await fresh_hello(sender))[2]
+        "refusals.json, sent to the hub", "the hub goes on after all of them", 5, (await fresh_hello(sender))[2]
     )
 
 

@@ -4,8 +4,8 @@ aioquic (1.7) answers a server's CertificateRequest by itself if the
 configuration has `certificate` and `private_key`. What it has no setting for is
 made here, in a subclass of its QuicConnection:
 
-- to accept one self-signed certificate by the SHA-256 of its key and nothing
-  else: the check of names and authorities is switched off (CERT_NONE), and the
+- to accept one self-signed certificate by the SHA-256 of its key, or by what
+  the hub states of its keys, and nothing else: the check of names and authorities is switched off (CERT_NONE), and the
   certificate is held against the hub's identity as it comes, before anything
   is sent under it. The handshake's signature aioquic checks either way.
 - to sign and accept `ecdsa_secp256r1_sha256` only.
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cose import sha256
 
-PAYMENTS = {number: f"store-hub/{number}" for number in (1, 2, 3, 4)}  # by wire version
+PAYMENTS = {number: f"store-hub/{number}" for number in (1, 2, 3, 4, 5)}  # by wire version
 ENROLMENTS = ["store-hub-enrol/1"]
 IDLE_S = 14
 KEEP_ALIVE_S = 10
@@ -60,7 +60,7 @@ def container(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 
 class Pinned(QuicConnection):
-    def __init__(self, hub: bytes, **settings):
+    def __init__(self, hub, **settings):
         super().__init__(**settings)
         self.hub = hub
         self.tickets, self.tokens = [], []
@@ -77,7 +77,8 @@ class Pinned(QuicConnection):
             info = key_info(self.tls._peer_certificate.public_key())
             if len(message.certificates) != 1 or len(info) != 91 or info not in message.certificates[0][0]:
                 raise tls.AlertBadCertificate("not one certificate with a P-256 key in its 91 bytes")
-            if sha256(info) != self.hub:
+            known = self.hub(info, self.tls._peer_certificate) if callable(self.hub) else sha256(info) == self.hub
+            if not known:
                 raise tls.AlertBadCertificate("another hub")
 
         self.tls._set_peer_certificate = take_the_hub_only
@@ -159,8 +160,8 @@ class Connection(QuicConnectionProtocol):
             self._loop.call_later(KEEP_ALIVE_S, self.keep_alive)
 
 
-async def connect(address: tuple[str, int], alpn: list[str], key, hub: bytes) -> Connection:
-    """A connection to this hub, or the reason why there is none."""
+async def connect(address: tuple[str, int], alpn: list[str], key, hub) -> Connection:
+    """A connection to this hub, or the reason why there is none. `hub` is the SHA-256 of its key, or judges it."""
     configuration = QuicConfiguration(
         alpn_protocols=alpn,
         idle_timeout=IDLE_S,

@@ -255,6 +255,16 @@ pub fn next_tls_key(layout: &Layout) -> Result<Option<TlsKey>, KeyError> {
     path.exists().then(|| read(&path)).transpose()
 }
 
+/// Whether the private half of this TLS key is in one of the files, or a
+/// credential.
+pub fn has_tls_key(layout: &Layout, key: &Digest) -> bool {
+    let credentials = credentials();
+    [&layout.tls_key, &layout.next_tls_key].into_iter().any(|file| {
+        let read = read_tls(&place(file, credentials.as_deref()));
+        read.is_ok_and(|found| found.digest == *key)
+    })
+}
+
 /// The name that the file has, or else that of the TLS key, which is then the
 /// first.
 fn read_hub_id(layout: &Layout, tls: Option<&TlsKey>, faults: &Faults) -> Option<HubId> {

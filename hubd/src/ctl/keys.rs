@@ -77,6 +77,9 @@ pub(super) fn rotate_tls(
             };
             if report.changed {
                 lines.push("Back up the hub's keys again, and with them the file hub-id.".to_owned());
+                if step == TlsStep::Finish {
+                    lines.push("Enrolment codes from before do not work any more: make new ones.".to_owned());
+                }
             }
             if report.overlap {
                 lines.push(format!(

@@ -202,7 +202,6 @@ impl Devices {
             .transpose()?;
         let counts = Arc::<Counts>::default();
         let shared = Arc::new(Shared::new(
-            hub,
             settings.store.clone(),
             keys.signing,
             keys.tls,

@@ -111,7 +111,6 @@ impl Drop for Busy<'_> {
 
 impl Shared {
     pub(super) fn new(
-        hub: HubId,
         store: String,
         keys: KeyRing,
         tls: HubTls,
@@ -121,7 +120,7 @@ impl Shared {
         counts: Arc<Counts>,
     ) -> Self {
         Self {
-            hub,
+            hub: tls.hub_id(),
             store,
             keys,
             tls,

@@ -92,10 +92,13 @@ impl HubBackend {
         let order = match step {
             TlsStep::Begin => TlsKeyChange::Add(self.prepare()?),
             TlsStep::Finish => {
-                self.holds_newest()?;
+                self.has(self.in_use().first())?;
                 TlsKeyChange::Finish
             }
-            TlsStep::Abandon => TlsKeyChange::Abandon,
+            TlsStep::Abandon => {
+                self.has(self.in_use().last())?;
+                TlsKeyChange::Abandon
+            }
         };
         unanswered.tls = self.in_use().first().copied();
         let ask = Ask::Operator {
@@ -154,16 +157,14 @@ impl HubBackend {
         Ok(key.digest)
     }
 
-    /// Without the new key nobody would reach the hub once the old one is gone.
-    fn holds_newest(&self) -> Result<(), Refused> {
-        let newest = self.in_use().first().copied();
+    /// Without the key that is left nobody would reach the hub.
+    fn has(&self, key: Option<&Digest>) -> Result<(), Refused> {
         // What is in memory only would be gone with the next start.
-        let file = config::next_tls_key(&self.config.layout).ok().flatten();
-        let held = file.is_some_and(|file| Some(file.digest) == newest);
-        held.then_some(()).ok_or_else(|| {
+        let has = key.is_none_or(|key| config::has_tls_key(&self.config.layout, key));
+        has.then_some(()).ok_or_else(|| {
             Refused::new(
-                "the new TLS key is not here: put keys/hub-tls.next.key back and restart hubd, or give the change up \
-                 with --abandon",
+                "the TLS key that would be left is not here: put its file in keys/ back, or end the change the other \
+                 way (--finish, --abandon)",
             )
         })
     }

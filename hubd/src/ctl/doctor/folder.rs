@@ -46,7 +46,9 @@ pub(super) fn key_files(layout: &Layout) -> Finding {
     };
     let files = [
         &layout.signing_key,
+        &layout.next_signing_key,
         &layout.tls_key,
+        &layout.next_tls_key,
         &layout.vault_key,
         &layout.policy_key,
     ];
@@ -115,7 +117,8 @@ pub(super) fn key_ages(config: &Config) -> Finding {
     Finding::warning(
         CHECK,
         format!(
-            "older than a year: {}; `hubctl keys rotate signing` changes the signing key while the shop is open",
+            "older than a year: {}; `hubctl keys rotate` changes the signing key and the TLS key while the shop is \
+             open",
             aged.join(", ")
         ),
     )
