@@ -1,10 +1,11 @@
 //! Sealed cards lie encrypted in the vault until the gateway's final answer,
 //! and nowhere afterwards.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hub_protocol::Decision;
+use hub_tests::process::PATIENCE;
 use hub_sdk::PreparedPayment;
 use sim_devices::scene::Scene;
 use sim_devices::wan::WanMode;
@@ -102,7 +103,9 @@ async fn rule_6_a_kill_between_settling_and_erasing_leaves_no_card() -> Result<(
         let charged = scene.gateway().charges();
         scene.mend();
         // The gateway has answered; the hub erases within a second of that.
+        let until = Instant::now() + PATIENCE;
         while scene.gateway().charges() < charged + paid.len() as u64 {
+            ensure!(Instant::now() < until, "the gateway does not charge all in time");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         scene.shop.kill().await?;
