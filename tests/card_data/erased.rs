@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hub_protocol::Decision;
-use hub_tests::process::PATIENCE;
 use hub_sdk::PreparedPayment;
+use hub_tests::process::PATIENCE;
 use sim_devices::scene::Scene;
 use sim_devices::wan::WanMode;
 

@@ -75,7 +75,12 @@ pub(crate) struct Older {
 impl Older {
     /// Unpacks the fixture of a format. `enlarged`: the present program pays
     /// into it, and the index and the stamp of its time are put back.
-    pub(crate) async fn make(format: u16, enlarged: bool, binaries: &Binaries, rng: &mut Rng) -> Result<Self> {
+    pub(crate) async fn make(
+        format: u16,
+        enlarged: bool,
+        binaries: &Binaries,
+        rng: &mut Rng,
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("hubd-older-").tempdir()?;
         let path = dir.path();
         let (hub, old) = (path.join("hub"), path.join("old"));
@@ -192,7 +197,12 @@ impl Older {
     /// random moment, sometimes again; then opened for good, everything asked
     /// for, sent, and the gateway's book compared. Gives how many cuts there
     /// were.
-    pub(crate) async fn suffer(&mut self, image: &mut Image, rng: &mut Rng, tally: &mut Tally) -> Result<usize> {
+    pub(crate) async fn suffer(
+        &mut self,
+        image: &mut Image,
+        rng: &mut Rng,
+        tally: &mut Tally,
+    ) -> Result<usize> {
         let path = self.dir.path().to_owned();
         let (hub, there) = (path.join("hub"), image.path().join("hub"));
         let _ = fs::remove_dir_all(&hub);
@@ -295,7 +305,10 @@ impl Older {
             let slip = held.told.slip()?;
             Some((slip.sequence as usize, slip.entry_digest, held.told.payment_id))
         });
-        let old = self.receipts.iter().map(|old| (old.sequence, old.digest, old.payment_id));
+        let old = self
+            .receipts
+            .iter()
+            .map(|old| (old.sequence, old.digest, old.payment_id));
         let mut missing = Vec::new();
         for (sequence, digest, payment) in slips.chain(old) {
             row.earlier += 1;
@@ -339,7 +352,11 @@ impl Older {
             tally.faults.push(format!("{place}: {fault}"));
         }
         let mut complain = |text: String| tally.faults.push(format!("{place}, {}: {text}", self.way.name()));
-        self.customers.book().changed().into_iter().for_each(&mut complain);
+        self.customers
+            .book()
+            .changed()
+            .into_iter()
+            .for_each(&mut complain);
         let payments = gateway.payments();
         let book = payments.iter().map(scene::booked).collect::<Result<Vec<_>>>()?;
         // Of its time: sent once, or waiting for a person.
@@ -375,7 +392,8 @@ impl Older {
             complain(format!("payment {}: {}", fault.payment_id, fault.what));
         }
         let row = tally.row(place, self.way);
-        row.charges += verdict.gateway_charges + of_then.iter().map(|b| u64::from(b.net_charges())).sum::<u64>();
+        row.charges +=
+            verdict.gateway_charges + of_then.iter().map(|b| u64::from(b.net_charges())).sum::<u64>();
         row.lost += lost + verdict.lost.len() as u64;
         row.twice += twice + verdict.charged_twice.len() as u64 + verdict.unasked.len() as u64;
         Ok(())
@@ -396,7 +414,11 @@ impl Older {
         }
         // The others had ended.
         let ended = book.iter().filter(|b| !self.waiting.contains(&b.payment_id));
-        wrong.extend(ended.filter(|b| b.charges > 0).map(|b| Wrong::Charged(b.payment_id)));
+        wrong.extend(
+            ended
+                .filter(|b| b.charges > 0)
+                .map(|b| Wrong::Charged(b.payment_id)),
+        );
         wrong
     }
 
@@ -525,7 +547,10 @@ fn log_since(log: &Path, from: usize) -> Result<String> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    run(Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to))
+    run(Command::new("cp")
+        .args(["-a", "--sparse=always"])
+        .arg(from)
+        .arg(to))
 }
 
 fn run(command: &mut Command) -> Result<()> {

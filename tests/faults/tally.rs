@@ -160,10 +160,7 @@ impl Tally {
             table.add_row(cells.into_iter().chain(counts));
         }
         let tries: u64 = self.rows.values().map(|row| row.tries).sum();
-        let mut text = format!(
-            "{table}\n\n{tries} tries in {:.0} s, seed {seed}\n",
-            self.seconds
-        );
+        let mut text = format!("{table}\n\n{tries} tries in {:.0} s, seed {seed}\n", self.seconds);
         for column in columns {
             text += &format!("{}: {}\n", column.name, column.is);
         }

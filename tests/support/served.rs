@@ -97,11 +97,15 @@ impl ServedHub {
     /// The gateway is back, where it was.
     pub fn mend(&mut self) -> Result<()> {
         let mut gateway = Command::new(&self.programs.sim);
-        gateway.args(["gateway", "--faults", &self.faults, "--listen", &self.address, "--dir"]);
-        let gateway = Process::start(
-            "the gateway",
-            gateway.arg(self.dir.with_file_name("gateway")),
-        )?;
+        gateway.args([
+            "gateway",
+            "--faults",
+            &self.faults,
+            "--listen",
+            &self.address,
+            "--dir",
+        ]);
+        let gateway = Process::start("the gateway", gateway.arg(self.dir.with_file_name("gateway")))?;
         gateway.line_with("credential")?;
         self.gateway = Some(gateway);
         Ok(())

@@ -9,9 +9,7 @@ use std::collections::BTreeSet;
 
 use hub_core::state::{CardRecord, PaymentRecord, State};
 use hub_core::{GatewayAnswer, Input, MOST_FAILURES_ALONE, Operation, OperatorCommand, OperatorReply, Probe};
-use hub_protocol::{
-    Decision, DeviceClass, DeviceId, Entry, PaymentState, Reason, Submission, cbor,
-};
+use hub_protocol::{Decision, DeviceClass, DeviceId, Entry, PaymentState, Reason, Submission, cbor};
 use support::{MPOS, POLICY, SOFTPOS, STRANGER, Shop, approved, no_answer, payment_id, request};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;

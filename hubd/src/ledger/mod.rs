@@ -92,9 +92,9 @@ pub use archive::{
 pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, NextKey, QUEUE as COMMIT_QUEUE};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
-pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
 #[cfg(test)]
 pub(crate) use index::add_to_older_index;
+pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, Stamp};
 pub use index_writer::{
     CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotForgotten, NotTaken,

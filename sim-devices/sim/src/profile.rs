@@ -150,7 +150,7 @@ impl Profile {
     /// a PIN decides seldom otherwise. From a sequence of its own: any other
     /// run is what the seed gave before.
     pub(crate) fn draw_taps(&mut self, own: &mut Rng) {
-        if self.stock > 0 || !own.chance(80) {
+        if self.stock > 0 || !own.chance(60) {
             return;
         }
         self.tapping = pick(own, &[700, 950]);

@@ -27,7 +27,10 @@ impl Beside {
     /// Of those, how many began with more than `places` of the backlog under
     /// way.
     pub fn backlog_above(&self, places: u64) -> u64 {
-        self.backlog_beside_live.range(places + 1..).map(|(_, count)| count).sum()
+        self.backlog_beside_live
+            .range(places + 1..)
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 

@@ -126,7 +126,10 @@ impl Store {
             if let Some(started) = started {
                 started?;
                 if timeout(PATIENCE, begun).await.is_err() {
-                    bail!("the hub archives nothing; its log says:\n{}", self.shop.log_tail());
+                    bail!(
+                        "the hub archives nothing; its log says:\n{}",
+                        self.shop.log_tail()
+                    );
                 }
             }
         }
@@ -134,12 +137,9 @@ impl Store {
         if !self.log_since(said)?.contains(ROUND_DONE) {
             let row = tally.row(self.place, way);
             row.inside += 1;
-            *row.steps.entry(step(&self.ledger())?).or_default() += 1;
+            *row.steps.entry(step(&self.ledger())).or_default() += 1;
         }
-        self.image
-            .as_ref()
-            .context("no power to cut")?
-            .cut(log_flushed)?;
+        self.image.as_ref().context("no power to cut")?.cut(log_flushed)?;
         self.shop.kill().await?;
         self.note_index(Some(way), tally)?;
         self.customers = Some(paying.stop().await?);
@@ -246,18 +246,20 @@ impl Store {
 }
 
 /// At which step archiving is, by the files that there are.
-fn step(ledger: &Path) -> Result<&'static str> {
+fn step(ledger: &Path) -> &'static str {
     let names: Vec<String> = listing(&ledger.join("archive")).into_keys().collect();
     if names.iter().any(|name| name.ends_with(".base.tmp")) {
-        return Ok("the base");
+        return "the base";
     }
     let archives = names.iter().filter(|name| !name.ends_with(".base"));
     let newest = archives
         .filter_map(|name| name.get(..8)?.parse::<u32>().ok())
         .max();
-    let number = newest.context("no archive was begun")?;
+    let Some(number) = newest else {
+        return "what a cut has left is removed";
+    };
     let is = |extension: &str| names.contains(&format!("{number:08}.{extension}"));
-    Ok(if is("manifest") {
+    if is("manifest") {
         match ledger.join(format!("{number:08}.seg")).exists() {
             true => "manifest there, segment too",
             false => "segment removed, next or base",
@@ -268,7 +270,7 @@ fn step(ledger: &Path) -> Result<&'static str> {
         "compressing"
     } else {
         "the table of payments"
-    })
+    }
 }
 
 /// The files of a folder and how long they are; none if there is no folder.
