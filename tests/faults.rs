@@ -53,6 +53,42 @@ fn rule_2_receipts_survive_power_cuts_and_kills_and_are_charged_once() -> Result
 }
 
 #[test]
+fn rule_2_receipts_and_archives_survive_power_cuts_amid_archiving() -> Result<()> {
+    if machine::skip("power cuts", machine::missing_for_power()) {
+        return Ok(());
+    }
+    let (report, clean) = faults(&["archiving", "--cuts", "3", "--fs", "ext4"])?;
+    assert!(clean && report["clean"] == true, "{report:#}");
+    assert_eq!(sum(&report, "tries"), 3, "{report:#}");
+    assert!(sum(&report, "inside") > 0, "{report:#}");
+    assert_eq!(sum(&report, "lost") + sum(&report, "twice"), 0, "{report:#}");
+    assert_eq!(sum(&report, "receipts"), sum(&report, "found"), "{report:#}");
+    assert!(
+        sum(&report, "earlier") > 10_000 && sum(&report, "charges") > 0,
+        "{report:#}"
+    );
+    Ok(())
+}
+
+#[test]
+fn rule_2_older_stores_survive_power_cuts_while_they_are_taken_over() -> Result<()> {
+    if machine::skip("power cuts", machine::missing_for_power()) {
+        return Ok(());
+    }
+    // Format 1, and 2 after so many.
+    let (report, clean) = faults(&["migration", "--cuts", "5", "--fs", "xfs"])?;
+    assert!(clean && report["clean"] == true, "{report:#}");
+    assert!(sum(&report, "tries") >= 5, "{report:#}");
+    assert!(sum(&report, "inside") > 0, "{report:#}");
+    assert_eq!(sum(&report, "lost") + sum(&report, "twice"), 0, "{report:#}");
+    assert!(
+        sum(&report, "earlier") > 5_000 && sum(&report, "charges") > 1_000,
+        "{report:#}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_disk_that_lies_about_flushes_is_seen_to_lose_receipts() -> Result<()> {
     if machine::skip("a lying disk", machine::missing_for_power())
         || machine::skip("a lying disk", machine::missing_for_failing_disk())
@@ -96,6 +132,15 @@ fn damage_at_random_is_refused_or_mended_and_nothing_outside_it_is_lost() -> Res
         assert_eq!(missing[column], 1, "{report:#}");
     }
     assert_eq!(row("index: deleted")["rebuilt"], 1, "{report:#}");
+    assert_eq!(row("index: deleted")["aside"], 1, "{report:#}");
+    // Where the hub starts, all of it is in the gateway's book in the end.
+    for name in [
+        "index: deleted",
+        "index: an older copy",
+        "journal: its last write torn",
+    ] {
+        assert_eq!(row(name)["charges"], 6000, "{report:#}");
+    }
     assert!(
         row("sealed cards: a file removed")["parked"].as_u64() > Some(0),
         "{report:#}"

@@ -35,6 +35,10 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// is under way at a time, so that this bounds how fast it drains.
 const QUEUED_BY: usize = 64;
 
+/// How many payments the hub may have under way at replay; a quarter of that
+/// while a customer waits.
+const MAX_IN_FLIGHT: u32 = 64;
+
 /// The longest that a queue may take to drain to its end.
 const TO_THE_END: Duration = Duration::from_secs(600);
 
@@ -91,6 +95,15 @@ pub struct DrainReport {
     pub idle: Live,
     /// Live sales while the backlog drained.
     pub draining: Live,
+    /// Live sales at the gateway while the backlog drained, by its own record.
+    pub live_calls: u64,
+    /// Of those, how many began while calls of the backlog were under way.
+    pub live_beside_backlog: u64,
+    /// Calls of the backlog that began while a live sale was under way.
+    pub backlog_beside_live: u64,
+    /// Of those, how many began with more of the backlog under way than a
+    /// quarter of what the hub may have under way.
+    pub backlog_above_its_share: u64,
     /// What was left when the measurements were over.
     pub left: u64,
     /// In the end, if it was waited for: payments that the gateway did not
@@ -136,9 +149,11 @@ pub async fn run(options: &DrainOptions, progress: &Progress) -> Result<DrainRep
     let alone_per_second = drained_a_second(&scene, time).await;
     progress.step("the backlog beside live sales");
     let (before, began) = (scene.gateway().charges(), Instant::now());
+    drop(scene.gateway().take_beside());
     let draining = sell(&sellers(&scene, options), options.every, time).await?;
     let charged = scene.gateway().charges() - before;
     let beside_per_second = to_f64(charged.saturating_sub(draining.sales)) / began.elapsed().as_secs_f64();
+    let beside = scene.gateway().take_beside();
     let left = scene.shop.unsent().await?;
     ensure!(
         left > 0,
@@ -152,6 +167,10 @@ pub async fn run(options: &DrainOptions, progress: &Progress) -> Result<DrainRep
         beside_per_second,
         idle,
         draining,
+        live_calls: beside.live,
+        live_beside_backlog: beside.live_beside_backlog,
+        backlog_beside_live: beside.backlog(),
+        backlog_above_its_share: beside.backlog_above(u64::from(MAX_IN_FLIGHT / 4)),
         left,
         lost: None,
         charged_twice: 0,
@@ -181,7 +200,7 @@ fn scene_of(options: &DrainOptions, keep: Option<PathBuf>, reopen: bool) -> Scen
         seed: 1,
         deadline: Duration::from_secs(3),
         probe_interval: Duration::from_secs(1),
-        max_in_flight: 64,
+        max_in_flight: MAX_IN_FLIGHT,
         requests_per_second: Some(drive::ANY_RATE),
     }
 }
@@ -331,6 +350,16 @@ impl DrainReport {
             "{} payments waited when the line came back; {} when the measurements were over.\n\
              The gateway takes {:.0} calls a second at the most.\n\n{table}\n",
             self.queued, self.left, self.gateway_takes
+        )?;
+        writeln!(
+            out,
+            "By the gateway's record: of {} live calls {} began beside the backlog's; of {} calls of the backlog\n\
+             that began beside a live one, {} when more than its share ({}) were under way.\n",
+            self.live_calls,
+            self.live_beside_backlog,
+            self.backlog_beside_live,
+            self.backlog_above_its_share,
+            MAX_IN_FLIGHT / 4
         )?;
         if let (Some(lost), Some(approved)) = (self.lost, self.approved) {
             writeln!(out, "In the end: {approved} payments approved, {lost} lost.")?;

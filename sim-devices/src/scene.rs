@@ -305,7 +305,8 @@ pub fn booked(payment: &BookPayment) -> Result<Booked> {
             BookStatus::Pending => Standing::Pending,
             BookStatus::Reversed => Standing::Reversed,
         },
-        charges: u32::from(payment.charged),
+        charges: u32::from(payment.charged)
+            .saturating_add(u32::try_from(payment.charged_again).unwrap_or(u32::MAX)),
         answered_ms: payment.answered_ms,
     })
 }

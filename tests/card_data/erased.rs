@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use hub_protocol::Decision;
 use hub_sdk::PreparedPayment;
+use hub_tests::process::PATIENCE;
 use sim_devices::scene::Scene;
 use sim_devices::wan::WanMode;
 
@@ -105,9 +106,14 @@ async fn rule_6_a_kill_between_settling_and_erasing_leaves_no_card() -> Result<(
         let charged = scene.gateway().charges();
         scene.mend();
         // The gateway has answered; the hub erases within a second of that.
-        while scene.gateway().charges() < charged + paid.len() as u64 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let all_charged = async {
+            while scene.gateway().charges() < charged + paid.len() as u64 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all_charged)
+            .await
+            .context("the gateway does not charge all in time")?;
         scene.shop.kill().await?;
         let all = files(&scene.shop.hub_dir())?;
         let lay = holder_of_any(&all, before.iter().map(Vec::as_slice));

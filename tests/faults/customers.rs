@@ -91,6 +91,7 @@ struct Device {
 }
 
 /// All devices of a shop.
+#[derive(Default)]
 pub(crate) struct Customers {
     devices: Vec<Device>,
     book: Arc<Book>,
@@ -167,6 +168,20 @@ impl Customers {
                 }
             };
             if timeout(IN_THE_END, settled).await.is_err() {
+                bail!("device {} gets no answer to its last payment", device.number);
+            }
+            device.client.close().await;
+        }
+        Ok(())
+    }
+}
+
+impl Customers {
+    /// Each asks again for the last payment that it has an answer to, and hangs
+    /// up. What was answered otherwise is in the book afterwards.
+    pub(crate) async fn ask_again(&mut self) -> Result<()> {
+        for device in &mut self.devices {
+            if timeout(IN_THE_END, device.ask_again(&self.book)).await.is_err() {
                 bail!("device {} gets no answer to its last payment", device.number);
             }
             device.client.close().await;

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use hub_protocol::Receipt;
+use hub_protocol::{Digest, Receipt};
 use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, PayError, PreparedPayment};
 use sim_devices::binaries::Binaries;
 use sim_devices::fleet;
@@ -24,6 +24,7 @@ use crate::progress::Progress;
 use crate::stock::{self, Goods};
 use crate::store;
 
+mod books;
 mod index;
 mod journal;
 mod kind;
@@ -36,8 +37,9 @@ pub(crate) use table::Table;
 /// Devices of the shop.
 const DEVICES: usize = 8;
 
-/// How long a queue of some hundreds may take to drain.
-const DRAIN: Duration = Duration::from_secs(120);
+/// How long a queue of some thousands may take to drain: on a machine that is
+/// starved the pace falls to a few a second.
+const DRAIN: Duration = Duration::from_secs(600);
 
 /// Damages each kind of file `each` times in each way.
 pub(crate) async fn run(binaries: &Binaries, seed: u64, each: usize, payments: u64) -> Result<Table> {
@@ -76,7 +78,10 @@ pub(crate) struct Ground {
     answered: Vec<(PreparedPayment, Receipt)>,
     /// How the undamaged hub stands.
     standing: Standing,
-    /// All payments that wait to be sent.
+    /// What its index holds.
+    records: Digest,
+    /// How many payments the gateway knows before each try.
+    booked: u64,
     dir: TempDir,
 }
 
@@ -128,6 +133,8 @@ impl Ground {
                 parked: 0,
                 exposure_minor: 0,
             },
+            records: Digest::ZERO,
+            booked: 0,
             dir,
         };
         ground.settle_down_to(payments / 5).await?;
@@ -152,6 +159,9 @@ impl Ground {
         ensure!(ground.standing.queued > 0, "nothing is queued");
         copy(&hub, &ground.path("right-hub"))?;
         copy(&ground.path("gateway"), &ground.path("right-gateway"))?;
+        ground.records = ground.index_records("right-hub")??;
+        ground.booked = ground.open_gateway().await?.payments().len() as u64;
+        ground.close_gateway()?;
         ground.make_foreign(binaries).await?;
         Ok(ground)
     }

@@ -21,7 +21,7 @@ pub(crate) enum FileSystem {
 }
 
 impl FileSystem {
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
@@ -31,6 +31,7 @@ impl FileSystem {
 
 /// A file system in a file, mounted while this lives.
 pub(crate) struct Image {
+    fs: FileSystem,
     file: PathBuf,
     mount: PathBuf,
     mounted: bool,
@@ -50,12 +51,18 @@ impl Image {
             FileSystem::Xfs => run(Command::new("mkfs.xfs").args(["-q", "-f"]).arg(&file))?,
         }
         let mut image = Self {
+            fs,
             file,
             mount,
             mounted: false,
         };
         image.mount()?;
         Ok(image)
+    }
+
+    /// Which file system it is.
+    pub(crate) fn name(&self) -> &'static str {
+        self.fs.name()
     }
 
     /// Where it is mounted.

@@ -20,6 +20,8 @@ use tally::Tally;
 mod customers;
 mod damage;
 mod disk;
+mod frozen;
+mod older;
 mod power;
 mod progress;
 mod rebuild;
@@ -56,6 +58,29 @@ enum Sort {
         /// something is lost, and this has to find it
         #[arg(long)]
         lying_disk: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Cut the power while settled payments move to archives; needs root
+    Archiving {
+        /// Power cuts on each file system
+        #[arg(long, default_value_t = 60)]
+        cuts: usize,
+        /// The file systems, side by side
+        #[arg(long, value_delimiter = ',', default_value = "ext4,xfs")]
+        fs: Vec<disk::FileSystem>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Cut the power while a store that an earlier version wrote is taken over;
+    /// needs root
+    Migration {
+        /// Power cuts on each file system
+        #[arg(long, default_value_t = 60)]
+        cuts: usize,
+        /// The file systems, one after the other
+        #[arg(long, value_delimiter = ',', default_value = "ext4,xfs")]
+        fs: Vec<disk::FileSystem>,
         #[command(flatten)]
         common: Common,
     },
@@ -158,6 +183,12 @@ fn main() -> ExitCode {
                 _ => run.power(&fs, cuts, kills).await,
             })
         }),
+        Sort::Archiving { cuts, fs, common } => {
+            apart().and_then(|()| play(&common, async |run| run.archiving(&fs, cuts).await))
+        }
+        Sort::Migration { cuts, fs, common } => {
+            apart().and_then(|()| play(&common, async |run| run.migration(&fs, cuts).await))
+        }
         Sort::Disk { each, common } => play(&common, async |run| run.disk(each).await),
         Sort::Damage {
             each,

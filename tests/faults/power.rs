@@ -1,5 +1,6 @@
 //! Power cuts, kill -9 and failing disks, many times over.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,7 +9,8 @@ use sim_devices::binaries::Binaries;
 use sim_devices::rng::Rng;
 use tokio::task::JoinSet;
 
-use crate::disk::{Failure, FileSystem};
+use crate::disk::{Failure, FileSystem, Image};
+use crate::older::Older;
 use crate::progress::Progress;
 use crate::store::{Place, Store};
 use crate::tally::{Tally, Way};
@@ -16,6 +18,23 @@ use crate::tally::{Tally, Way};
 /// How often one shop suffers before its books are compared and another one
 /// opens: the whole ledger is verified after each time.
 const TRIES_A_STORE: usize = 40;
+
+/// The older stores in the order of their turns: the format, and whether it
+/// was paid into. Formats 1 and 2 are migrated; a store of format 3 is stamped,
+/// and the index of 3 and 4 built anew.
+const OLDER: [(u16, bool); 8] = [
+    (1, true),
+    (2, true),
+    (3, true),
+    (1, false),
+    (4, true),
+    (2, false),
+    (3, false),
+    (4, false),
+];
+
+/// How often the same older store is put on one disk.
+const STORES_A_TURN: usize = 3;
 
 /// How often a disk may lie before one of its lies has to show.
 const MOST_LIES: usize = 10;
@@ -43,6 +62,63 @@ impl Run {
             (Place::Image(*fs), ways, rng)
         });
         self.all(lanes.collect()).await
+    }
+
+    /// So many cuts amid archiving on each of the file systems.
+    pub(crate) async fn archiving(&self, systems: &[FileSystem], cuts: usize) -> Result<Tally> {
+        let began = Instant::now();
+        let progress = Progress::over("tries", (cuts * systems.len()) as u64);
+        let mut running = JoinSet::new();
+        for fs in systems {
+            let rng = Rng::of(self.seed, &format!("archiving {}", fs.name()));
+            let place = Place::Image(*fs);
+            running.spawn(archiving_lane(
+                place,
+                cuts,
+                rng,
+                self.binaries.clone(),
+                progress.clone(),
+            ));
+        }
+        all_of(running, &progress, began).await
+    }
+
+    /// So many cuts while older stores are taken over, on each of the file
+    /// systems in turn.
+    pub(crate) async fn migration(&self, systems: &[FileSystem], cuts: usize) -> Result<Tally> {
+        let began = Instant::now();
+        let progress = Progress::over("tries", (cuts * systems.len()) as u64);
+        let mut rng = Rng::of(self.seed, "migration");
+        let mut tally = Tally::default();
+        let mut left: BTreeMap<&str, usize> = systems.iter().map(|fs| (fs.name(), cuts)).collect();
+        let mut turns = OLDER.iter().cycle();
+        while left.values().any(|left| *left > 0) {
+            let (format, enlarged) = *turns.next().context("no older stores")?;
+            let mut older = Older::make(format, enlarged, &self.binaries, &mut rng).await?;
+            for fs in systems {
+                let left = left.entry(fs.name()).or_default();
+                let dir = tempfile::Builder::new().prefix("hubd-disk-").tempdir()?;
+                let mut image = Image::make(dir.path(), *fs)?;
+                for _ in 0..STORES_A_TURN {
+                    if *left == 0 {
+                        break;
+                    }
+                    let cuts = match older.suffer(&mut image, &mut rng, &mut tally).await {
+                        Ok(cuts) => cuts,
+                        Err(error) => return Err(error.context(evidence(older.keep()))),
+                    };
+                    *left = left.saturating_sub(cuts);
+                    (0..cuts).for_each(|_| progress.one());
+                    if !tally.clean() {
+                        tally.faults.push(evidence(older.keep()));
+                        return Ok(tally);
+                    }
+                }
+            }
+        }
+        progress.finish();
+        tally.seconds = began.elapsed().as_secs_f64();
+        Ok(tally)
     }
 
     /// So many failures of each kind.
@@ -87,14 +163,55 @@ impl Run {
         for (place, ways, rng) in lanes {
             running.spawn(lane(place, ways, rng, self.binaries.clone(), progress.clone()));
         }
-        let mut tally = Tally::default();
-        while let Some(lane) = running.join_next().await {
-            tally.add(lane.context("a lane came to grief")??);
-        }
-        progress.finish();
-        tally.seconds = began.elapsed().as_secs_f64();
-        Ok(tally)
+        all_of(running, &progress, began).await
     }
+}
+
+/// What came of all lanes.
+async fn all_of(mut running: JoinSet<Result<Tally>>, progress: &Progress, began: Instant) -> Result<Tally> {
+    let mut tally = Tally::default();
+    while let Some(lane) = running.join_next().await {
+        tally.add(lane.context("a lane came to grief")??);
+    }
+    progress.finish();
+    tally.seconds = began.elapsed().as_secs_f64();
+    Ok(tally)
+}
+
+/// One shop after the other, each until all of its past is archived.
+async fn archiving_lane(
+    place: Place,
+    cuts: usize,
+    mut rng: Rng,
+    binaries: Binaries,
+    progress: Progress,
+) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut left = cuts;
+    while left > 0 {
+        let mut store = Store::open_aged(place, &binaries, Rng::new(rng.next_u64())).await?;
+        let suffered = async {
+            let mut way = Way::Archiving { log_flushed: false };
+            let mut more = true;
+            while more && left > 0 {
+                let log_flushed = rng.chance(200);
+                way = Way::Archiving { log_flushed };
+                more = store.suffer_archiving(log_flushed, &mut tally).await?;
+                left -= 1;
+                progress.one();
+            }
+            store.close_aged(way, &mut tally).await
+        };
+        match suffered.await {
+            Ok(()) if tally.clean() => {}
+            Ok(()) => {
+                tally.faults.push(evidence(store.keep()));
+                return Ok(tally);
+            }
+            Err(error) => return Err(error.context(evidence(store.keep()))),
+        }
+    }
+    Ok(tally)
 }
 
 async fn lane(

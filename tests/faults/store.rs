@@ -6,9 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ed25519_dalek::VerifyingKey;
 use hub_protocol::Digest;
 use hubd::config::{Config, HubKeys, Layout};
 use hubd::data_key::StoreKey;
@@ -27,7 +28,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::customers::{Customers, Paying};
 use crate::disk::{FailingDisk, Failure, FileSystem, Image};
+use crate::frozen::freeze;
 use crate::tally::{Tally, Way};
+
+mod archiving;
+
+use archiving::Past;
 
 /// Devices of a shop.
 const DEVICES: usize = 8;
@@ -40,6 +46,9 @@ const LYING: Duration = Duration::from_millis(300);
 
 /// How long the queue may take to drain when all is over.
 const DRAIN: Duration = Duration::from_secs(90);
+
+/// What the hub says when it builds its index anew.
+pub(crate) const SET_ASIDE: &str = "the index is set aside and built again";
 
 /// What hubd ends with when its ledger fails (sysexits `EX_IOERR`).
 const EXIT_FAILED: i32 = 74;
@@ -77,12 +86,27 @@ pub(crate) struct Store {
     rng: Rng,
     /// How many answers have been held against the ledger.
     checked: usize,
+    /// What the shop has had before, and how it is archived.
+    past: Past,
+    /// What the hub suffered last, and how long its log was then.
+    suffered: Option<(Way, usize)>,
     dir: TempDir,
 }
 
 impl Store {
     /// Opens a shop with enrolled devices, its hub stopped.
-    pub(crate) async fn open(place: Place, binaries: &Binaries, mut rng: Rng) -> Result<Self> {
+    pub(crate) async fn open(place: Place, binaries: &Binaries, rng: Rng) -> Result<Self> {
+        Self::open_with(place, binaries, rng, |_| Ok(Past::default())).await
+    }
+
+    /// [`open`](Self::open), and `prepare` is given the hub's folder before
+    /// its first start.
+    async fn open_with(
+        place: Place,
+        binaries: &Binaries,
+        mut rng: Rng,
+        prepare: impl FnOnce(&Path) -> Result<Past>,
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("hubd-faults-").tempdir()?;
         let mut binaries = binaries.clone();
         let (image, failing) = match place {
@@ -123,6 +147,7 @@ impl Store {
         })
         .await?;
         small_segments(&shop.hub_dir())?;
+        let past = tokio::task::block_in_place(|| prepare(&shop.hub_dir()))?;
         if let Some(image) = &image {
             move_onto(&shop.hub_dir(), image.path())?;
         }
@@ -142,6 +167,8 @@ impl Store {
             place: place.name(),
             rng,
             checked: 0,
+            past,
+            suffered: None,
             dir,
         })
     }
@@ -168,14 +195,16 @@ impl Store {
             Way::Disk(failure) => self.fail(failure, starting, customers, before).await,
             Way::PowerCut { .. } | Way::Kill if starting => self.start_in_vain(way, customers).await,
             Way::PowerCut { .. } | Way::Kill => self.under_load(way, customers, before).await,
+            Way::Archiving { .. } | Way::TakingOver { .. } => bail!("{}: not under load", way.name()),
         }?;
         let mut itself = false;
         match way {
             Way::PowerCut { log_flushed } => self.cut(log_flushed).await?,
             Way::Disk(Failure::Lie) => self.cut(false).await?,
-            Way::Kill => self.shop.kill().await?,
             Way::Disk(_) => itself = self.ended(PATIENCE).await?,
+            _ => self.shop.kill().await?,
         }
+        self.note_index(Some(way), tally)?;
         tally.row(self.place, way).ended_itself += u64::from(itself);
         self.customers = Some(paying.stop().await?);
         if let Some(failing) = &self.failing {
@@ -273,23 +302,8 @@ impl Store {
         self.shop.kill().await
     }
 
-    /// Stops the hub's processor: whatever it was at, it says nothing more.
-    /// The power of a machine goes everywhere at once, but not so here: the
-    /// kernel goes on, and a flush that is under way while a file system is
-    /// shut down may report success for data that is gone (seen on ext4).
     fn freeze(&self) -> Result<()> {
-        let pid = self.shop.pid().context("the hub is not running")?;
-        let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        let process = process.context("the hub has no process id")?;
-        rustix::process::kill_process(process, rustix::process::Signal::STOP)?;
-        let until = Instant::now() + PATIENCE;
-        while !frozen(pid)? {
-            if Instant::now() > until {
-                bail!("the hub cannot be stopped");
-            }
-            std::thread::yield_now();
-        }
-        Ok(())
+        freeze(self.shop.pid().context("the hub is not running")?)
     }
 
     /// Whether the hub ends by itself, and as it should.
@@ -304,27 +318,16 @@ impl Store {
         }
     }
 
-    /// Verifies the ledger as it is on the disk, every signature of it, and
-    /// looks up every receipt that a device of this shop has ever got.
+    /// Looks up every receipt that a device of this shop has ever got in the
+    /// ledger as it is on the disk.
     async fn check(&mut self, tally: &mut Tally) -> Result<()> {
-        let dir = self.shop.hub_dir().join("ledger");
-        let key = self.keys.signing.verifying_key();
-        let (digests, broken) = tokio::task::spawn_blocking(move || {
-            let mut digests = Vec::new();
-            ledger::verify_each(&dir, &key, &mut |head| digests.push(head.digest), &mut |_| ())
-                .map(|report| (digests, report.broken))
-        })
-        .await??;
-        match broken {
-            // What a cut leaves of a write that nobody was answered for.
-            None
-            | Some(Broken {
-                fault: Fault::TornTail { .. },
-                ..
-            }) => {}
-            Some(broken) => bail!("the ledger does not verify: {broken}"),
-        }
+        let digests = self.verified().await?;
         self.find_receipts(&digests, tally)
+    }
+
+    async fn verified(&self) -> Result<Vec<Digest>> {
+        let dir = self.shop.hub_dir().join("ledger");
+        verified(dir, self.keys.signing.verifying_key()).await
     }
 
     fn find_receipts(&mut self, digests: &[Digest], tally: &mut Tally) -> Result<()> {
@@ -356,6 +359,27 @@ impl Store {
         Ok(())
     }
 
+    /// Counts whether the hub set its index aside at its start after what it
+    /// suffered last, and remembers what it has suffered now.
+    fn note_index(&mut self, now: Option<Way>, tally: &mut Tally) -> Result<()> {
+        if let Some((way, said)) = self.suffered.take() {
+            let aside = self.log_since(said)?.contains(SET_ASIDE);
+            tally.row(self.place, way).index_aside += u64::from(aside);
+        }
+        self.suffered = now.map(|way| (way, self.log_len()));
+        Ok(())
+    }
+
+    fn log_len(&self) -> usize {
+        fs::metadata(self.shop.log_file()).map_or(0, |log| log.len() as usize)
+    }
+
+    /// What the hub has said from there on.
+    fn log_since(&self, from: usize) -> Result<String> {
+        let log = fs::read(self.shop.log_file())?;
+        Ok(String::from_utf8_lossy(log.get(from..).unwrap_or_default()).into_owned())
+    }
+
     /// The line comes back for good, everything is sent, and the books are
     /// compared.
     pub(crate) async fn close(&mut self, tally: &mut Tally) -> Result<()> {
@@ -369,6 +393,7 @@ impl Store {
         self.shop.drain(DRAIN, |_| ()).await?;
         let waiting = self.shop.queue().await?;
         self.shop.stop().await?;
+        self.note_index(None, tally)?;
         self.check(tally).await?;
 
         let mut complain = |text: String| tally.faults.push(format!("{}: {text}", self.place));
@@ -436,18 +461,24 @@ impl Store {
     }
 }
 
-/// Whether no thread of the process runs: each is stopped, or inside a call
-/// to the disk from which it does not come back.
-fn frozen(pid: u32) -> Result<bool> {
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = fs::read_to_string(thread?.path().join("stat"))?;
-        // The state follows the name, which may hold anything.
-        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        if !matches!(state, Some('T' | 't' | 'D' | 'Z' | 'X')) {
-            return Ok(false);
-        }
+/// Verifies a ledger as it is on the disk, every signature of it. Gives the
+/// digest of each entry.
+pub(crate) async fn verified(dir: PathBuf, key: VerifyingKey) -> Result<Vec<Digest>> {
+    let (digests, broken) = tokio::task::spawn_blocking(move || {
+        let mut digests = Vec::new();
+        ledger::verify_each(&dir, &key, &mut |head| digests.push(head.digest), &mut |_| ())
+            .map(|report| (digests, report.broken))
+    })
+    .await??;
+    match broken {
+        // What a cut leaves of a write that nobody was answered for.
+        None
+        | Some(Broken {
+            fault: Fault::TornTail { .. },
+            ..
+        }) => Ok(digests),
+        Some(broken) => bail!("the ledger does not verify: {broken}"),
     }
-    Ok(true)
 }
 
 /// Journal files of 1 MiB: closing one and beginning the next happens often.

@@ -1,5 +1,6 @@
 //! A hub as shipped with a gateway of its own, on the loopback interface.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ pub struct ServedHub {
     programs: Programs,
     dir: PathBuf,
     gateway: Option<Process>,
+    /// Where the gateway listens, and what goes wrong there (JSON).
+    address: String,
+    faults: String,
     process: Option<Process>,
 }
 
@@ -35,6 +39,8 @@ impl ServedHub {
             programs: programs.clone(),
             dir: dir.join("hub"),
             gateway: Some(gateway),
+            address: url.trim_start_matches("https://").to_owned(),
+            faults: faults.to_owned(),
             process: None,
         };
         let mut init = Command::new(&programs.hubd);
@@ -54,12 +60,55 @@ impl ServedHub {
 
     /// Starts the hub and waits until it is online.
     pub fn start(&mut self) -> Result<()> {
+        self.start_until("online")
+    }
+
+    /// Starts the hub and waits until it stands so to the gateway: `online`,
+    /// `offline`.
+    pub fn start_until(&mut self, wan: &str) -> Result<()> {
         let mut run = Command::new(&self.programs.hubd);
         self.process = Some(Process::start("hubd", run.args(["run", "--dir"]).arg(&self.dir))?);
-        until("the hub to be online", || {
+        self.stands(wan)
+    }
+
+    /// Waits until the hub stands so to the gateway.
+    pub fn stands(&self, wan: &str) -> Result<()> {
+        until(&format!("the hub to be {wan}"), || {
             let status = self.hubctl(&["status"]).ok()?;
-            (status["wan"] == "online").then_some(())
+            (status["wan"] == wan).then_some(())
         })
+    }
+
+    /// Whether the hub's process has not ended.
+    pub fn runs(&mut self) -> Result<bool> {
+        self.process.as_mut().context("the hub is not running")?.runs()
+    }
+
+    /// The hub's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The line is cut: the gateway is gone. Its book stays.
+    pub fn cut(&mut self) -> Result<()> {
+        self.gateway.take().context("the gateway has ended")?.kill()
+    }
+
+    /// The gateway is back, where it was.
+    pub fn mend(&mut self) -> Result<()> {
+        let mut gateway = Command::new(&self.programs.sim);
+        gateway.args([
+            "gateway",
+            "--faults",
+            &self.faults,
+            "--listen",
+            &self.address,
+            "--dir",
+        ]);
+        let gateway = Process::start("the gateway", gateway.arg(self.dir.with_file_name("gateway")))?;
+        gateway.line_with("credential")?;
+        self.gateway = Some(gateway);
+        Ok(())
     }
 
     /// Kill -9.
@@ -109,16 +158,28 @@ impl ServedHub {
         output(self.device(name).args(["enrol", code, "--name", name])).map(|_| ())
     }
 
-    /// Ends the gateway and reads what it has charged: payment ids, one for
-    /// each charge.
+    /// Ends the gateway and reads in its book what it has charged and not given
+    /// back: payment ids, one for each charge.
     pub fn charges(&mut self) -> Result<Vec<String>> {
         let mut gateway = self.gateway.take().context("the gateway has ended")?;
         gateway.interrupt()?;
-        let book = fs::read_to_string(self.dir.with_file_name("gateway").join("settlement.csv"))?;
-        let approved = book.lines().filter(|line| line.contains("approved"));
-        Ok(approved
-            .map(|line| line.split(',').next().unwrap_or_default().to_owned())
-            .collect())
+        let book = fs::read_to_string(self.dir.with_file_name("gateway").join("book.jsonl"))?;
+        let mut payments: BTreeMap<String, Value> = BTreeMap::new();
+        for line in book.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            if line["line"] == "payment" {
+                let id = line["payment_id"].as_str().context("a payment without an id")?;
+                payments.insert(id.to_owned(), line);
+            }
+        }
+        let mut charges = Vec::new();
+        for (id, payment) in payments {
+            if payment["charged"] == true && payment["reversed"] == false {
+                let again = payment["charged_again"].as_u64().unwrap_or(0);
+                charges.extend((0..=again).map(|_| id.clone()));
+            }
+        }
+        Ok(charges)
     }
 }
 

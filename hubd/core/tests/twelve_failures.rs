@@ -5,9 +5,11 @@
 
 mod support;
 
-use hub_core::state::State;
+use std::collections::BTreeSet;
+
+use hub_core::state::{CardRecord, PaymentRecord, State};
 use hub_core::{GatewayAnswer, Input, MOST_FAILURES_ALONE, Operation, OperatorCommand, OperatorReply, Probe};
-use hub_protocol::{Decision, DeviceClass, DeviceId, PaymentState, Reason, Submission};
+use hub_protocol::{Decision, DeviceClass, DeviceId, Entry, PaymentState, Reason, Submission, cbor};
 use support::{MPOS, POLICY, SOFTPOS, STRANGER, Shop, approved, no_answer, payment_id, request};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
@@ -223,22 +225,54 @@ fn failure_2_a_payment_resumed_at_the_counter_after_a_long_stop_is_looked_up_fir
 }
 
 /// Elsewhere, an upgrade's failed migration dropped every stored payment.
-/// Whole, with seven kinds of damage:
+/// Whole, with a store that an earlier version wrote:
+/// `failure_3_a_migration_that_would_drop_a_payment_fails_and_leaves_the_store`;
+/// with eight kinds of damage to the index:
 /// `rule_2_a_lost_or_damaged_index_costs_a_rebuild_and_no_payment`.
 #[test]
 fn failure_3_a_failed_migration_drops_what_was_stored() {
     let mut shop = Shop::offline();
-    for number in 1..=3 {
-        shop.pay(MPOS, &request(number, 500, "card"));
+    let asked: Vec<_> = (1..=3).map(|number| request(number, 500, "card")).collect();
+    let receipts: Vec<_> = asked.iter().map(|asked| shop.pay(MPOS, asked)).collect();
+
+    // What a program cannot read of the index it refuses, record by record,
+    // instead of going on without it.
+    let mut kinds = BTreeSet::new();
+    for (key, value) in shop.core.state_mut().take_dirty() {
+        let Some(value) = value else { continue };
+        let read = |value: &[u8]| match key[0] {
+            b'p' => cbor::decode::<PaymentRecord>(value).is_ok(),
+            b'c' => cbor::decode::<CardRecord>(value).is_ok(),
+            b'q' | b'x' => <[u8; 16]>::try_from(value).is_ok(),
+            _ => State::default().restore(&key, value).is_ok(),
+        };
+        assert!(read(&value), "{key:x?}");
+        assert!(!read(b"in another format"), "{key:x?}");
+        assert!(!read(&value[..value.len() - 1]), "{key:x?}");
+        kinds.insert(key[0]);
     }
-    // What a program cannot read it refuses, instead of going on without.
-    let mut state = State::default();
-    let key = State::payment_key(&payment_id(1));
-    assert!(state.restore(&key, b"in another format").is_err());
+    assert!(kinds.is_superset(&BTreeSet::from(*b"dps")), "{kinds:x?}");
+
+    // What it cannot read of the journal, too: whichever entry is left out,
+    // folding does not go on behind it.
+    for left_out in 0..shop.disk.len() - 1 {
+        let mut state = State::default();
+        let mut entries = shop.disk.iter().enumerate().filter(|(at, _)| *at != left_out);
+        let folded = entries.try_for_each(|(_, payload)| {
+            let entry: Entry = cbor::decode(payload).unwrap();
+            state.apply(&entry, Entry::digest(payload))
+        });
+        assert!(folded.is_err(), "without entry {}", left_out + 1);
+        assert_eq!(state.head().sequence, left_out as u64);
+    }
+
     // The journal alone brings everything back.
     shop.crash();
     assert_eq!(shop.queue().len(), 3);
     assert_eq!(shop.core.state().store().subject.exposure_minor, 1_500);
+    for (asked, first) in asked.iter().zip(receipts) {
+        assert_eq!(shop.pay(MPOS, asked), first);
+    }
 }
 
 #[test]

@@ -592,6 +592,19 @@ pub fn read_older_index(dir: &Path, visit: &mut dyn FnMut(&[u8], &[u8])) -> Resu
     })
 }
 
+/// Puts one more record into an index of format 1, as if its program had
+/// known more than the journal tells.
+#[cfg(test)]
+pub(crate) fn add_to_older_index(dir: &Path, key: &[u8], value: &[u8]) -> Result<(), Damage> {
+    let (db, _) = open_store(dir)?;
+    let stamp = guarded(|| db.get(STAMP_KEY))?.ok_or(Damage::NoStamp)?;
+    let mut stored: Stored = cbor::decode(&stamp).map_err(|_| Damage::NoStamp)?;
+    stored.contents = stored.contents.plus(Contents::of(key, value));
+    guarded(|| db.insert(key, value))?;
+    guarded(|| db.insert(STAMP_KEY, cbor::encode(&stored)))?;
+    guarded(|| db.flush()).map(drop)
+}
+
 /// Renames an index to `NAME.damaged-N` beside it, for whoever wants to look
 /// at it; at most two are kept. Nothing to do when there is none.
 ///

@@ -96,6 +96,8 @@ pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, NextKey,
 pub use contents::{Contents, UNREAD, VerifiedEntry};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
+#[cfg(test)]
+pub(crate) use index::add_to_older_index;
 pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, SAME_RECORDS_SINCE, Stamp};
 pub use index_writer::{

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::super::opening::{self, OpenError};
 use super::*;
-use crate::ledger::{Journal, JournalOptions};
+use crate::ledger::{Journal, JournalOptions, add_to_older_index};
 
 const STEPS: [Step; 5] = [
     Step::Verified,
@@ -117,6 +117,44 @@ fn rule_2_an_older_index_is_held_against_the_new_one() {
         let mut exposed = before.clone();
         exposed.store.exposure_minor += 1;
         assert!(build(&exposed).is_err());
+    }
+}
+
+/// The third of twelve failures of other systems, through the whole migration.
+#[test]
+fn failure_3_a_migration_that_would_drop_a_payment_fails_and_leaves_the_store() {
+    for format in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = store_of(format, dir.path());
+        let index = &config.layout.index;
+        // The old index holds an open payment that the new one will not have,
+        // as if folding the journal dropped it.
+        let mut waits = None;
+        read_older_index(index, &mut |key, value| {
+            let decoded = minicbor::decode::<AnyPayment>(value);
+            if key[0] == b'p' && decoded.is_ok_and(|payment| payment.queue_sequence.is_some()) {
+                waits = Some(value.to_vec());
+            }
+        })
+        .unwrap();
+        let key = State::payment_key(&PaymentId([7; 16]));
+        add_to_older_index(index, &key, &waits.unwrap()).unwrap();
+        let stored = || {
+            let mut stored = files(&config.layout.ledger);
+            stored.extend(files(&config.layout.vault));
+            stored
+        };
+        let before = stored();
+        for _ in 0..2 {
+            let failed = open(&config, &mut |_| Ok(())).unwrap_err();
+            assert!(matches!(failed, OpenError::Migration(_)), "{failed}");
+            assert_eq!(stored(), before);
+            let mut kept = 0;
+            read_older_index(index, &mut |found, _| kept += u32::from(found == key)).unwrap();
+            assert_eq!(kept, 1, "the old index is where it was");
+            let stamp = crate::ledger::read_store_format(&config.layout.format).unwrap();
+            assert_ne!(stamp, Some(STORE_FORMAT), "not stamped");
+        }
     }
 }
 

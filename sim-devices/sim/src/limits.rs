@@ -26,7 +26,7 @@ pub(crate) use devices::Devices;
 pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
 pub(crate) use oddities::Oddities;
-pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified};
+pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified, tap};
 pub(crate) use people::People;
 pub(crate) use score::{Facts, Score, draw_some as draw_score};
 
@@ -190,6 +190,9 @@ impl Limits {
             devices: None,
         };
         limits.people.lower_too(own, &mut limits.card);
+        if profile.tapping > 0 && own.chance(900) {
+            limits.bind_taps(own, step);
+        }
         // What is newest is drawn last, so that the rest stays what it was.
         limits.allowance = Allowances::draw(own, profile);
         if limits.allowance.is_some() && own.chance(600) {
@@ -257,6 +260,23 @@ impl Limits {
                 lower: None,
             };
         }
+    }
+
+    /// For a shop where customers tap: nothing else stands in their way.
+    fn bind_taps(&mut self, rng: &mut Rng, step: u64) {
+        self.widen();
+        let of_classes = self.classes.iter_mut().map(|(_, _, pair)| pair);
+        for pair in of_classes.chain([&mut self.store, &mut self.card]) {
+            // Allowances may add to it.
+            pair.consecutive = 100_000;
+        }
+        self.unverified = Some(4 * step);
+        self.taps = TapLimits {
+            sum: Some(step * (2 + rng.below(6)) + pick(rng, &[0, 1, 50])),
+            count: rng
+                .chance(300)
+                .then(|| u32::try_from(2 + rng.below(4)).unwrap_or(2)),
+        };
     }
 
     /// As headquarters writes it.

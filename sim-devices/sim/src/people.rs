@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use hub_protocol::{EntryMode, PaymentId, PaymentRequest, PaymentState, Verification};
 
+use crate::limits;
 use crate::profile::pick;
 use crate::rng::Rng;
 use crate::terms;
@@ -98,6 +99,13 @@ impl World {
         let mut request = wire::request(&mut self.rng, id, number, card);
         if self.rng.chance(self.profile.taps) {
             (request.entry_mode, request.verification) = (EntryMode::Contactless, Verification::None);
+        }
+        if self.profile.tapping > 0 {
+            limits::tap(
+                &mut request,
+                &mut Rng::of(self.seed, &format!("tap {number}")),
+                self.profile.tapping,
+            );
         }
         let mut own = Rng::of(self.seed, &format!("payment {number}"));
         if own.chance(self.profile.terms) {

@@ -72,6 +72,10 @@ pub(crate) struct Profile {
     pub(crate) regrets: u64,
     /// A sale is a tap without verification.
     pub(crate) taps: u64,
+    /// A sale is a tap or shows a PIN, by few cards, in long outages, under
+    /// policies in which what was tapped before is all that binds. 0: as the
+    /// rest has it.
+    pub(crate) tapping: u64,
     /// So many sales in an outage at the beginning, under limits that let
     /// them pass. 0 in most runs: a long queue takes long.
     pub(crate) stock: u64,
@@ -139,6 +143,27 @@ impl Profile {
             self.room_changes = pick(newer, &[60, 250, 500]);
         }
         self.early = pick(newer, &[0, 0, 300, 600]);
+    }
+
+    /// A shop whose customers tap, and now and then show a PIN, while the line
+    /// is down and the power fails: what was tapped before a restart or before
+    /// a PIN decides seldom otherwise. From a sequence of its own: any other
+    /// run is what the seed gave before.
+    pub(crate) fn draw_taps(&mut self, own: &mut Rng) {
+        if self.stock > 0 || !own.chance(60) {
+            return;
+        }
+        self.tapping = pick(own, &[700, 950]);
+        self.cards = 1 + own.below(3);
+        self.crash = pick(own, &[10, 30]);
+        self.index_ms = self.pace_ms;
+        self.wan_up_ms = self.pace_ms * pick(own, &[3, 10]);
+        self.wan_down_ms = self.pace_ms * 60;
+        self.clock_jump = 0;
+        self.max_queue = 1_000;
+        self.starts_with_policy = true;
+        self.windows = Windows::default();
+        self.score = None;
     }
 
     /// A shop with a long queue, most of it outside of the core's window.
@@ -224,6 +249,7 @@ impl Profile {
             people: 0,
             regrets: some(rng, 500),
             taps: some(rng, 600),
+            tapping: 0,
             stock: 0,
             allowances: 0,
             apart_ms: 0,

@@ -18,8 +18,8 @@ pub struct Options {
     pub steps: u64,
     /// Keep a log that a person can read.
     pub trace: bool,
-    /// Without allowances, anomalies, words on devices, a disk that fills up and
-    /// early policies: the run that this seed gave before there were any. For
+    /// Without allowances, anomalies, words on devices, a disk that fills up,
+    /// early policies and shops that turn on taps: the run that this seed gave before there were any. For
     /// seeds that failed then.
     pub plain: bool,
 }

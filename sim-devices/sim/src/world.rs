@@ -149,6 +149,7 @@ impl World {
         let mut newer = Rng::of(seed, "newer");
         if !options.plain {
             profile.draw_newer(&mut newer);
+            profile.draw_taps(&mut Rng::of(seed, "tap run"));
         }
         let mut world = Self {
             seed,

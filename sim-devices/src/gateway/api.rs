@@ -176,6 +176,7 @@ async fn serve(
         Ok(call) => call,
         Err(problem) => return problem.into_response(),
     };
+    let under_way = shared.under_way.begins(&call.operation);
     let faults = shared.faults();
     let ask = shared.ask(&call.payment_id);
     let payment_id = call.payment_id.clone();
@@ -205,7 +206,7 @@ async fn serve(
                 tokio::time::sleep(delay).await;
             }
             let response = conclude(&call, work(&shared, &call)).await;
-            drop(working);
+            drop((working, under_way));
             response
         }
     };

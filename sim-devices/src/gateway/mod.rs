@@ -22,6 +22,7 @@ mod problem;
 mod settlement;
 mod state;
 mod tls;
+mod under_way;
 mod wire;
 
 use std::fs;
@@ -38,6 +39,7 @@ pub use book::{BookPayment, BookStatus};
 pub use faults::{Canned, Faults};
 pub use settlement::Settlement;
 pub use state::GatewayCounts;
+pub use under_way::Beside;
 
 use card_key::CardOpener;
 use state::Shared;
@@ -225,6 +227,12 @@ impl RunningGateway {
     /// What came in since the start.
     pub fn counts(&self) -> GatewayCounts {
         self.shared.counts()
+    }
+
+    /// Which calls were under way beside one another since the start, or since
+    /// this was asked last.
+    pub fn take_beside(&self) -> Beside {
+        self.shared.under_way.take()
     }
 
     /// What goes wrong at present.

@@ -13,6 +13,7 @@ use super::book::{Book, BookPayment, BookStatus, unix_ms};
 use super::card_key::CardOpener;
 use super::check::Checked;
 use super::faults::{Dice, Faults};
+use super::under_way::UnderWay;
 
 /// What came in, by what became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     pub(super) card_key: CardOpener,
     /// Places for calls about payments.
     pub(super) places: Mutex<(u32, Arc<Semaphore>)>,
+    /// What is under way beside what.
+    pub(super) under_way: Arc<UnderWay>,
     /// Turns true when the gateway stops.
     pub(super) stopping: watch::Sender<bool>,
     inner: Mutex<Inner>,
@@ -108,6 +111,7 @@ impl Shared {
             credential,
             card_key,
             places: Mutex::new((0, Arc::new(Semaphore::new(0)))),
+            under_way: Arc::default(),
             stopping: watch::Sender::new(false),
             inner: Mutex::new(Inner {
                 book: Some(Book::open(book)?),

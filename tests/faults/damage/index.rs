@@ -11,9 +11,7 @@ use sim_devices::rng::Rng;
 use super::kind::Index;
 use super::table::Row;
 use super::{Ground, below, copy, one_of};
-
-/// What the hub says when it builds the index anew.
-const SET_ASIDE: &str = "the index is set aside and built again";
+use crate::store::SET_ASIDE;
 
 /// What it says when the part of the queue that it reads next is not there.
 const FOUND_LATE: &str = "the queue cannot be read from the index";
@@ -30,10 +28,33 @@ pub(super) async fn suffer(ground: &mut Ground, kind: Index, rng: &mut Rng, row:
             "a hub that has built its index anew finds it damaged"
         );
     }
-    row.found += 1;
-    let rebuilt = u64::from(ground.log().contains(SET_ASIDE));
-    row.rebuilt += rebuilt;
-    row.named += rebuilt;
+    // Noticed by the hub, or by whoever reads what is there; or there was
+    // nothing to be noticed: the index holds what it did.
+    let noticed = ground.log().contains(SET_ASIDE);
+    match ground.index_records("hub")? {
+        Ok(records) if !noticed && records != ground.records => row.missed.push(format!(
+            "nothing is said, and the index holds other records; the log:\n{}",
+            ground.log()
+        )),
+        Err(damage) if noticed => row.missed.push(format!("built anew, and yet: {damage}")),
+        _ => row.found += 1,
+    }
+    // The line comes back. What of the damage was not read yet may show now.
+    match ground.send_all(row).await {
+        Err(_) if ground.log().contains(FOUND_LATE) => {
+            // It may have ended by itself.
+            let _ = ground.shop.kill().await;
+            ground.send_all(row).await?;
+        }
+        sent => drop(sent?),
+    }
+    let log = ground.log();
+    let aside: Vec<&str> = log.lines().filter(|line| line.contains(SET_ASIDE)).collect();
+    row.aside += aside.len() as u64;
+    row.rebuilt += u64::from(!aside.is_empty());
+    // Why, in the words behind it.
+    let why = |line: &&str| line.split_once("trouble=").is_some_and(|(_, why)| why.len() > 2);
+    row.named += u64::from(!aside.is_empty() && aside.iter().all(why));
     Ok(())
 }
 

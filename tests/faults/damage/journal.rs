@@ -38,23 +38,32 @@ pub(super) async fn suffer(ground: &mut Ground, kind: Journal, rng: &mut Rng, ro
     let started = ground.shop.start().await;
     if kind == Journal::TornTail {
         started?;
-        row.found += u64::from(ground.log().contains("cut an unfinished write"));
-        row.rebuilt += 1;
+        let cut = u64::from(ground.log().contains("cut an unfinished write"));
+        row.found += cut;
+        row.rebuilt += cut;
         let standing = ground.standing_now().await?;
         row.lost += u64::from(standing != ground.standing);
-        return ground.shop.stop().await;
+        ground.shop.stop().await?;
+        ground.send_all(row).await?;
+        return Ok(());
     }
     match started {
         Err(refused) => {
             let unchanged = before == snapshot(&ground.hub())?;
             ensure!(unchanged, "refused, and yet files were changed: {refused:#}");
             row.refused += 1;
-            row.found += 1;
-            row.named += u64::from(names(&format!("{refused:#}"), &done));
+            // By the hub, and by whoever has the files and the public key.
+            let refused = format!("{refused:#}");
+            let said = ground.shop.verify_ledger(&[]).await?.fault;
+            row.found += u64::from(refused.contains("ledger") && said.is_some());
+            row.named += u64::from(names(&refused, &done));
         }
         // A closed segment is read when somebody wants something out of it.
         Ok(()) => {
             ground.shop.stop().await?;
+            // What cannot be read is parked, never sent wrong.
+            row.parked += ground.send_all(row).await?.parked;
+            ground.close_gateway()?;
             let said = ground.shop.verify_ledger(&[]).await?.fault.unwrap_or_default();
             fs::remove_dir_all(ground.hub().join("index"))?;
             let refused = ground.shop.start().await;

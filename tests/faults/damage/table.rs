@@ -25,6 +25,11 @@ pub(crate) struct Row {
     pub(crate) salvaged: u64,
     /// How often the index was built anew, or the torn tail cut.
     pub(crate) rebuilt: u64,
+    /// How often an index was set aside.
+    pub(crate) aside: u64,
+    /// Charges in the gateway's book when all was sent; 0 where the hub
+    /// refused to start.
+    pub(crate) charges: u64,
     /// Payments parked for a person, for want of their card.
     pub(crate) parked: u64,
     /// Payments, entries and answers that were not there afterwards and are
@@ -64,7 +69,8 @@ impl Table {
     pub(crate) fn text(&self, seed: u64) -> String {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING).set_header([
-            "damage", "tries", "found", "named", "refused", "salvaged", "rebuilt", "parked", "lost", "wrong",
+            "damage", "tries", "found", "named", "refused", "salvaged", "rebuilt", "aside", "charges",
+            "parked", "lost", "wrong",
         ]);
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -77,6 +83,8 @@ impl Table {
                 row.refused,
                 row.salvaged,
                 row.rebuilt,
+                row.aside,
+                row.charges,
                 row.parked,
                 row.lost,
                 row.wrong,

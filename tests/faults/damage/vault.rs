@@ -1,23 +1,19 @@
 //! Damage to sealed cards: their payments are parked and said, the others are
 //! charged once and rightly.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use sim_devices::rng::Rng;
 
+use super::books::Sent;
 use super::kind::Vault;
 use super::table::Row;
-use super::{DRAIN, Ground, below, files, one_of, written};
-
-/// What every payment of the stock is for, in minor units.
-const AMOUNT: u64 = 100;
+use super::{Ground, below, files, one_of, written};
 
 pub(super) async fn suffer(ground: &mut Ground, kind: Vault, rng: &mut Rng, row: &mut Row) -> Result<()> {
     damage(ground, kind, rng)?;
     let gateway = ground.open_gateway().await?;
-    let booked = gateway.payments().len();
     if let Err(refused) = ground.shop.start().await {
         // A file that is none: nothing is charged, nothing changed, and it
         // is said which.
@@ -28,32 +24,12 @@ pub(super) async fn suffer(ground: &mut Ground, kind: Vault, rng: &mut Rng, row:
         row.refused += 1;
         return Ok(());
     }
-    let left = ground.shop.drain(DRAIN, |_| ()).await?;
-    let standing = ground.standing_now().await?;
-    let parked = standing.parked;
-    let waiting = ground.shop.ctl(&["queue", "list", "--limit", "1000"]).await?;
-    ground.shop.stop().await?;
-    ensure!(left == 0, "{left} payments are still to be sent");
-    let mut charges: BTreeMap<&str, u64> = BTreeMap::new();
-    let payments = gateway.payments();
-    for payment in &payments {
-        let charged = u64::from(payment.charged) + payment.charged_again;
-        *charges.entry(&payment.payment_id).or_default() += charged;
-        row.wrong += u64::from(charged > 1 || payment.amount_minor != AMOUNT);
-    }
-    let items = waiting["items"]
-        .as_array()
-        .context("hubctl queue gave no items")?;
-    for item in items {
-        let id = item["payment_id"].as_str().unwrap_or_default();
-        row.wrong += charges.get(id).copied().unwrap_or(0);
-    }
-    let sent = (charges.len() - booked) as u64;
-    row.lost += ground.standing.queued.abs_diff(sent + parked);
+    let Sent { sent, parked, items } = ground.sent(&gateway, row).await?;
     row.parked += parked;
-    row.found += 1;
+    // Nothing is to be noticed if no card was hit that is needed.
+    row.found += u64::from(parked > 0 || sent == ground.standing.queued);
     let why = |item: &serde_json::Value| item["parked"] == "sealed-card-missing";
-    row.named += u64::from(waiting["total"] == parked && items.iter().all(why));
+    row.named += u64::from(!items.is_empty() && items.iter().all(why));
     Ok(())
 }
 

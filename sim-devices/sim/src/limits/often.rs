@@ -1,7 +1,7 @@
 //! How often in a while, and how much by taps without verification: as drawn,
 //! and what it means, by `docs/policy.md`.
 
-use hub_protocol::{EntryMode, PaymentRequest, Verification};
+use hub_protocol::{Cryptogram, Currency, EntryMode, PaymentRequest, Verification};
 
 use crate::profile::pick;
 use crate::rng::Rng;
@@ -97,6 +97,20 @@ impl TapLimits {
             .map(|count| format!("contactless_consecutive_limit = {count}\n"));
         sum.into_iter().chain(count).collect()
     }
+}
+
+/// Most of these sales are taps without verification, the others show a PIN.
+pub(crate) fn tap(request: &mut PaymentRequest, rng: &mut Rng, chance: u64) {
+    if !rng.chance(chance) {
+        return;
+    }
+    (request.entry_mode, request.verification) = if rng.chance(750) {
+        (EntryMode::Contactless, Verification::None)
+    } else {
+        (EntryMode::Chip, Verification::OfflinePin)
+    };
+    request.currency = Currency::EUR;
+    request.cryptogram = Cryptogram::AsksOnline;
 }
 
 /// By the reader alone: nobody has shown that it is the holder's hand.
