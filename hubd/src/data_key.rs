@@ -267,7 +267,12 @@ pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<Ent
     if places.iter().all(|path| !path.exists()) {
         return Ok(None);
     }
-    let (stored, _) = newest(&places)?;
+    // The one beside the ledger goes with it; what lies above a copy may be
+    // another store's.
+    let stored = match read(&places[0]) {
+        Ok(stored) => stored,
+        Err(_) => newest(&places)?.0,
+    };
     match unwrap(&stored, &vault_keys.iter().collect::<Vec<_>>()) {
         Some(key) => Ok(Some(EntrySeal::new(&key))),
         None => Err(DataKeyError::OtherVaultKey {

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{ClockQuality, EntryTime};
 use hub_protocol::{
-    CommittedReceipt, Currency, Decision, DeviceId, Digest, Entry, Event, PaymentId, Reason, Receipt, cbor,
+    CommittedReceipt, Currency, Decision, DeviceId, Digest, Entry, EntrySeal, Event, PaymentId, Reason,
+    Receipt, cbor,
 };
 use hubd::config::Config;
+use hubd::data_key::StoreKey;
 use hubd::ledger::{Head, Journal, JournalOptions};
 
 use super::{HUBCTL, Hub, Said, path, run};
@@ -28,6 +30,22 @@ struct Kept {
 
 impl Kept {
     fn new() -> Self {
+        Self::written(|_, entry| entry.encode())
+    }
+
+    /// As hubd writes it: what the entries say is encrypted.
+    fn encrypted() -> Self {
+        let mut seal = None;
+        Self::written(|config, entry| {
+            let seal = seal.get_or_insert_with(|| {
+                let key = StoreKey::create(&config.layout, &[7; 32], &config.keys.vault).unwrap();
+                EntrySeal::new(key.key())
+            });
+            seal.encode(entry)
+        })
+    }
+
+    fn written(mut encode: impl FnMut(&Config, &Entry) -> Vec<u8>) -> Self {
         let hub = Hub::init(&[]);
         let config = Config::load(&hub.dir).unwrap();
         let options = JournalOptions {
@@ -50,7 +68,7 @@ impl Kept {
                     action: format!("test {at}"),
                 },
             };
-            heads.push(journal.append(&[entry.encode()]).unwrap());
+            heads.push(journal.append(&[encode(&config, &entry)]).unwrap());
         }
         let receipts = [8, 9].map(|at| {
             let head: Head = heads[at];
@@ -239,4 +257,137 @@ fn what_can_be_read_of_a_damaged_ledger_is_salvaged() {
     );
     let again = kept.hub.hubctl(&["ledger", "salvage", path(&out)]);
     assert_eq!(again.code, 1, "nothing is overwritten: {again:?}");
+}
+
+#[test]
+fn a_copied_encrypted_ledger_verifies_by_the_public_key_and_says_what_was_not_read() {
+    let kept = Kept::encrypted();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copied = elsewhere.path().join("ledger");
+    copy(&kept.hub.file("ledger"), &copied);
+    let public = kept.hub.file("hub-signing.pub");
+    let verify = |more: &[&str]| {
+        let mut args = vec!["ledger", "verify", "--json", "--dir", path(&copied)];
+        args.extend(["--key", path(&public)]);
+        args.extend(more);
+        run(HUBCTL, &args)
+    };
+    let receipts = [
+        "--receipt",
+        path(&kept.receipts[0]),
+        "--receipt",
+        path(&kept.receipts[1]),
+    ];
+    let said = verify(&receipts);
+    assert_eq!(said.code, 0, "{said:?}");
+    let report = said.json();
+    assert_eq!((&report["entries"], &report["unread"]), (&10.into(), &10.into()));
+    assert_eq!(report["kinds"]["operator-acted"], serde_json::Value::Null);
+    // With the vault key, from the hub's own folder or given.
+    let key = kept.hub.file("keys/hub-vault.key");
+    for said in [verify(&["--vault-key", path(&key)]), kept.verify(&[])] {
+        assert_eq!(said.code, 0, "{said:?}");
+        let report = said.json();
+        assert_eq!(
+            (&report["unread"], &report["kinds"]["operator-acted"]),
+            (&0.into(), &10.into())
+        );
+    }
+    // Another key is said to be another one.
+    let other = Kept::encrypted();
+    let said = verify(&["--vault-key", path(&other.hub.file("keys/hub-vault.key"))]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("another vault key"), "{said:?}");
+    // A changed byte of what is encrypted is found without any key.
+    let segment = copied.join("00000001.seg");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    assert_eq!(verify(&[]).code, 65);
+}
+
+#[test]
+fn keys_of_single_entries_open_these_and_no_others() {
+    let kept = Kept::encrypted();
+    let out = kept.hub.file("disclosed.jsonl");
+    let said = kept
+        .hub
+        .hubctl(&["ledger", "disclose", "--from", "4", "--to", "6", path(&out)]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copied = elsewhere.path().join("ledger");
+    copy(&kept.hub.file("ledger"), &copied);
+    let public = kept.hub.file("hub-signing.pub");
+    let verify = |keys: &Path| {
+        let args = [
+            "ledger",
+            "verify",
+            "--json",
+            "--dir",
+            path(&copied),
+            "--key",
+            path(&public),
+        ];
+        run(HUBCTL, &[&args[..], &["--disclosed", path(keys)]].concat())
+    };
+    let said = verify(&out);
+    assert_eq!(said.code, 0, "{said:?}");
+    let report = said.json();
+    assert_eq!(
+        (&report["unread"], &report["kinds"]["operator-acted"]),
+        (&7.into(), &3.into())
+    );
+    // A key that is said to be another entry's opens nothing.
+    let text = fs::read_to_string(&out).unwrap();
+    let moved = kept.hub.file("moved.jsonl");
+    fs::write(&moved, text.replace("\"sequence\":4", "\"sequence\":7")).unwrap();
+    let said = verify(&moved);
+    assert_eq!(said.code, 65, "{said:?}");
+    // Without the vault key there is nothing to disclose.
+    let said = run(
+        HUBCTL,
+        &[
+            "ledger",
+            "disclose",
+            "--dir",
+            path(&copied),
+            "--key",
+            path(&public),
+            path(&elsewhere.path().join("none")),
+        ],
+    );
+    assert_eq!(said.code, 2, "{said:?}");
+}
+
+#[test]
+fn what_is_salvaged_of_an_encrypted_ledger_is_opened_by_the_vault_key_only() {
+    let kept = Kept::encrypted();
+    let copied = kept.hub.file("copy");
+    copy(&kept.hub.file("ledger"), &copied);
+    let (public, key) = (
+        kept.hub.file("hub-signing.pub"),
+        kept.hub.file("keys/hub-vault.key"),
+    );
+    for (more, unread) in [(&[][..], 10), (&["--vault-key", path(&key)][..], 0)] {
+        let out = kept.hub.file(&format!("salvaged-{unread}"));
+        let args = [
+            "ledger",
+            "salvage",
+            "--json",
+            "--dir",
+            path(&copied),
+            "--key",
+            path(&public),
+        ];
+        let said = run(HUBCTL, &[&args[..], more, &[path(&out)]].concat());
+        assert_eq!(said.code, 0, "{said:?}");
+        let report = said.json();
+        assert_eq!(
+            (&report["entries"], &report["signed"], &report["unread"]),
+            (&10.into(), &10.into(), &unread.into())
+        );
+        let lines = fs::read_to_string(&out).unwrap();
+        assert_eq!(lines.contains("event_opened"), unread == 0);
+    }
 }

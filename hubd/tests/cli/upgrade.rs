@@ -175,6 +175,41 @@ fn the_store_of_format_4_opens_with_the_same_queue_exposure_and_answers() {
 }
 
 #[test]
+fn the_store_of_format_5_opens_with_the_same_queue_exposure_and_answers() {
+    opens_with_the_same_queue_exposure_and_answers("store-v5");
+}
+
+#[test]
+fn a_store_of_format_5_without_its_data_key_is_refused_and_says_what_to_put_back() {
+    let store = Earlier::unpack("store-v5");
+    let places = [store.hub.file("data-key"), store.hub.file("ledger/data-key")];
+    let kept = std::fs::read(&places[0]).unwrap();
+    for place in &places {
+        std::fs::remove_file(place).unwrap();
+    }
+    // Not even if the stamp is lost too: nothing is begun anew.
+    for stamp in [true, false] {
+        if !stamp {
+            std::fs::remove_file(store.hub.file("format")).unwrap();
+        }
+        let said = store.hub.hubd("run", &[]);
+        assert_ne!(said.code, 0, "{said:?}");
+        assert!(said.stderr.contains("data-key"), "{said:?}");
+        assert!(said.code == 78 || !stamp, "{said:?}");
+        assert!(places.iter().all(|place| !place.exists()));
+        // It verifies all the same.
+        let report = store.verify();
+        assert_eq!(report["last_digest"], store.expected["last_digest"]);
+        assert!(report["unread"].as_u64() > Some(10), "{report}");
+    }
+    std::fs::write(store.hub.file("format"), "format = 5\n").unwrap();
+    // One copy is enough, and the other is made again.
+    std::fs::write(&places[1], &kept).unwrap();
+    Running::start(&store.hub).terminate();
+    assert_eq!(std::fs::read(&places[0]).unwrap(), kept);
+}
+
+#[test]
 fn a_newer_store_is_refused_and_systemd_is_told_not_to_try_again() {
     let store = Earlier::unpack("store-v1");
     std::fs::write(store.hub.file("format"), "format = 9\nwritten_by = \"8.0.0\"\n").unwrap();
