@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use hub_protocol::DataKey;
 use hub_tests::process::{Programs, output};
 use hub_tests::served::ServedHub;
-use hubd::ledger::{Damage as IndexDamage, Index};
+use hubd::ledger::{Damage as IndexDamage, Index, RestSeal};
 use serde_json::Value;
 
 type Damage = fn(&Path, &Path) -> Result<()>;
@@ -178,7 +179,8 @@ fn rule_2_an_index_at_which_sled_panics_is_set_aside_and_built_again_and_the_hub
     // It does panic, at open.
     let other = dir.path().join("other");
     copy(&index, &other)?;
-    let opened = Index::open(&other).err();
+    let seal = RestSeal::index(&DataKey::new([0; 32]));
+    let opened = Index::open(&other, &seal).err();
     assert!(
         matches!(&opened, Some(IndexDamage::Panicked(text)) if text.contains("Uninitialized")),
         "{opened:?}"

@@ -65,17 +65,22 @@ impl RestSeal {
         for (to, from) in nonce.iter_mut().zip(made.sign().as_ref()) {
             *to = *from;
         }
-        let mut message = plain.to_vec();
-        let sealed = self.cipher(&nonce).and_then(|(key, short)| {
-            key.seal_in_place_append_tag(short, Aad::from(place), &mut message)
+        // One piece of memory: what is encrypted may be some megabytes.
+        let mut sealed = Vec::with_capacity(plain.len() + SEAL_BYTES);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plain);
+        let tag = self.cipher(&nonce).and_then(|(key, short)| {
+            let message = sealed.get_mut(NONCE..)?;
+            key.seal_in_place_separate_tag(short, Aad::from(place), message)
                 .ok()
         });
-        // Only a message of more than 256 GiB does not encrypt; nothing of it
-        // may lie about in clear.
-        if sealed.is_none() {
-            message.clear();
+        match tag {
+            Some(tag) => sealed.extend_from_slice(tag.as_ref()),
+            // Only a message of more than 256 GiB does not encrypt; nothing of
+            // it may lie about in clear.
+            None => sealed.truncate(NONCE),
         }
-        [&nonce[..], &message].concat()
+        sealed
     }
 
     /// What [`seal`](Self::seal) was given; `None` if it was not this, or not

@@ -138,13 +138,16 @@ impl Table {
             Some(seal) => seal.open(head, rest).ok_or(Damage::Contents)?,
             None => rest.to_vec(),
         };
-        let (filter, fences) = rest.split_at(filter_len);
+        drop(tail);
+        let mut filter = rest;
+        let fences = filter.split_off(filter_len);
+        filter.shrink_to_fit();
         Ok(Self {
             path,
             file,
             number,
             records,
-            filter: filter.to_vec(),
+            filter,
             fences: fences.as_chunks().0.to_vec(),
             end_crc: word(20),
             seal,
@@ -417,20 +420,26 @@ impl TableWriter {
         if self.in_block > 0 {
             self.end_block()?;
         }
-        let mut tail = Vec::with_capacity(TAIL_HEAD + self.filter.len() + self.fences.len() * FENCE);
-        tail.extend_from_slice(&self.number.to_le_bytes());
-        tail.extend_from_slice(&(self.fences.len() as u32).to_le_bytes());
-        tail.extend_from_slice(&self.records.to_le_bytes());
-        tail.extend_from_slice(&(self.filter.len() as u32).to_le_bytes());
-        let rest = [&self.filter, self.fences.as_flattened()].concat();
-        tail.extend(self.seal.seal(&tail, &rest));
+        let mut head = self.number.to_le_bytes().to_vec();
+        head.extend_from_slice(&(self.fences.len() as u32).to_le_bytes());
+        head.extend_from_slice(&self.records.to_le_bytes());
+        head.extend_from_slice(&(self.filter.len() as u32).to_le_bytes());
+        // Some megabytes each: none stands beside the next for longer than
+        // there is need.
+        let mut rest = std::mem::take(&mut self.filter);
+        rest.extend_from_slice(self.fences.as_flattened());
+        let sealed = self.seal.seal(&head, &rest);
+        drop(rest);
         let mut end = MAGIC.to_vec();
         end.extend_from_slice(&((self.fences.len() * BLOCK) as u64).to_le_bytes());
-        end.extend_from_slice(&crc32c::crc32c(&tail).to_le_bytes());
+        end.extend_from_slice(&crc32c::crc32c_append(crc32c::crc32c(&head), &sealed).to_le_bytes());
         end.extend_from_slice(&crc32c::crc32c(&end).to_le_bytes());
-        self.out.append(&mut tail);
-        self.out.append(&mut end);
         self.write_out()?;
+        for part in [&head, &sealed, &end] {
+            self.file.write_all(part).map_err(io("write to"))?;
+        }
+        drop(sealed);
+        self.out = Vec::new();
         self.file.sync_all().map_err(io("flush"))?;
         let dir = self.path.parent().unwrap_or(Path::new("."));
         File::open(dir)

@@ -26,8 +26,8 @@ use crate::port::{Ask, HubPort};
 use crate::run::LedgerCounts;
 use crate::run::archiving::Archiving;
 use crate::run::fleet::standing_report;
-use crate::run::vault_key::{self, NotChanged};
 use crate::run::tls_change::FOLLOWS_SIGNING;
+use crate::run::vault_key::{self, NotChanged};
 use crate::run::{key_files, key_report, root_watch};
 
 /// Serves the operators of one hub.

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use hub_core::state::State;
 use hub_protocol::Digest;
-use hubd::ledger::{Damage, Index};
+use hubd::config::Config;
+use hubd::data_key::StoreKey;
+use hubd::ledger::{Damage, Index, RestSeal};
 use serde_json::Value;
 use sim_devices::gateway::RunningGateway;
 
@@ -85,7 +87,9 @@ impl Ground {
             std::fs::remove_dir_all(&scratch)?;
         }
         copy(&self.path(hub).join("index"), &scratch)?;
-        let reader = match Index::open(&scratch) {
+        let config = Config::load(&self.path(hub)).map_err(|faults| anyhow!("{faults:?}"))?;
+        let key = StoreKey::open(&config.layout, &[&config.keys.vault])?;
+        let reader = match Index::open(&scratch, &RestSeal::index(key.key())) {
             Ok(index) => index.reader(),
             Err(damage) => return Ok(Err(damage)),
         };

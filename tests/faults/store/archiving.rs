@@ -11,7 +11,7 @@ use hub_core::Reply;
 use hub_protocol::{Digest, Receipt};
 use hub_tests::shop::{self, DAY_MS};
 use hubd::config::Config;
-use hubd::ledger::{IdsFound, check_archive, list_archives};
+use hubd::ledger::{Contents, IdsFound, check_archive, list_archives};
 use sim_devices::binaries::Binaries;
 use sim_devices::rng::Rng;
 use tokio::time::{sleep, timeout};
@@ -233,7 +233,7 @@ impl Store {
         let listed = list_archives(&self.ledger(), &key)?;
         let mut before = None;
         for archive in &listed {
-            let found = check_archive(&archive.packed, &key, before)?;
+            let found = check_archive(&archive.packed, &key, Contents::Unread, before)?;
             ensure!(found.ids == IdsFound::Good, "archive without its payments");
             before = Some((&archive.manifest, archive.digest));
         }
