@@ -12,7 +12,7 @@ const FAILURES: &str = include_str!("twelve_failures.rs");
 fn tests() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = BTreeSet::new();
-    for folder in ["hubd/core/tests", "hubd/tests", "tests"] {
+    for folder in ["hubd/core/tests", "hubd/src", "hubd/tests", "tests"] {
         collect(&root.join(folder), &mut found);
     }
     found
