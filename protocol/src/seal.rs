@@ -265,6 +265,7 @@ impl core::fmt::Debug for EntrySeal {
 }
 
 /// An entry as it stands in a ledger.
+#[allow(clippy::large_enum_variant)] // one at a time, taken apart at once
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredPayload {
     /// Its event is in clear.

@@ -34,7 +34,7 @@ fn forms(text: &[u8]) -> Vec<Vec<u8>> {
         // What depends on the neighbours is left out.
         let from = if before == 0 { 0 } else { 4 };
         let to = shifted.len() / 3 * 4;
-        forms.push(encoded[from..to].as_bytes().to_vec());
+        forms.push(encoded.as_bytes()[from..to].to_vec());
     }
     forms
 }

@@ -56,6 +56,16 @@ fn doctor_warns_of_a_next_signing_key_that_is_not_in_use() {
 }
 
 #[test]
+fn doctor_warns_of_a_next_vault_key_that_is_not_in_use() {
+    const CHECK: &str = "next vault key";
+    let hub = Hub::init(&[]);
+    assert!(standing(&hub.hubctl(&["doctor", "--json"]), CHECK).is_empty());
+    let keys = hub.file("keys");
+    fs::copy(keys.join("hub-signing.key"), keys.join("hub-vault.next.key")).unwrap();
+    assert_eq!(standing(&hub.hubctl(&["doctor", "--json"]), CHECK), ["warning"]);
+}
+
+#[test]
 fn a_key_open_to_others_keeps_hubd_from_starting_and_the_doctor_says_so() {
     let hub = Hub::init(&[]);
     for key in KEYS {

@@ -205,7 +205,9 @@ fn a_store_of_format_5_without_its_data_key_is_refused_and_says_what_to_put_back
     std::fs::write(store.hub.file("format"), "format = 5\n").unwrap();
     // One copy is enough, and the other is made again.
     std::fs::write(&places[1], &kept).unwrap();
-    Running::start(&store.hub).terminate();
+    let running = Running::start(&store.hub);
+    assert_eq!(store.hub.hubctl(&["status"]).code, 0);
+    running.terminate();
     assert_eq!(std::fs::read(&places[0]).unwrap(), kept);
 }
 

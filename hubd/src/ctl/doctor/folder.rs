@@ -7,6 +7,7 @@ use super::Finding;
 use crate::clock;
 use crate::config::{Config, ConfigFault, Layout, Peer};
 use crate::ctl::show::{instant, span};
+use crate::data_key;
 use crate::ledger::{STORE_FORMAT, read_store_format, signing_keys};
 use crate::run::of_hub;
 
@@ -117,8 +118,7 @@ pub(super) fn key_ages(config: &Config) -> Finding {
     Finding::warning(
         CHECK,
         format!(
-            "older than a year: {}; `hubctl keys rotate` changes the signing key and the TLS key while the shop is \
-             open",
+            "older than a year: {}; `hubctl keys rotate` changes each of them while the shop is open",
             aged.join(", ")
         ),
     )
@@ -136,6 +136,20 @@ pub(super) fn next_key(config: &Config) -> Option<Finding> {
             CHECK,
             "hub-signing.next.key is there and not in use; if you have just supplied it, give `hubctl keys rotate \
              signing` now, and if not, destroy it with `shred -u`, because somebody may have copied it",
+        )
+    })
+}
+
+/// A vault key that lies there and opens nothing.
+pub(super) fn next_vault_key(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "next vault key";
+    let next = config.keys.next_vault.clone()?;
+    let opens = data_key::seal_of_copy(&config.layout.ledger, &[next]);
+    (!matches!(opens, Ok(Some(_)))).then(|| {
+        Finding::warning(
+            CHECK,
+            "hub-vault.next.key is there and not in use; if you have just supplied it, give `hubctl keys rotate \
+             vault` now, and if not, destroy it with `shred -u`, because somebody may have copied it",
         )
     })
 }
