@@ -24,7 +24,11 @@ fn tls(byte: u8) -> Digest {
 }
 
 fn change(shop: &Shop, number: u32, new: u8) -> DeviceKeyChange {
-    let known = shop.core.state().device(&DEVICE).unwrap();
+    let known = shop
+        .core
+        .state()
+        .device(&DEVICE)
+        .unwrap_or_else(|| panic!("enrolled"));
     DeviceKeyChange {
         hub: shop.settings.hub,
         device: DEVICE,
