@@ -159,7 +159,6 @@ impl Profile {
         self.index_ms = self.pace_ms;
         self.wan_up_ms = self.pace_ms * pick(own, &[3, 10]);
         self.wan_down_ms = self.pace_ms * 60;
-        self.clock_jump = 0;
         self.max_queue = 1_000;
         self.starts_with_policy = true;
         self.windows = Windows::default();
