@@ -1,7 +1,7 @@
 //! How large an allowance has to be, a second time.
 
 use hub_protocol::entry::{ClockQuality, EntryTime, StorageLevel};
-use hub_protocol::{Allowance, Currency, DeviceId};
+use hub_protocol::{Allowance, Currency, DeviceId, TransactionType};
 
 use crate::ledger::{Ledger, Subject};
 use crate::limits::{Allowances, Kind, Limits, Pair};
@@ -53,6 +53,9 @@ impl Ledger {
         }
         let rules = limits.allowance.as_ref()?;
         let (class, _) = self.devices.get(&device)?;
+        if !limits.people.takes(TransactionType::Sale) {
+            return None;
+        }
         if !rules.classes.contains(class) || limits.cards.judges_cards() && !rules.unchecked {
             return None;
         }

@@ -1,6 +1,6 @@
 //! How large an allowance is.
 
-use hub_protocol::{Allowance, DeviceId, HubId, Reason};
+use hub_protocol::{Allowance, DeviceId, HubId, Reason, TransactionType};
 
 use crate::decide::{Situation, objection_to_offline};
 use crate::limits::Limits;
@@ -32,6 +32,10 @@ pub(super) fn size<'a>(
     let rules = policy.allowance.as_ref().ok_or(Reason::OfflineDisabled)?;
     if !rules.classes.contains(&s.class) {
         return Err(Reason::ClassNotAllowed);
+    }
+    // A device sells by it, and does nothing else.
+    if !policy.offline.transaction_types.contains(&TransactionType::Sale) {
+        return Err(Reason::TransactionTypeNotAllowed);
     }
     if !rules.cards_pass(&policy.cards) {
         return Err(Reason::CardOnExceptionList);
