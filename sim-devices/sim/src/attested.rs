@@ -265,6 +265,20 @@ impl Ledger {
         (self.standing(rules, device, now_ms) == Standing::Stale).then_some(percent)
     }
 
+    /// When the word on the device becomes stale, or too old.
+    pub(crate) fn word_changes_ms(&self, limits: &Limits, device: DeviceId, now_ms: u64) -> Option<u64> {
+        let rules = limits.devices.as_ref()?;
+        let word = self
+            .counting(rules, device)
+            .filter(|_| self.asks_for_word(rules, device))?;
+        let fresh = self.standing(rules, device, now_ms) == Standing::Good;
+        let minutes = match rules.stale {
+            Some((after, _)) if fresh => after.min(rules.max_age),
+            _ => rules.max_age,
+        };
+        Some(word.issued_ms + minutes * MINUTE_MS)
+    }
+
     /// Whether the gateway may be asked for it.
     pub(crate) fn may_go_online(&self, device: DeviceId, now_ms: u64) -> bool {
         let rules = self.policy.as_ref().and_then(|limits| limits.devices.as_ref());

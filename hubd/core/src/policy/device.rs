@@ -82,6 +82,9 @@ pub struct Standing {
     pub pin_on_glass: bool,
     /// The verifier's word, if one is asked for.
     pub attestation: Attestation,
+    /// When that becomes worse by its age, milliseconds since 1970 UTC;
+    /// `u64::MAX`: never.
+    pub attested_until_ms: u64,
     /// Whether that is fresh enough to be asked online.
     pub online: bool,
 }
@@ -104,6 +107,7 @@ impl Default for Standing {
             certified: true,
             pin_on_glass: true,
             attestation: Attestation::Good,
+            attested_until_ms: u64::MAX,
             online: true,
         }
     }
@@ -130,6 +134,7 @@ impl Standing {
         if let Some(rules) = rules.filter(|rules| rules.classes.contains(&class)) {
             let attested = device.and_then(|device| device.attested.as_ref());
             standing.attestation = rules.judge(attested, now_ms);
+            standing.attested_until_ms = rules.until_ms(attested, standing.attestation);
             standing.online = rules
                 .online_max_age_ms
                 .is_none_or(|most| rules.counts(attested).is_some_and(|a| a.age_ms(now_ms) <= most));
@@ -181,6 +186,13 @@ impl AttestationRules {
             );
             known && good
         })
+    }
+
+    /// When a word that stands like this becomes worse.
+    fn until_ms(&self, attested: Option<&Attested>, standing: Attestation) -> u64 {
+        let stale = self.stale.filter(|_| standing == Attestation::Good);
+        let lasts_ms = stale.map_or(self.max_age_ms, |stale| stale.after_ms.min(self.max_age_ms));
+        attested.map_or(u64::MAX, |attested| attested.issued_ms.saturating_add(lasts_ms))
     }
 
     fn judge(&self, attested: Option<&Attested>, now_ms: u64) -> Attestation {
