@@ -6,8 +6,8 @@ use hub_protocol::entry::{DecisionRecord, Lifted};
 use hub_protocol::root::Term;
 use hub_protocol::score::Score;
 use hub_protocol::{
-    Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, KeyId, PaymentRequest, Reason,
-    Restriction, Submission, Verification,
+    Cryptogram, Currency, Decision, DeviceClass, FallbackAction, KeyId, PaymentRequest, Reason, Restriction,
+    Submission, Verification,
 };
 
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::policy::device::{Attestation, Standing};
 use crate::policy::score::ScoreRules;
 use crate::profile::Profile;
-use crate::risk::{Declined, Held, Holder, Recent};
+use crate::risk::{Declined, Held, Recent};
 use crate::score;
 use crate::state::{Subject, Velocity};
 
@@ -365,9 +365,7 @@ fn objection_to_reading(
     // Or the cashier would ask for a PIN that does not help.
     let limits = limits.by_clock(s);
     let amount = request.amount_minor();
-    let unverified_tap =
-        request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
-    let tap_ceiling = limits.unverified_tap.filter(|_| unverified_tap);
+    let tap_ceiling = limits.unverified_tap.filter(|_| request.is_unverified_tap());
     let too_high = amount > limits.transaction;
     let pin_helps = amount <= limits.transaction_by_pin;
     let too_high_for_a_tap = tap_ceiling.is_some_and(|ceiling| amount > ceiling);
@@ -393,7 +391,7 @@ fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>
 /// The limit for taps without verification that this one would pass: of both,
 /// the sum's.
 fn tap_limit_passed(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<TapLimit> {
-    if Holder::of(request) != Holder::Tap {
+    if !request.is_unverified_tap() {
         return None;
     }
     let taps = s.card_velocity.map(|velocity| velocity.taps).unwrap_or_default();
@@ -440,17 +438,11 @@ fn objection_by_lower(
     limits: &Limits,
     scored: Option<(&Score, &ScoreRules)>,
 ) -> Option<Reason> {
-    let limits = limits.by_clock(s);
-    let verified = matches!(
-        request.verification,
-        Verification::OfflinePin | Verification::Cdcvm
-    );
-    if verified {
-        None
-    } else {
-        let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
-        limits.first_lower_reached(s).or_else(by_score)
+    if request.strongly_verified() {
+        return None;
     }
+    let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
+    limits.by_clock(s).first_lower_reached(s).or_else(by_score)
 }
 
 /// Whether a supervisor may let a payment pass that this stands against.

@@ -152,12 +152,12 @@ fn rule_5_an_allowance_ends_before_the_next_step_of_an_outage() {
 /// device out of reach can know.
 #[test]
 fn rule_5_without_an_outage_its_steps_are_counted_from_the_giving() {
-    let policy = format!(
-        "{}\n[[moving.outage]]\nfrom_minutes = 30\npercent = 50\n",
-        long()
-    );
+    let policy = format!("{}\n[[moving.outage]]\nfrom_minutes = 30\npercent = 50\n", long());
     let mut shop = Shop::online();
-    assert!(shop.install(&policy.replace("version = 1", "version = 2")).is_some());
+    assert!(
+        shop.install(&policy.replace("version = 1", "version = 2"))
+            .is_some()
+    );
     shop.pass(90 * MINUTE_MS);
     let given = Wallet::new(MPOS).ask(&mut shop).unwrap();
     assert_eq!(minutes(&given), 30);
@@ -166,7 +166,10 @@ fn rule_5_without_an_outage_its_steps_are_counted_from_the_giving() {
 #[test]
 fn rule_5_an_allowance_ends_before_a_policy_has_aged() {
     // The policy of the tests is from 1 January; noon is 4:26:40 on 23 December.
-    let policy = format!("{}\n[[moving.policy_age]]\nfrom_days = 357\npercent = 50\n", long());
+    let policy = format!(
+        "{}\n[[moving.policy_age]]\nfrom_days = 357\npercent = 50\n",
+        long()
+    );
     let age_ms = NOON_MS - 1_767_225_600_000;
     let day_ms = 24 * 60 * MINUTE_MS;
     assert_eq!(age_ms / day_ms, 356);
@@ -181,11 +184,18 @@ fn rule_5_an_allowance_ends_before_a_policy_has_aged() {
 #[test]
 fn rule_5_an_allowance_ends_before_what_waits_is_too_old() {
     let end = long().replace("[offline]\n", "[offline]\noldest_unsent_minutes = 100\n");
-    let step = format!("{}\n[[moving.oldest_unsent]]\nfrom_minutes = 100\npercent = 50\n", long());
+    let step = format!(
+        "{}\n[[moving.oldest_unsent]]\nfrom_minutes = 100\npercent = 50\n",
+        long()
+    );
     for policy in [end, step] {
         let mut shop = Shop::offline_under(&policy);
         let given = Wallet::new(MPOS).ask(&mut shop).unwrap();
-        assert_eq!(minutes(&given), 100, "nothing waits, and something may from now on");
+        assert_eq!(
+            minutes(&given),
+            100,
+            "nothing waits, and something may from now on"
+        );
         let mut shop = Shop::offline_under(&policy);
         shop.pay(SOFTPOS, &request(1, 1_000, "card"));
         shop.pass(40 * MINUTE_MS);

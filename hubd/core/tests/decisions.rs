@@ -11,7 +11,7 @@ mod cases;
 use cases::{
     Change, LATELY, SHOPS, TAPPED, at_risk, bins, cash_back, ceilings, countries, foreign_debit, held, hours,
     liftable, lower, moving, moving_more, overridden, pin_on_glass, reason, scored, signed_for, staff, stale,
-    stated, tapped, tightened, unproven, usual, windows,
+    stated, tapped, tightened, typed_in, unproven, usual, windows,
 };
 use hub_core::decide::{Situation, decide_offline, refuse};
 use hub_core::policy::device::Attestation;
@@ -237,6 +237,15 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("the 6th tap in a row",                    |c| { tapped(c, &TAPPED[3]); },                                    Reason::CardContactlessLimit),
     ("clock in doubt, taps of 55,00, 20,00 more", |c| { tapped(c, &TAPPED[4]); c.situation.clock_suspect = true; }, Reason::None),
     ("clock in doubt, taps of 55,01, 20,00 more", |c| { tapped(c, &TAPPED[5]); c.situation.clock_suspect = true; }, Reason::CardContactlessLimit),
+    ("contactless, signed for: 50,00",          |c| { signed_for(c); c.request.amount = 5_000.into(); },           Reason::None),
+    ("contactless, signed for: 50,01",          |c| { signed_for(c); c.request.amount = 5_001.into(); },           Reason::VerificationRequired),
+    ("taps of 130,01, 20,00 more signed for",   |c| { tapped(c, &TAPPED[1]); signed_for(c); },                     Reason::CardContactlessLimit),
+    ("the 6th tap in a row, signed for",        |c| { tapped(c, &TAPPED[3]); signed_for(c); },                     Reason::CardContactlessLimit),
+    ("typed in, said to be by PIN: 100,01",     |c| { typed_in(c, Verification::OfflinePin); ceilings(c); c.request.amount = 10_001.into(); }, Reason::VerificationRequired),
+    ("typed in, said to be by the issuer's PIN", |c| typed_in(c, Verification::OnlinePin),                         Reason::OnlinePinNotPossible),
+    ("typed in, card's 2nd in a row",           |c| { typed_in(c, Verification::OfflinePin); lower(c); c.situation.card = at_risk(0, 1); }, Reason::None),
+    ("typed in, said to be by PIN: 3rd in a row", |c| { typed_in(c, Verification::OfflinePin); lower(c); c.situation.card = at_risk(0, 2); }, Reason::CardConsecutiveLowerLimit),
+    ("typed in, said to be by phone: 3rd in a row", |c| { typed_in(c, Verification::Cdcvm); lower(c); c.situation.card = at_risk(0, 2); }, Reason::CardConsecutiveLowerLimit),
     ("beside it, a tap of 50,01",               |c| { tapped(c, &TAPPED[1]); c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
     ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::CardContactlessLimit),
 ];
@@ -262,6 +271,8 @@ const SCORES: &[(&str, Change, Reason)] = &[
     ("not known where from",                    |c| { unproven(c); c.request.card.issuer_country = None; },        Reason::ScoreVerification),
     ("magnetic stripe",                         |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::MagneticStripe; }, Reason::ScoreVerification),
     ("typed in",                                |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::Keyed; }, Reason::ScoreVerification),
+    ("typed in, said to be by PIN",             |c| { unproven(c); typed_in(c, Verification::OfflinePin); },       Reason::ScoreVerification),
+    ("typed in, said to be by phone",           |c| { unproven(c); typed_in(c, Verification::Cdcvm); },            Reason::ScoreVerification),
     ("signed for, contactless",                 |c| { scored(c); signed_for(c); },                                 Reason::None),
     ("card's 2nd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[3]); },  Reason::None),
     ("card's 3rd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[0]); },  Reason::ScoreVerification),

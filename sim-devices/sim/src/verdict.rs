@@ -8,7 +8,7 @@ use hub_protocol::{
 };
 
 use crate::ledger::{Ledger, Subject, objection_always, staff_of};
-use crate::limits::{Facts, Limits, Pair, Payment, TapLimits, is_tap};
+use crate::limits::{Facts, Limits, Pair, Payment, TapLimits, is_tap, is_verified, verified_how};
 use crate::terms::{is_over, key_id};
 use crate::violation::{Checked, Rule, hold};
 use crate::wire::PayMessage;
@@ -312,12 +312,8 @@ impl Ledger {
 
     /// Whether the score wants the holder verified, who is not.
     fn asks_for_pin(&self, limits: &Limits, request: &PaymentRequest, time: EntryTime) -> bool {
-        let verified = matches!(
-            request.verification,
-            Verification::OfflinePin | Verification::Cdcvm
-        );
         let score = limits.score.zip(self.points(limits, request, time));
-        score.is_some_and(|(score, points)| score.asks_for_pin(points) && !verified)
+        score.is_some_and(|(score, points)| score.asks_for_pin(points) && !is_verified(request))
     }
 
     /// How risky the payment looks, if the policy weighs that.
@@ -392,7 +388,7 @@ impl Ledger {
         let payment = Payment {
             class,
             entry_mode: request.entry_mode,
-            verification: request.verification,
+            verification: verified_how(request),
             funding: request.card.funding,
             domestic: limits.cards.is_domestic(&request.card),
             cryptogram: request.cryptogram,
@@ -566,16 +562,14 @@ impl Numbers {
     }
 
     fn lower_reached(&self, request: &PaymentRequest) -> Option<Reason> {
-        let verified = matches!(
-            request.verification,
-            Verification::OfflinePin | Verification::Cdcvm
-        );
         let reached = self
             .subjects
             .iter()
             .filter(|(at_risk, pair, _)| pair.lower.is_some_and(|lower| at_risk.consecutive >= lower));
         let reasons = reached.map(|(_, _, [_, _, lower])| *lower);
-        reasons.min_by_key(|r| r.number()).filter(|_| !verified)
+        reasons
+            .min_by_key(|r| r.number())
+            .filter(|_| !is_verified(request))
     }
 
     /// Whether it would be one tap, or one cent of them, too many.
