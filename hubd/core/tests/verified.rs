@@ -5,7 +5,7 @@
 mod support;
 
 use hub_protocol::{EntryMode, PaymentRequest, Reason, Terms, TransactionType, Verification};
-use support::{MPOS, POLICY, Shop, request};
+use support::{MPOS, POLICY, SOFTPOS, Shop, request};
 
 fn pay(
     shop: &mut Shop,
@@ -77,4 +77,16 @@ fn a_number_typed_in_is_never_verified() {
             "{said}: the taps are not forgotten"
         );
     }
+}
+
+#[test]
+fn rule_5_without_a_model_that_says_so_no_pin_is_taken_on_glass() {
+    let mut shop = Shop::offline();
+    let pin = |number| PaymentRequest {
+        verification: Verification::OfflinePin,
+        terms: Some(Box::new(Terms::of(TransactionType::Sale))),
+        ..request(number, 1_000, "card")
+    };
+    assert_eq!(shop.pay(SOFTPOS, &pin(1)).reason, Reason::PinOnGlassNotAllowed);
+    assert_eq!(shop.pay(MPOS, &pin(2)).reason, Reason::None, "it has a reader");
 }

@@ -254,7 +254,7 @@ impl Ledger {
             .get(&device)
             .is_some_and(|(class, _)| *class == DeviceClass::Softpos);
         let rules = limits.devices.as_ref().filter(|rules| rules.models);
-        let may = rules.is_none_or(|rules| self.certified(rules, device) == Some(true));
+        let may = rules.is_some_and(|rules| self.certified(rules, device) == Some(true));
         softpos && !may
     }
 

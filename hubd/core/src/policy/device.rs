@@ -77,8 +77,8 @@ pub struct Stale {
 pub struct Standing {
     /// Whether its model is certified, if that is asked for.
     pub certified: bool,
-    /// Whether the PIN may be entered on its glass, were it a SoftPOS; with
-    /// any model in the policy, only where one says so.
+    /// Whether the PIN may be entered on its glass, were it a SoftPOS: only
+    /// where a model of the policy says so.
     pub pin_on_glass: bool,
     /// The verifier's word, if one is asked for.
     pub attestation: Attestation,
@@ -101,11 +101,11 @@ pub enum Attestation {
 }
 
 impl Default for Standing {
-    /// Of a device of which nothing is asked.
+    /// Of a device of which nothing is asked, and nothing is known.
     fn default() -> Self {
         Self {
             certified: true,
-            pin_on_glass: true,
+            pin_on_glass: false,
             attestation: Attestation::Good,
             attested_until_ms: u64::MAX,
             online: true,
@@ -151,7 +151,7 @@ impl Standing {
             .iter()
             .filter(|model| model.class.is_none_or(|own| own == class));
         Self {
-            pin_on_glass: models.is_empty() || of_class.clone().any(|model| model.pin_on_glass),
+            pin_on_glass: of_class.clone().any(|model| model.pin_on_glass),
             certified: models.is_empty() || of_class.next().is_some(),
             ..Self::default()
         }
