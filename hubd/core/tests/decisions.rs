@@ -247,7 +247,8 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("typed in, said to be by PIN: 3rd in a row", |c| { typed_in(c, Verification::OfflinePin); lower(c); c.situation.card = at_risk(0, 2); }, Reason::CardConsecutiveLowerLimit),
     ("typed in, said to be by phone: 3rd in a row", |c| { typed_in(c, Verification::Cdcvm); lower(c); c.situation.card = at_risk(0, 2); }, Reason::CardConsecutiveLowerLimit),
     ("beside it, a tap of 50,01",               |c| { tapped(c, &TAPPED[1]); c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
-    ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::CardContactlessLimit),
+    ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
+    ("the same without a chip reader",          |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
 ];
 
 /// Scores, each factor at its edge. What a clock in doubt changes depends on
@@ -361,21 +362,26 @@ fn of_two_reasons_the_one_with_the_smaller_number_is_given() {
     for (i, (what_a, a, reason_a)) in against.iter().enumerate() {
         for (what_b, b, reason_b) in &against[i + 1..] {
             // Two changes of the same field cannot both stand.
+            let (mut bare_glass, mut entered) = (false, false);
             let both = reason(|case| {
                 a(case);
                 b(case);
+                let softpos = case.situation.class == DeviceClass::Softpos;
+                bare_glass = softpos && !case.situation.standing.pin_on_glass;
+                entered = case.request.verification == Verification::OfflinePin;
             });
             let mut first = (*reason_a).min(*reason_b);
-            // Nobody is asked for a PIN that cannot be entered there.
-            let no_pin = Reason::PinOnGlassNotAllowed;
+            let too_high = [*reason_a, *reason_b].contains(&Reason::TransactionCeiling);
             let asks_for_pin = refuse(first).fallback == Some(FallbackAction::InsertCardEnterPin);
-            if asks_for_pin && [*reason_a, *reason_b].contains(&no_pin) {
-                first = no_pin;
-            }
-            // Nor for one that does not help.
-            let too_high = Reason::TransactionCeiling;
-            if first == Reason::VerificationRequired && [*reason_a, *reason_b].contains(&too_high) {
-                first = too_high;
+            // Nobody is asked for a PIN that does not help, nor for one that
+            // cannot be entered there.
+            entered &= first > Reason::PinOnGlassNotAllowed;
+            if first == Reason::VerificationRequired && too_high {
+                first = Reason::TransactionCeiling;
+            } else if bare_glass && (asks_for_pin || entered) {
+                first = Reason::PinOnGlassNotAllowed;
+            } else if asks_for_pin && too_high {
+                first = Reason::TransactionCeiling;
             }
             let undone = reason(|case| {
                 b(case);
