@@ -95,7 +95,8 @@ pub struct Allowance {
     /// Accepted ways of reading the card.
     #[n(11)]
     pub entry_modes: Vec<EntryMode>,
-    /// The highest amount for a tap without verification, if that is lower.
+    /// The highest amount for a tap that was verified neither by a PIN nor on
+    /// the cardholder's own device, if that is lower.
     #[n(12)]
     pub unverified_tap_ceiling_minor: Option<u64>,
     /// When it was given, by the hub's clock, milliseconds since 1970 UTC.
@@ -128,8 +129,6 @@ impl Allowance {
     ) -> Vec<Reason> {
         let amount = request.amount_minor();
         let (card, tap) = (&request.card, self.unverified_tap_ceiling_minor);
-        let unverified_tap =
-            request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
         let above = |sum: u64, most: u64| sum.checked_add(amount).is_none_or(|sum| sum > most);
         let in_time = (self.issued_ms.max(chain.last_ms)..self.expires_ms).contains(&at_ms);
         [
@@ -156,7 +155,7 @@ impl Allowance {
                 Reason::OnlinePinNotPossible,
             ),
             (
-                unverified_tap && tap.is_some_and(|most| amount > most),
+                request.is_unverified_tap() && tap.is_some_and(|most| amount > most),
                 Reason::VerificationRequired,
             ),
             (

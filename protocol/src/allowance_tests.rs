@@ -66,6 +66,10 @@ fn what_an_allowance_permits_is_a_table() {
     };
     let at = 1_500_000;
     let none: fn(&mut PaymentRequest) = |_| {};
+    let signed_tap: fn(&mut PaymentRequest) = |r| {
+        r.entry_mode = EntryMode::Contactless;
+        r.verification = Verification::Signature;
+    };
     let tap: fn(&mut PaymentRequest) = |r| {
         r.entry_mode = EntryMode::Contactless;
         r.verification = Verification::None;
@@ -135,6 +139,15 @@ fn what_an_allowance_permits_is_a_table() {
             vec![Reason::OfflineTooLong],
         ),
         ("a tap", with(2_000, tap), start, 0, at, vec![]),
+        ("a tap, signed for", with(2_000, signed_tap), start, 0, at, vec![]),
+        (
+            "a large tap, signed for",
+            with(2_001, signed_tap),
+            start,
+            0,
+            at,
+            vec![Reason::VerificationRequired],
+        ),
         (
             "a large tap",
             with(2_001, tap),

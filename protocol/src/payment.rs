@@ -349,6 +349,33 @@ impl PaymentRequest {
             .map_or(TransactionType::Sale, |terms| terms.transaction_type)
     }
 
+    /// How the holder was verified, as far as that counts: a number that was
+    /// typed in counts as not verified at all, since no reader makes such a
+    /// payment with a PIN or on the cardholder's own device.
+    pub const fn counted_verification(&self) -> Verification {
+        match (self.entry_mode, self.verification) {
+            (EntryMode::Keyed, Verification::OfflinePin | Verification::OnlinePin | Verification::Cdcvm) => {
+                Verification::None
+            }
+            (_, said) => said,
+        }
+    }
+
+    /// Whether the holder was verified by a PIN or on the holder's own device:
+    /// strong authentication in the sense of Regulation (EU) 2018/389.
+    pub const fn strongly_verified(&self) -> bool {
+        match self.counted_verification() {
+            Verification::OfflinePin | Verification::OnlinePin | Verification::Cdcvm => true,
+            Verification::None | Verification::Signature => false,
+        }
+    }
+
+    /// A contactless payment without strong authentication (article 11 of the
+    /// same); a signature is none.
+    pub const fn is_unverified_tap(&self) -> bool {
+        matches!(self.entry_mode, EntryMode::Contactless) && !self.strongly_verified()
+    }
+
     /// The member of staff at the device, if it says so.
     pub fn staff(&self) -> Option<&str> {
         self.terms.as_ref()?.staff.as_deref()

@@ -79,11 +79,12 @@ codes! {
         OnlinePinNotPossible = 321, "online-pin-not-possible";
         /// The PIN may not be entered on the glass of this device.
         PinOnGlassNotAllowed = 322, "pin-on-glass-not-allowed";
-        /// Above the limit for payments verified like this; with the PIN it
-        /// would not be.
+        /// Above the limit for payments verified like this; with the PIN, or
+        /// on the customer's own device, it would not be.
         VerificationRequired = 330, "verification-required";
         /// The card has been tapped without verification for as much, or as
-        /// often, as the policy allows; with the PIN it goes on.
+        /// often, as the policy allows; with the PIN, or on the customer's own
+        /// device, it goes on.
         CardContactlessLimit = 331, "card-contactless-limit";
         /// The amount is above the ceiling for one payment.
         TransactionCeiling = 410, "transaction-ceiling";
@@ -213,7 +214,7 @@ impl Reason {
                 "Cet appareil doit d’abord être contrôlé en ligne. Utilisez un autre appareil et prévenez le responsable."
             }
             Self::PinOnGlassNotAllowed => {
-                "Le code ne peut pas être composé sur cet appareil. Utilisez un appareil avec clavier."
+                "Le code ne peut pas être composé sur cet appareil. Proposez le téléphone du client, ou utilisez un appareil avec clavier."
             }
             Self::CashBackCeiling => {
                 "Pas de réseau : trop d’espèces demandées. Proposez moins d’espèces, ou le paiement seul."
@@ -265,12 +266,14 @@ impl Reason {
             Self::FundingNotAllowed => {
                 "Pas de réseau : ce type de carte n’est pas accepté hors ligne. Demandez une autre carte."
             }
-            Self::EntryModeNotAllowed => "Pas de réseau : insérez la carte pour lire la puce.",
+            Self::EntryModeNotAllowed => {
+                "Pas de réseau : la carte ne peut pas être lue ainsi. Lisez-la autrement, ou utilisez un autre appareil."
+            }
             Self::OnlinePinNotPossible => {
-                "Pas de réseau : la banque ne peut pas vérifier le code. Insérez la carte et composez le code."
+                "Pas de réseau : la banque ne peut pas vérifier le code. Carte insérée et code, ou téléphone du client ; sinon, un autre appareil."
             }
             Self::VerificationRequired => {
-                "Montant trop élevé sans code : insérez la carte et composez le code."
+                "Montant trop élevé sans code : carte insérée et code, ou téléphone du client ; sinon, un autre appareil."
             }
             Self::TransactionCeiling => {
                 "Pas de réseau : montant trop élevé pour un paiement hors ligne. Demandez un autre moyen de paiement."
@@ -320,7 +323,7 @@ impl Reason {
             | Self::StoreConsecutiveLowerLimit
             | Self::StaffConsecutiveLowerLimit
             | Self::ScoreVerification => {
-                "Pas de réseau : un code est demandé pour ce paiement. Insérez la carte et composez le code."
+                "Pas de réseau : un code est demandé. Carte insérée et code, ou téléphone du client ; sinon, un autre appareil."
             }
         }
     }
@@ -342,7 +345,7 @@ impl Reason {
                 "This device must first be checked online. Use another device and tell the manager."
             }
             Self::PinOnGlassNotAllowed => {
-                "The PIN cannot be entered on this device. Use a device with a keypad."
+                "The PIN cannot be entered on this device. Offer the customer's own phone, or use a device with a keypad."
             }
             Self::CashBackCeiling => {
                 "No network: too much cash asked for. Offer less cash, or the payment alone."
@@ -392,11 +395,15 @@ impl Reason {
             Self::FundingNotAllowed => {
                 "No network: this type of card is not taken offline. Ask for another card."
             }
-            Self::EntryModeNotAllowed => "No network: insert the card so that its chip is read.",
-            Self::OnlinePinNotPossible => {
-                "No network: the bank cannot check the PIN. Insert the card and enter the PIN."
+            Self::EntryModeNotAllowed => {
+                "No network: the card cannot be read this way. Read it another way, or use another device."
             }
-            Self::VerificationRequired => "Amount too high without a PIN: insert the card and enter the PIN.",
+            Self::OnlinePinNotPossible => {
+                "No network: the bank cannot check the PIN. Card inserted and PIN, or the customer's own phone; otherwise another device."
+            }
+            Self::VerificationRequired => {
+                "Amount too high without a PIN: card inserted and PIN, or the customer's own phone; otherwise another device."
+            }
             Self::TransactionCeiling => {
                 "No network: amount too high for an offline payment. Ask for another means of payment."
             }
@@ -443,7 +450,7 @@ impl Reason {
             | Self::StoreConsecutiveLowerLimit
             | Self::StaffConsecutiveLowerLimit
             | Self::ScoreVerification => {
-                "No network: a PIN is asked for this payment. Insert the card and enter the PIN."
+                "No network: a PIN is asked for. Card inserted and PIN, or the customer's own phone; otherwise another device."
             }
         }
     }

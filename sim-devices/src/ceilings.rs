@@ -189,7 +189,10 @@ fn single(limits: &Limits, told: &Told) -> Vec<String> {
         found.push("a PIN that only the bank can check".to_owned());
     }
     if mode == EntryMode::Contactless
-        && told.gesture.verification == Verification::None
+        && matches!(
+            told.gesture.verification,
+            Verification::None | Verification::Signature
+        )
         && told.amount_minor > limits.unverified
     {
         found.push(format!("{} contactless without verification", told.amount_minor));

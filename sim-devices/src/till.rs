@@ -88,13 +88,20 @@ impl Till {
     pub async fn serve(&self, sale: &Sale, neighbour: Option<&Till>) -> Result<Outcome> {
         let gesture = fitting(self.class, sale.gesture, sale.amount_minor);
         let (outcome, action) = self.ask(sale, gesture).await?;
-        let other = if self.has_slot() { Some(self) } else { neighbour };
-        match (action, other) {
-            (Some(FallbackAction::InsertCard | FallbackAction::InsertCardEnterPin), Some(till)) => {
+        // A phone is not told to insert a card, but to use another device.
+        let no_glass = Outcome::Decided(Decision::Declined, Reason::PinOnGlassNotAllowed);
+        let no_device = Outcome::Decided(Decision::Declined, Reason::ClassNotAllowed);
+        let till = match action {
+            Some(FallbackAction::InsertCard | FallbackAction::InsertCardEnterPin) => Some(self),
+            None if !self.has_slot() && (outcome == no_glass || outcome == no_device) => neighbour,
+            None => None,
+        };
+        match till {
+            Some(till) => {
                 let inserted = Gesture::inserted(gesture.cryptogram);
                 Ok(till.ask(sale, inserted).await?.0)
             }
-            _ => Ok(outcome),
+            None => Ok(outcome),
         }
     }
 

@@ -6,19 +6,20 @@ use hub_protocol::entry::{DecisionRecord, Lifted};
 use hub_protocol::root::Term;
 use hub_protocol::score::Score;
 use hub_protocol::{
-    Cryptogram, Currency, Decision, DeviceClass, EntryMode, FallbackAction, KeyId, PaymentRequest, Reason,
-    Restriction, Submission, Verification,
+    Cryptogram, Currency, Decision, DeviceClass, FallbackAction, KeyId, PaymentRequest, Reason, Restriction,
+    Submission, Verification,
 };
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::instead::{refused, takes_pin};
 use crate::limits::Limits;
 use crate::policy::Policy;
 use crate::policy::device::{Attestation, Standing};
 use crate::policy::score::ScoreRules;
 use crate::profile::Profile;
-use crate::risk::{Declined, Held, Holder, Recent};
+use crate::risk::{Declined, Held, Recent};
 use crate::score;
 use crate::state::{Subject, Velocity};
 
@@ -140,23 +141,13 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     let scored = score
         .as_ref()
         .zip(situation.policy.and_then(|policy| policy.score.as_ref()));
-    let refused = |reason| {
-        let record = refuse(reason);
-        // Nobody is asked for a PIN that cannot be entered there.
-        match record.fallback {
-            Some(FallbackAction::InsertCardEnterPin) if !takes_pin(situation) => {
-                refuse(Reason::PinOnGlassNotAllowed)
-            }
-            _ => record,
-        }
-    };
     let by_upper = objection(request, situation, limits_now, score.as_ref());
     let by_lower = || limits_now.and_then(|limits| objection_by_lower(request, situation, limits, scored));
     let mut record = match by_upper.or_else(by_lower) {
         None => approved(None),
         Some(reason) => match supervisor(situation).filter(|_| may_be_lifted(reason, situation)) {
             Some(supervisor) => approved(Some(Lifted { reason, supervisor })),
-            None => refused(reason),
+            None => refused(reason, request, situation, limits_now),
         },
     };
     record.percent = limits
@@ -181,13 +172,9 @@ pub fn assess_offline(request: &PaymentRequest, situation: &Situation<'_>) -> As
     }
 }
 
-/// Whether the holder can enter the PIN at the device.
-fn takes_pin(s: &Situation<'_>) -> bool {
-    s.class != DeviceClass::Softpos || s.standing.pin_on_glass
-}
-
 /// The record of a refusal: fallback where another way of paying by the same
-/// card can help, declined otherwise.
+/// card can help, declined otherwise. Whether it does help at that device is
+/// looked at where a payment is assessed.
 #[must_use]
 pub fn refuse(reason: Reason) -> DecisionRecord {
     let fallback = match reason {
@@ -362,14 +349,15 @@ fn objection_to_reading(
     limits: &Limits,
 ) -> Option<Reason> {
     let rules = &policy.offline;
-    // Or the cashier would ask for a PIN that does not help.
+    // Or the cashier would ask for what does not help.
     let limits = limits.by_clock(s);
     let amount = request.amount_minor();
-    let unverified_tap =
-        request.entry_mode == EntryMode::Contactless && request.verification == Verification::None;
-    let tap_ceiling = limits.unverified_tap.filter(|_| unverified_tap);
+    let tap_ceiling = limits.unverified_tap.filter(|_| request.is_unverified_tap());
     let too_high = amount > limits.transaction;
-    let pin_helps = amount <= limits.transaction_by_pin;
+    let pin_helps = limits.passes_by_pin(amount);
+    // Who has been verified is not sent to be verified otherwise.
+    let own_device_helps = !request.strongly_verified() && limits.passes_by_own_device(amount);
+    let helps = pin_helps || own_device_helps;
     let too_high_for_a_tap = tap_ceiling.is_some_and(|ceiling| amount > ceiling);
     if !rules.entry_modes.contains(&request.entry_mode) {
         Some(Reason::EntryModeNotAllowed)
@@ -377,10 +365,10 @@ fn objection_to_reading(
         Some(Reason::OnlinePinNotPossible)
     } else if request.verification == Verification::OfflinePin && !takes_pin(s) {
         Some(Reason::PinOnGlassNotAllowed)
-    } else if (too_high && pin_helps) || (too_high_for_a_tap && !too_high) {
+    } else if (too_high || too_high_for_a_tap) && helps {
         Some(Reason::VerificationRequired)
     } else {
-        // Too high by the PIN as well: the ceiling says so.
+        // Too high whoever is verified: the ceiling says so.
         None
     }
 }
@@ -393,7 +381,7 @@ fn objection_to_tap(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>
 /// The limit for taps without verification that this one would pass: of both,
 /// the sum's.
 fn tap_limit_passed(request: &PaymentRequest, policy: &Policy, s: &Situation<'_>) -> Option<TapLimit> {
-    if Holder::of(request) != Holder::Tap {
+    if !request.is_unverified_tap() {
         return None;
     }
     let taps = s.card_velocity.map(|velocity| velocity.taps).unwrap_or_default();
@@ -440,17 +428,11 @@ fn objection_by_lower(
     limits: &Limits,
     scored: Option<(&Score, &ScoreRules)>,
 ) -> Option<Reason> {
-    let limits = limits.by_clock(s);
-    let verified = matches!(
-        request.verification,
-        Verification::OfflinePin | Verification::Cdcvm
-    );
-    if verified {
-        None
-    } else {
-        let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
-        limits.first_lower_reached(s).or_else(by_score)
+    if request.strongly_verified() {
+        return None;
     }
+    let by_score = || scored.and_then(|(score, rules)| score::asks_for_pin(rules, score));
+    limits.by_clock(s).first_lower_reached(s).or_else(by_score)
 }
 
 /// Whether a supervisor may let a payment pass that this stands against.

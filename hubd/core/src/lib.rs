@@ -27,6 +27,7 @@ pub mod few;
 mod fleet;
 mod hub_key;
 pub mod input;
+mod instead;
 mod limits;
 mod online;
 mod operator;

@@ -1,7 +1,7 @@
 //! The ceilings and counts that hold for one payment at this moment: the
 //! policy's, made smaller by what moves them.
 
-use hub_protocol::{EntryMode, PaymentRequest, Reason, Restriction, Verification};
+use hub_protocol::{DeviceClass, EntryMode, PaymentRequest, Reason, Restriction, Verification};
 
 use crate::decide::Situation;
 use crate::policy::ceilings::{Fits, most_specific};
@@ -29,10 +29,14 @@ pub(crate) struct Room {
 /// The ceilings and counts for one payment, now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The highest amount of this payment.
+    /// The highest amount of this payment, its tap's own ceiling aside.
     pub(crate) transaction: u64,
-    /// The same if the card were inserted and the PIN entered.
-    pub(crate) transaction_by_pin: u64,
+    /// The same by the PIN: of the inserted card, or on a phone's glass.
+    by_pin: Option<u64>,
+    /// The same by the customer's own device.
+    by_own_device: Option<u64>,
+    /// Whether the payment is a tap without verification.
+    tapped: bool,
     /// The highest amount for a tap without verification.
     pub(crate) unverified_tap: Option<u64>,
     /// Which of the policy's ceilings that is.
@@ -62,10 +66,10 @@ impl Limits {
         let limits = Self::of_class(class, policy, s);
         let moved = |amount: u64| share(amount, limits.percent);
         let as_read = Fits::of(request, s.class, &policy.cards);
-        let by_pin = Fits {
-            entry_mode: Some(EntryMode::Chip),
-            verification: Some(Verification::OfflinePin),
-            ..as_read
+        // A phone alone has no slot.
+        let with_pin = match s.class {
+            DeviceClass::Softpos => EntryMode::Contactless,
+            _ => EntryMode::Chip,
         };
         let most = |kind: &Fits| {
             let found = most_specific(&policy.ceilings, kind);
@@ -73,10 +77,20 @@ impl Limits {
             (found.map(|(number, _)| number), moved(amount))
         };
         let (ceiling, transaction) = most(&as_read);
-        let chip = policy.offline.entry_modes.contains(&EntryMode::Chip);
+        let verified = |entry_mode, verification| {
+            let kind = Fits {
+                entry_mode: Some(entry_mode),
+                verification: Some(verification),
+                ..as_read
+            };
+            let accepted = policy.offline.entry_modes.contains(&entry_mode);
+            accepted.then(|| most(&kind).1)
+        };
         Some(Self {
             transaction,
-            transaction_by_pin: if chip { most(&by_pin).1 } else { 0 },
+            by_pin: verified(with_pin, Verification::OfflinePin),
+            by_own_device: verified(EntryMode::Contactless, Verification::Cdcvm),
+            tapped: request.is_unverified_tap(),
             ceiling,
             cash_back: cash_asked(request).zip(policy.offline.cash_back_ceiling.map(moved)),
             ..limits
@@ -138,7 +152,9 @@ impl Limits {
         let card_ceiling = moved(policy.card.exposure_ceiling.saturating_sub(aside)).saturating_sub(beyond);
         Self {
             transaction: moved(class.transaction_ceiling),
-            transaction_by_pin: 0,
+            by_pin: None,
+            by_own_device: None,
+            tapped: false,
             unverified_tap: policy.offline.contactless_unverified_ceiling,
             ceiling: None,
             percent,
@@ -178,7 +194,8 @@ impl Limits {
         };
         Self {
             transaction: self.transaction / 2,
-            transaction_by_pin: self.transaction_by_pin / 2,
+            by_pin: self.by_pin.map(|ceiling| ceiling / 2),
+            by_own_device: self.by_own_device.map(|ceiling| ceiling / 2),
             unverified_tap: self.unverified_tap.map(|ceiling| ceiling / 2),
             card: half(self.card),
             device: half(self.device),
@@ -190,6 +207,17 @@ impl Limits {
             device_window: half_window(self.device_window),
             ..*self
         }
+    }
+
+    /// Whether a payment of this amount would pass the ceiling for one payment
+    /// with the PIN.
+    pub(crate) fn passes_by_pin(&self, amount: u64) -> bool {
+        self.by_pin.is_some_and(|ceiling| amount <= ceiling)
+    }
+
+    /// The same by the customer's own device.
+    pub(crate) fn passes_by_own_device(&self, amount: u64) -> bool {
+        self.by_own_device.is_some_and(|ceiling| amount <= ceiling)
     }
 
     /// The first ceiling, count or window in the way.
@@ -214,8 +242,10 @@ impl Limits {
             self.staff.is_some_and(|limits| check(&s.staff, &limits))
         };
         let card_recent = s.card_velocity.map(|velocity| &velocity.recent);
+        let too_high_for_a_tap = self.tapped && self.unverified_tap.is_some_and(|ceiling| amount > ceiling);
+        let too_high = amount > self.transaction || too_high_for_a_tap;
         first(&[
-            (amount > self.transaction, Reason::TransactionCeiling),
+            (too_high, Reason::TransactionCeiling),
             (cash_full, Reason::CashBackCeiling),
             (over(&s.card, &self.card), Reason::CardCeiling),
             (over(&s.device, &self.device), Reason::DeviceCeiling),

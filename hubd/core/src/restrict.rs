@@ -10,7 +10,6 @@ use crate::effect::{Effect, OperatorReply, Reply, Restricted};
 use crate::input::Ticket;
 use crate::policy::anomaly::AnomalyRules;
 use crate::record::{CardKey, DeviceRecord, StaffKey};
-use crate::risk::Holder;
 use crate::watch::{Watch, keep_last};
 
 /// How often it is looked whether restrictions have ended, in milliseconds.
@@ -194,7 +193,7 @@ impl Core {
             .state
             .policy()
             .and_then(|policy| policy.offline.contactless_unverified_ceiling)
-            .filter(|_| Holder::of(request) == Holder::Tap);
+            .filter(|_| request.is_unverified_tap());
         let ceiling = self.assess(device, request).effective_ceiling_minor?;
         Some(tap.map_or(ceiling, |tap| tap.min(ceiling)))
     }

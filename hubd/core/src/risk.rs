@@ -1,7 +1,7 @@
 //! What limits remember beside exposure and counts: payments lately, taps
 //! without verification, outcomes at replay, and the share that holds.
 
-use hub_protocol::{EntryMode, PaymentRequest, Verification};
+use hub_protocol::PaymentRequest;
 use minicbor::{Decode, Encode};
 
 use crate::few::Few;
@@ -40,8 +40,8 @@ impl Recent {
     }
 }
 
-/// Contactless payments of a card without verification, approved offline since
-/// the holder was last verified.
+/// Contactless payments of a card without strong authentication, approved
+/// offline since the holder was last verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Taps {
@@ -64,7 +64,7 @@ impl Taps {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Holder {
-    /// Neither of the others, such as by signature.
+    /// Neither of the others, such as inserted and signed for.
     #[default]
     #[n(0)]
     Other,
@@ -72,17 +72,20 @@ pub enum Holder {
     /// authentication in the sense of the RTS 2018/389.
     #[n(1)]
     Verified,
-    /// Contactless, and not verified at all.
+    /// Contactless, and verified in neither of these ways: a signature is none
+    /// (article 11 of the same).
     #[n(2)]
     Tap,
 }
 
 impl Holder {
     pub(crate) fn of(request: &PaymentRequest) -> Self {
-        match (request.entry_mode, request.verification) {
-            (_, Verification::OfflinePin | Verification::OnlinePin | Verification::Cdcvm) => Self::Verified,
-            (EntryMode::Contactless, Verification::None) => Self::Tap,
-            _ => Self::Other,
+        if request.strongly_verified() {
+            Self::Verified
+        } else if request.is_unverified_tap() {
+            Self::Tap
+        } else {
+            Self::Other
         }
     }
 }

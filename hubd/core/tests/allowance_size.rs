@@ -50,7 +50,7 @@ fn rule_5_an_allowance_is_as_large_as_there_is_room_for_or_none() {
     type Given = Option<(u64, u32, u64, u64)>;
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u64, Given);
     let hour = 3_600_000;
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 19] = [
         ("as it is", &[], 0, Some((20_000, 4, 8_000, hour))),
         (
             "no section",
@@ -71,6 +71,18 @@ fn rule_5_an_allowance_is_as_large_as_there_is_room_for_or_none() {
         (
             "offline is off",
             &[("enabled = true", "enabled = false")],
+            0,
+            None,
+        ),
+        (
+            "no sales offline",
+            &[("[offline]\n", "[offline]\ntransaction_types = [\"refund\"]\n")],
+            0,
+            None,
+        ),
+        (
+            "nothing offline at all",
+            &[("[offline]\n", "[offline]\ntransaction_types = []\n")],
             0,
             None,
         ),

@@ -462,7 +462,8 @@ fn nobody_is_asked_for_a_pin_where_none_may_be_entered() {
     describe(&mut shop, SOFTPOS, &with_pin, None);
     let told = shop.pay(SOFTPOS, &tap_without_pin(2));
     assert_eq!(
-        (told.decision, told.reason),
-        (Decision::Fallback, Reason::VerificationRequired)
+        (told.decision, told.reason, told.fallback),
+        (Decision::Declined, Reason::VerificationRequired, None),
+        "with the PIN on its glass it passes, and there is nothing to insert a card into"
     );
 }

@@ -11,7 +11,7 @@ mod cases;
 use cases::{
     Change, LATELY, SHOPS, TAPPED, at_risk, bins, cash_back, ceilings, countries, foreign_debit, held, hours,
     liftable, lower, moving, moving_more, overridden, pin_on_glass, reason, scored, signed_for, staff, stale,
-    stated, tapped, tightened, unproven, usual, windows,
+    stated, tapped, tightened, typed_in, unproven, usual, windows,
 };
 use hub_core::decide::{Situation, decide_offline, refuse};
 use hub_core::policy::device::Attestation;
@@ -237,8 +237,18 @@ const KINDS: &[(&str, Change, Reason)] = &[
     ("the 6th tap in a row",                    |c| { tapped(c, &TAPPED[3]); },                                    Reason::CardContactlessLimit),
     ("clock in doubt, taps of 55,00, 20,00 more", |c| { tapped(c, &TAPPED[4]); c.situation.clock_suspect = true; }, Reason::None),
     ("clock in doubt, taps of 55,01, 20,00 more", |c| { tapped(c, &TAPPED[5]); c.situation.clock_suspect = true; }, Reason::CardContactlessLimit),
+    ("contactless, signed for: 50,00",          |c| { signed_for(c); c.request.amount = 5_000.into(); },           Reason::None),
+    ("contactless, signed for: 50,01",          |c| { signed_for(c); c.request.amount = 5_001.into(); },           Reason::VerificationRequired),
+    ("taps of 130,01, 20,00 more signed for",   |c| { tapped(c, &TAPPED[1]); signed_for(c); },                     Reason::CardContactlessLimit),
+    ("the 6th tap in a row, signed for",        |c| { tapped(c, &TAPPED[3]); signed_for(c); },                     Reason::CardContactlessLimit),
+    ("typed in, said to be by PIN: 100,01",     |c| { typed_in(c, Verification::OfflinePin); ceilings(c); c.request.amount = 10_001.into(); }, Reason::VerificationRequired),
+    ("typed in, said to be by the issuer's PIN", |c| typed_in(c, Verification::OnlinePin),                         Reason::OnlinePinNotPossible),
+    ("typed in, card's 2nd in a row",           |c| { typed_in(c, Verification::OfflinePin); lower(c); c.situation.card = at_risk(0, 1); }, Reason::None),
+    ("typed in, said to be by PIN: 3rd in a row", |c| { typed_in(c, Verification::OfflinePin); lower(c); c.situation.card = at_risk(0, 2); }, Reason::CardConsecutiveLowerLimit),
+    ("typed in, said to be by phone: 3rd in a row", |c| { typed_in(c, Verification::Cdcvm); lower(c); c.situation.card = at_risk(0, 2); }, Reason::CardConsecutiveLowerLimit),
     ("beside it, a tap of 50,01",               |c| { tapped(c, &TAPPED[1]); c.request.amount = 5_001.into(); }, Reason::VerificationRequired),
-    ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::CardContactlessLimit),
+    ("beside it, a tap above the mPOS's 100,00", |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
+    ("the same without a chip reader",          |c| { tapped(c, &TAPPED[1]); c.policy.offline.contactless_unverified_ceiling = None; c.policy.offline.entry_modes.retain(|m| *m != EntryMode::Chip); c.request.amount = 10_001.into(); }, Reason::TransactionCeiling),
 ];
 
 /// Scores, each factor at its edge. What a clock in doubt changes depends on
@@ -262,6 +272,8 @@ const SCORES: &[(&str, Change, Reason)] = &[
     ("not known where from",                    |c| { unproven(c); c.request.card.issuer_country = None; },        Reason::ScoreVerification),
     ("magnetic stripe",                         |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::MagneticStripe; }, Reason::ScoreVerification),
     ("typed in",                                |c| { unproven(c); c.policy.offline.entry_modes = EntryMode::ALL.to_vec(); c.request.entry_mode = EntryMode::Keyed; }, Reason::ScoreVerification),
+    ("typed in, said to be by PIN",             |c| { unproven(c); typed_in(c, Verification::OfflinePin); },       Reason::ScoreVerification),
+    ("typed in, said to be by phone",           |c| { unproven(c); typed_in(c, Verification::Cdcvm); },            Reason::ScoreVerification),
     ("signed for, contactless",                 |c| { scored(c); signed_for(c); },                                 Reason::None),
     ("card's 2nd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[3]); },  Reason::None),
     ("card's 3rd in an hour",                   |c| { unproven(c); c.situation.card_velocity = Some(&LATELY[0]); },  Reason::ScoreVerification),
@@ -350,21 +362,26 @@ fn of_two_reasons_the_one_with_the_smaller_number_is_given() {
     for (i, (what_a, a, reason_a)) in against.iter().enumerate() {
         for (what_b, b, reason_b) in &against[i + 1..] {
             // Two changes of the same field cannot both stand.
+            let (mut bare_glass, mut entered) = (false, false);
             let both = reason(|case| {
                 a(case);
                 b(case);
+                let softpos = case.situation.class == DeviceClass::Softpos;
+                bare_glass = softpos && !case.situation.standing.pin_on_glass;
+                entered = case.request.verification == Verification::OfflinePin;
             });
             let mut first = (*reason_a).min(*reason_b);
-            // Nobody is asked for a PIN that cannot be entered there.
-            let no_pin = Reason::PinOnGlassNotAllowed;
+            let too_high = [*reason_a, *reason_b].contains(&Reason::TransactionCeiling);
             let asks_for_pin = refuse(first).fallback == Some(FallbackAction::InsertCardEnterPin);
-            if asks_for_pin && [*reason_a, *reason_b].contains(&no_pin) {
-                first = no_pin;
-            }
-            // Nor for one that does not help.
-            let too_high = Reason::TransactionCeiling;
-            if first == Reason::VerificationRequired && [*reason_a, *reason_b].contains(&too_high) {
-                first = too_high;
+            // Nobody is asked for a PIN that does not help, nor for one that
+            // cannot be entered there.
+            entered &= first > Reason::PinOnGlassNotAllowed;
+            if first == Reason::VerificationRequired && too_high {
+                first = Reason::TransactionCeiling;
+            } else if bare_glass && (asks_for_pin || entered) {
+                first = Reason::PinOnGlassNotAllowed;
+            } else if asks_for_pin && too_high {
+                first = Reason::TransactionCeiling;
             }
             let undone = reason(|case| {
                 b(case);

@@ -78,7 +78,7 @@ fn a_card_is_new_until_a_payment_of_it_was_approved() {
         }
         assert!(shop.pay(SOFTPOS, &signed(4, "a")).decision.approved());
         assert_eq!(record(&shop, 4).1, Some(Score::default()));
-        assert_eq!(shop.pay(SOFTPOS, &signed(5, "b")).decision, Decision::Fallback);
+        assert_eq!(shop.pay(MPOS, &signed(5, "b")).decision, Decision::Fallback);
     }
 }
 
@@ -135,14 +135,14 @@ fn offline_payments_of_a_card_count_for_the_score_without_a_window() {
         assert!(shop.pay(MPOS, &pin(number, "a")).decision.approved());
         shop.crash();
     }
-    let third = shop.pay(SOFTPOS, &pin(3, "a"));
+    let third = shop.pay(SOFTPOS, &request(3, 100, "a"));
     assert_eq!(
         (third.decision, third.reason),
         (Decision::Declined, Reason::CardCeiling)
     );
     assert_eq!(record(&shop, 3).0, Reason::ScoreTooHigh);
     shop.pass(30 * 60_000);
-    assert!(shop.pay(SOFTPOS, &pin(4, "a")).decision.approved());
+    assert!(shop.pay(SOFTPOS, &request(4, 100, "a")).decision.approved());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn points_of_anomalies_at_a_device_count_until_they_have_faded() {
         !shop.pay(MPOS, &odd).decision.approved(),
         "what it shows itself counts"
     );
-    assert!(shop.pay(SOFTPOS, &pin(3, "c")).decision.approved());
+    assert!(shop.pay(SOFTPOS, &request(3, 100, "c")).decision.approved());
     shop.crash();
     assert!(!shop.pay(MPOS, &pin(4, "d")).decision.approved());
     shop.pass(24 * 60_000);

@@ -59,7 +59,12 @@ pub fn key(
                 _ => fixed("offline.contactless_unverified_ceiling"),
             }
         }
-        Reason::TransactionCeiling => ceiling(),
+        Reason::TransactionCeiling => match assessed.and_then(|assessed| assessed.effective_ceiling_minor) {
+            Some(most) if request.is_unverified_tap() && request.amount_minor() <= most => {
+                fixed("offline.contactless_unverified_ceiling")
+            }
+            _ => ceiling(),
+        },
         Reason::CardCeiling => fixed("card.exposure_ceiling"),
         Reason::DeviceCeiling => of_class("device_exposure_ceiling"),
         Reason::StoreCeiling => fixed("store.exposure_ceiling"),

@@ -254,7 +254,7 @@ impl Ledger {
             .get(&device)
             .is_some_and(|(class, _)| *class == DeviceClass::Softpos);
         let rules = limits.devices.as_ref().filter(|rules| rules.models);
-        let may = rules.is_none_or(|rules| self.certified(rules, device) == Some(true));
+        let may = rules.is_some_and(|rules| self.certified(rules, device) == Some(true));
         softpos && !may
     }
 
@@ -263,6 +263,20 @@ impl Ledger {
         let rules = limits.devices.as_ref()?;
         let (_, percent) = rules.stale.filter(|_| self.asks_for_word(rules, device))?;
         (self.standing(rules, device, now_ms) == Standing::Stale).then_some(percent)
+    }
+
+    /// When the word on the device becomes stale, or too old.
+    pub(crate) fn word_changes_ms(&self, limits: &Limits, device: DeviceId, now_ms: u64) -> Option<u64> {
+        let rules = limits.devices.as_ref()?;
+        let word = self
+            .counting(rules, device)
+            .filter(|_| self.asks_for_word(rules, device))?;
+        let fresh = self.standing(rules, device, now_ms) == Standing::Good;
+        let minutes = match rules.stale {
+            Some((after, _)) if fresh => after.min(rules.max_age),
+            _ => rules.max_age,
+        };
+        Some(word.issued_ms + minutes * MINUTE_MS)
     }
 
     /// Whether the gateway may be asked for it.

@@ -26,7 +26,7 @@ pub(crate) use devices::Devices;
 pub(crate) use hours::Hours;
 pub(crate) use kinds::{Kind, Payment, Step};
 pub(crate) use oddities::Oddities;
-pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified, tap};
+pub(crate) use often::{TapLimits, Window, Windows, is_tap, is_verified, tap, verified_how};
 pub(crate) use people::People;
 pub(crate) use score::{Facts, Score, draw_some as draw_score};
 

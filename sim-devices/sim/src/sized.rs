@@ -1,7 +1,7 @@
 //! How large an allowance has to be, a second time.
 
 use hub_protocol::entry::{ClockQuality, EntryTime, StorageLevel};
-use hub_protocol::{Allowance, Currency, DeviceId};
+use hub_protocol::{Allowance, Currency, DeviceId, TransactionType};
 
 use crate::ledger::{Ledger, Subject};
 use crate::limits::{Allowances, Kind, Limits, Pair};
@@ -53,6 +53,9 @@ impl Ledger {
         }
         let rules = limits.allowance.as_ref()?;
         let (class, _) = self.devices.get(&device)?;
+        if !limits.people.takes(TransactionType::Sale) {
+            return None;
+        }
         if !rules.classes.contains(class) || limits.cards.judges_cards() && !rules.unchecked {
             return None;
         }
@@ -112,7 +115,7 @@ impl Ledger {
             entry_modes: limits.entry_modes.clone(),
             unverified_tap_ceiling_minor: limits.unverified.map(whole),
             issued_ms: now_ms,
-            expires_ms: self.ends_ms(limits, rules, now_ms),
+            expires_ms: self.ends_ms(limits, device, rules, now_ms),
             policy_version: limits.version,
         };
         let some = allowance.count > 0
@@ -146,13 +149,24 @@ impl Ledger {
         )
     }
 
-    /// With the policy, the longest time offline, or closing time.
-    fn ends_ms(&self, limits: &Limits, rules: &Allowances, now_ms: u64) -> u64 {
-        let longest_ms = now_ms - self.alone_ms(now_ms) + limits.longest_ms;
-        let latest = [now_ms + rules.valid_ms(), limits.expires_ms, longest_ms]
-            .into_iter()
-            .min()
-            .unwrap_or(now_ms);
+    /// With the policy, the longest time offline, closing time, the word on the
+    /// device, or the share of the ceilings that it was given under.
+    fn ends_ms(&self, limits: &Limits, device: DeviceId, rules: &Allowances, now_ms: u64) -> u64 {
+        let (alone_ms, percent) = (self.alone_ms(now_ms), self.percent(limits, device, now_ms));
+        let began_ms = now_ms - alone_ms;
+        let mut ends = vec![
+            now_ms + rules.valid_ms(),
+            limits.expires_ms,
+            began_ms + limits.longest_ms,
+        ];
+        ends.extend(self.word_changes_ms(limits, device, now_ms));
+        for step in &limits.outage {
+            let at_ms = began_ms + step.from * MINUTE_MS;
+            if at_ms > now_ms && step.percent < percent {
+                ends.push(at_ms);
+            }
+        }
+        let latest = ends.into_iter().min().unwrap_or(now_ms);
         let Some(hours) = limits.hours.as_ref().filter(|hours| !hours.approve_outside) else {
             return latest;
         };

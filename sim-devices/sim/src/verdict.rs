@@ -3,12 +3,12 @@
 
 use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, Lifted, StorageLevel, WanState};
 use hub_protocol::{
-    Cryptogram, Decision, DeviceId, EntryMode, PaymentId, PaymentRequest, PaymentState, Reason, Restriction,
-    TransactionType, Verification,
+    Cryptogram, Decision, DeviceClass, DeviceId, EntryMode, FallbackAction, PaymentId, PaymentRequest,
+    PaymentState, Reason, Restriction, TransactionType, Verification,
 };
 
 use crate::ledger::{Ledger, Subject, objection_always, staff_of};
-use crate::limits::{Facts, Limits, Pair, Payment, TapLimits, is_tap};
+use crate::limits::{Facts, Limits, Pair, Payment, TapLimits, is_tap, is_verified, verified_how};
 use crate::terms::{is_over, key_id};
 use crate::violation::{Checked, Rule, hold};
 use crate::wire::PayMessage;
@@ -16,7 +16,8 @@ use crate::wire::PayMessage;
 /// What the model says of a payment that the gateway is not asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    Refused(Reason),
+    /// And what to do instead, if there is a number for it.
+    Refused(Reason, Option<FallbackAction>),
     /// Perhaps by a supervisor's word.
     Approved(Option<Lifted>),
 }
@@ -62,7 +63,7 @@ impl Ledger {
                         record.lifted
                     )
                 }),
-                Verdict::Refused(reason) => hold(false, rule_of(reason), || {
+                Verdict::Refused(reason, _) => hold(false, rule_of(reason), || {
                     format!(
                         "{id} is approved offline although {reason}: {}",
                         self.at_risk(request, payment.device)
@@ -82,11 +83,14 @@ impl Ledger {
             }
             Decision::Declined | Decision::Fallback => {
                 let verdict = self.verdict(&payment.asked, time, max_queue, asked_online);
-                let agreed = verdict == Verdict::Refused(record.reason);
+                let agreed = verdict == Verdict::Refused(record.reason, record.fallback)
+                    && (record.decision == Decision::Fallback) == record.fallback.is_some();
                 hold(agreed, rule_of(record.reason), || {
                     format!(
-                        "{id} is refused for {}, by the policy's numbers {verdict:?}: {}",
+                        "{id} is {} for {} ({:?}), by the policy's numbers {verdict:?}: {}",
+                        record.decision,
                         record.reason,
+                        record.fallback,
                         self.at_risk(request, payment.device)
                     )
                 })
@@ -118,7 +122,7 @@ impl Ledger {
     fn verdict(&self, asked: &PayMessage, time: EntryTime, max_queue: usize, asked_online: bool) -> Verdict {
         if let Some(reason) = self.reason_against(asked.device, &asked.request, time, max_queue, asked_online)
         {
-            return Verdict::Refused(self.where_no_pin_helps(asked.device, reason));
+            return self.instead(asked.device, &asked.request, reason, time);
         }
         // A lower limit is asked about where nothing else is in the way.
         let doubt = time.quality == ClockQuality::Suspect;
@@ -136,23 +140,55 @@ impl Ledger {
                 reason,
                 supervisor: key_id(supervisor),
             })),
-            None => Verdict::Refused(self.where_no_pin_helps(asked.device, reason)),
+            None => self.instead(asked.device, &asked.request, reason, time),
         }
     }
 
-    /// Nobody is asked for a PIN at a phone that may not take it.
-    fn where_no_pin_helps(&self, device: DeviceId, reason: Reason) -> Reason {
-        let asks = matches!(reason.number(), 321 | 330 | 331)
+    /// What the customer is told to do about this reason: what the device has a
+    /// slot or a glass for, and what would pass.
+    fn instead(
+        &self,
+        device: DeviceId,
+        request: &PaymentRequest,
+        reason: Reason,
+        time: EntryTime,
+    ) -> Verdict {
+        let no = Verdict::Refused(reason, None);
+        let asks_for_pin = matches!(reason.number(), 321 | 330 | 331)
             || reason == Reason::ScoreVerification
             || [OF_CARD, OF_DEVICE, OF_STORE, OF_STAFF]
                 .iter()
                 .any(|[_, _, lower]| *lower == reason);
+        if !asks_for_pin && reason != Reason::EntryModeNotAllowed {
+            return no;
+        }
         let limits = self.policy.as_deref();
-        let never = limits.is_some_and(|limits| self.takes_no_pin(limits, device));
-        if asks && never {
-            Reason::PinOnGlassNotAllowed
+        let numbers = limits.and_then(|limits| self.numbers(limits, device, request, time.wall_ms));
+        let Some(numbers) = numbers else {
+            return no;
+        };
+        let held = if time.quality == ClockQuality::Suspect {
+            numbers.halved()
         } else {
-            reason
+            numbers
+        };
+        let class = self.devices.get(&device).map(|(class, _)| *class);
+        let slot = class != Some(DeviceClass::Softpos);
+        let (pin, own) = held.verified_passes(request.amount_minor());
+        if !asks_for_pin {
+            let insert = slot && pin && request.entry_mode != EntryMode::Chip;
+            return Verdict::Refused(reason, insert.then_some(FallbackAction::InsertCard));
+        }
+        if slot && pin {
+            return Verdict::Refused(reason, Some(FallbackAction::InsertCardEnterPin));
+        }
+        if limits.is_some_and(|limits| self.takes_no_pin(limits, device)) {
+            return Verdict::Refused(Reason::PinOnGlassNotAllowed, None);
+        }
+        if pin || own {
+            no
+        } else {
+            Verdict::Refused(Reason::TransactionCeiling, None)
         }
     }
 
@@ -312,12 +348,8 @@ impl Ledger {
 
     /// Whether the score wants the holder verified, who is not.
     fn asks_for_pin(&self, limits: &Limits, request: &PaymentRequest, time: EntryTime) -> bool {
-        let verified = matches!(
-            request.verification,
-            Verification::OfflinePin | Verification::Cdcvm
-        );
         let score = limits.score.zip(self.points(limits, request, time));
-        score.is_some_and(|(score, points)| score.asks_for_pin(points) && !verified)
+        score.is_some_and(|(score, points)| score.asks_for_pin(points) && !is_verified(request))
     }
 
     /// How risky the payment looks, if the policy weighs that.
@@ -392,14 +424,24 @@ impl Ledger {
         let payment = Payment {
             class,
             entry_mode: request.entry_mode,
-            verification: request.verification,
+            verification: verified_how(request),
             funding: request.card.funding,
             domestic: limits.cards.is_domestic(&request.card),
             cryptogram: request.cryptogram,
         };
+        let with_pin = if class == DeviceClass::Softpos {
+            EntryMode::Contactless
+        } else {
+            EntryMode::Chip
+        };
         let by_pin = Payment {
-            entry_mode: EntryMode::Chip,
+            entry_mode: with_pin,
             verification: Verification::OfflinePin,
+            ..payment
+        };
+        let by_own_device = Payment {
+            entry_mode: EntryMode::Contactless,
+            verification: Verification::Cdcvm,
             ..payment
         };
         let ceiling = |payment: &Payment| {
@@ -408,10 +450,14 @@ impl Ledger {
             moved(closest.map_or(*transaction, |kind| kind.amount))
         };
         let of_staff = limits.people.staff.as_ref();
-        let takes_chips = limits.entry_modes.contains(&EntryMode::Chip);
+        let accepted = |payment: &Payment| {
+            let read = limits.entry_modes.contains(&payment.entry_mode);
+            read.then(|| ceiling(payment))
+        };
         Some(Numbers {
             transaction: ceiling(&payment),
-            by_pin: takes_chips.then(|| ceiling(&by_pin)),
+            by_pin: accepted(&by_pin),
+            by_own_device: accepted(&by_own_device),
             tap: limits.unverified,
             tapped: self.taps(&request.card.token),
             taps: limits.taps,
@@ -437,6 +483,7 @@ impl Ledger {
         };
         let mut edges = vec![numbers.transaction];
         edges.extend(numbers.by_pin);
+        edges.extend(numbers.by_own_device);
         edges.extend(numbers.tap);
         let (tapped, _) = numbers.tapped;
         edges.extend(numbers.taps.sum.map(|most| most.saturating_sub(tapped)));
@@ -494,8 +541,10 @@ const OF_STAFF: Reasons = [
 #[derive(Clone, Debug)]
 struct Numbers {
     transaction: u64,
-    /// The same for the card inserted and the PIN entered.
+    /// The same with the PIN: for the card inserted, or tapped at a phone.
     by_pin: Option<u64>,
+    /// The same on the customer's own device.
+    by_own_device: Option<u64>,
     tap: Option<u64>,
     /// Sum and number of the card's taps.
     tapped: (u64, u32),
@@ -519,7 +568,12 @@ impl Numbers {
     fn halved(&self) -> Self {
         let mut halved = self.clone();
         halved.transaction /= 2;
-        let amounts = [&mut halved.by_pin, &mut halved.tap, &mut halved.cash];
+        let amounts = [
+            &mut halved.by_pin,
+            &mut halved.by_own_device,
+            &mut halved.tap,
+            &mut halved.cash,
+        ];
         for amount in amounts.into_iter().flatten() {
             *amount /= 2;
         }
@@ -542,7 +596,7 @@ impl Numbers {
     fn passed(&self, request: &PaymentRequest) -> Vec<Reason> {
         let amount = request.amount_minor();
         let mut all = Vec::new();
-        if amount > self.transaction {
+        if amount > self.transaction || self.too_much_for_a_tap(request) {
             all.push(Reason::TransactionCeiling);
         }
         let cash = request.terms.as_ref().and_then(|terms| terms.cash_back_minor);
@@ -566,16 +620,14 @@ impl Numbers {
     }
 
     fn lower_reached(&self, request: &PaymentRequest) -> Option<Reason> {
-        let verified = matches!(
-            request.verification,
-            Verification::OfflinePin | Verification::Cdcvm
-        );
         let reached = self
             .subjects
             .iter()
             .filter(|(at_risk, pair, _)| pair.lower.is_some_and(|lower| at_risk.consecutive >= lower));
         let reasons = reached.map(|(_, _, [_, _, lower])| *lower);
-        reasons.min_by_key(|r| r.number()).filter(|_| !verified)
+        reasons
+            .min_by_key(|r| r.number())
+            .filter(|_| !is_verified(request))
     }
 
     /// Whether it would be one tap, or one cent of them, too many.
@@ -589,16 +641,23 @@ impl Numbers {
         is_tap(request) && (too_much || too_many)
     }
 
-    /// Whether it is too much for this payment, and not for one by chip and
-    /// PIN.
+    fn too_much_for_a_tap(&self, request: &PaymentRequest) -> bool {
+        is_tap(request) && self.tap.is_some_and(|most| request.amount_minor() > most)
+    }
+
+    /// Whether so much would pass with the PIN, and on the customer's device.
+    fn verified_passes(&self, amount: u64) -> (bool, bool) {
+        let passes = |most: Option<u64>| most.is_some_and(|most| amount <= most);
+        (passes(self.by_pin), passes(self.by_own_device))
+    }
+
+    /// Whether it is too much for this payment, and not for one that is better
+    /// verified.
     fn asks_for_pin(&self, request: &PaymentRequest) -> bool {
         let amount = request.amount_minor();
-        let too_much_untold = is_tap(request) && self.tap.is_some_and(|most| amount > most);
-        if amount > self.transaction {
-            self.by_pin.is_some_and(|most| amount <= most)
-        } else {
-            too_much_untold
-        }
+        let (pin, own) = self.verified_passes(amount);
+        let too_much = amount > self.transaction || self.too_much_for_a_tap(request);
+        too_much && (pin || own && !is_verified(request))
     }
 }
 

@@ -144,7 +144,8 @@ pub(crate) fn request(rng: &mut Rng, id: PaymentId, number: u64, card: u64) -> P
         },
         entry_mode: match rng.below(30) {
             0 => EntryMode::MagneticStripe,
-            1..=12 => EntryMode::Chip,
+            1 => EntryMode::Keyed,
+            2..=12 => EntryMode::Chip,
             _ => EntryMode::Contactless,
         },
         verification: match rng.below(20) {

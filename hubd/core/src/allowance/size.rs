@@ -1,11 +1,12 @@
 //! How large an allowance is.
 
-use hub_protocol::{Allowance, DeviceId, HubId, Reason};
+use hub_protocol::{Allowance, DeviceId, HubId, Reason, TransactionType};
 
 use crate::decide::{Situation, objection_to_offline};
 use crate::limits::Limits;
 use crate::policy::Policy;
 use crate::policy::allowance::AllowanceRules;
+use crate::policy::moving;
 
 /// How often it is looked whether a shop is still open.
 const MINUTE_MS: u64 = 60_000;
@@ -33,6 +34,10 @@ pub(super) fn size<'a>(
     if !rules.classes.contains(&s.class) {
         return Err(Reason::ClassNotAllowed);
     }
+    // A device sells by it, and does nothing else.
+    if !policy.offline.transaction_types.contains(&TransactionType::Sale) {
+        return Err(Reason::TransactionTypeNotAllowed);
+    }
     if !rules.cards_pass(&policy.cards) {
         return Err(Reason::CardOnExceptionList);
     }
@@ -59,7 +64,7 @@ pub(super) fn size<'a>(
         entry_modes: policy.offline.entry_modes.clone(),
         unverified_tap_ceiling_minor: limits.unverified_tap,
         issued_ms: s.now_ms,
-        expires_ms: expiry(policy, rules, s, offline_since_ms),
+        expires_ms: expiry(policy, rules, s, offline_since_ms, limits.percent),
         policy_version: policy.version,
     };
     if count == 0 {
@@ -73,15 +78,25 @@ pub(super) fn size<'a>(
     }
 }
 
-/// Never beyond the policy, the longest time offline, or closing time.
-fn expiry(policy: &Policy, rules: &AllowanceRules, s: &Situation<'_>, offline_since_ms: Option<u64>) -> u64 {
+/// Never beyond the policy, the longest time offline, closing time, or the
+/// moment at which the hub itself would approve less for the time that has
+/// passed: `percent` is the share of the ceilings that it is given under.
+fn expiry(
+    policy: &Policy,
+    rules: &AllowanceRules,
+    s: &Situation<'_>,
+    offline_since_ms: Option<u64>,
+    percent: u64,
+) -> u64 {
     let offline_since_ms = offline_since_ms.unwrap_or(s.now_ms).min(s.now_ms);
     let latest = s
         .now_ms
         .saturating_add(rules.valid_ms)
         .min(policy.expires_ms)
         .min(s.policy_term.until_ms)
-        .min(offline_since_ms.saturating_add(policy.offline.longest_ms));
+        .min(offline_since_ms.saturating_add(policy.offline.longest_ms))
+        .min(s.standing.attested_until_ms)
+        .min(next_step(policy, s, offline_since_ms, percent));
     let Some(hours) = policy.hours.as_ref().filter(|hours| !hours.approve_outside) else {
         return latest;
     };
@@ -91,4 +106,30 @@ fn expiry(policy: &Policy, rules: &AllowanceRules, s: &Situation<'_>, offline_si
         until = until.saturating_add(MINUTE_MS);
     }
     until.min(latest)
+}
+
+/// When time alone makes the ceilings smaller than this share, or ends offline
+/// approvals for what waits to be sent. A device out of reach does not learn
+/// that an outage is over, or that what waited was sent (rule 5).
+fn next_step(policy: &Policy, s: &Situation<'_>, offline_since_ms: u64, percent: u64) -> u64 {
+    let moving = &policy.moving;
+    let waits_since_ms = s.now_ms.saturating_sub(s.oldest_unsent_ms);
+    let waited_ms = [
+        policy.offline.oldest_unsent_ms,
+        moving::next_below(&moving.oldest_unsent, s.oldest_unsent_ms, percent),
+    ];
+    let aged_ms = s.now_ms.saturating_sub(policy.not_before_ms);
+    let at = |since_ms: u64, after: Option<u64>| after.map(|after_ms| since_ms.saturating_add(after_ms));
+    let all = [
+        at(
+            offline_since_ms,
+            moving::next_below(&moving.outage, s.offline_ms, percent),
+        ),
+        at(waits_since_ms, waited_ms.into_iter().flatten().min()),
+        at(
+            policy.not_before_ms,
+            moving::next_below(&moving.policy_age, aged_ms, percent),
+        ),
+    ];
+    all.into_iter().flatten().min().unwrap_or(u64::MAX)
 }

@@ -82,7 +82,7 @@ impl Fits {
         Self {
             class: Some(class),
             entry_mode: Some(request.entry_mode),
-            verification: Some(request.verification),
+            verification: Some(request.counted_verification()),
             funding: Some(request.card.funding),
             issuer: Some(issuer),
             cryptogram: Some(request.cryptogram),

@@ -77,11 +77,14 @@ pub struct Stale {
 pub struct Standing {
     /// Whether its model is certified, if that is asked for.
     pub certified: bool,
-    /// Whether the PIN may be entered on its glass, were it a SoftPOS; with
-    /// any model in the policy, only where one says so.
+    /// Whether the PIN may be entered on its glass, were it a SoftPOS: only
+    /// where a model of the policy says so.
     pub pin_on_glass: bool,
     /// The verifier's word, if one is asked for.
     pub attestation: Attestation,
+    /// When that becomes worse by its age, milliseconds since 1970 UTC;
+    /// `u64::MAX`: never.
+    pub attested_until_ms: u64,
     /// Whether that is fresh enough to be asked online.
     pub online: bool,
 }
@@ -98,12 +101,13 @@ pub enum Attestation {
 }
 
 impl Default for Standing {
-    /// Of a device of which nothing is asked.
+    /// Of a device of which nothing is asked, and nothing is known.
     fn default() -> Self {
         Self {
             certified: true,
-            pin_on_glass: true,
+            pin_on_glass: false,
             attestation: Attestation::Good,
+            attested_until_ms: u64::MAX,
             online: true,
         }
     }
@@ -130,6 +134,7 @@ impl Standing {
         if let Some(rules) = rules.filter(|rules| rules.classes.contains(&class)) {
             let attested = device.and_then(|device| device.attested.as_ref());
             standing.attestation = rules.judge(attested, now_ms);
+            standing.attested_until_ms = rules.until_ms(attested, standing.attestation);
             standing.online = rules
                 .online_max_age_ms
                 .is_none_or(|most| rules.counts(attested).is_some_and(|a| a.age_ms(now_ms) <= most));
@@ -146,7 +151,7 @@ impl Standing {
             .iter()
             .filter(|model| model.class.is_none_or(|own| own == class));
         Self {
-            pin_on_glass: models.is_empty() || of_class.clone().any(|model| model.pin_on_glass),
+            pin_on_glass: of_class.clone().any(|model| model.pin_on_glass),
             certified: models.is_empty() || of_class.next().is_some(),
             ..Self::default()
         }
@@ -181,6 +186,13 @@ impl AttestationRules {
             );
             known && good
         })
+    }
+
+    /// When a word that stands like this becomes worse.
+    fn until_ms(&self, attested: Option<&Attested>, standing: Attestation) -> u64 {
+        let stale = self.stale.filter(|_| standing == Attestation::Good);
+        let lasts_ms = stale.map_or(self.max_age_ms, |stale| stale.after_ms.min(self.max_age_ms));
+        attested.map_or(u64::MAX, |attested| attested.issued_ms.saturating_add(lasts_ms))
     }
 
     fn judge(&self, attested: Option<&Attested>, now_ms: u64) -> Attestation {

@@ -131,6 +131,15 @@ fn at(steps: &[Step], value: u64) -> u64 {
     holding.map(|step| step.percent).min().unwrap_or(100)
 }
 
+/// From which value above this one on the share is smaller than so many percent.
+pub(crate) fn next_below(steps: &[Step], value: u64, percent: u64) -> Option<u64> {
+    let ahead = steps.iter().filter(|step| step.from > value);
+    ahead
+        .filter(|step| step.percent < percent)
+        .map(|step| step.from)
+        .min()
+}
+
 /// Reads `[moving]`. All of it may be missing.
 pub(super) fn read(section: Section<'_, '_>) -> MovingLimits {
     const MINUTES: &str = "minutes from 0 to 43200 (30 days)";

@@ -91,6 +91,13 @@ pub(crate) fn signed_for(c: &mut Case<'_>) {
     c.request.verification = Verification::Signature;
 }
 
+/// No reader makes what such a payment says of its verification.
+pub(crate) fn typed_in(c: &mut Case<'_>, verification: Verification) {
+    c.policy.offline.entry_modes.push(EntryMode::Keyed);
+    c.request.entry_mode = EntryMode::Keyed;
+    c.request.verification = verification;
+}
+
 pub(crate) fn countries(c: &mut Case<'_>, accepted: &[&str]) {
     c.policy.cards.countries = accepted.iter().map(|country| country.parse().unwrap()).collect();
 }

@@ -204,7 +204,7 @@ impl Play {
         }
         let inserted = Gesture::inserted(visit.gesture.cryptogram);
         let again = match (seen.decision, seen.reason) {
-            (Decision::Fallback, _) => Some((visit.card, inserted)),
+            (Decision::Fallback, _) | (_, Reason::PinOnGlassNotAllowed) => Some((visit.card, inserted)),
             // The same card once more, or another one that works.
             (_, Reason::CardRefused) if self.customers.chance(500) => Some((visit.card, inserted)),
             (_, Reason::CardRefused | Reason::GatewayDeclined) if self.customers.chance(700) => {

@@ -94,7 +94,7 @@ pub(super) enum Counter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Approved,
-    /// Insert the card, enter the PIN.
+    /// Insert the card, enter the PIN; here, or at another device.
     EnterPin,
     /// The card itself refuses.
     CardRefused,
@@ -106,6 +106,7 @@ impl Told {
         match decision {
             _ if decision.approved() => Self::Approved,
             Decision::Fallback => Self::EnterPin,
+            _ if reason == Reason::PinOnGlassNotAllowed => Self::EnterPin,
             _ if reason == Reason::CardRefused => Self::CardRefused,
             _ => Self::No,
         }

@@ -113,15 +113,24 @@ pub(crate) fn tap(request: &mut PaymentRequest, rng: &mut Rng, chance: u64) {
     request.cryptogram = Cryptogram::AsksOnline;
 }
 
-/// By the reader alone: nobody has shown that it is the holder's hand.
+/// By the reader alone, or with a signature: nobody has shown that it is the
+/// holder's hand.
 pub(crate) fn is_tap(request: &PaymentRequest) -> bool {
-    request.entry_mode == EntryMode::Contactless && request.verification == Verification::None
+    request.entry_mode == EntryMode::Contactless && !is_verified(request)
 }
 
-/// By a PIN, or on the holder's own device.
+/// By a PIN, or on the holder's own device, and not typed in.
 pub(crate) fn is_verified(request: &PaymentRequest) -> bool {
-    match request.verification {
+    match verified_how(request) {
         Verification::OfflinePin | Verification::OnlinePin | Verification::Cdcvm => true,
         Verification::None | Verification::Signature => false,
     }
+}
+
+/// Of a number that was typed in, only a signature is believed.
+pub(crate) fn verified_how(request: &PaymentRequest) -> Verification {
+    if request.entry_mode == EntryMode::Keyed && request.verification != Verification::Signature {
+        return Verification::None;
+    }
+    request.verification
 }
