@@ -218,8 +218,8 @@ fn a_policy_that_takes_no_card_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("none.toml");
     let text = fs::read_to_string(sample("france-cautious")).unwrap();
-    let funding = text.lines().find(|line| line.starts_with("schemes = ")).unwrap();
-    fs::write(&file, text.replace(funding, "schemes = []")).unwrap();
+    let none = "[card]\nbins_allowed = [\"497010\"]\nbins_denied = [\"497010\"]";
+    fs::write(&file, text.replace("[card]", none)).unwrap();
     let said = run(HUBCTL, &["policy", "explain", path(&file)]);
     assert!(said.stdout.contains("Aucune carte n'est acceptée"), "{said:?}");
     assert!(said.stdout.contains("No card is accepted"), "{said:?}");
