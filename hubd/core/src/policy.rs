@@ -388,7 +388,6 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         integer(0..=MAX_AMOUNT_MINOR),
     );
     const NO_CARD: &str = "no card would be taken: write enabled = false";
-    not_empty(&section, "transaction_types", types.as_ref(), NO_CARD);
     not_empty(&section, "schemes", schemes.as_ref(), NO_CARD);
     not_empty(&section, "funding", funding.as_ref(), NO_CARD);
     not_empty(&section, "entry_modes", entry_modes.as_ref(), NO_CARD);

@@ -41,7 +41,7 @@ impl AllowanceRules {
     }
 
     /// Whether a device could judge every card that the policy judges.
-    pub(crate) fn cards_pass(&self, cards: &CardRules) -> bool {
+    pub fn cards_pass(&self, cards: &CardRules) -> bool {
         let listed = cards.exceptions.is_empty() && cards.countries.is_empty();
         let bins = cards.bins_allowed.is_empty() && cards.bins_denied.is_empty();
         self.unchecked_cards || (listed && bins)

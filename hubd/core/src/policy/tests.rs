@@ -377,11 +377,6 @@ fn an_empty_list_that_could_mean_all_or_none_is_a_fault() {
             "write enabled = false",
         ),
         (
-            "transaction_types = [\"sale\", \"cash-back\"]",
-            "transaction_types",
-            "write enabled = false",
-        ),
-        (
             "certification = [\"mpoc\"]",
             "certification",
             "leave the model out",
