@@ -188,6 +188,17 @@ pub struct ClassLimits {
 impl Policy {
     /// Parses a policy file. All faults are returned at once, by line.
     pub fn parse(bytes: &[u8]) -> Result<Self, Vec<Fault>> {
+        Self::read(bytes, false)
+    }
+
+    /// Parses a policy that a hub has taken before. What an older program
+    /// let pass and can be read (a value that stands twice, opening hours that
+    /// overlap, an empty list) does not end a policy in force at an upgrade.
+    pub fn parse_taken(bytes: &[u8]) -> Result<Self, Vec<Fault>> {
+        Self::read(bytes, true)
+    }
+
+    fn read(bytes: &[u8], with_slips: bool) -> Result<Self, Vec<Fault>> {
         let whole = |message: String| vec![Fault { line: 1, message }];
         if bytes.len() > MAX_POLICY {
             return Err(whole(format!("the policy is longer than {MAX_POLICY} bytes")));
@@ -196,9 +207,11 @@ impl Policy {
             core::str::from_utf8(bytes).map_err(|_| whole("the policy is not UTF-8 text".to_owned()))?;
         let document = Document::parse(file)?;
         let policy = read(&document);
+        document.note_doubled();
+        let readable = with_slips && !document.is_unreadable();
         let faults = document.into_faults();
         match policy {
-            Some(policy) if faults.is_empty() => Ok(policy),
+            Some(policy) if readable || faults.is_empty() => Ok(policy),
             _ => Err(faults),
         }
     }
@@ -266,9 +279,12 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let expires = root.required("expires", INSTANT, instant);
     let currency = root.required("currency", "three capital letters (ISO 4217)", text::<Currency>);
     let offline = read_offline(root.section("offline"));
+    // A section with a wrong value is there, and has its own fault.
+    let there = |key| root.section(key).is_named();
     let hours = hours::read(root.section("hours"));
     let store = read_subject(root.section("store"));
     let card = root.section("card");
+    let domestic_known = card.holds("domestic");
     let cards = cards::read(&card);
     let taps = velocity::read_taps(&card);
     let card_window = velocity::read_window(&card, "window_count", "window_minutes");
@@ -278,15 +294,15 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     let classes = read_classes(root.section("class"));
     let models = device::read_models(root.sections("model"));
     let attestation = device::read_attestation(root.section("attestation"));
-    let ceilings = ceilings::read(root.sections("ceiling"), !cards.domestic.is_empty());
+    let ceilings = ceilings::read(root.sections("ceiling"), domestic_known);
     let moving = moving::read(root.section("moving"));
     let profile = profile::read(root.section("profile"));
-    let anomaly = anomaly::read(root.section("anomaly"), hours.is_some(), profile.is_some());
+    let anomaly = anomaly::read(root.section("anomaly"), there("hours"), there("profile"));
     let has = score::Has {
-        domestic: !cards.domestic.is_empty(),
-        hours: hours.is_some(),
-        profile: profile.is_some(),
-        anomaly: anomaly.is_some(),
+        domestic: domestic_known,
+        hours: there("hours"),
+        profile: there("profile"),
+        anomaly: there("anomaly"),
     };
     let score = score::read(root.section("score"), has);
     let allowance = allowance::read(root.section("allowance"), card.as_ref());
@@ -351,7 +367,7 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
     let cash_back = section.optional("cash_back_ceiling", AMOUNT, integer(0..=MAX_AMOUNT_MINOR));
     if let Some(types) = &types
         && types.value.contains(&TransactionType::CashBack)
-        && cash_back.is_none()
+        && !section.holds("cash_back_ceiling")
     {
         section.fault(
             types.line,
@@ -371,6 +387,10 @@ fn read_offline(section: Section<'_, '_>) -> Option<OfflineRules> {
         AMOUNT,
         integer(0..=MAX_AMOUNT_MINOR),
     );
+    const NO_CARD: &str = "no card would be taken: write enabled = false";
+    not_empty(&section, "schemes", schemes.as_ref(), NO_CARD);
+    not_empty(&section, "funding", funding.as_ref(), NO_CARD);
+    not_empty(&section, "entry_modes", entry_modes.as_ref(), NO_CARD);
     section.finish();
     Some(OfflineRules {
         enabled: enabled?.value,
@@ -400,7 +420,7 @@ fn read_subject(section: Section<'_, '_>) -> Option<SubjectLimits> {
 }
 
 fn read_classes(section: Section<'_, '_>) -> Option<BTreeMap<DeviceClass, ClassLimits>> {
-    if !section.present() {
+    if !section.is_named() {
         section.fault(
             section.line(),
             "class is missing: at least one of [class.mpos], [class.softpos], [class.terminal] expected",
@@ -435,6 +455,16 @@ fn read_class(section: Section<'_, '_>) -> Option<ClassLimits> {
             consecutive_lower_limit: lower.map(|at| at.value),
         },
     })
+}
+
+/// An empty list could be read as all or as none.
+fn not_empty<T>(section: &Section<'_, '_>, key: &str, list: Option<&At<Vec<T>>>, instead: &str) {
+    if let Some(list) = list.filter(|list| list.value.is_empty()) {
+        section.slip(
+            list.line,
+            format!("{}.{key}: an empty list says nothing; {instead}", section.path()),
+        );
+    }
 }
 
 /// A lower limit beyond the upper one would never be reached.

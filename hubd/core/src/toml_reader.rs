@@ -27,6 +27,7 @@ pub struct Document<'t> {
     text: &'t str,
     root: DeTable<'t>,
     faults: RefCell<Vec<Fault>>,
+    slips: RefCell<Vec<Fault>>,
 }
 
 impl<'t> Document<'t> {
@@ -39,6 +40,7 @@ impl<'t> Document<'t> {
                 text,
                 root: root.into_inner(),
                 faults: RefCell::default(),
+                slips: RefCell::default(),
             });
         }
         let fault = |error: &toml::de::Error| Fault {
@@ -55,6 +57,7 @@ impl<'t> Document<'t> {
             path: String::new(),
             line: 1,
             table: Some(&self.root),
+            broken: false,
             read: RefCell::default(),
         }
     }
@@ -67,11 +70,60 @@ impl<'t> Document<'t> {
         });
     }
 
-    /// All faults, in the order of lines.
+    /// Notes every list that has the same text twice as a slip.
+    pub fn note_doubled(&self) {
+        self.doubled_in(&self.root, "");
+    }
+
+    fn doubled_in(&self, table: &DeTable<'t>, path: &str) {
+        for (key, value) in table {
+            let name = match path {
+                "" => key.get_ref().to_string(),
+                path => format!("{path}.{}", key.get_ref()),
+            };
+            match value.get_ref() {
+                DeValue::Table(table) => self.doubled_in(table, &name),
+                DeValue::Array(items) => {
+                    let line = line_of(self.text, value.span().start);
+                    let mut seen: Vec<&str> = Vec::new();
+                    for item in items.iter() {
+                        match item.get_ref() {
+                            DeValue::Table(table) => self.doubled_in(table, &name),
+                            DeValue::String(text) if seen.contains(&text.as_ref()) => {
+                                self.slip(line, format!("{name}: {text:?} stands here twice"));
+                            }
+                            DeValue::String(text) => seen.push(text),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes what is surely not meant and yet can be read.
+    pub fn slip(&self, line: usize, message: impl Into<String>) {
+        self.slips.borrow_mut().push(Fault {
+            line,
+            message: message.into(),
+        });
+    }
+
+    /// All faults, in the order of lines; slips too, but where the line has a
+    /// fault already.
     pub fn into_faults(self) -> Vec<Fault> {
         let mut faults = self.faults.into_inner();
+        let slips = self.slips.into_inner();
+        let told: Vec<usize> = faults.iter().map(|fault| fault.line).collect();
+        faults.extend(slips.into_iter().filter(|slip| !told.contains(&slip.line)));
         faults.sort_by_key(|fault| fault.line);
         faults
+    }
+
+    /// Whether it has a fault other than slips.
+    pub fn is_unreadable(&self) -> bool {
+        !self.faults.borrow().is_empty()
     }
 }
 
@@ -82,6 +134,8 @@ pub struct Section<'d, 't> {
     path: String,
     line: usize,
     table: Option<&'d DeTable<'t>>,
+    /// Something else than a table stands there, which has its own fault.
+    broken: bool,
     read: RefCell<Vec<&'static str>>,
 }
 
@@ -110,14 +164,33 @@ impl<'d, 't> Section<'d, 't> {
         self.table.is_some()
     }
 
-    /// Whether the section holds this key, whatever its value.
+    /// Whether something stands where the section should be, a table or not.
+    pub fn is_named(&self) -> bool {
+        self.present() || self.broken
+    }
+
+    /// Whether the section holds this key, whatever its value. Where something
+    /// is said only beside another key, one with a wrong value is there: it has
+    /// its own fault.
     pub fn holds(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Whether the section holds this key with a list of nothing.
+    pub fn holds_empty_list(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        let list = value.and_then(|value| value.get_ref().as_array());
+        list.is_some_and(|items| items.is_empty())
     }
 
     /// Notes a fault about this section's document.
     pub fn fault(&self, line: usize, message: impl Into<String>) {
         self.document.fault(line, message);
+    }
+
+    /// Notes what is surely not meant and yet can be read.
+    pub fn slip(&self, line: usize, message: impl Into<String>) {
+        self.document.slip(line, message);
     }
 
     fn find(&self, key: &'static str) -> Option<(&'d Spanned<DeValue<'t>>, usize)> {
@@ -153,6 +226,7 @@ impl<'d, 't> Section<'d, 't> {
             path: self.name(key),
             line,
             table,
+            broken: self.broken || found.is_some() && table.is_none(),
             read: RefCell::default(),
         }
     }
@@ -179,6 +253,7 @@ impl<'d, 't> Section<'d, 't> {
                 path: self.name(key),
                 line: line_of(self.document.text, at),
                 table,
+                broken: false,
                 read: RefCell::default(),
             })
             .collect()
@@ -213,6 +288,9 @@ impl<'d, 't> Section<'d, 't> {
     ) -> Option<At<T>> {
         if self.table.is_none_or(|table| !table.contains_key(key)) {
             self.read.borrow_mut().push(key);
+            if self.broken {
+                return None;
+            }
             self.fault(
                 self.line,
                 format!("{} is missing: {expected} expected", self.name(key)),
@@ -300,10 +378,6 @@ fn shown(value: &DeValue<'_>) -> String {
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()
-        .iter()
-        .take(at)
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    let before = text.get(..at).unwrap_or(text);
+    before.matches('\n').count() + 1
 }

@@ -23,6 +23,8 @@ use crate::config::{self, Config};
 
 mod explain;
 mod further;
+#[cfg(test)]
+mod page_tests;
 mod rehearse;
 mod rehearsed;
 mod try_out;

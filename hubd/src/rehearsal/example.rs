@@ -5,7 +5,7 @@ use hub_core::policy::Policy;
 use hub_core::policy::ceilings::Issuer;
 use hub_protocol::{CardFacts, CardScheme, Cryptogram, Funding, Reason};
 
-use super::highest::{Stage, WAYS, request};
+use super::highest::{INSERTED_WITH_PIN, Stage, request};
 
 /// How many cards are tried until one is accepted.
 const MOST_CARDS_TRIED: usize = 20_000;
@@ -44,7 +44,7 @@ pub(super) fn card(policy: &Policy, kind: Kind, stage: Stage) -> Option<CardFact
     let bins = bins(policy);
     let class = policy.classes.keys().next()?;
     let passes = |card: &CardFacts| {
-        let request = request(policy, WAYS[2], card, kind.cryptogram, 1);
+        let request = request(policy, INSERTED_WITH_PIN, card, kind.cryptogram, 1);
         let reason = assess_offline(&request, &stage.situation(policy, *class))
             .record
             .reason;

@@ -22,16 +22,47 @@ pub struct Way {
     pub verification: Verification,
 }
 
-/// The ways of paying that people tell apart at the till.
-pub const WAYS: [Way; 7] = [
-    way(EntryMode::Contactless, Verification::None),
-    way(EntryMode::Contactless, Verification::Cdcvm),
-    way(EntryMode::Chip, Verification::OfflinePin),
-    way(EntryMode::Chip, Verification::Signature),
-    way(EntryMode::Chip, Verification::None),
-    way(EntryMode::MagneticStripe, Verification::Signature),
-    way(EntryMode::Keyed, Verification::None),
-];
+/// The card inserted and the PIN entered: whatever a policy says of cards, and
+/// of times, is asked with it.
+pub const INSERTED_WITH_PIN: Way = way(EntryMode::Chip, Verification::OfflinePin);
+
+/// All ways of paying that a policy can tell apart, those that people look for
+/// first.
+const WAYS: [Way; 20] = {
+    use {EntryMode as Read, Verification as By};
+    [
+        way(Read::Contactless, By::None),
+        way(Read::Contactless, By::Signature),
+        way(Read::Contactless, By::OfflinePin),
+        way(Read::Contactless, By::Cdcvm),
+        way(Read::Contactless, By::OnlinePin),
+        INSERTED_WITH_PIN,
+        way(Read::Chip, By::Signature),
+        way(Read::Chip, By::None),
+        way(Read::Chip, By::Cdcvm),
+        way(Read::Chip, By::OnlinePin),
+        way(Read::MagneticStripe, By::Signature),
+        way(Read::MagneticStripe, By::OfflinePin),
+        way(Read::MagneticStripe, By::None),
+        way(Read::MagneticStripe, By::Cdcvm),
+        way(Read::MagneticStripe, By::OnlinePin),
+        way(Read::Keyed, By::None),
+        way(Read::Keyed, By::Signature),
+        way(Read::Keyed, By::OfflinePin),
+        way(Read::Keyed, By::Cdcvm),
+        way(Read::Keyed, By::OnlinePin),
+    ]
+};
+
+/// Whether devices of a class have what reads a card so: a phone alone has
+/// neither a slot nor a head for the stripe. No policy says so; it is known of
+/// the class.
+pub fn can_read(class: DeviceClass, entry_mode: EntryMode) -> bool {
+    match entry_mode {
+        EntryMode::Chip | EntryMode::MagneticStripe => class != DeviceClass::Softpos,
+        EntryMode::Contactless | EntryMode::Keyed => true,
+    }
+}
 
 const fn way(entry_mode: EntryMode, verification: Verification) -> Way {
     Way {
@@ -69,7 +100,7 @@ impl Stage {
         let stages = stages.filter(|stage| hours.is_none_or(|hours| hours.open(stage.now_ms)));
         let mut asked_for = stages.filter(|stage| {
             policy.classes.keys().any(|class| {
-                let request = request(policy, WAYS[2], &any_card(), Cryptogram::AsksOnline, 1);
+                let request = request(policy, INSERTED_WITH_PIN, &any_card(), Cryptogram::AsksOnline, 1);
                 let reason = assess_offline(&request, &stage.situation(policy, *class))
                     .record
                     .reason;
@@ -94,8 +125,8 @@ impl Stage {
 /// The highest amounts of one way of paying, for the cards that share them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Which way.
-    pub way: Way,
+    /// Which ways: of one way of reading, with the same amounts.
+    pub ways: Vec<Way>,
     /// Cards funded so; `None` for all that are accepted.
     pub fundings: Option<Vec<Funding>>,
     /// Cards issued there; `None` for all that are accepted.
@@ -123,17 +154,38 @@ pub struct Cell {
 }
 
 /// All ways of paying under a policy, at a stage of an outage. Rows of a way
-/// differ in their amounts.
+/// differ in their amounts; ways whose amounts are the same for all cards share
+/// their rows. A way that is not permitted has a row as well, but for the PIN
+/// that only the bank can check, where that is permitted nowhere.
 pub fn rows(policy: &Policy, stage: Stage) -> Vec<Row> {
     let kinds = kinds(policy, stage);
-    WAYS.iter()
-        .flat_map(|way| {
-            let rows = kinds
-                .iter()
-                .map(|(kind, card)| (*kind, row(policy, *way, *kind, card, stage)));
-            with_others(merged(rows.collect()))
-        })
-        .collect()
+    let of_way = |way: &Way| {
+        let rows = kinds
+            .iter()
+            .map(|(kind, card)| (*kind, row(policy, *way, *kind, card, stage)));
+        with_others(merged(rows.collect()))
+    };
+    let mut shared: Vec<Vec<Row>> = Vec::new();
+    for rows in WAYS.iter().map(of_way) {
+        let Some(way) = rows.first().and_then(|row| row.ways.first()).copied() else {
+            continue;
+        };
+        let nowhere = || rows.iter().all(|row| row.amounts().iter().all(Option::is_none));
+        if way.verification == Verification::OnlinePin && nowhere() {
+            continue;
+        }
+        let same = |others: &&mut Vec<Row>| {
+            let reads_so = |row: &Row| row.ways.iter().all(|other| other.entry_mode == way.entry_mode);
+            others.iter().all(reads_so)
+                && others.len() == rows.len()
+                && others.iter().zip(&rows).all(|(a, b)| a.says() == b.says())
+        };
+        match shared.iter_mut().find(same) {
+            Some(others) => others.iter_mut().for_each(|row| row.ways.push(way)),
+            None => shared.push(rows),
+        }
+    }
+    shared.into_iter().flatten().collect()
 }
 
 /// The kinds of cards that are accepted, each with a card of it.
@@ -164,7 +216,7 @@ fn row(policy: &Policy, way: Way, kind: Kind, card: &CardFacts, stage: Stage) ->
         cryptogram: kind.cryptogram,
     });
     Row {
-        way,
+        ways: vec![way],
         fundings: Some(vec![kind.funding]),
         issuer: Some(kind.issuer),
         cryptogram: Some(kind.cryptogram),
@@ -174,6 +226,21 @@ fn row(policy: &Policy, way: Way, kind: Kind, card: &CardFacts, stage: Stage) ->
 }
 
 impl Row {
+    /// What it says beside the ways.
+    #[expect(clippy::type_complexity, reason = "compared, and nothing else")]
+    fn says(
+        &self,
+    ) -> (
+        &Option<Vec<Funding>>,
+        Option<Issuer>,
+        Option<Cryptogram>,
+        bool,
+        Vec<Option<u64>>,
+    ) {
+        let amounts = self.amounts();
+        (&self.fundings, self.issuer, self.cryptogram, self.others, amounts)
+    }
+
     fn amounts(&self) -> Vec<Option<u64>> {
         self.cells.iter().map(|cell| cell.highest_minor).collect()
     }
@@ -282,6 +349,9 @@ fn highest_payment(
     cryptogram: Cryptogram,
     stage: Stage,
 ) -> Option<u64> {
+    if !can_read(class, way.entry_mode) {
+        return None;
+    }
     let situation = stage.situation(policy, class);
     highest(MAX_AMOUNT_MINOR, |amount_minor| {
         let request = request(policy, way, card, cryptogram, amount_minor);
@@ -289,13 +359,14 @@ fn highest_payment(
     })
 }
 
-/// The highest sum of one card, over all devices, at a stage of an outage;
-/// `None` if no card is approved then.
-pub fn highest_of_card(policy: &Policy, stage: Stage) -> Option<u64> {
+/// The highest sum of one card, over all devices, at a stage of an outage whose
+/// [`rows`] these are; `None` if no card is approved then.
+pub fn highest_of_card(policy: &Policy, stage: Stage, rows: &[Row]) -> Option<u64> {
     let mut best = None;
-    for row in rows(policy, stage) {
-        for cell in &row.cells {
-            let request = request(policy, row.way, &cell.card, cell.cryptogram, 1);
+    for row in rows {
+        let cells = row.cells.iter().filter(|cell| cell.highest_minor.is_some());
+        for (way, cell) in cells.filter_map(|cell| Some((*row.ways.first()?, cell))) {
+            let request = request(policy, way, &cell.card, cell.cryptogram, 1);
             let sum = highest(MAX_AMOUNT_MINOR, |sum_minor| {
                 let situation = Situation {
                     card: at_risk(sum_minor - 1),
@@ -313,7 +384,7 @@ pub fn highest_of_card(policy: &Policy, stage: Stage) -> Option<u64> {
 /// or less; `None` if that is never.
 pub fn store_minor_at(policy: &Policy, percent: u64) -> Option<u64> {
     let class = *policy.classes.keys().next()?;
-    let request = request(policy, WAYS[2], &any_card(), Cryptogram::AsksOnline, 1);
+    let request = request(policy, INSERTED_WITH_PIN, &any_card(), Cryptogram::AsksOnline, 1);
     let beginning = Stage::beginning(policy);
     let share = |store_minor: u64| {
         let stage = Stage {
@@ -343,6 +414,16 @@ fn highest(most: u64, passes: impl Fn(u64) -> bool) -> Option<u64> {
         return None;
     }
     let (mut good, mut bad) = (1, most.saturating_add(1));
+    // Most amounts are far below the highest that can be written.
+    let mut probe = 4_096;
+    while probe < bad {
+        if !passes(probe) {
+            bad = probe;
+            break;
+        }
+        good = probe;
+        probe = probe.saturating_mul(4);
+    }
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
         if passes(middle) {

@@ -71,7 +71,7 @@ impl<R: BufRead> Reader<R> {
             terms,
         };
         if let Err(refusal) = request.check() {
-            fields.fault(refusal.text);
+            fields.fault(as_in_the_line(&refusal.text));
             return None;
         }
         Some(Pay {
@@ -188,7 +188,42 @@ pub(super) fn names(all: impl Iterator<Item = &'static str>) -> Vec<&'static str
     all.collect()
 }
 
-/// The id of a payment that has none of its own.
+/// What the protocol says of a field, with the name that a line has for it.
+fn as_in_the_line(text: &str) -> String {
+    const NAMES: [(&str, &str); 3] = [
+        ("terms.cash_back:", "cash_back_minor:"),
+        ("terms.staff:", "staff:"),
+        ("terms.card_expiry:", "card.expiry:"),
+    ];
+    let renamed = NAMES
+        .iter()
+        .find_map(|(wire, line)| Some(format!("{line}{}", text.strip_prefix(wire)?)));
+    renamed.unwrap_or_else(|| text.to_owned())
+}
+
+/// The id of a payment that has none of its own: the digits of the line's
+/// number, as people read it.
 fn id_of_line(number: u64) -> PaymentId {
-    PaymentId(u128::from(number).to_be_bytes())
+    let digits = number.to_string();
+    let as_read = digits
+        .bytes()
+        .fold(0, |id: u128, digit| id << 4 | u128::from(digit - b'0'));
+    PaymentId(as_read.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payment_without_an_id_has_the_digits_of_its_line() {
+        for (number, id) in [
+            (7, "00000000-0000-0000-0000-000000000007"),
+            (10, "00000000-0000-0000-0000-000000000010"),
+            (16, "00000000-0000-0000-0000-000000000016"),
+            (u64::MAX, "00000000-0000-1844-6744-073709551615"),
+        ] {
+            assert_eq!(id_of_line(number).to_string(), id);
+        }
+    }
 }

@@ -373,6 +373,51 @@ fn a_step_that_the_hub_would_not_do_is_a_fault_of_its_line() {
 }
 
 #[test]
+fn a_void_by_the_number_of_a_line_voids_the_payment_of_that_line() {
+    let desk = Desk::new();
+    let line = |number: u32| format!("{{\"amount_minor\": 100, \"card\": \"tok-{number}\"}}\n");
+    let lines: String = (1..=16).map(line).collect();
+    let void = "{\"event\": \"void\", \"payment_id\": \"00000000-0000-0000-0000-000000000010\"}\n";
+    // Card 10 has its whole ceiling again, card 16 has not.
+    let again = "{\"amount_minor\": 10000, \"card\": \"tok-10\"}\n{\"amount_minor\": 10000, \"card\": \"tok-16\"}\n\
+                 {\"amount_minor\": 5000, \"card\": \"tok-10\"}\n{\"amount_minor\": 5000, \"card\": \"tok-16\"}\n";
+    let decisions = desk.decisions(&sample("france-cautious"), &format!("{lines}{void}{again}"));
+    assert_eq!(
+        decisions[15]["payment_id"],
+        "00000000-0000-0000-0000-000000000016"
+    );
+    let reasons: Vec<&str> = decisions[16..]
+        .iter()
+        .map(|tried| tried["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["none", "none", "none", "card-ceiling"]);
+}
+
+#[test]
+fn a_field_of_a_line_is_named_as_the_line_has_it() {
+    let desk = Desk::new();
+    let card = "\"card\": \"tok-1\", \"transaction_type\": \"cash-back\"";
+    for (line, expected) in [
+        (
+            format!("{{\"amount_minor\": 100, {card}, \"cash_back_minor\": 100}}"),
+            ":1: cash_back_minor: with cash-back, from 1 to below the amount expected",
+        ),
+        (
+            format!("{{\"amount_minor\": 100, {card}}}"),
+            ":1: cash_back_minor: ",
+        ),
+        (
+            "{\"amount_minor\": 100, \"card\": \"tok-1\", \"staff\": \"\"}".to_owned(),
+            ":1: staff: ",
+        ),
+    ] {
+        let said = desk.tries(&sample("everything"), &line, &[]);
+        assert_eq!(said.code, 65, "{said:?}");
+        assert!(said.stderr.contains(expected), "{expected} in {said:?}");
+    }
+}
+
+#[test]
 fn no_more_than_twenty_faults_are_told() {
     let desk = Desk::new();
     let said = desk.tries(&sample("france-cautious"), &"{}\n".repeat(50), &[]);

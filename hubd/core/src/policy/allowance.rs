@@ -4,7 +4,7 @@
 use hub_protocol::{DeviceClass, MAX_ALLOWANCE_COUNT, MAX_AMOUNT_MINOR};
 
 use super::cards::CardRules;
-use super::{AMOUNT, SubjectLimits, names};
+use super::{AMOUNT, SubjectLimits, names, not_empty};
 use crate::toml_reader::{Section, boolean, integer, list};
 
 /// At how many devices a card is counted on to be used out of reach, unless the
@@ -41,7 +41,7 @@ impl AllowanceRules {
     }
 
     /// Whether a device could judge every card that the policy judges.
-    pub(crate) fn cards_pass(&self, cards: &CardRules) -> bool {
+    pub fn cards_pass(&self, cards: &CardRules) -> bool {
         let listed = cards.exceptions.is_empty() && cards.countries.is_empty();
         let bins = cards.bins_allowed.is_empty() && cards.bins_denied.is_empty();
         self.unchecked_cards || (listed && bins)
@@ -66,7 +66,9 @@ pub(super) fn read(section: Section<'_, '_>, card: Option<&SubjectLimits>) -> Op
     let devices = section.optional("devices", "a whole number from 1 to 1000", integer(1..=1_000));
     let devices_or_usual = devices.map_or(u64::from(DEVICES), |at| at.value);
     let ceiling = card.map_or(0, |card| card.exposure_ceiling);
-    if let Some(at) = of_card.filter(|at| card.is_some() && at.value > ceiling / devices_or_usual) {
+    // A number that is wrong has its own fault.
+    let told = devices.is_some() || !section.holds("devices");
+    if let Some(at) = of_card.filter(|at| told && card.is_some() && at.value > ceiling / devices_or_usual) {
         section.fault(
             at.line,
             format!(
@@ -79,6 +81,7 @@ pub(super) fn read(section: Section<'_, '_>, card: Option<&SubjectLimits>) -> Op
     let minutes = section.required("minutes", "minutes from 1 to 1440 (a day)", integer(1..=1_440));
     let classes = section.required("classes", &names(DeviceClass::ALL.iter().map(|c| c.name())), list);
     let unchecked = section.optional("unchecked_cards", "true or false", boolean);
+    not_empty(&section, "classes", classes.as_ref(), "leave [allowance] out");
     section.finish();
     Some(AllowanceRules {
         amount_minor: amount?.value,

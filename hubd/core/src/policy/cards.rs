@@ -186,7 +186,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> CardRules {
     let domestic = section.optional("domestic", COUNTRIES, some);
     let allowed = section.optional("bins_allowed", BINS, some);
     let denied = section.optional("bins_denied", BINS, some);
-    if let (Some(unknown), None) = (&unknown, &countries) {
+    if let Some(unknown) = unknown.filter(|_| !section.holds("countries")) {
         section.fault(
             unknown.line,
             "card.unknown_country says something only beside card.countries",

@@ -190,6 +190,17 @@ fn read_one(section: Section<'_, '_>, domestic_known: bool, before: &[(Ceiling, 
         issuer: issuer.map(|at| at.value),
         cryptogram: cryptogram.map(|at| at.value),
     };
+    // Of one with a wrong value nobody knows what it says.
+    let whole = section.holds("class") == fits.class.is_some()
+        && section.holds("entry_mode") == fits.entry_mode.is_some()
+        && section.holds("verification") == fits.verification.is_some()
+        && section.holds("funding") == fits.funding.is_some()
+        && section.holds("issuer") == fits.issuer.is_some()
+        && section.holds("cryptogram") == fits.cryptogram.is_some();
+    if !whole {
+        section.finish();
+        return None;
+    }
     let tie = before
         .iter()
         .find(|(other, _)| other.fits.specificity() == fits.specificity() && other.fits.meets(&fits));

@@ -6,7 +6,7 @@ use hub_protocol::description::{AttestationStatus, Certification, Version};
 use hub_protocol::{AttestationResult, DeviceClass, DeviceId, KeyId, cbor};
 
 use super::people::{Named, read_named};
-use super::{names, short_text};
+use super::{names, not_empty, short_text};
 use crate::described::{Attested, Described};
 use crate::toml_reader::{Section, boolean, integer, list, text};
 
@@ -242,6 +242,12 @@ fn read_model(section: Section<'_, '_>) -> Option<Model> {
         list,
     );
     let pin = section.optional("pin_on_glass", "true or false", boolean);
+    not_empty(
+        &section,
+        "certification",
+        certification.as_ref(),
+        "it would fit no device: leave the model out",
+    );
     section.finish();
     Some(Model {
         class: class.map(|at| at.value),
@@ -266,8 +272,8 @@ pub(super) fn read_attestation(section: Section<'_, '_>) -> Option<AttestationRu
     let after = section.optional("stale_minutes", MINUTES, &minutes);
     let percent = section.optional("stale_percent", "percent from 0 to 99", integer(0..=99));
     let online = section.optional("online_max_age_minutes", MINUTES, &minutes);
-    if after.is_some() != percent.is_some() {
-        let line = after.as_ref().map_or(section.line(), |at| at.line);
+    if section.holds("stale_minutes") != section.holds("stale_percent") {
+        let line = after.or(percent).map_or(section.line(), |at| at.line);
         section.fault(
             line,
             "attestation.stale_minutes and attestation.stale_percent say something only beside each other",
@@ -282,6 +288,7 @@ pub(super) fn read_attestation(section: Section<'_, '_>) -> Option<AttestationRu
         );
     }
     let verifiers = read_named(&section, "verifier", "attestation.verifier");
+    not_empty(&section, "classes", classes.as_ref(), "leave [attestation] out");
     section.finish();
     Some(AttestationRules {
         classes: classes?.value,

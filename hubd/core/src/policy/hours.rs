@@ -8,7 +8,7 @@ use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 
 use super::cards::Malformed;
-use crate::toml_reader::{Section, boolean, list, text};
+use crate::toml_reader::{At, Section, boolean, list, text};
 
 /// Minutes of a day.
 const DAY: u16 = 24 * 60;
@@ -61,6 +61,53 @@ impl Span {
     /// Whether it began the day before and is not over.
     fn holds_from_yesterday(self, at: u16) -> bool {
         self.to <= self.from && at < self.to
+    }
+}
+
+/// Minutes of a week.
+const WEEK: u32 = 7 * DAY as u32;
+
+impl Span {
+    /// From a minute of the week up to another, exclusive, which may lie in the
+    /// next week.
+    fn in_week(self, day: u32) -> (u32, u32) {
+        let (from, to) = (u32::from(self.from), u32::from(self.to));
+        let over_midnight = if self.to <= self.from { u32::from(DAY) } else { 0 };
+        let begins = day * u32::from(DAY);
+        (begins + from, begins + to + over_midnight)
+    }
+}
+
+/// Two spans that are open at the same time are surely not meant: one of them
+/// has a wrong end.
+fn note_overlaps(section: &Section<'_, '_>, week: &[(&'static str, Option<At<Vec<Span>>>); 7]) {
+    let mut before: Vec<(&str, Span, (u32, u32))> = Vec::new();
+    for (day, (name, spans)) in (0..).zip(week) {
+        for (span, line) in spans
+            .iter()
+            .flat_map(|at| at.value.iter().map(|span| (*span, at.line)))
+        {
+            let own = span.in_week(day);
+            let meets = |(_, _, other): &&(&str, Span, (u32, u32))| {
+                // Sunday night goes on in Monday's first hours.
+                [0, WEEK].iter().any(|shift| {
+                    let (from, to) = (own.0 + shift, own.1 + shift);
+                    (from < other.1 && other.0 < to) || (other.0 + shift < own.1 && own.0 < other.1 + shift)
+                })
+            };
+            // The same span twice is told as such.
+            let other = before
+                .iter()
+                .find(meets)
+                .filter(|other| (other.0, other.1) != (*name, span));
+            if let Some((other_day, other, _)) = other {
+                section.slip(
+                    line,
+                    format!("hours.{name}: {span} begins before {other} of {other_day} ends; spans that do not overlap expected"),
+                );
+            }
+            before.push((name, span, own));
+        }
     }
 }
 
@@ -117,6 +164,11 @@ impl Hours {
         hour_of_week(&self.zone, at_ms)
     }
 
+    /// The shop's time zone.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// The spans of each day, Monday first.
     pub fn week(&self) -> &[Vec<Span>; 7] {
         &self.week
@@ -163,8 +215,10 @@ pub(super) fn read(section: Section<'_, '_>) -> Option<Hours> {
         let spans = section.optional(day, SPANS, |value| {
             list::<Span>(value).filter(|spans| spans.len() <= 4)
         });
-        spans.map(|at| at.value).unwrap_or_default()
+        (day, spans)
     });
+    note_overlaps(&section, &week);
+    let week = week.map(|(_, spans)| spans.map(|at| at.value).unwrap_or_default());
     section.finish();
     Some(Hours {
         zone: zone?.value,

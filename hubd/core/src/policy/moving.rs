@@ -202,6 +202,9 @@ fn read_loosening(section: &Section<'_, '_>) -> Option<Loosening> {
             every_ms: minutes.value.saturating_mul(60_000),
         }),
         (None, None) => None,
+        // A value that is wrong is there, and has its own fault.
+        (Some(_), None) if section.holds("loosen_minutes") => None,
+        (None, Some(_)) if section.holds("loosen_percent") => None,
         (Some(one), None) => {
             section.fault(
                 one.line,

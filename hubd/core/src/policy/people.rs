@@ -92,7 +92,7 @@ pub(super) fn read_overrides(section: Section<'_, '_>) -> Option<OverrideRules> 
 /// Reads who is named by a list of tables with `name` and `key`, at least one.
 pub(super) fn read_named(section: &Section<'_, '_>, key_of: &'static str, path: &str) -> Vec<Named> {
     let listed = section.sections(key_of);
-    if listed.is_empty() {
+    if !section.holds(key_of) || section.holds_empty_list(key_of) {
         section.fault(
             section.line(),
             format!("{path} is missing: at least one [[{path}]] expected"),

@@ -91,7 +91,7 @@ pub(super) fn read(section: Section<'_, '_>, has: Has) -> Option<ScoreRules> {
     let verify = section.optional("verify_from", EXPECTED, integer(1..=7 * MAX_POINTS));
     let decline = section.optional("decline_from", EXPECTED, integer(1..=7 * MAX_POINTS));
     let lifts = section.optional("override_lifts_decline", "true or false", boolean);
-    if let Some(at) = lifts.filter(|_| decline.is_none()) {
+    if let Some(at) = lifts.filter(|_| !section.holds("decline_from")) {
         section.fault(
             at.line,
             "score.override_lifts_decline: only beside score.decline_from",
@@ -138,7 +138,19 @@ pub(super) fn read(section: Section<'_, '_>, has: Has) -> Option<ScoreRules> {
         unusual_hour,
         device_odd,
     };
-    hold_thresholds(&section, verify, decline, rules.most());
+    // What a factor with a wrong value would count nobody knows.
+    let factors = [
+        ("amount_above_usual", above.is_some()),
+        ("new_card", new_card.is_some()),
+        ("foreign_card", foreign_card.is_some()),
+        ("no_chip", no_chip.is_some()),
+        ("card_lately", card_lately.is_some()),
+        ("unusual_hour", unusual_hour.is_some()),
+        ("device_odd", device_odd.is_some()),
+    ];
+    let all_read = factors.iter().all(|(key, read)| section.holds(key) == *read);
+    let most = if all_read { rules.most() } else { u64::MAX };
+    hold_thresholds(&section, verify, decline, most);
     section.finish();
     Some(rules)
 }
@@ -166,7 +178,7 @@ fn read_lately(section: Section<'_, '_>) -> Option<CardLately> {
 /// fault.
 fn hold_thresholds(section: &Section<'_, '_>, verify: Option<At<u64>>, decline: Option<At<u64>>, most: u64) {
     match (verify, decline) {
-        (None, None) => section.fault(
+        (None, None) if !section.holds("verify_from") && !section.holds("decline_from") => section.fault(
             section.line(),
             "score leads to nothing: verify_from or decline_from expected",
         ),

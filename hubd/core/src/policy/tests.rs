@@ -221,3 +221,187 @@ fn a_policy_of_another_format_or_a_reversed_period_is_refused() {
             .contains("after not_before")
     );
 }
+
+/// The faults of a policy with everything after one line is replaced.
+fn faults_with_line(at: usize, line: &str) -> Vec<Fault> {
+    let mut lines: Vec<&str> = EVERYTHING.lines().collect();
+    lines[at] = line;
+    let faults = Policy::parse(lines.join("\n").as_bytes());
+    faults.err().unwrap_or_default()
+}
+
+#[test]
+fn one_wrong_value_of_any_key_is_one_fault_at_its_line() {
+    let mut tried = 0;
+    for (at, line) in EVERYTHING.lines().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.starts_with('#')) else {
+            continue;
+        };
+        for wrong in ["-1", "\"\\u0000\""] {
+            let faults = faults_with_line(at, &format!("{key} = {wrong}"));
+            let [fault] = faults.as_slice() else {
+                panic!("line {}, {key} = {wrong}: {faults:#?}", at + 1);
+            };
+            assert_eq!(fault.line, at + 1, "{key} = {wrong}: {fault}");
+            assert!(!fault.message.contains("missing"), "{key} = {wrong}: {fault}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 2 * 150, "{tried}");
+}
+
+#[test]
+fn a_number_beyond_its_range_is_one_fault_at_its_line() {
+    for (from, to) in [
+        ("loosen_percent = 10 ", "loosen_percent = 0"),
+        ("loosen_minutes = 15 ", "loosen_minutes = 0"),
+        ("cash_back_ceiling = 5000 ", "cash_back_ceiling = -1"),
+        (
+            "countries = [\"FR\", \"BE\", \"LU\", \"DE\", \"ES\", \"IT\"]",
+            "countries = []",
+        ),
+        ("stale_percent = 60", "stale_percent = 100"),
+        ("stale_minutes = 240", "stale_minutes = 0"),
+        ("domestic = [\"FR\"]", "domestic = [\"fr\"]"),
+        ("decline_from = 90 ", "decline_from = 0 "),
+        ("[score.new_card]", "[score.new_card]\nponts = 1\n[score.no_card]"),
+        ("devices = 3    ", "devices = 0 "),
+        (
+            "time_zone = \"CET-1CEST,M3.5.0,M10.5.0/3\"",
+            "time_zone = \"Europe/Paris\"",
+        ),
+        ("least_payments = 200", "least_payments = 1"),
+        ("fade_points_per_hour = 20", "fade_points_per_hour = 0"),
+    ] {
+        let faults = faults_after(from, to);
+        let expected = if to.starts_with("[score") { 3 } else { 1 };
+        assert_eq!(faults.len(), expected, "{to}: {faults:#?}");
+    }
+}
+
+#[test]
+fn what_is_no_table_is_one_fault_and_not_one_for_each_key_in_it() {
+    let without = |section: &str| {
+        let mut kept = true;
+        let lines = SAMPLE.lines().filter(|line| {
+            if line.starts_with('[') {
+                kept = !line.starts_with(section);
+            }
+            kept
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    for section in ["store", "card", "offline", "class", "replay"] {
+        let text = format!("{section} = 3\n{}", without(&format!("[{section}")));
+        let faults = Policy::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(faults.len(), 1, "{section}: {faults:?}");
+        assert_eq!(faults[0].message, format!("{section}: a table expected"));
+    }
+}
+
+#[test]
+fn a_value_that_stands_twice_is_a_fault_and_so_are_hours_that_overlap() {
+    for (from, to, expected) in [
+        (
+            "\"cb\", \"visa\"",
+            "\"cb\", \"cb\"",
+            "offline.schemes: \"cb\" stands here twice",
+        ),
+        (
+            "stores = [\"*\"]",
+            "stores = [\"a\", \"a\"]",
+            "stores: \"a\" stands here twice",
+        ),
+        (
+            "[\"pts\", \"spoc\"]",
+            "[\"pts\", \"pts\"]",
+            "model.certification: \"pts\" stands here twice",
+        ),
+        (
+            "retry = [\"51\", \"61\"",
+            "retry = [\"51\", \"51\"",
+            "replay.scheme.visa.retry: \"51\" stands here twice",
+        ),
+        (
+            "monday = [\"08:30-20:30\"]",
+            "monday = [\"08:30-20:30\", \"08:30-20:30\"]",
+            "hours.monday: \"08:30-20:30\" stands here twice",
+        ),
+        (
+            "monday = [\"08:30-20:30\"]",
+            "monday = [\"08:30-12:30\", \"12:29-20:30\"]",
+            "hours.monday: 12:29-20:30 begins before 08:30-12:30 of monday ends",
+        ),
+        (
+            "monday = [\"08:30-20:30\"]",
+            "monday = [\"20:00-08:31\"]",
+            "hours.tuesday: 08:30-20:30 begins before 20:00-08:31 of monday ends",
+        ),
+        (
+            "sunday = [\"09:00-13:00\"]",
+            "sunday = [\"22:00-08:31\"]",
+            "hours.sunday: 22:00-08:31 begins before 08:30-20:30 of monday ends",
+        ),
+    ] {
+        let faults = faults_after(from, to);
+        assert_eq!(faults.len(), 1, "{to}: {faults:?}");
+        assert!(faults[0].contains(expected), "{to}: {faults:?}");
+        let text = EVERYTHING.replacen(from, to, 1);
+        assert!(
+            Policy::parse_taken(text.as_bytes()).is_ok(),
+            "{to}: a policy in force would end at an upgrade"
+        );
+    }
+    for apart in ["[\"08:30-12:30\", \"12:30-20:30\"]", "[\"20:30-08:30\"]"] {
+        let text = EVERYTHING.replacen("[\"08:30-20:30\"]", apart, 1);
+        assert!(Policy::parse(text.as_bytes()).is_ok(), "{apart}");
+    }
+}
+
+#[test]
+fn an_empty_list_that_could_mean_all_or_none_is_a_fault() {
+    for (from, key, instead) in [
+        (
+            "schemes = [\"cb\", \"visa\", \"mastercard\"]",
+            "schemes",
+            "write enabled = false",
+        ),
+        (
+            "funding = [\"credit\", \"debit\", \"deferred-debit\"]",
+            "funding",
+            "write enabled = false",
+        ),
+        (
+            "entry_modes = [\"chip\", \"contactless\"]",
+            "entry_modes",
+            "write enabled = false",
+        ),
+        (
+            "certification = [\"mpoc\"]",
+            "certification",
+            "leave the model out",
+        ),
+        ("classes = [\"softpos\"]", "classes", "leave [attestation] out"),
+        (
+            "classes = [\"mpos\", \"terminal\"]",
+            "classes",
+            "leave [allowance] out",
+        ),
+    ] {
+        let to = format!("{key} = []");
+        let faults = faults_after(from, &to);
+        assert_eq!(faults.len(), 1, "{to}: {faults:?}");
+        assert!(
+            faults[0].contains("an empty list says nothing") && faults[0].contains(instead),
+            "{faults:?}"
+        );
+        let text = EVERYTHING.replacen(from, &to, 1);
+        assert!(Policy::parse_taken(text.as_bytes()).is_ok(), "{to}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_no_policy_even_if_it_was_taken() {
+    let text = SAMPLE.replace("version = 1", "version = 0");
+    assert_eq!(Policy::parse_taken(text.as_bytes()).unwrap_err().len(), 1);
+}

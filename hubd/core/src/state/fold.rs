@@ -435,5 +435,5 @@ pub(super) fn parse_root(signed: &[u8]) -> Option<(Box<Root>, Digest)> {
 /// A policy that this program cannot read any more is no policy.
 pub(super) fn parse_policy(signed: &[u8]) -> Option<Policy> {
     let object = Unverified::parse(signed).ok()?;
-    Policy::parse(object.payload_unverified()).ok()
+    Policy::parse_taken(object.payload_unverified()).ok()
 }

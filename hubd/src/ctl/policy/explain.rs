@@ -79,6 +79,8 @@ pub(super) struct Limit {
 #[derive(Serialize)]
 pub(super) struct Cards {
     pub(super) schemes: Vec<&'static str>,
+    /// Whether cards pass that say that they have expired.
+    pub(super) expired: bool,
     pub(super) funding: Vec<&'static str>,
     pub(super) entry_modes: Vec<&'static str>,
     /// Empty: all.
@@ -124,7 +126,8 @@ impl Serialize for DeviceClassName {
 pub(in super::super) fn explain(output: &Output, Loaded { policy, .. }: Loaded) -> Result<(), Failure> {
     let beginning = Stage::beginning(&policy);
     let rows = highest::rows(&policy, beginning);
-    let explained = explained(&policy, beginning, &rows);
+    let moving = moving(&policy, beginning);
+    let explained = explained(&policy, beginning, &rows, moving);
     output.print(&explained, || {
         let languages = [Language::French, Language::English];
         let texts = languages.map(|language| wall::text(&policy, &explained, &rows, language));
@@ -132,7 +135,7 @@ pub(in super::super) fn explain(output: &Output, Loaded { policy, .. }: Loaded) 
     })
 }
 
-fn explained(policy: &Policy, beginning: Stage, rows: &[Row]) -> Explained {
+pub(super) fn explained(policy: &Policy, beginning: Stage, rows: &[Row], moving: Vec<Moved>) -> Explained {
     let limit = |of, limits: hub_core::policy::SubjectLimits| Limit {
         of,
         exposure_ceiling_minor: limits.exposure_ceiling,
@@ -161,16 +164,20 @@ fn explained(policy: &Policy, beginning: Stage, rows: &[Row]) -> Explained {
         payments: rows.iter().flat_map(payments).collect(),
         limits: limits.collect(),
         cards: cards(policy),
-        moving: moving(policy, beginning),
+        moving,
         further: further::sentences(policy),
     }
 }
 
 fn payments(row: &Row) -> impl Iterator<Item = Payment> + '_ {
-    row.cells.iter().map(|cell| Payment {
+    let each = row
+        .ways
+        .iter()
+        .flat_map(|way| row.cells.iter().map(move |cell| (way, cell)));
+    each.map(|(way, cell)| Payment {
         class: cell.class.name(),
-        entry_mode: row.way.entry_mode.name(),
-        verification: row.way.verification.name(),
+        entry_mode: way.entry_mode.name(),
+        verification: way.verification.name(),
         funding: row
             .fundings
             .as_ref()
@@ -196,6 +203,7 @@ fn cards(policy: &Policy) -> Cards {
     let (rules, offline) = (&policy.cards, &policy.offline);
     Cards {
         schemes: offline.schemes.iter().map(|scheme| scheme.name()).collect(),
+        expired: offline.expired_cards,
         funding: offline.funding.iter().map(|funding| funding.name()).collect(),
         entry_modes: offline.entry_modes.iter().map(|mode| mode.name()).collect(),
         countries: texts(&rules.countries),
@@ -208,7 +216,7 @@ fn cards(policy: &Policy) -> Cards {
     }
 }
 
-fn moving(policy: &Policy, beginning: Stage) -> Vec<Moved> {
+pub(super) fn moving(policy: &Policy, beginning: Stage) -> Vec<Moved> {
     let by_time = policy.moving.outage.iter().map(|step| {
         let stage = Stage {
             offline_ms: step.from,
@@ -236,7 +244,9 @@ fn moved(
 ) -> Moved {
     let rows = highest::rows(policy, stage);
     let best = |class: DeviceClass, wanted: fn(Verification) -> bool| {
-        let rows = rows.iter().filter(|row| wanted(row.way.verification));
+        let rows = rows
+            .iter()
+            .filter(|row| row.ways.iter().any(|way| wanted(way.verification)));
         let cells = rows.flat_map(|row| row.cells.iter().filter(|cell| cell.class == class));
         cells.filter_map(|cell| cell.highest_minor).max()
     };
@@ -254,6 +264,6 @@ fn moved(
         from_store_minor,
         percent: step.percent,
         classes: classes.collect(),
-        card_minor: highest::highest_of_card(policy, stage),
+        card_minor: highest::highest_of_card(policy, stage, &rows),
     }
 }

@@ -2,13 +2,15 @@
 //! windows, ages, and what oddities lead to.
 
 use hub_core::policy::Policy;
-use hub_core::policy::anomaly::Thresholds;
 use hub_core::policy::velocity::Window;
 use hub_protocol::TransactionType;
 use serde::Serialize;
 
 use super::super::show::Language;
 use super::words::In;
+
+mod devices;
+mod risks;
 
 /// One limit, in both languages.
 #[derive(Serialize)]
@@ -59,8 +61,9 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
         );
     }
     operations(policy, fr, en, &mut say);
-    devices(policy, fr, en, &mut say);
-    allowances(policy, fr, en, &mut say);
+    devices::models(policy, fr, en, &mut say);
+    devices::attestation(policy, fr, en, &mut say);
+    devices::allowances(policy, fr, en, &mut say);
     if let Some(age) = policy.offline.oldest_unsent_ms {
         let minutes = age / 60_000;
         say(
@@ -114,8 +117,8 @@ pub(super) fn sentences(policy: &Policy) -> Vec<Sentence> {
         }
     }
     moving(policy, fr, en, &mut say);
-    oddities(policy, &mut say);
-    weighed(policy, &mut say);
+    risks::oddities(policy, fr, en, &mut say);
+    risks::weighed(policy, &mut say);
     all
 }
 
@@ -124,7 +127,10 @@ fn operations(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str
     if types.as_slice() != [TransactionType::Sale] {
         let [french, english] = [fr, en].map(|l| {
             let names: Vec<&str> = types.iter().map(|t| l.transaction_type(*t)).collect();
-            names.join(", ")
+            match names.as_slice() {
+                [] => l.say("aucune", "nothing").to_owned(),
+                names => names.join(", "),
+            }
         });
         say(
             "offline.transaction_types",
@@ -144,88 +150,23 @@ fn operations(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str
     }
     if let Some(rules) = &policy.overrides {
         let names: Vec<&str> = rules.supervisors.iter().map(|one| one.name.as_str()).collect();
+        let may = fr.number(names.len() as u64, ["Peut", "Peuvent"], ["May"; 2]);
         let names = names.join(", ");
-        let [french, english] =
-            [fr, en].map(|l| (rules.window.most, l.span(rules.window.within_ms / 60_000)));
+        let times = rules.window.most;
+        let in_english = en.number(times.into(), ["fois"; 2], ["once", "times"]);
+        let in_english = match times {
+            1 => in_english.to_owned(),
+            _ => format!("{times} {in_english}"),
+        };
+        let [french, english] = [fr, en].map(|l| l.span(rules.window.within_ms / 60_000));
         say(
             "override",
             format!(
-                "Peuvent autoriser un paiement là où le code est exigé, {} fois en {} au plus : {names}.",
-                french.0, french.1
+                "{may} autoriser un paiement là où le code est exigé, {times} fois en {french} au plus : {names}."
             ),
             format!(
-                "May let a payment pass where the PIN is required, {} times in {} at most: {names}.",
-                english.0, english.1
+                "May let a payment pass where the PIN is required, {in_english} in {english} at most: {names}."
             ),
-        );
-    }
-}
-
-fn allowances(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
-    let Some(rules) = &policy.allowance else {
-        return;
-    };
-    let [french, english] = [fr, en].map(|l| {
-        let classes: Vec<String> = rules.classes.iter().map(|class| l.class(class.name())).collect();
-        let sum = l.money(rules.amount_minor);
-        let card = l.money(rules.card_ceiling_minor);
-        (classes.join(", "), sum, l.span(rules.valid_ms / 60_000), card)
-    });
-    let (count, devices) = (rules.count, rules.devices);
-    say(
-        "allowance",
-        format!(
-            "Appareil coupé du boîtier ({}) : {} et {count} paiements au plus, pendant {}. \
-             De la somme d'une carte, {devices} fois {} y sont réservées.",
-            french.0, french.1, french.2, french.3
-        ),
-        format!(
-            "A device cut off from the hub ({}): at most {} and {count} payments, for {}. \
-             Of a card's sum, {devices} times {} are for that alone.",
-            english.0, english.1, english.2, english.3
-        ),
-    );
-}
-
-fn devices(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, String, String)) {
-    if !policy.models.is_empty() {
-        let names: Vec<String> = policy
-            .models
-            .iter()
-            .map(|model| format!("{} {}", model.vendor, model.model.as_deref().unwrap_or("*")))
-            .collect();
-        let names = names.join(", ");
-        say(
-            "model",
-            format!("Seuls appareils admis sans réseau : {names}."),
-            format!("The only devices that may be used without the network: {names}."),
-        );
-    }
-    let Some(rules) = &policy.attestation else {
-        return;
-    };
-    let [french, english] = [fr, en].map(|l| {
-        let classes: Vec<String> = rules.classes.iter().map(|class| l.class(class.name())).collect();
-        (classes.join(", "), l.span(rules.max_age_ms / 60_000))
-    });
-    say(
-        "attestation.max_age_minutes",
-        format!(
-            "{} : contrôlé en ligne depuis moins de {}, sinon aucun paiement.",
-            french.0, french.1
-        ),
-        format!(
-            "{}: checked online within {}, else no payment.",
-            english.0, english.1
-        ),
-    );
-    if let Some(stale) = rules.stale {
-        let percent = stale.percent;
-        let [french, english] = [fr, en].map(|l| l.span(stale.after_ms / 60_000));
-        say(
-            "attestation.stale_percent",
-            format!("Contrôle plus ancien que {french} : montants à {percent} %."),
-            format!("A check older than {english}: amounts at {percent} %."),
         );
     }
 }
@@ -249,16 +190,29 @@ fn moving(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, St
         let (days, percent) = (step.from / 86_400_000, step.percent);
         say(
             "moving.policy_age",
-            format!("Règles vieilles de {days} jours : montants à {percent} %."),
-            format!("Rules {days} days old: amounts at {percent} %."),
+            format!(
+                "Règles vieilles de {days} {} : montants à {percent} %.",
+                fr.number(days, ["jour", "jours"], [""; 2])
+            ),
+            format!(
+                "Rules {days} {} old: amounts at {percent} %.",
+                en.number(days, [""; 2], ["day", "days"])
+            ),
         );
     }
     for step in &policy.moving.declined {
         let (from, percent) = (step.from, step.percent);
+        let least = u64::from(policy.moving.declined_least());
         say(
             "moving.declined",
-            format!("La banque a refusé après coup {from} % ou plus : montants à {percent} %."),
-            format!("The bank declined {from} % or more afterwards: amounts at {percent} %."),
+            format!(
+                "La banque a refusé après coup {from} % ou plus, d'au moins {least} {} : montants à {percent} %.",
+                fr.number(least, ["paiement", "paiements"], [""; 2])
+            ),
+            format!(
+                "The bank declined {from} % or more afterwards, of {least} {} at least: amounts at {percent} %.",
+                en.number(least, [""; 2], ["payment", "payments"])
+            ),
         );
     }
     if let Some(loosening) = policy.moving.loosening {
@@ -266,133 +220,25 @@ fn moving(policy: &Policy, fr: In<'_>, en: In<'_>, say: &mut impl FnMut(&str, St
         say(
             "moving.loosen_percent",
             format!(
-                "Des montants réduits remontent de {points} points toutes les {}.",
+                "Des montants réduits remontent de {points} {} toutes les {}.",
+                fr.number(points, ["point", "points"], [""; 2]),
                 fr.span(minutes)
             ),
             format!(
-                "Reduced amounts come back by {points} points each {}.",
+                "Reduced amounts come back by {points} {} each {}.",
+                en.number(points, [""; 2], ["point", "points"]),
                 en.span(minutes)
             ),
         );
     }
 }
 
-fn oddities(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
-    let Some(rules) = &policy.anomaly else {
-        return;
-    };
-    let percent = rules.tighten_percent;
-    let places: [(&str, &str, &str, Thresholds); 2] = [
-        ("anomaly.device", "sur un appareil", "at a device", rules.device),
-        ("anomaly.store", "dans le magasin", "in the store", rules.store),
-    ];
-    for (key, french, english, thresholds) in places {
-        if let Some(points) = thresholds.tighten {
-            say(
-                &format!("{key}.tighten"),
-                format!("Anomalies {french}, dès {points} points : montants à {percent} %."),
-                format!("Anomalies {english}, from {points} points on: amounts at {percent} %."),
-            );
-        }
-        if let Some(points) = thresholds.stop {
-            say(
-                &format!("{key}.stop"),
-                format!(
-                    "Anomalies {french}, dès {points} points : plus de paiement sans réseau, prévenir le responsable."
-                ),
-                format!(
-                    "Anomalies {english}, from {points} points on: no payment without the network, tell the manager."
-                ),
-            );
-        }
-    }
-}
-
-/// What makes a payment look risky, and what comes of it.
-fn weighed(policy: &Policy, say: &mut impl FnMut(&str, String, String)) {
-    let Some(rules) = &policy.score else {
-        return;
-    };
-    let mut french = Vec::new();
-    let mut english = Vec::new();
-    let mut counts = |points: Option<u16>, fr: String, en: String| {
-        if let Some(points) = points {
-            french.push(format!("{fr} {points}"));
-            english.push(format!("{en} {points}"));
-        }
-    };
-    if let Some(rule) = rules.amount_above_usual {
-        let percent = rule.percentile;
-        counts(
-            Some(rule.points),
-            format!("montant plus haut que {percent} % des paiements du magasin"),
-            format!("amount above {percent} % of the shop's payments"),
-        );
-    }
-    for (points, fr, en) in [
-        (
-            rules.new_card,
-            "carte jamais vue ici",
-            "card not seen here before",
-        ),
-        (rules.foreign_card, "carte étrangère", "foreign card"),
-        (
-            rules.no_chip,
-            "numéro saisi ou piste magnétique",
-            "number typed in or magnetic stripe",
-        ),
-        (rules.unusual_hour, "heure inhabituelle", "unusual hour"),
-    ] {
-        counts(points, fr.to_owned(), en.to_owned());
-    }
-    if let Some(rule) = rules.card_lately {
-        let (count, minutes) = (rule.window.most, rule.window.within_ms / 60_000);
-        counts(
-            Some(rule.points),
-            format!("dès {count} paiements de la carte en {minutes} min"),
-            format!("from {count} payments of the card in {minutes} min on"),
-        );
-    }
-    let odd = rules.device_odd.map(|rule| rule.points);
-    counts(
-        odd,
-        "anomalies sur l'appareil".to_owned(),
-        "oddities at the device".to_owned(),
-    );
-    say(
-        "score",
-        format!("Points de risque d'un paiement : {}.", french.join(" ; ")),
-        format!("Points of risk of a payment: {}.", english.join("; ")),
-    );
-    if let Some(points) = rules.verify_from {
-        say(
-            "score.verify_from",
-            format!("Risque, dès {points} points : insérer la carte, composer le code."),
-            format!("Risk, from {points} points on: insert the card, enter the PIN."),
-        );
-    }
-    if let Some(points) = rules.decline_from {
-        let (french, english) = if rules.override_lifts_decline {
-            (
-                " sauf autorisation d'un responsable",
-                " unless a supervisor signs",
-            )
-        } else {
-            ("", "")
-        };
-        say(
-            "score.decline_from",
-            format!("Risque, dès {points} points : paiement refusé{french}."),
-            format!("Risk, from {points} points on: the payment is declined{english}."),
-        );
-    }
-}
-
 fn often(window: Window, l: In<'_>) -> String {
     let (most, span) = (window.most, l.span(window.within_ms / 60_000));
+    let payments = l.number(most.into(), ["paiement", "paiements"], ["payment", "payments"]);
     match l.language {
-        Language::French => format!("au plus {most} paiements en {span}"),
-        Language::English => format!("at most {most} payments in {span}"),
+        Language::French => format!("au plus {most} {payments} en {span}"),
+        Language::English => format!("at most {most} {payments} in {span}"),
     }
 }
 
@@ -422,7 +268,7 @@ fn week(days: &[Vec<hub_core::policy::hours::Span>; 7], l: In<'_>) -> String {
         format!("{} {hours}", names.get(at).copied().unwrap_or_default())
     };
     let days: Vec<String> = days.iter().enumerate().map(day).collect();
-    days.join(" ; ")
+    days.join(l.say(" ; ", "; "))
 }
 
 #[cfg(test)]
@@ -443,6 +289,7 @@ mod tests {
             "allowance",
             "attestation.max_age_minutes",
             "attestation.stale_percent",
+            "attestation.online_max_age_minutes",
             "offline.oldest_unsent_minutes",
             "card.contactless_cumulative_ceiling",
             "card.contactless_consecutive_limit",
@@ -454,6 +301,7 @@ mod tests {
             "moving.loosen_percent",
             "anomaly.device.tighten",
             "anomaly.store.stop",
+            "anomaly.recover_online_minutes",
             "score",
             "score.verify_from",
             "score.decline_from",
@@ -466,12 +314,24 @@ mod tests {
             "{}",
             hours.french
         );
-        assert!(hours.english.contains("Sunday 09:00-13:00."), "{}", hours.english);
+        assert!(
+            hours.english.contains("Monday 08:30-20:30; Tuesday")
+                && hours.english.contains("Sunday 09:00-13:00."),
+            "{}",
+            hours.english
+        );
+        for one in &all {
+            assert!(
+                !one.english.contains(" ;") && !one.english.contains(" :"),
+                "{}",
+                one.english
+            );
+        }
         let cut_off = all.iter().find(|one| one.key == "allowance").unwrap();
         assert!(
             cut_off
                 .english
-                .ends_with("Of a card's sum, 3 times 10.00 EUR are for that alone."),
+                .contains("Of a card's sum, 3 times 10.00 EUR are for that alone."),
             "{}",
             cut_off.english
         );

@@ -4,6 +4,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use hub_core::policy::Policy;
 use hub_protocol::DeviceClass;
+use jiff::tz::TimeZone;
 
 use super::super::show::Language;
 use super::explain::{Explained, Limit, Moved};
@@ -29,18 +30,7 @@ pub(super) fn text(policy: &Policy, explained: &Explained, rows: &[Row], languag
             explained.stores.join(", ")
         ),
     };
-    let (from, until) = (
-        l.instant(explained.not_before_ms),
-        l.instant(explained.expires_ms),
-    );
-    let validity = match language {
-        Language::French => {
-            format!("Valable du {from} au {until}. Avant et après : aucun paiement sans réseau.")
-        }
-        Language::English => {
-            format!("In force from {from} until {until}. Before and after: no payment without the network.")
-        }
-    };
+    let validity = validity(policy, explained, l);
     if !explained.offline {
         let nothing = l.say(
             "Aucun paiement n'est accepté sans réseau.",
@@ -76,6 +66,15 @@ pub(super) fn text(policy: &Policy, explained: &Explained, rows: &[Row], languag
         "Le code que la banque vérifie n'est pas possible sans réseau. Une carte qui refuse elle-même est refusée.",
         "A PIN that the bank checks is not possible without the network. A card that itself refuses is refused.",
     ).to_owned());
+    if policy.classes.contains_key(&DeviceClass::Softpos) {
+        parts.push(
+            l.say(
+                "Un téléphone seul n'a pas de fente : là, insérer la carte dans un autre appareil.",
+                "A phone alone has no slot: there, insert the card into another device.",
+            )
+            .to_owned(),
+        );
+    }
     if let Some(ceiling) = explained.contactless_unverified_ceiling_minor {
         let ceiling = l.money(ceiling);
         parts.push(match language {
@@ -123,6 +122,25 @@ pub(super) fn text(policy: &Policy, explained: &Explained, rows: &[Row], languag
     parts.join("\n")
 }
 
+/// From when until when, by the shop's own clock if the policy knows it.
+fn validity(policy: &Policy, explained: &Explained, l: In<'_>) -> String {
+    let own = policy.hours.as_ref().map(|hours| hours.zone().clone());
+    let whose = match own {
+        Some(_) => l.say(" (heure du magasin)", " (the shop's time)"),
+        None => "",
+    };
+    let zone = own.unwrap_or(TimeZone::UTC);
+    let [from, until] = [explained.not_before_ms, explained.expires_ms].map(|at_ms| l.instant(at_ms, &zone));
+    match l.language {
+        Language::French => {
+            format!("Valable du {from} au {until}{whose}. Avant et après : aucun paiement sans réseau.")
+        }
+        Language::English => format!(
+            "In force from {from} until {until}{whose}. Before and after: no payment without the network."
+        ),
+    }
+}
+
 fn table(header: Vec<String>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(header);
@@ -140,7 +158,7 @@ fn payments(policy: &Policy, rows: &[Row], l: In<'_>) -> Table {
     header.extend(DeviceClass::ALL.iter().map(|class| l.class(class.name())));
     let mut table = table(header);
     for row in rows {
-        let mut cells = vec![l.way(row.way)];
+        let mut cells = vec![l.ways(&row.ways)];
         if with_kinds {
             cells.push(l.kind(row));
         }
@@ -208,6 +226,13 @@ fn cards(policy: &Policy, explained: &Explained, l: In<'_>) -> Vec<String> {
         format!("{}{}", l.say("Marques : ", "Brands: "), cards.schemes.join(", ")),
         format!("{}{}", l.say("Types : ", "Types: "), fundings.join(", ")),
     ];
+    lines.push(
+        match cards.expired {
+            true => l.say("Cartes périmées : acceptées", "Expired cards: accepted"),
+            false => l.say("Cartes périmées : refusées", "Expired cards: refused"),
+        }
+        .to_owned(),
+    );
     let unknown = match cards.unknown_country {
         true => l.say(" ; pays inconnu : oui", "; country not known: yes"),
         false => l.say(" ; pays inconnu : non", "; country not known: no"),
@@ -247,14 +272,20 @@ fn cards(policy: &Policy, explained: &Explained, l: In<'_>) -> Vec<String> {
         (0, _) => l
             .say("Liste d'opposition : vide", "Exception list: empty")
             .to_owned(),
-        (all, Language::French) => format!(
-            "Liste d'opposition : {all} carte(s) refusée(s), dont {} sans date de fin",
-            cards.exceptions_for_good
-        ),
-        (all, Language::English) => format!(
-            "Exception list: {all} card(s) refused, {} of them for good",
-            cards.exceptions_for_good
-        ),
+        (all, _) => {
+            let refused = l.number(
+                all as u64,
+                ["carte refusée", "cartes refusées"],
+                ["card refused", "cards refused"],
+            );
+            let for_good = cards.exceptions_for_good;
+            match l.language {
+                Language::French => {
+                    format!("Liste d'opposition : {all} {refused}, dont {for_good} sans date de fin")
+                }
+                Language::English => format!("Exception list: {all} {refused}, {for_good} of them for good"),
+            }
+        }
     });
     lines
 }
