@@ -226,7 +226,7 @@ fn failure_2_a_payment_resumed_at_the_counter_after_a_long_stop_is_looked_up_fir
 
 /// Elsewhere, an upgrade's failed migration dropped every stored payment.
 /// Whole, with a store that an earlier version wrote:
-/// `failure_3_a_migration_that_would_drop_a_payment_fails_and_leaves_the_store`;
+/// failure_3_a_migration_that_would_drop_a_payment_fails_and_leaves_the_store;
 /// with eight kinds of damage to the index:
 /// `rule_2_a_lost_or_damaged_index_costs_a_rebuild_and_no_payment`.
 #[test]
