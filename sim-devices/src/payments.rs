@@ -15,6 +15,7 @@ use crate::day::Window;
 use crate::generate;
 use crate::sale::Sale;
 use crate::tickets;
+use crate::till::fitting;
 
 /// What becomes of a file.
 #[derive(Clone, Debug)]
@@ -69,9 +70,11 @@ pub fn write(options: &PaymentOptions, out: &mut impl Write) -> Result<()> {
         }
         let device = place % options.devices.max(1);
         let class = DeviceClass::ALL[device % DeviceClass::ALL.len()];
+        let amount_minor = (sale.amount_minor * 100 / options.per_100.max(1)).max(1);
+        let gesture = fitting(class, sale.gesture, amount_minor);
         let line = json!({
             "at": instant(moved(sale.at)?)?,
-            "amount_minor": (sale.amount_minor * 100 / options.per_100.max(1)).max(1),
+            "amount_minor": amount_minor,
             "order_id": sale.order_id,
             "device": format!("{class} {}", device + 1),
             "class": class.name(),
@@ -82,9 +85,9 @@ pub fn write(options: &PaymentOptions, out: &mut impl Write) -> Result<()> {
                 "issuer_country": sale.card.issuer_country,
                 "bin": sale.card.bin,
             },
-            "entry_mode": sale.gesture.entry_mode.name(),
-            "verification": sale.gesture.verification.name(),
-            "cryptogram": sale.gesture.cryptogram.name(),
+            "entry_mode": gesture.entry_mode.name(),
+            "verification": gesture.verification.name(),
+            "cryptogram": gesture.cryptogram.name(),
         });
         writeln!(out, "{line}")?;
     }

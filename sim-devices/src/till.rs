@@ -180,7 +180,7 @@ pub(crate) fn slip(receipt: &hub_protocol::Receipt) -> Slip {
 
 /// What a customer does at this class of device: on a phone there is only
 /// tapping, and above the limit the PIN is the bank's to check.
-fn fitting(class: DeviceClass, gesture: Gesture, amount_minor: u64) -> Gesture {
+pub(crate) fn fitting(class: DeviceClass, gesture: Gesture, amount_minor: u64) -> Gesture {
     if class != DeviceClass::Softpos || gesture.entry_mode == EntryMode::Contactless {
         return gesture;
     }
