@@ -230,7 +230,9 @@ impl Shell {
                 ticket,
                 registration: Box::new(wire::registration(device, class)),
             },
-            Ask::Activate(limits) => match Policy::parse(limits.text().as_bytes()) {
+            // Drawn ones have spans that overlap and lists of nothing, as a policy of
+            // an older program may.
+            Ask::Activate(limits) => match Policy::parse_taken(limits.text().as_bytes()) {
                 Ok(policy) => Input::Activate {
                     ticket: Some(ticket),
                     policy: Box::new(policy),

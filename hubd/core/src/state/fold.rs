@@ -437,3 +437,21 @@ pub(super) fn parse_policy(signed: &[u8]) -> Option<Policy> {
     let object = Unverified::parse(signed).ok()?;
     Policy::parse_taken(object.payload_unverified()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use hub_protocol::cose::{ObjectType, sign};
+
+    use super::*;
+
+    #[test]
+    fn rule_2_a_policy_that_an_older_program_took_is_still_in_force_after_an_upgrade() {
+        let sample = include_str!("../../../../config/policies/france-cautious.toml");
+        let doubled = sample.replace("[\"cb\", \"visa\"", "[\"cb\", \"cb\"");
+        assert!(Policy::parse(doubled.as_bytes()).is_err(), "no new policy");
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+        assert!(parse_policy(&sign(&key, ObjectType::Policy, doubled.as_bytes())).is_some());
+        let broken = doubled.replace("version = 1", "version = 0");
+        assert!(parse_policy(&sign(&key, ObjectType::Policy, broken.as_bytes())).is_none());
+    }
+}
