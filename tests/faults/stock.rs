@@ -12,8 +12,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hub_core::state::State;
 use hub_core::{Core, Effect, Input, Now, Probe, Reply, Settings, Ticket};
 use hub_protocol::{
-    CardFacts, CardScheme, Cryptogram, Currency, Decision, DeviceId, EntrySeal, Funding, ReceiptGroup,
-    Verification,
+    CardFacts, CardScheme, Cryptogram, Currency, Decision, DeviceId, EntryMode, EntrySeal, Funding,
+    ReceiptGroup, Verification,
 };
 use hub_sdk::{DeviceIdentity, PreparedPayment};
 use hubd::config::Config;
@@ -23,7 +23,7 @@ use sim_devices::binaries::Binaries;
 use sim_devices::fleet::{self, Fleet};
 use sim_devices::gateway::{Gateway, GatewayOptions};
 use sim_devices::limits::Limits;
-use sim_devices::sale::{self, Gesture};
+use sim_devices::sale;
 use sim_devices::shop::{GatewayAccess, Shop, ShopOptions};
 use sim_devices::witness::Witness;
 
@@ -139,7 +139,6 @@ fn prepare(devices: &[DeviceIdentity], goods: Goods, to: &SyncSender<(DeviceId, 
     let run = unix_ms();
     for (number, device) in (0..goods.payments).zip(devices.iter().cycle()) {
         let order_id = format!("S{run}-{number}");
-        let gesture = Gesture::inserted(Cryptogram::AsksOnline);
         let payment = PreparedPayment::new(
             device,
             number + 1,
@@ -158,8 +157,9 @@ fn prepare(devices: &[DeviceIdentity], goods: Goods, to: &SyncSender<(DeviceId, 
                     .collect::<Vec<_>>()
                     .into(),
                 order_id,
-                entry_mode: gesture.entry_mode,
-                verification: Verification::OfflinePin,
+                // Possible at every class of device.
+                entry_mode: EntryMode::Contactless,
+                verification: Verification::Cdcvm,
                 cryptogram: Cryptogram::AsksOnline,
                 terms: None,
             },

@@ -11,7 +11,7 @@ use hub_sdk::{DeviceClient, PreparedPayment, VerifiedReceipt};
 use tokio::task::JoinSet;
 
 use crate::card_data;
-use crate::sale::{self, Gesture};
+use crate::sale;
 
 /// Requests a second of one device, where it is to be as fast as it can.
 pub(crate) const ANY_RATE: u32 = 1_000_000;
@@ -205,8 +205,9 @@ pub(crate) fn next_sale(number: usize) -> hub_sdk::Sale {
         },
         sealed_card: card_data::as_by_a_reader(&order_id),
         order_id,
-        entry_mode: Gesture::inserted(hub_protocol::Cryptogram::AsksOnline).entry_mode,
-        verification: hub_protocol::Verification::OfflinePin,
+        // By the customer's own phone: that is possible at every class.
+        entry_mode: hub_protocol::EntryMode::Contactless,
+        verification: hub_protocol::Verification::Cdcvm,
         cryptogram: hub_protocol::Cryptogram::AsksOnline,
         terms: None,
     }
