@@ -1,6 +1,7 @@
 //! What can be done instead, where a payment is refused for how its card was
 //! read or its holder verified: only what is possible at that device, and only
-//! what would pass.
+//! what would pass the ceiling for one payment. What a card, a device or the
+//! store has left is asked when the customer comes back with the PIN.
 //!
 //! The wire has a number for "insert the card" alone. What else helps, the
 //! customer's own device or another device of the shop, stands in the texts of
