@@ -123,6 +123,8 @@ pub(crate) fn lay(dir: &Path, goods: Goods) -> Result<Laid> {
     let (sender, prepared) = sync_channel(AHEAD);
     let sample = std::thread::scope(|scope| {
         scope.spawn(move || prepare(&identities, goods, &sender));
+        // Gone at an error, so that nobody waits to hand over more.
+        let prepared = prepared;
         shelf.take_all(&prepared, goods.payments, &progress)
     })?;
     shelf.close()?;
