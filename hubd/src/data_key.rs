@@ -133,6 +133,9 @@ pub struct StoreKey {
     key: DataKey,
     stored: Stored,
     places: [PathBuf; 2],
+    /// The last writing failed: the copies may be another thing than `stored`.
+    unsure: bool,
+    named: Option<WrapId>,
 }
 
 impl std::fmt::Debug for StoreKey {
@@ -153,9 +156,15 @@ impl StoreKey {
         let key = unwrap(&stored, vault_keys).ok_or_else(|| DataKeyError::OtherVaultKey {
             path: places[0].clone(),
         })?;
-        let store_key = Self { key, stored, places };
+        let store_key = Self {
+            key,
+            stored,
+            places,
+            unsure: false,
+            named: None,
+        };
         if !whole {
-            store_key.write()?;
+            write_all(&store_key.places, &store_key.stored)?;
             tracing::warn!(
                 "a copy of the store's data key was lost or damaged; it was made again from the other"
             );
@@ -174,12 +183,15 @@ impl StoreKey {
             id: id_of(&key),
             wraps: vec![wrap(&key, vault_key)],
         };
+        let wraps = stored.wraps.clone();
         let mut store_key = Self {
             key,
             stored,
             places: places(layout),
+            unsure: false,
+            named: None,
         };
-        store_key.rewrite()?;
+        store_key.rewrite(wraps)?;
         Ok(store_key)
     }
 
@@ -206,6 +218,24 @@ impl StoreKey {
         wraps.next().is_some_and(|wrap| wrap.key == id)
     }
 
+    /// Whether a wrap names this vault key, or the ledger does: the file that
+    /// it lies in is not to be replaced then.
+    pub fn names(&self, key: &VaultKey) -> bool {
+        let id = vault_key_id(key);
+        self.named == Some(id) || self.stored.wraps.iter().any(|wrap| wrap.key == id)
+    }
+
+    /// The present vault key by the ledger's word, if it names one.
+    pub fn named(&self) -> Option<WrapId> {
+        self.named
+    }
+
+    /// Takes note of the vault key that the ledger names. In memory: the
+    /// ledger keeps it.
+    pub fn set_named(&mut self, id: Option<WrapId>) {
+        self.named = id;
+    }
+
     /// Whether this vault key opens the file.
     pub fn opens_with(&self, key: &VaultKey) -> bool {
         unwrap(&self.stored, &[key]).is_some()
@@ -216,44 +246,61 @@ impl StoreKey {
     /// # Errors
     /// The system's refusal.
     pub fn add(&mut self, vault_key: &VaultKey) -> Result<(), DataKeyError> {
-        if self.opens_with(vault_key) {
+        if self.opens_with(vault_key) && !self.unsure {
             return Ok(());
         }
-        self.stored.wraps.push(wrap(&self.key, vault_key));
-        self.rewrite()
+        let mut wraps = self.stored.wraps.clone();
+        if !self.opens_with(vault_key) {
+            wraps.push(wrap(&self.key, vault_key));
+        }
+        self.rewrite(wraps)
     }
 
     /// Takes away every wrap under a vault key but this one's, durably.
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system's refusal, or no wrap is this key's: nothing is taken away
+    /// then.
     pub fn keep_only(&mut self, vault_key: &VaultKey) -> Result<(), DataKeyError> {
+        if !self.opens_with(vault_key) {
+            return Err(DataKeyError::OtherVaultKey {
+                path: self.places[0].clone(),
+            });
+        }
         let id = vault_key_id(vault_key);
-        let before = self.stored.wraps.len();
-        self.stored
-            .wraps
-            .retain(|wrap| wrap.kind != BY_VAULT_KEY || wrap.key == id);
-        match self.stored.wraps.len() == before {
+        let mut wraps = self.stored.wraps.clone();
+        wraps.retain(|wrap| wrap.kind != BY_VAULT_KEY || wrap.key == id);
+        match wraps == self.stored.wraps && !self.unsure {
             true => Ok(()),
-            false => self.rewrite(),
+            false => self.rewrite(wraps),
         }
     }
 
-    fn rewrite(&mut self) -> Result<(), DataKeyError> {
+    /// Other wraps, in both places: in memory only when they are durable. The
+    /// count goes up in any case, lest two states have the same.
+    fn rewrite(&mut self, wraps: Vec<Wrap>) -> Result<(), DataKeyError> {
         self.stored.written += 1;
-        self.write()
-    }
-
-    fn write(&self) -> Result<(), DataKeyError> {
-        let bytes = bytes_of(&self.stored);
-        for path in &self.places {
-            write_file(path, &bytes).map_err(|source| DataKeyError::Write {
-                path: path.clone(),
-                source,
-            })?;
-        }
+        self.unsure = true;
+        let stored = Stored {
+            wraps,
+            ..self.stored.clone()
+        };
+        write_all(&self.places, &stored)?;
+        self.stored = stored;
+        self.unsure = false;
         Ok(())
     }
+}
+
+fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError> {
+    let bytes = bytes_of(stored);
+    for path in places {
+        write_file(path, &bytes).map_err(|source| DataKeyError::Write {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// What opens the entries of the ledger in a folder, a hub's own or a copy's,

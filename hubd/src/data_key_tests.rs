@@ -70,3 +70,27 @@ fn while_the_vault_key_changes_both_open_and_afterwards_only_the_new_one() {
     assert_eq!(opened.key(), key.key());
     assert_eq!(fs::read(one).unwrap(), fs::read(other).unwrap());
 }
+
+#[test]
+fn what_a_wrap_says_in_memory_is_what_both_copies_say_durably() {
+    let (_dir, layout) = layout();
+    let (old, new) = (vault_key(1), vault_key(2));
+    let mut key = StoreKey::create(&layout, &[5; 32], &old).unwrap();
+    for place in places(&layout) {
+        let in_the_way = place.with_extension("new");
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(key.add(&new).is_err() && !key.opens_with(&new));
+        fs::remove_dir(&in_the_way).unwrap();
+        // A copy that was written already is written anew.
+        key.keep_only(&old).unwrap();
+        let copies = places(&layout).map(|place| read(&place).unwrap());
+        assert!(copies.iter().all(|copy| *copy == key.stored), "{place:?}");
+        key.add(&new).unwrap();
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(key.keep_only(&new).is_err() && key.opens_with(&old));
+        fs::remove_dir(&in_the_way).unwrap();
+        key.keep_only(&old).unwrap();
+    }
+    // A key without a wrap takes nothing away.
+    assert!(key.keep_only(&new).is_err() && key.opens_with(&old));
+}

@@ -176,6 +176,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let older: Vec<&[u8; 32]> = vault_keys(config).into_iter().map(|key| &**key).collect();
     let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;
     let named = state.store().vault_key;
+    store_key.set_named(named);
     if !vault.reader().holds_older()
         && let Err(error) = vault_key::put_in_order(layout, &mut store_key, named)
     {
