@@ -1,7 +1,8 @@
 //! The key's files at every cut of a change.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::key_files::{KeyStep, discard_made, next_key, settle};
@@ -168,4 +169,53 @@ fn a_next_key_that_hubd_made_is_good_for_one_try_and_one_that_was_supplied_is_ke
     discard_made(layout, &next.verifying_key()).unwrap();
     record(&config, &next);
     assert_eq!(opens_with(&dir), next);
+}
+
+/// A power cut between the zeros over a next key and its removal.
+fn starts_with_zeros_in_place_of(next: impl Fn(&Config) -> &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let file = next(&config);
+    // What a change writes, as long as a line or as a PEM.
+    for len in [65, 241] {
+        let mut options = fs::OpenOptions::new();
+        let mut zeros = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(file)
+            .unwrap();
+        zeros.write_all(&vec![0; len]).unwrap();
+        let config = Config::load(&dir).unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert!(
+            config.warnings.iter().any(|warning| warning.file == file),
+            "{:?}",
+            config.warnings
+        );
+        let opened = opening::open(&config).unwrap();
+        super::tls_change::open(&config, &opened.journal.keys(), None).unwrap();
+        assert!(!file.exists());
+    }
+    // What is no key and no zeros goes on being a fault.
+    fs::write(file, [b'0'; 65]).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(file, mode).unwrap();
+    assert!(Config::load(&dir).is_err());
+}
+
+#[test]
+fn rule_2_a_next_signing_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
+    starts_with_zeros_in_place_of(|config| &config.layout.next_signing_key);
+}
+
+#[test]
+fn rule_2_a_next_tls_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
+    starts_with_zeros_in_place_of(|config| &config.layout.next_tls_key);
+}
+
+#[test]
+fn rule_2_a_next_vault_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
+    starts_with_zeros_in_place_of(|config| &config.layout.next_vault_key);
 }

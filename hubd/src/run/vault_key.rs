@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use super::key_files::{destroy, forget, fresh_seed, sync_folder};
+use super::key_files::{destroy, forget, fresh_seed, remove_overwritten, sync_folder};
 use crate::config::{self, KeyError, Layout};
 use crate::data_key::{DataKeyError, StoreKey, VaultKey, WrapId, vault_key_id};
 
@@ -177,6 +177,7 @@ pub(super) fn put_in_order(
     store: &mut StoreKey,
     named: Option<WrapId>,
 ) -> Result<(), NotChanged> {
+    remove_overwritten(&layout.next_vault_key)?;
     let Some(key) = current(layout, named).filter(|key| store.opens_with(key)) else {
         return Ok(());
     };
@@ -188,6 +189,7 @@ pub(super) fn put_in_order(
 /// that opens nothing.
 fn discard_made(layout: &Layout, store: &StoreKey, current: &VaultKey) -> io::Result<()> {
     let path = &layout.next_vault_key;
+    remove_overwritten(path)?;
     if let Ok(Some(key)) = config::next_vault_key(layout) {
         if vault_key_id(&key) == vault_key_id(current) || store.names(&key) {
             return Ok(());
