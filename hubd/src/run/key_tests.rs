@@ -6,8 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::key_files::{KeyStep, discard_made, next_key, settle};
-use super::opening;
+use super::{opening, vault_key};
 use crate::config::Config;
+use crate::data_key::vault_key_id;
 use crate::init::{InitOptions, init};
 use crate::ledger::{Journal, JournalOptions};
 use ed25519_dalek::SigningKey;
@@ -218,4 +219,40 @@ fn rule_2_a_next_tls_key_cut_off_in_its_destruction_keeps_no_hub_from_starting()
 #[test]
 fn rule_2_a_next_vault_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
     starts_with_zeros_in_place_of(|config| &config.layout.next_vault_key);
+}
+
+#[test]
+fn rule_2_a_hub_whose_keys_and_data_key_were_put_back_from_one_backup_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let layout = &config.layout;
+    let data_key = layout.dir.join(crate::data_key::DATA_KEY);
+    let backup = [&layout.vault_key, &data_key].map(|file| fs::read(file).unwrap());
+    let mut store = opening::open(&config).unwrap().store_key;
+    let (old, next) = vault_key::begin(layout, &mut store).unwrap();
+    let changed = Event::VaultKeyChanged {
+        key: vault_key_id(&next),
+        old_key: vault_key_id(&old),
+        operator: "uid 0".to_owned(),
+    };
+    super::tls_tests::record(&config, &[changed]);
+    vault_key::settle(layout, &mut store, &next, &mut |_| Ok(())).unwrap();
+    drop(opening::open(&Config::load(&dir).unwrap()).unwrap());
+
+    // The later key is lost, and the backup put back: keys/ and data-key.
+    for (file, bytes) in [&layout.vault_key, &data_key].into_iter().zip(&backup) {
+        fs::write(file, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        let mut opened = opening::open(&Config::load(&dir).unwrap()).unwrap();
+        assert_eq!(opened.store_key.key(), store.key());
+        assert_eq!(opened.state.store().vault_key, Some(vault_key_id(&next)));
+        let reader = opened.journal.reader();
+        assert!(reader.entries_from(1).unwrap().all(|entry| entry.is_ok()));
+        // And the key can be changed from there.
+        let (present, _) = vault_key::begin(layout, &mut opened.store_key).unwrap();
+        assert_eq!(present, old);
+        vault_key::take_back(layout, &mut opened.store_key, &old).unwrap();
+    }
 }
