@@ -288,3 +288,41 @@ fn rule_2_a_hub_killed_at_any_moment_of_a_vault_key_change_opens_and_reads_every
     );
     Ok(())
 }
+
+#[test]
+fn rule_2_a_backup_of_keys_and_data_key_from_before_a_change_reads_everything() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut hub = shop(dir.path())?;
+    let first = first_key(&hub, dir.path())?;
+    let folder = hub.device_dir("hub");
+    let files = ["keys/hub-vault.key", "data-key"];
+    let backup: Vec<Vec<u8>> = files
+        .iter()
+        .map(|file| fs::read(folder.join(file)))
+        .collect::<Result<_, _>>()?;
+    rotate_vault(&hub)?;
+    pay(&hub, "till", 2)?;
+    hub.kill()?;
+    for (file, bytes) in files.iter().zip(&backup) {
+        fs::write(folder.join(file), bytes)?;
+    }
+    // Before the hub has started, too.
+    let report = verify(&hub, &first)?;
+    assert_eq!(report["unread"], 0, "{report:#}");
+    hub.start()?;
+    pay(&hub, "away", 1)?;
+    rotate_vault(&hub)?;
+    hub.kill()?;
+    hub.start()?;
+    pay(&hub, "till", 1)?;
+    hub.drained()?;
+    hub.kill()?;
+    let report = verify(&hub, &first)?;
+    assert_eq!(
+        (&report["verified"], &report["unread"]),
+        (&true.into(), &0.into()),
+        "{report:#}"
+    );
+    assert_eq!(report["kinds"]["payment-decided"], 6, "{report:#}");
+    Ok(())
+}

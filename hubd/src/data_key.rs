@@ -62,13 +62,25 @@ pub enum DataKeyError {
     },
     /// The key that it is wrapped under is another one.
     #[error(
-        "{} is wrapped under another vault key than keys/hub-vault.key: put the newest hub-vault.key back \
-         (or hub-vault.next.key beside it if the key was being changed). Nothing was changed",
+        "{} is wrapped under another vault key than keys/hub-vault.key: put keys/ and data-key back from the same \
+         backup, the newest (hub-vault.next.key too if the key was being changed). Nothing was changed",
         path.display()
     )]
     OtherVaultKey {
         /// The file.
         path: PathBuf,
+    },
+    /// The copies are of two stores.
+    #[error(
+        "{} and {} hold different data keys, so that one is another store's: move that one away, keep it, and start \
+         again. Nothing was changed",
+        first.display(), second.display()
+    )]
+    Differ {
+        /// One place.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
     /// The operating system refused.
     #[error("cannot write {}: {source}; check the disk and the folder's owner", path.display())]
@@ -133,6 +145,9 @@ pub struct StoreKey {
     key: DataKey,
     stored: Stored,
     places: [PathBuf; 2],
+    /// The last writing failed: the copies may be another thing than `stored`.
+    unsure: bool,
+    named: Option<WrapId>,
 }
 
 impl std::fmt::Debug for StoreKey {
@@ -145,20 +160,45 @@ impl StoreKey {
     /// The key of the store in a hub's folder, by any of these vault keys. A
     /// copy that is lost, damaged or behind is mended.
     ///
+    /// The copy that was written last comes first. If these keys do not open
+    /// it, they may open the other: whoever has lost the vault key puts `keys/`
+    /// and `data-key` of one backup back, and `ledger/data-key` is a later one.
+    ///
     /// # Errors
     /// [`DataKeyError`].
     pub fn open(layout: &Layout, vault_keys: &[&VaultKey]) -> Result<Self, DataKeyError> {
         let places = places(layout);
-        let (stored, whole) = newest(&places)?;
-        let key = unwrap(&stored, vault_keys).ok_or_else(|| DataKeyError::OtherVaultKey {
+        let copies = copies(&places)?;
+        let opened = copies
+            .iter()
+            .find_map(|(path, copy)| Some((path, copy, unwrap(copy, vault_keys)?)));
+        let (path, copy, key) = opened.ok_or_else(|| DataKeyError::OtherVaultKey {
             path: places[0].clone(),
         })?;
-        let store_key = Self { key, stored, places };
+        let whole = copies.len() == places.len() && copies.iter().all(|(_, other)| other == copy);
+        let older = copies.first().is_some_and(|(newest, _)| newest != path);
+        let (path, stored) = (path.clone(), merged(copy, &copies));
+        let store_key = Self {
+            key,
+            stored,
+            places,
+            unsure: false,
+            named: None,
+        };
         if !whole {
-            store_key.write()?;
-            tracing::warn!(
-                "a copy of the store's data key was lost or damaged; it was made again from the other"
-            );
+            write_all(&store_key.places, &store_key.stored)?;
+            let path = path.display();
+            match older {
+                true => tracing::warn!(
+                    opened = %path,
+                    "the copy of the store's data key that was written last does not open under this vault key and \
+                     the other does; both were made again from that"
+                ),
+                false => tracing::warn!(
+                    from = %path,
+                    "a copy of the store's data key was lost, damaged or behind; it was made again from the other"
+                ),
+            }
         }
         Ok(store_key)
     }
@@ -174,12 +214,15 @@ impl StoreKey {
             id: id_of(&key),
             wraps: vec![wrap(&key, vault_key)],
         };
+        let wraps = stored.wraps.clone();
         let mut store_key = Self {
             key,
             stored,
             places: places(layout),
+            unsure: false,
+            named: None,
         };
-        store_key.rewrite()?;
+        store_key.rewrite(wraps)?;
         Ok(store_key)
     }
 
@@ -206,6 +249,24 @@ impl StoreKey {
         wraps.next().is_some_and(|wrap| wrap.key == id)
     }
 
+    /// Whether a wrap names this vault key, or the ledger does: the file that
+    /// it lies in is not to be replaced then.
+    pub fn names(&self, key: &VaultKey) -> bool {
+        let id = vault_key_id(key);
+        self.named == Some(id) || self.stored.wraps.iter().any(|wrap| wrap.key == id)
+    }
+
+    /// The present vault key by the ledger's word, if it names one.
+    pub fn named(&self) -> Option<WrapId> {
+        self.named
+    }
+
+    /// Takes note of the vault key that the ledger names. In memory: the
+    /// ledger keeps it.
+    pub fn set_named(&mut self, id: Option<WrapId>) {
+        self.named = id;
+    }
+
     /// Whether this vault key opens the file.
     pub fn opens_with(&self, key: &VaultKey) -> bool {
         unwrap(&self.stored, &[key]).is_some()
@@ -216,44 +277,61 @@ impl StoreKey {
     /// # Errors
     /// The system's refusal.
     pub fn add(&mut self, vault_key: &VaultKey) -> Result<(), DataKeyError> {
-        if self.opens_with(vault_key) {
+        if self.opens_with(vault_key) && !self.unsure {
             return Ok(());
         }
-        self.stored.wraps.push(wrap(&self.key, vault_key));
-        self.rewrite()
+        let mut wraps = self.stored.wraps.clone();
+        if !self.opens_with(vault_key) {
+            wraps.push(wrap(&self.key, vault_key));
+        }
+        self.rewrite(wraps)
     }
 
     /// Takes away every wrap under a vault key but this one's, durably.
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system's refusal, or no wrap is this key's: nothing is taken away
+    /// then.
     pub fn keep_only(&mut self, vault_key: &VaultKey) -> Result<(), DataKeyError> {
+        if !self.opens_with(vault_key) {
+            return Err(DataKeyError::OtherVaultKey {
+                path: self.places[0].clone(),
+            });
+        }
         let id = vault_key_id(vault_key);
-        let before = self.stored.wraps.len();
-        self.stored
-            .wraps
-            .retain(|wrap| wrap.kind != BY_VAULT_KEY || wrap.key == id);
-        match self.stored.wraps.len() == before {
+        let mut wraps = self.stored.wraps.clone();
+        wraps.retain(|wrap| wrap.kind != BY_VAULT_KEY || wrap.key == id);
+        match wraps == self.stored.wraps && !self.unsure {
             true => Ok(()),
-            false => self.rewrite(),
+            false => self.rewrite(wraps),
         }
     }
 
-    fn rewrite(&mut self) -> Result<(), DataKeyError> {
+    /// Other wraps, in both places: in memory only when they are durable. The
+    /// count goes up in any case, lest two states have the same.
+    fn rewrite(&mut self, wraps: Vec<Wrap>) -> Result<(), DataKeyError> {
         self.stored.written += 1;
-        self.write()
-    }
-
-    fn write(&self) -> Result<(), DataKeyError> {
-        let bytes = bytes_of(&self.stored);
-        for path in &self.places {
-            write_file(path, &bytes).map_err(|source| DataKeyError::Write {
-                path: path.clone(),
-                source,
-            })?;
-        }
+        self.unsure = true;
+        let stored = Stored {
+            wraps,
+            ..self.stored.clone()
+        };
+        write_all(&self.places, &stored)?;
+        self.stored = stored;
+        self.unsure = false;
         Ok(())
     }
+}
+
+fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError> {
+    let bytes = bytes_of(stored);
+    for path in places {
+        write_file(path, &bytes).map_err(|source| DataKeyError::Write {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// What opens the entries of the ledger in a folder, a hub's own or a copy's,
@@ -269,11 +347,16 @@ pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<Ent
     }
     // The one beside the ledger goes with it; what lies above a copy may be
     // another store's.
-    let stored = match read(&places[0]) {
-        Ok(stored) => stored,
-        Err(_) => newest(&places)?.0,
+    let beside = read(&places[0]);
+    let above = read(&places[1]);
+    let same = matches!((&beside, &above), (Ok(one), Ok(other)) if one.id == other.id);
+    let copies = match beside {
+        Ok(stored) if same => std::iter::once(stored).chain(above).collect(),
+        Ok(stored) => vec![stored],
+        Err(_) => copies(&places)?.into_iter().map(|(_, stored)| stored).collect(),
     };
-    match unwrap(&stored, &vault_keys.iter().collect::<Vec<_>>()) {
+    let vault_keys: Vec<&VaultKey> = vault_keys.iter().collect();
+    match copies.iter().find_map(|stored| unwrap(stored, &vault_keys)) {
         Some(key) => Ok(Some(EntrySeal::new(&key))),
         None => Err(DataKeyError::OtherVaultKey {
             path: places[0].clone(),
@@ -302,18 +385,19 @@ fn places(layout: &Layout) -> [PathBuf; 2] {
     [layout.dir.join(DATA_KEY), layout.ledger.join(DATA_KEY)]
 }
 
-/// The newest of two copies, and whether both are that one.
-fn newest(places: &[PathBuf; 2]) -> Result<(Stored, bool), DataKeyError> {
-    let found = [read(&places[0]), read(&places[1])];
-    match found {
-        [Ok(one), Ok(other)] => {
-            let same = one == other;
-            Ok((if other.written > one.written { other } else { one }, same))
-        }
-        [Ok(stored), Err(_)] | [Err(_), Ok(stored)] => Ok((stored, false)),
+/// The copies that can be read, of one data key, the one that was written last
+/// first.
+fn copies(places: &[PathBuf; 2]) -> Result<Vec<(PathBuf, Stored)>, DataKeyError> {
+    let [first, second] = places.clone();
+    match [read(&first), read(&second)] {
+        [Ok(one), Ok(other)] if one.id != other.id => Err(DataKeyError::Differ { first, second }),
+        [Ok(one), Ok(other)] if other.written > one.written => Ok(vec![(second, other), (first, one)]),
+        [Ok(one), Ok(other)] => Ok(vec![(first, one), (second, other)]),
+        [Ok(one), Err(_)] => Ok(vec![(first, one)]),
+        [Err(_), Ok(other)] => Ok(vec![(second, other)]),
         [Err(one), Err(other)] => Err(DataKeyError::Lost {
-            first: places[0].clone(),
-            second: places[1].clone(),
+            first,
+            second,
             detail: if one == other {
                 one
             } else {
@@ -321,6 +405,25 @@ fn newest(places: &[PathBuf; 2]) -> Result<(Stored, bool), DataKeyError> {
             },
         }),
     }
+}
+
+/// What both places get when this copy has opened: itself, if it is the newest.
+/// If an older one has, it counts from now on, and keeps the newest one's wraps
+/// behind its own: the key that they are for may be found again.
+fn merged(opened: &Stored, copies: &[(PathBuf, Stored)]) -> Stored {
+    let mut merged = opened.clone();
+    match copies.first() {
+        Some((_, newest)) if newest != opened => {
+            merged.written = newest.written.saturating_add(1);
+            for wrap in &newest.wraps {
+                if merged.wraps.iter().all(|own| own.key != wrap.key) {
+                    merged.wraps.push(wrap.clone());
+                }
+            }
+        }
+        _ => {}
+    }
+    merged
 }
 
 fn bytes_of(stored: &Stored) -> Vec<u8> {

@@ -65,8 +65,79 @@ fn while_the_vault_key_changes_both_open_and_afterwards_only_the_new_one() {
     let behind = fs::read(&other).unwrap();
     key.keep_only(&new).unwrap();
     fs::write(&other, behind).unwrap();
-    assert!(StoreKey::open(&layout, &[&old]).is_err());
-    let opened = StoreKey::open(&layout, &[&new]).unwrap();
+    let opened = StoreKey::open(&layout, &[&new, &old]).unwrap();
     assert_eq!(opened.key(), key.key());
     assert_eq!(fs::read(one).unwrap(), fs::read(other).unwrap());
+    assert!(StoreKey::open(&layout, &[&old]).is_err());
+}
+
+#[test]
+fn what_a_wrap_says_in_memory_is_what_both_copies_say_durably() {
+    let (_dir, layout) = layout();
+    let (old, new) = (vault_key(1), vault_key(2));
+    let mut key = StoreKey::create(&layout, &[5; 32], &old).unwrap();
+    for place in places(&layout) {
+        let in_the_way = place.with_extension("new");
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(key.add(&new).is_err() && !key.opens_with(&new));
+        fs::remove_dir(&in_the_way).unwrap();
+        // A copy that was written already is written anew.
+        key.keep_only(&old).unwrap();
+        let copies = places(&layout).map(|place| read(&place).unwrap());
+        assert!(copies.iter().all(|copy| *copy == key.stored), "{place:?}");
+        key.add(&new).unwrap();
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(key.keep_only(&new).is_err() && key.opens_with(&old));
+        fs::remove_dir(&in_the_way).unwrap();
+        key.keep_only(&old).unwrap();
+    }
+    // A key without a wrap takes nothing away.
+    assert!(key.keep_only(&new).is_err() && key.opens_with(&old));
+}
+
+#[test]
+fn rule_2_keys_and_data_key_of_one_backup_open_beside_a_later_copy() {
+    let (old, new) = (vault_key(1), vault_key(2));
+    for put_back in 0..2 {
+        let (_dir, layout) = layout();
+        let mut key = StoreKey::create(&layout, &[5; 32], &old).unwrap();
+        let places = places(&layout);
+        let backup = fs::read(&places[put_back]).unwrap();
+        key.add(&new).unwrap();
+        key.keep_only(&new).unwrap();
+        let later = read(&places[1 - put_back]).unwrap();
+        assert!(StoreKey::open(&layout, &[&old]).is_err());
+        fs::write(&places[put_back], backup).unwrap();
+        assert!(
+            seal_of_copy(&layout.ledger, std::slice::from_ref(&old))
+                .unwrap()
+                .is_some()
+        );
+        assert!(StoreKey::open(&layout, &[&vault_key(3)]).is_err());
+        let opened = StoreKey::open(&layout, &[&old]).unwrap();
+        assert_eq!(opened.key(), key.key());
+        assert!(opened.is_last_wrapped_under(&old));
+        for place in &places {
+            let copy = read(place).unwrap();
+            assert_eq!(copy, opened.stored);
+            assert!(copy.written > later.written);
+        }
+        // The later key is found again.
+        let found = StoreKey::open(&layout, &[&new]).unwrap();
+        assert_eq!(found.key(), key.key());
+    }
+}
+
+#[test]
+fn rule_2_copies_of_two_stores_are_refused_and_neither_is_written() {
+    let (_dir, layout) = layout();
+    let (_other_dir, other) = self::layout();
+    StoreKey::create(&layout, &[5; 32], &vault_key(1)).unwrap();
+    StoreKey::create(&other, &[6; 32], &vault_key(1)).unwrap();
+    let ours = places(&layout);
+    fs::copy(other.dir.join(DATA_KEY), &ours[1]).unwrap();
+    let before = ours.clone().map(|place| fs::read(place).unwrap());
+    let refused = StoreKey::open(&layout, &[&vault_key(1)]);
+    assert!(matches!(refused, Err(DataKeyError::Differ { .. })));
+    assert_eq!(ours.map(|place| fs::read(place).unwrap()), before);
 }

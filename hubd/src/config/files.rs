@@ -84,6 +84,11 @@ impl Layout {
             policy_text: dir.join("policy.toml"),
         }
     }
+
+    /// Where the keys lie that are to follow the hub's own.
+    pub fn next_keys(&self) -> [&Path; 3] {
+        [&self.next_signing_key, &self.next_tls_key, &self.next_vault_key].map(PathBuf::as_path)
+    }
 }
 
 /// Reads a file of at most `limit` bytes. The text of the error names what

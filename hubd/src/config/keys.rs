@@ -113,6 +113,21 @@ fn place(file: &Path, credentials: Option<&Path>) -> PathBuf {
         .unwrap_or_else(|| file.to_owned())
 }
 
+/// Where a key that is to follow is read, if there is one. A file of zeros is
+/// none: a power cut between the overwriting of a key and its removal leaves
+/// that.
+fn next_place(file: &Path, credentials: Option<&Path>) -> Option<PathBuf> {
+    let path = place(file, credentials);
+    (path.exists() && !is_overwritten(&path)).then_some(path)
+}
+
+/// Whether a key's file is there and is all zeros, which stand for a key that
+/// was destroyed.
+pub fn is_overwritten(file: &Path) -> bool {
+    let zeros = |bytes: &[u8]| !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
+    files::read_secret(file, MAX_KEY_FILE).is_ok_and(|text| zeros(text.as_bytes()))
+}
+
 /// Reads the hub's keys; every one that is missing, open to others or no key
 /// is a fault.
 pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults) -> Option<HubKeys> {
@@ -121,11 +136,17 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
         let read = read_seed(&path);
         read.map_err(|message| faults.whole(&path, hint(&message))).ok()
     };
-    let next = place(&layout.next_signing_key, credentials);
-    let next_signing = match next.exists() {
-        true => seed(&layout.next_signing_key),
-        false => None,
-    };
+    for file in layout.next_keys() {
+        if is_overwritten(&place(file, credentials)) {
+            faults.warn(
+                file,
+                None,
+                "is all zeros, what is left of a key that was destroyed: taken as not there, and removed at the start",
+            );
+        }
+    }
+    let next_seed = |file: &Path| next_place(file, credentials).and_then(|_| seed(file));
+    let next_signing = next_seed(&layout.next_signing_key);
     // A power cut between the end of the old key and the new one's taking its
     // place leaves the new one alone.
     let own = place(&layout.signing_key, credentials);
@@ -133,10 +154,7 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
         Some(next) => read_seed(&own).unwrap_or_else(|_| next.clone()).into(),
         None => seed(&layout.signing_key),
     };
-    let next_vault = match place(&layout.next_vault_key, credentials).exists() {
-        true => seed(&layout.next_vault_key),
-        false => None,
-    };
+    let next_vault = next_seed(&layout.next_vault_key);
     let vault = match &next_vault {
         Some(next) => read_seed(&place(&layout.vault_key, credentials))
             .unwrap_or_else(|_| next.clone())
@@ -147,8 +165,7 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
         let read = read_tls(&path);
         read.map_err(|message| faults.whole(&path, hint(&message))).ok()
     };
-    let next = place(&layout.next_tls_key, credentials);
-    let next_tls = next.exists().then(|| tls_key(next)).flatten();
+    let next_tls = next_place(&layout.next_tls_key, credentials).and_then(tls_key);
     let own = place(&layout.tls_key, credentials);
     let tls = match &next_tls {
         Some(next) => Some(read_tls(&own).unwrap_or_else(|_| next.clone())),
@@ -178,8 +195,8 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
 /// # Errors
 /// It is there and cannot be used.
 pub fn next_signing_key(layout: &Layout) -> Result<Option<SigningKey>, KeyError> {
-    let path = place(&layout.next_signing_key, credentials().as_deref());
-    path.exists().then(|| read_signing_key(&path)).transpose()
+    let path = next_place(&layout.next_signing_key, credentials().as_deref());
+    path.map(|path| read_signing_key(&path)).transpose()
 }
 
 /// The vault key that is to follow the hub's, as
@@ -188,8 +205,8 @@ pub fn next_signing_key(layout: &Layout) -> Result<Option<SigningKey>, KeyError>
 /// # Errors
 /// It is there and cannot be used.
 pub fn next_vault_key(layout: &Layout) -> Result<Option<Zeroizing<[u8; 32]>>, KeyError> {
-    let path = place(&layout.next_vault_key, credentials().as_deref());
-    path.exists().then(|| read_vault_key(&path)).transpose()
+    let path = next_place(&layout.next_vault_key, credentials().as_deref());
+    path.map(|path| read_vault_key(&path)).transpose()
 }
 
 /// Reads a vault key: a file of mode 0600 with 64 hex digits.
@@ -245,14 +262,14 @@ fn read_seed(path: &Path) -> Result<Zeroizing<[u8; 32]>, String> {
 /// # Errors
 /// It is there and cannot be used.
 pub fn next_tls_key(layout: &Layout) -> Result<Option<TlsKey>, KeyError> {
-    let path = place(&layout.next_tls_key, credentials().as_deref());
+    let path = next_place(&layout.next_tls_key, credentials().as_deref());
     let read = |path: &Path| {
         read_tls(path).map_err(|message| KeyError {
             file: path.display().to_string(),
             message,
         })
     };
-    path.exists().then(|| read(&path)).transpose()
+    path.map(|path| read(&path)).transpose()
 }
 
 /// Whether the private half of this TLS key is in one of the files, or a

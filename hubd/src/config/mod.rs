@@ -30,8 +30,8 @@ use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;
 pub use keys::{
-    HubKeys, KeyError, TlsKey, has_tls_key, is_credential, next_signing_key, next_tls_key, next_vault_key,
-    parse_public_key, read_signing_key, read_vault_key, vault_keys,
+    HubKeys, KeyError, TlsKey, has_tls_key, is_credential, is_overwritten, next_signing_key, next_tls_key,
+    next_vault_key, parse_public_key, read_signing_key, read_vault_key, vault_keys,
 };
 pub use logging::LogFormat;
 pub use policy_file::{PolicyFileError, SignedPolicy, verify_policy};

@@ -17,7 +17,7 @@ use crate::admin::protocol::{
 };
 use crate::admin::{Backend, EnrolOrder, Operator, Refused};
 use crate::clock;
-use crate::config::{self, Config, verify_policy};
+use crate::config::{Config, verify_policy};
 use crate::data_key::{StoreKey, vault_key_id};
 use crate::devices::Devices;
 use crate::key_ring::KeyRing;
@@ -51,6 +51,7 @@ pub(super) struct HubBackend {
 pub(super) struct Unanswered {
     signing: Option<VerifyingKey>,
     pub(super) tls: Option<Digest>,
+    vault: bool,
 }
 
 impl HubBackend {
@@ -400,16 +401,17 @@ impl Backend for HubBackend {
             ));
         }
         let layout = &self.config.layout;
-        let keys = config::vault_keys(layout);
-        let Some(current) = keys.iter().find(|key| store.is_last_wrapped_under(key)) else {
-            return Err(Refused::new("the present vault key cannot be read: restart hubd"));
-        };
-        // What an earlier try has left.
-        vault_key::take_back(layout, &mut store, current).map_err(refused)?;
-        let next = vault_key::prepare(layout, &mut store, current).map_err(refused)?;
+        let mut unanswered = self.changing.lock().await;
+        if unanswered.vault {
+            return Err(Refused::new(
+                "whether an earlier change of the key comes about is not known: restart hubd, which puts it right",
+            ));
+        }
+        let (current, next) = vault_key::begin(layout, &mut store).map_err(refused)?;
+        unanswered.vault = true;
         let command = OperatorCommand::ChangeVaultKey {
             key: vault_key_id(&next),
-            old_key: vault_key_id(current),
+            old_key: vault_key_id(&current),
         };
         let ask = Ask::Operator {
             operator: operator.to_string(),
@@ -424,12 +426,20 @@ impl Backend for HubBackend {
             Err(refusal) => return Err(Refused::unavailable(refusal.text)),
             Ok(_) => return Err(Refused::unavailable("the hub gave an answer to another question")),
         };
+        unanswered.vault = false;
         if let Some(failed) = failed {
-            vault_key::take_back(layout, &mut store, current).map_err(refused)?;
+            vault_key::take_back(layout, &mut store, &current).map_err(refused)?;
             return Err(failed);
         }
-        vault_key::settle(layout, &mut store, &next, &mut |_| Ok(())).map_err(refused)?;
-        drop(store);
+        // The ledger goes on with the new key, whatever becomes of the files.
+        store.set_named(Some(vault_key_id(&next)));
+        vault_key::settle(layout, &mut store, &next, &mut |_| Ok(())).map_err(|error| {
+            Refused::new(format!(
+                "the key is changed, but its files could not be put in order: {error}. Keep all files in keys/, put \
+                 right what is wrong, and give this command again or restart hubd: either tries again"
+            ))
+        })?;
+        drop((store, unanswered));
         self.keys().await
     }
 

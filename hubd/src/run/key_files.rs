@@ -95,6 +95,7 @@ pub(super) fn next_key(layout: &Layout, current: &VerifyingKey) -> Result<Signin
 /// with. Not to be called while a change to it may be under way.
 pub(super) fn discard_made(layout: &Layout, current: &VerifyingKey) -> io::Result<()> {
     let path = &layout.next_signing_key;
+    remove_overwritten(path)?;
     if let Ok(Some(key)) = config::next_signing_key(layout) {
         if key.verifying_key() == *current {
             return Ok(());
@@ -132,6 +133,15 @@ pub(super) fn forget(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Removes a next key that is overwritten already: the power failed, or the
+/// disk refused, between [`destroy`] and the removal.
+pub(super) fn remove_overwritten(path: &Path) -> io::Result<()> {
+    match config::is_overwritten(path) {
+        true => fs::remove_file(path).and_then(|()| sync_folder(path)),
+        false => Ok(()),
     }
 }
 

@@ -1,12 +1,14 @@
 //! The key's files at every cut of a change.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::key_files::{KeyStep, discard_made, next_key, settle};
-use super::opening;
+use super::{opening, vault_key};
 use crate::config::Config;
+use crate::data_key::vault_key_id;
 use crate::init::{InitOptions, init};
 use crate::ledger::{Journal, JournalOptions};
 use ed25519_dalek::SigningKey;
@@ -168,4 +170,89 @@ fn a_next_key_that_hubd_made_is_good_for_one_try_and_one_that_was_supplied_is_ke
     discard_made(layout, &next.verifying_key()).unwrap();
     record(&config, &next);
     assert_eq!(opens_with(&dir), next);
+}
+
+/// A power cut between the zeros over a next key and its removal.
+fn starts_with_zeros_in_place_of(next: impl Fn(&Config) -> &Path) {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let file = next(&config);
+    // What a change writes, as long as a line or as a PEM.
+    for len in [65, 241] {
+        let mut options = fs::OpenOptions::new();
+        let mut zeros = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(file)
+            .unwrap();
+        zeros.write_all(&vec![0; len]).unwrap();
+        let config = Config::load(&dir).unwrap_or_else(|faults| panic!("{faults:?}"));
+        assert!(
+            config.warnings.iter().any(|warning| warning.file == file),
+            "{:?}",
+            config.warnings
+        );
+        let opened = opening::open(&config).unwrap();
+        super::tls_change::open(&config, &opened.journal.keys(), None).unwrap();
+        assert!(!file.exists());
+    }
+    // What is no key and no zeros goes on being a fault.
+    fs::write(file, [b'0'; 65]).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(file, mode).unwrap();
+    assert!(Config::load(&dir).is_err());
+}
+
+#[test]
+fn rule_2_a_next_signing_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
+    starts_with_zeros_in_place_of(|config| &config.layout.next_signing_key);
+}
+
+#[test]
+fn rule_2_a_next_tls_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
+    starts_with_zeros_in_place_of(|config| &config.layout.next_tls_key);
+}
+
+#[test]
+fn rule_2_a_next_vault_key_cut_off_in_its_destruction_keeps_no_hub_from_starting() {
+    starts_with_zeros_in_place_of(|config| &config.layout.next_vault_key);
+}
+
+#[test]
+fn rule_2_a_hub_whose_keys_and_data_key_were_put_back_from_one_backup_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("hub");
+    let config = hub(&dir);
+    let layout = &config.layout;
+    let data_key = layout.dir.join(crate::data_key::DATA_KEY);
+    let backup = [&layout.vault_key, &data_key].map(|file| fs::read(file).unwrap());
+    let mut store = opening::open(&config).unwrap().store_key;
+    let (old, next) = vault_key::begin(layout, &mut store).unwrap();
+    let changed = Event::VaultKeyChanged {
+        key: vault_key_id(&next),
+        old_key: vault_key_id(&old),
+        operator: "uid 0".to_owned(),
+    };
+    super::tls_tests::record(&config, &[changed]);
+    vault_key::settle(layout, &mut store, &next, &mut |_| Ok(())).unwrap();
+    drop(opening::open(&Config::load(&dir).unwrap()).unwrap());
+
+    // The later key is lost, and the backup put back: keys/ and data-key.
+    for (file, bytes) in [&layout.vault_key, &data_key].into_iter().zip(&backup) {
+        fs::write(file, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        let mut opened = opening::open(&Config::load(&dir).unwrap()).unwrap();
+        assert_eq!(opened.store_key.key(), store.key());
+        assert_eq!(opened.state.store().vault_key, Some(vault_key_id(&next)));
+        let reader = opened.journal.reader();
+        assert!(reader.entries_from(1).unwrap().all(|entry| entry.is_ok()));
+        // And the key can be changed from there.
+        let (present, _) = vault_key::begin(layout, &mut opened.store_key).unwrap();
+        assert_eq!(present, old);
+        vault_key::take_back(layout, &mut opened.store_key, &old).unwrap();
+    }
 }

@@ -90,7 +90,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | LedgerError::OtherHub { .. }
             | LedgerError::OtherVaultKey { .. },
         )) => EX_CONFIG,
-        Some(OpenError::Key(DataKeyError::Lost { .. } | DataKeyError::OtherVaultKey { .. })) => EX_CONFIG,
+        Some(OpenError::Key(
+            DataKeyError::Lost { .. } | DataKeyError::OtherVaultKey { .. } | DataKeyError::Differ { .. },
+        )) => EX_CONFIG,
         _ => EXIT_FAILED,
     }
 }

@@ -176,6 +176,14 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let older: Vec<&[u8; 32]> = vault_keys(config).into_iter().map(|key| &**key).collect();
     let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;
     let named = state.store().vault_key;
+    store_key.set_named(named);
+    let opens = |id| vault_key::current(layout, Some(id)).is_some_and(|key| store_key.opens_with(&key));
+    if named.is_some_and(|id| !opens(id)) {
+        tracing::warn!(
+            "the vault key that opens the store is not the one that the ledger names: an older copy of keys/ and \
+             data-key was put back. Give `hubctl keys rotate vault`, and back up keys/ and data-key together"
+        );
+    }
     if !vault.reader().holds_older()
         && let Err(error) = vault_key::put_in_order(layout, &mut store_key, named)
     {

@@ -22,7 +22,7 @@ use hub_protocol::{Digest, HubId};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use zeroize::Zeroizing;
 
-use super::key_files::{NoNextKey, destroy, sync_folder, write_plain, write_secret};
+use super::key_files::{NoNextKey, destroy, remove_overwritten, sync_folder, write_plain, write_secret};
 use crate::config::{self, Layout, TlsKey};
 
 /// What has just been done.
@@ -68,6 +68,7 @@ pub(super) fn next_key(layout: &Layout, hub: HubId, in_use: &[Digest]) -> Result
 /// Not to be called while a change to it may be under way.
 pub(super) fn discard_made(layout: &Layout, in_use: &[Digest]) -> io::Result<()> {
     let path = &layout.next_tls_key;
+    remove_overwritten(path)?;
     if let Ok(Some(key)) = config::next_tls_key(layout) {
         if in_use.contains(&key.digest) {
             return Ok(());

@@ -24,7 +24,7 @@ fn hub(dir: &Path) -> Config {
 }
 
 /// These entries and nothing more: the power fails behind them.
-fn record(config: &Config, events: &[Event]) {
+pub(super) fn record(config: &Config, events: &[Event]) {
     let keys = &config.keys;
     let options = JournalOptions::default();
     let (mut journal, _) =

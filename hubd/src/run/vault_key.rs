@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use super::key_files::{destroy, forget, fresh_seed, sync_folder};
+use super::key_files::{destroy, forget, fresh_seed, remove_overwritten, sync_folder};
 use crate::config::{self, KeyError, Layout};
 use crate::data_key::{DataKeyError, StoreKey, VaultKey, WrapId, vault_key_id};
 
@@ -57,8 +57,20 @@ pub(super) enum NotChanged {
     )]
     Credential,
     /// The next key is the present one.
-    #[error("hub-vault.next.key is the present vault key: supply another one, or remove it to have one made")]
+    #[error(
+        "hub-vault.next.key is the present vault key, and nothing opens the store without it: keep it, and put it in \
+         the place of hub-vault.key (docs/keys.md) before you supply another one"
+    )]
     Same,
+    /// The present key is in no file.
+    #[error("the present vault key cannot be read: restart hubd")]
+    Unreadable,
+    /// The file of the next key holds one that may be needed.
+    #[error(
+        "hub-vault.next.key holds a key that the store is wrapped under: keep the file, restart hubd, which puts it \
+         in order, and give this command again"
+    )]
+    InUse,
     /// A file cannot be written.
     #[error("the files of the vault key cannot be put in order: {0}; check the disk and the owner of keys/")]
     Files(#[from] io::Error),
@@ -83,20 +95,41 @@ pub(super) fn current(layout: &Layout, named: Option<WrapId>) -> Option<VaultKey
     }
 }
 
+/// The present vault key while the hub runs: the one that the ledger names,
+/// or, where that is lost or none is named, the one that was wrapped under
+/// first.
+fn present(layout: &Layout, store: &StoreKey) -> Option<VaultKey> {
+    let named = store.named().and_then(|id| current(layout, Some(id)));
+    named.filter(|key| store.opens_with(key)).or_else(|| {
+        let mut keys = config::vault_keys(layout).into_iter();
+        keys.find(|key| store.is_last_wrapped_under(key))
+    })
+}
+
+/// The present key and the one to change to. What an earlier change has left,
+/// in the ledger or beside it, comes first.
+pub(super) fn begin(layout: &Layout, store: &mut StoreKey) -> Result<(VaultKey, VaultKey), NotChanged> {
+    let current = present(layout, store).ok_or(NotChanged::Unreadable)?;
+    settle(layout, store, &current, &mut |_| Ok(()))?;
+    take_back(layout, store, &current)?;
+    let next = prepare(layout, store, &current)?;
+    Ok((current, next))
+}
+
 /// The key to change to, wrapped beside the present one: the one that the
 /// operator has supplied, or a fresh one.
-pub(super) fn prepare(
-    layout: &Layout,
-    store: &mut StoreKey,
-    current: &VaultKey,
-) -> Result<VaultKey, NotChanged> {
+fn prepare(layout: &Layout, store: &mut StoreKey, current: &VaultKey) -> Result<VaultKey, NotChanged> {
     let supplied = config::next_vault_key(layout)?.filter(|key| !made_here(layout, key));
     let next = match supplied {
         Some(key) if vault_key_id(&key) == vault_key_id(current) => return Err(NotChanged::Same),
         Some(key) => key,
         None if config::is_credential(&layout.vault_key) => return Err(NotChanged::Credential),
         None => {
-            discard_made(layout, current)?;
+            discard_made(layout, store, current)?;
+            // What is renamed over another file ends that.
+            if config::next_vault_key(layout)?.is_some() {
+                return Err(NotChanged::InUse);
+            }
             let key = fresh_seed()?;
             write_lines(layout, &key)?;
             key
@@ -109,7 +142,7 @@ pub(super) fn prepare(
 /// Takes back what [`prepare`] did, if the ledger does not tell of it.
 pub(super) fn take_back(layout: &Layout, store: &mut StoreKey, current: &VaultKey) -> Result<(), NotChanged> {
     store.keep_only(current)?;
-    Ok(discard_made(layout, current)?)
+    Ok(discard_made(layout, store, current)?)
 }
 
 /// Puts wraps and files in order behind a change that is in the ledger:
@@ -144,18 +177,21 @@ pub(super) fn put_in_order(
     store: &mut StoreKey,
     named: Option<WrapId>,
 ) -> Result<(), NotChanged> {
+    remove_overwritten(&layout.next_vault_key)?;
     let Some(key) = current(layout, named).filter(|key| store.opens_with(key)) else {
         return Ok(());
     };
     settle(layout, store, &key, &mut |_| Ok(()))?;
-    Ok(discard_made(layout, &key)?)
+    Ok(discard_made(layout, store, &key)?)
 }
 
-/// Destroys a next key that hubd has made and that is not the present one.
-fn discard_made(layout: &Layout, current: &VaultKey) -> io::Result<()> {
+/// Destroys a next key that hubd has made, that is not the present one, and
+/// that opens nothing.
+fn discard_made(layout: &Layout, store: &StoreKey, current: &VaultKey) -> io::Result<()> {
     let path = &layout.next_vault_key;
+    remove_overwritten(path)?;
     if let Ok(Some(key)) = config::next_vault_key(layout) {
-        if vault_key_id(&key) == vault_key_id(current) {
+        if vault_key_id(&key) == vault_key_id(current) || store.names(&key) {
             return Ok(());
         }
         if made_here(layout, &key) {

@@ -89,3 +89,91 @@ fn a_next_vault_key_that_was_supplied_is_used_and_kept_if_nothing_comes_of_it() 
         Err(NotChanged::Same)
     ));
 }
+
+/// Files that cannot be written: a folder stands where each is made.
+fn obstacles(layout: &Layout) -> [PathBuf; 3] {
+    [
+        layout.next_vault_key.with_extension("new"),
+        layout.dir.join("data-key.new"),
+        layout.ledger.join("data-key.new"),
+    ]
+}
+
+#[test]
+fn rule_2_another_change_after_a_failed_one_never_ends_the_only_vault_key() {
+    // Where the files of the first change fail after its entry, and where
+    // what the next change writes.
+    let steps = [
+        None,
+        Some(VaultKeyStep::OldWrapGone),
+        Some(VaultKeyStep::OldDestroyed),
+        Some(VaultKeyStep::NewInPlace),
+    ];
+    for stop_at in steps {
+        for obstacle in 0..3 {
+            let (_dir, layout, mut store) = hub();
+            let data_key = store.key().clone();
+            let (_, next) = begin(&layout, &mut store).unwrap();
+            store.set_named(Some(vault_key_id(&next)));
+            let in_the_way = obstacles(&layout);
+            let stopped = match stop_at {
+                Some(stop_at) => settle(&layout, &mut store, &next, &mut |step| match step == stop_at {
+                    true => Err(io::Error::other("the disk fails")),
+                    false => Ok(()),
+                }),
+                // The old wrap stays in the second copy.
+                None => {
+                    fs::create_dir(&in_the_way[2]).unwrap();
+                    let stopped = settle(&layout, &mut store, &next, &mut |_| Ok(()));
+                    fs::remove_dir(&in_the_way[2]).unwrap();
+                    stopped
+                }
+            };
+            assert!(stopped.is_err(), "{stop_at:?}");
+            assert_eq!(opens(&layout).key(), &data_key, "{stop_at:?}");
+
+            fs::create_dir(&in_the_way[obstacle]).unwrap();
+            assert!(begin(&layout, &mut store).is_err(), "{stop_at:?} {obstacle}");
+            fs::remove_dir(&in_the_way[obstacle]).unwrap();
+            // A power cut here: what is on disk opens.
+            let mut opened = opens(&layout);
+            assert_eq!(opened.key(), &data_key, "{stop_at:?} {obstacle}");
+            assert!(opened.opens_with(&next), "{stop_at:?} {obstacle}");
+            put_in_order(&layout, &mut opened, Some(vault_key_id(&next))).unwrap();
+            assert_eq!(config::vault_keys(&layout), [next], "{stop_at:?} {obstacle}");
+        }
+    }
+}
+
+#[test]
+fn rule_2_another_change_after_a_failed_one_settles_that_first() {
+    let (_dir, layout, mut store) = hub();
+    let (_, next) = begin(&layout, &mut store).unwrap();
+    store.set_named(Some(vault_key_id(&next)));
+    let stopped = settle(&layout, &mut store, &next, &mut |_| {
+        Err(io::Error::other("the disk fails"))
+    });
+    assert!(stopped.is_err());
+    // Without the settling nothing is written over it.
+    assert!(prepare(&layout, &mut store, &next).is_err());
+    assert!(config::vault_keys(&layout).contains(&next));
+    let (present, third) = begin(&layout, &mut store).unwrap();
+    assert_eq!(present, next);
+    assert_ne!(third, next);
+    assert_eq!(config::vault_keys(&layout), [next.clone(), third.clone()]);
+    for either in [&next, &third] {
+        assert!(opens(&layout).opens_with(either));
+    }
+    assert!(!opens(&layout).opens_with(&key(1)));
+}
+
+#[test]
+fn rule_2_a_next_vault_key_that_a_wrap_names_is_not_replaced() {
+    let (_dir, layout, mut store) = hub();
+    let next = prepare(&layout, &mut store, &key(1)).unwrap();
+    assert!(matches!(
+        prepare(&layout, &mut store, &key(1)),
+        Err(NotChanged::InUse)
+    ));
+    assert!(config::vault_keys(&layout).contains(&next));
+}
