@@ -125,13 +125,10 @@ fn rule_4_a_device_changes_its_keys_and_a_copy_with_the_old_ones_is_found_out() 
     Ok(())
 }
 
-#[test]
-fn rule_2_a_device_that_is_stopped_while_it_changes_its_keys_is_not_locked_out() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let hub = shop(dir.path())?;
+/// The hub has taken a change, and the device `saved` has only its old keys
+/// and the next ones: its answer was lost.
+fn answer_lost(hub: &ServedHub) -> Result<()> {
     let (till, saved) = (hub.device_dir("till"), hub.device_dir("saved"));
-    // The hub has taken it, and the device has only its old keys and the next
-    // ones: its answer was lost.
     copy(&till, &saved)?;
     let identity = hub_sdk::DeviceIdentity::load(&till)?;
     let enrolled = hub_sdk::Enrolled::load(&till)?;
@@ -150,8 +147,36 @@ fn rule_2_a_device_that_is_stopped_while_it_changes_its_keys_is_not_locked_out()
     for name in ["device-tls.key", "device-signing.key", "device-id"] {
         fs::copy(till.join(name), next.join(name))?;
     }
+    Ok(())
+}
+
+#[test]
+fn rule_2_a_device_that_is_stopped_while_it_changes_its_keys_is_not_locked_out() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let hub = shop(dir.path())?;
+    answer_lost(&hub)?;
     let refused = run(&hub, "saved", &["pay", "--amount", "1250"])?;
     ensure!(refused[0]["refused"] == 6007, "{refused:?}");
+    rotate(&hub, "saved")?;
+    pay(&hub, "saved", 2)?;
+    ensure!(
+        device(&hub)?["standing"]["signs"] == serde_json::json!([]),
+        "no copy"
+    );
+    Ok(())
+}
+
+#[test]
+fn rule_2_a_device_that_asks_for_its_change_of_keys_while_it_is_blocked_is_not_locked_out() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let hub = shop(dir.path())?;
+    answer_lost(&hub)?;
+    let id = device(&hub)?["id"].as_str().context("no id")?.to_owned();
+    hub.hubctl(&["devices", "block", &id])?;
+    for _ in 0..2 {
+        ensure!(rotate(&hub, "saved").is_err(), "it is blocked");
+    }
+    hub.hubctl(&["devices", "unblock", &id])?;
     rotate(&hub, "saved")?;
     pay(&hub, "saved", 2)?;
     ensure!(

@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 use crate::cbor;
 use crate::commit::ProofError;
 use crate::cose::{self, ObjectType};
-use crate::id::{Digest, HubId};
+use crate::id::{Digest, HubId, KeyId};
 use crate::key_change::SignedKeyChange;
 
 /// The most TLS keys that a hub has at once: the one that goes and the one
@@ -36,8 +36,9 @@ const TLS_KEYS_OID_DER: [u8; 12] = [
 /// The hub is reached under these TLS keys and no other
 /// ([`ObjectType::HubTlsKeys`]), signed by the key that it signs with now.
 ///
-/// Believed of the present signing key alone; of two statements the one with
-/// the higher number holds.
+/// Believed of the present signing key alone; of two statements the one by the
+/// later signing key holds, and of two by one key the one with the higher
+/// number.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct HubTlsKeys {
@@ -92,83 +93,108 @@ pub enum TlsKeysError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsPins {
     hub: HubId,
-    stated: Option<(HubTlsKeys, SignedTlsKeys)>,
+    /// The key that holds while nothing is stated.
+    unstated: Digest,
+    stated: Option<Stated>,
+}
+
+/// A statement, as it was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stated {
+    says: HubTlsKeys,
+    signed: SignedTlsKeys,
+    /// The signing key that signed it.
+    by: KeyId,
 }
 
 impl TlsPins {
     /// By the key that the hub is named after, as far as is known.
     pub const fn new(hub: HubId) -> Self {
-        Self { hub, stated: None }
+        Self::under(hub, Digest(hub.0))
+    }
+
+    /// By the key that the device was enrolled under and no other, until the
+    /// hub's first statement is known: the one that the hub is named after may
+    /// have been retired by then.
+    pub const fn under(hub: HubId, key: Digest) -> Self {
+        Self {
+            hub,
+            unstated: key,
+            stated: None,
+        }
+    }
+
+    /// Whose keys.
+    pub const fn hub(&self) -> HubId {
+        self.hub
+    }
+
+    /// The key that holds while nothing is stated.
+    pub const fn unstated(&self) -> Digest {
+        self.unstated
     }
 
     /// Whether the key with this SHA-256 over its SubjectPublicKeyInfo is the
     /// hub's.
     pub fn accepts(&self, key: &Digest) -> bool {
         match &self.stated {
-            None => key.0 == self.hub.0,
-            Some((stated, _)) => stated.keys.contains(key),
+            None => *key == self.unstated,
+            Some(stated) => stated.says.keys.contains(key),
         }
     }
 
     /// Takes a statement, if it is signed by `present`, the hub's signing key,
-    /// and none later is known. Whether it said anything new.
+    /// and none later by that key is known. What an earlier signing key stated
+    /// counts for nothing beside it, whatever its number. Whether it said
+    /// anything new.
     ///
     /// # Errors
     /// [`TlsKeysError`]; what is known is then as it was.
     pub fn take(&mut self, signed: &SignedTlsKeys, present: &VerifyingKey) -> Result<bool, TlsKeysError> {
         let payload = cose::verify(&signed.0, ObjectType::HubTlsKeys, present).map_err(ProofError::Commit)?;
-        let stated: HubTlsKeys = cbor::decode(&payload).map_err(ProofError::from)?;
-        if stated.hub != self.hub {
+        let says: HubTlsKeys = cbor::decode(&payload).map_err(ProofError::from)?;
+        if says.hub != self.hub {
             return Err(TlsKeysError::OtherHub);
         }
-        let mut keys = stated.keys.clone();
+        let mut keys = says.keys.clone();
         keys.sort();
         keys.dedup();
-        if !(1..=MOST_TLS_KEYS).contains(&stated.keys.len()) || keys.len() != stated.keys.len() {
+        if !(1..=MOST_TLS_KEYS).contains(&says.keys.len()) || keys.len() != says.keys.len() {
             return Err(TlsKeysError::Keys);
         }
-        match self.number() {
-            known if stated.number < known || stated.number == 0 => Err(TlsKeysError::Older),
-            known if stated.number == known => {
-                let same = self
-                    .stated
-                    .as_ref()
-                    .is_some_and(|(old, _)| old.keys == stated.keys);
+        let by = KeyId::of_key(present.as_bytes());
+        let known = self.stated.as_ref().filter(|known| known.by == by);
+        match known.map_or(0, |known| known.says.number) {
+            number if says.number < number || says.number == 0 => Err(TlsKeysError::Older),
+            number if says.number == number => {
+                let same = known.is_some_and(|known| known.says.keys == says.keys);
                 same.then_some(false).ok_or(TlsKeysError::Older)
             }
             _ => {
-                self.stated = Some((stated, signed.clone()));
+                let signed = signed.clone();
+                self.stated = Some(Stated { says, signed, by });
                 Ok(true)
             }
         }
     }
 
+    /// The hub signs with `present` now: drops a statement by a key that has
+    /// given way, which whoever took that key may have made. Whether there was
+    /// one.
+    pub fn signed_by_now(&mut self, present: &VerifyingKey) -> bool {
+        let by = KeyId::of_key(present.as_bytes());
+        self.stated.take_if(|known| known.by != by).is_some()
+    }
+
     /// The number of the statement that is known; 0 for none.
     pub fn number(&self) -> u32 {
-        self.stated.as_ref().map_or(0, |(stated, _)| stated.number)
+        self.stated.as_ref().map_or(0, |stated| stated.says.number)
     }
 
-    /// The statement that is known, to be kept.
+    /// The statement that is known, to be kept. It names the key that signed
+    /// it, and is [taken](Self::take) again as it was the first time.
     pub fn signed(&self) -> Option<&SignedTlsKeys> {
-        self.stated.as_ref().map(|(_, signed)| signed)
-    }
-
-    /// What was kept by [`signed`](Self::signed), where nobody else writes:
-    /// its signature was checked when it was taken, perhaps by a key that has
-    /// given way since.
-    ///
-    /// # Errors
-    /// [`TlsKeysError`] if it is no statement of this hub.
-    pub fn kept(hub: HubId, signed: SignedTlsKeys) -> Result<Self, TlsKeysError> {
-        let object = cose::Unverified::parse(&signed.0).map_err(ProofError::Commit)?;
-        let stated: HubTlsKeys = cbor::decode(object.payload_unverified()).map_err(ProofError::from)?;
-        if stated.hub != hub {
-            return Err(TlsKeysError::OtherHub);
-        }
-        Ok(Self {
-            hub,
-            stated: Some((stated, signed)),
-        })
+        self.stated.as_ref().map(|stated| &stated.signed)
     }
 }
 
@@ -275,7 +301,8 @@ mod tests {
         let one = stated(2, &[8]).sign(&key(1));
         assert_eq!(pins.take(&one, &present), Ok(true));
         assert_eq!(accepted(&pins), [8], "the old one is no more");
-        let kept = TlsPins::kept(HUB, pins.signed().unwrap().clone()).unwrap();
+        let mut kept = TlsPins::new(HUB);
+        assert_eq!(kept.take(pins.signed().unwrap(), &present), Ok(true));
         assert_eq!(kept, pins);
     }
 
@@ -292,6 +319,43 @@ mod tests {
     }
 
     #[test]
+    fn rule_2_a_statement_by_a_later_signing_key_wins_whatever_its_number() {
+        let (old, new) = (key(1), key(2));
+        for forged in [u32::MAX, 3] {
+            let mut pins = TlsPins::new(HUB);
+            let forged = stated(forged, &[9]).sign(&old);
+            assert_eq!(pins.take(&forged, &old.verifying_key()), Ok(true));
+            // The later key's word, with and without news of the change first.
+            for told in [false, true] {
+                let (mut pins, present) = (pins.clone(), new.verifying_key());
+                if told {
+                    assert!(pins.signed_by_now(&present));
+                    assert!(!pins.signed_by_now(&present));
+                    assert_eq!(accepted(&pins), [7], "as if it had never been said");
+                }
+                let again = pins.take(&forged, &present);
+                assert!(again.is_err(), "its key has given way");
+                assert_eq!(pins.take(&stated(3, &[8]).sign(&new), &present), Ok(true));
+                assert_eq!((accepted(&pins), pins.number()), (vec![8], 3));
+                assert!(!pins.signed_by_now(&present), "the present key's stays");
+                let older = pins.take(&stated(2, &[7]).sign(&new), &present);
+                assert_eq!(older, Err(TlsKeysError::Older));
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_was_enrolled_under_a_later_tls_key_knows_the_hub_by_that_alone() {
+        let mut pins = TlsPins::under(HUB, Digest([8; 32]));
+        assert_eq!(accepted(&pins), [8], "the first one may be retired");
+        let present = key(1).verifying_key();
+        pins.take(&stated(3, &[9, 8]).sign(&key(1)), &present).unwrap();
+        assert_eq!(accepted(&pins), [8, 9]);
+        pins.signed_by_now(&key(2).verifying_key());
+        assert_eq!(accepted(&pins), [8]);
+    }
+
+    #[test]
     fn a_statement_is_believed_of_the_present_signing_key_and_of_this_hub_alone() {
         let mut pins = TlsPins::new(HUB);
         let present = key(2).verifying_key();
@@ -304,7 +368,6 @@ mod tests {
         };
         let other = other.sign(&key(2));
         assert_eq!(pins.take(&other, &present), Err(TlsKeysError::OtherHub));
-        assert_eq!(TlsPins::kept(HUB, other), Err(TlsKeysError::OtherHub));
         for keys in [&[][..], &[8, 8], &[1, 2, 3]] {
             let refused = pins.take(&stated(1, keys).sign(&key(2)), &present);
             assert_eq!(refused, Err(TlsKeysError::Keys), "{keys:?}");

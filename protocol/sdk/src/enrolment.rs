@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::cose::{self, CoseError, ObjectType};
 use hub_protocol::{
     ALPN_ENROL, Answer, CertificateKeys, DeviceClass, Digest, EnrolmentCode, EnrolmentRequest, HubId,
-    Registration, Request, SignedKeyChange, SignedTlsKeys, TlsPins, cbor, frame,
+    ProofError, Registration, Request, SignedKeyChange, SignedTlsKeys, TlsKeysError, cbor, frame,
 };
 use minicbor::{Decode, Encode};
 
@@ -57,6 +57,10 @@ struct Stored {
     /// The newest statement of the hub's TLS keys.
     #[n(4)]
     tls_keys: Option<SignedTlsKeys>,
+    /// The TLS key that the device was enrolled under, if that is not the one
+    /// that the hub is named after.
+    #[n(5)]
+    tls_key: Option<Digest>,
 }
 
 impl Enrolled {
@@ -69,6 +73,15 @@ impl Enrolled {
             addresses,
             registration,
         }
+    }
+
+    /// Enrolled under this TLS key: until the hub states its keys it is known
+    /// by this one and no other. The one it is named after may be retired.
+    fn under(self, key: Digest) -> Self {
+        if let Some(keys) = &self.hub_keys {
+            keys.known_under(key);
+        }
+        self
     }
 
     /// Writes it into `dir`, readable by its owner only (0600).
@@ -86,6 +99,11 @@ impl Enrolled {
                 .hub_keys
                 .as_ref()
                 .and_then(|keys| keys.tls().signed().cloned()),
+            tls_key: self
+                .hub_keys
+                .as_ref()
+                .map(|keys| keys.tls().unstated())
+                .filter(|key| key.0 != self.hub.0),
         };
         files::write_private(dir, FILE, &cbor::encode(&stored))?;
         if let Some(keys) = &self.hub_keys {
@@ -105,11 +123,17 @@ impl Enrolled {
             .ok()
             .and_then(|stored: Stored| {
                 let addresses = stored.addresses.iter().map(|a| a.parse().ok());
-                let enrolled = Self::new(stored.registration, addresses.collect::<Option<_>>()?);
+                let mut enrolled = Self::new(stored.registration, addresses.collect::<Option<_>>()?);
+                if let Some(key) = stored.tls_key {
+                    enrolled = enrolled.under(key);
+                }
                 if let Some(keys) = &enrolled.hub_keys {
                     keys.learn(&stored.key_changes.unwrap_or_default()).ok()?;
-                    if let Some(signed) = stored.tls_keys {
-                        keys.known_under(TlsPins::kept(enrolled.hub, signed).ok()?);
+                    match stored.tls_keys.map(|signed| keys.learn_tls(&signed)) {
+                        // By a signing key that has given way: dropped.
+                        Some(Err(TlsKeysError::Statement(ProofError::Commit(CoseError::UnknownKey)))) => {}
+                        Some(Err(_)) => return None,
+                        Some(Ok(_)) | None => {}
                     }
                     keys.keep_in(dir);
                 }
@@ -139,9 +163,11 @@ impl Enrolled {
     /// taken: that proves itself, whoever shows it.
     pub(crate) fn is_hub(&self, key: &Digest, certificate: &[u8]) -> bool {
         if let Some(says) = CertificateKeys::in_certificate(certificate) {
-            let learned = self.learn(&says.changes).and_then(|_| self.learn_tls(&says.keys));
-            if let Err(error) = learned {
-                tracing::debug!(%error, "what a certificate says of the hub's keys is not taken");
+            match self.hub_keys().and_then(|keys| keys.learn_both(&says)) {
+                Ok(new) => self.keep(new),
+                Err(error) => {
+                    tracing::debug!(%error, "what a certificate says of the hub's keys is not taken");
+                }
             }
         }
         match &self.hub_keys {
@@ -225,7 +251,7 @@ pub async fn enrol(
     match answer {
         Ok(Answer::Enrolled { registration }) => {
             let registration = verify(identity, &request, &registration)?;
-            Ok(Enrolled::new(registration, resolve(&code.addresses).await))
+            Ok(Enrolled::new(registration, resolve(&code.addresses).await).under(code.pin()))
         }
         Ok(Answer::Refused { refusal }) => Err(SdkError::Refused(refusal)),
         Ok(_) => Err(VerifyError::OtherAnswer.into()),
@@ -274,3 +300,7 @@ async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
     }
     found
 }
+
+#[cfg(test)]
+#[path = "enrolment_tests.rs"]
+mod tests;

@@ -59,20 +59,36 @@ fn discard(dir: &Path) -> Result<(), SdkError> {
 }
 
 /// The keys to change to: those of a change that came to no answer, or fresh
-/// ones.
+/// ones if there are none, or not all of them: what was not written whole was
+/// never sent. Keys that cannot be read at the moment may be the device's
+/// already, and are left alone.
 fn next_keys(dir: &Path, present: &DeviceIdentity) -> Result<DeviceIdentity, SdkError> {
     let next = dir.join(NEXT);
-    let left = DeviceIdentity::load_plain(&next).ok().filter(|left| {
-        left.device_id() == present.device_id() && left.key_changes() == present.key_changes() + 1
-    });
-    match left {
-        Some(left) => Ok(left),
-        None => {
-            let fresh = present.successor()?;
-            fresh.save(&next)?;
-            Ok(fresh)
+    match DeviceIdentity::load_plain(&next) {
+        Ok(left)
+            if left.device_id() == present.device_id()
+                && left.key_changes() == present.key_changes().saturating_add(1) =>
+        {
+            return Ok(left);
         }
+        // Another device's, or from before the present ones.
+        Ok(_) => {}
+        Err(SdkError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
+    let fresh = present.successor()?;
+    fresh.save(&next)?;
+    Ok(fresh)
+}
+
+/// Whether the hub has judged this very change and not taken it, so that
+/// another try needs other keys. Whoever is barred, or speaks to a hub that
+/// is too old, has not been judged: the change may have been taken before.
+fn needs_other_keys(error: &PayError) -> bool {
+    matches!(
+        error.refusal_code(),
+        Some(RefusalCode::EnrolledAlready | RefusalCode::EnrolmentKey | RefusalCode::FieldMalformed)
+    )
 }
 
 impl DeviceClient {
@@ -89,7 +105,8 @@ impl DeviceClient {
     ///
     /// When the hub refuses, is not reached, or a file cannot be written. If
     /// there was no answer, the change may have been taken: ask again, which
-    /// carries on with the same new keys. Until there is an answer, a payment
+    /// carries on with the same new keys, also once a device that was barred
+    /// is barred no more. Until there is an answer, a payment
     /// may be refused with
     /// [`KeysReplaced`](hub_protocol::RefusalCode::KeysReplaced); it is to be
     /// asked for again afterwards.
@@ -130,8 +147,7 @@ impl DeviceClient {
                 }
             }
             Err(error) => {
-                if !error.transient() {
-                    // Another try needs other keys.
+                if needs_other_keys(&error) {
                     discard(dir)?;
                 }
                 return Err(error.into());
@@ -147,6 +163,51 @@ impl DeviceClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rule_2_the_next_keys_are_discarded_after_a_refusal_that_judged_them_alone() {
+        let refused = |code| PayError::Refused(hub_protocol::Refusal::new(code, ""));
+        let judged: Vec<_> = RefusalCode::ALL
+            .iter()
+            .filter(|code| needs_other_keys(&refused(**code)))
+            .collect();
+        let expected = [
+            RefusalCode::FieldMalformed,
+            RefusalCode::EnrolmentKey,
+            RefusalCode::EnrolledAlready,
+        ];
+        assert_eq!(judged, expected.iter().collect::<Vec<_>>());
+        assert!(!needs_other_keys(&PayError::NotAllowed), "blocked for a moment");
+        assert!(!needs_other_keys(&PayError::HubTooOld));
+    }
+
+    #[test]
+    fn rule_2_next_keys_that_cannot_be_read_are_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let kept = DeviceIdentity::generate().unwrap();
+        let sent = next_keys(dir, &kept).unwrap();
+        for name in [NAME_FILE, SIGNING_FILE, TLS_FILE] {
+            let path = dir.join(NEXT).join(name);
+            let whole = fs::read(&path).unwrap();
+            // Damaged; and not to be read at all, as under another user.
+            fs::write(&path, b"?").unwrap();
+            assert!(next_keys(dir, &kept).is_err(), "{name}");
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            assert!(next_keys(dir, &kept).is_err(), "{name}");
+            fs::remove_dir(&path).unwrap();
+            fs::write(&path, whole).unwrap();
+            let again = next_keys(dir, &kept).unwrap();
+            assert_eq!(again.signing_key(), sent.signing_key(), "{name}");
+        }
+        for name in [NAME_FILE, SIGNING_FILE, TLS_FILE] {
+            let before = next_keys(dir, &kept).unwrap();
+            fs::remove_file(dir.join(NEXT).join(name)).unwrap();
+            let fresh = next_keys(dir, &kept).unwrap();
+            assert_ne!(fresh.signing_key(), before.signing_key(), "{name}: never sent");
+        }
+    }
 
     #[test]
     fn a_change_that_was_taken_is_ended_at_the_next_start_wherever_it_was_cut() {
