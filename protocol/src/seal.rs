@@ -23,6 +23,7 @@ use chacha20poly1305::{ChaCha20Poly1305, KeyInit, Nonce, XChaCha20Poly1305, XNon
 use hmac::{Hmac, Mac};
 use minicbor::{Decode, Encode};
 use sha2::Sha256;
+use zeroize::Zeroize;
 
 use crate::cbor::{self, CborError};
 use crate::entry::{Entry, EntryTime, Event};
@@ -35,7 +36,7 @@ const NONCE: usize = 24;
 const KEY_PART: usize = 16;
 
 /// The random key of a store, from which all keys come that its files are
-/// encrypted under. 32 bytes.
+/// encrypted under. 32 bytes, wiped from memory when they are dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DataKey([u8; 32]);
 
@@ -58,6 +59,12 @@ impl DataKey {
     /// HMAC-SHA-256 of the parts, one after the other.
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         hmac(&self.0, parts)
+    }
+}
+
+impl Drop for DataKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -183,12 +190,20 @@ impl SealedEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryKey(pub [u8; 32]);
 
-/// Seals events and opens them.
+/// Seals events and opens them. Its keys are wiped from memory when they are
+/// dropped.
 #[derive(Clone)]
 pub struct EntrySeal {
     key: [u8; 32],
     cipher: XChaCha20Poly1305,
     nonces: [u8; 32],
+}
+
+impl Drop for EntrySeal {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.nonces.zeroize();
+    }
 }
 
 impl EntrySeal {

@@ -12,6 +12,7 @@ use chacha20::{R20, hchacha};
 use hub_protocol::DataKey;
 use ring::aead::{self, Aad, LessSafeKey, UnboundKey};
 use ring::hmac;
+use zeroize::Zeroize;
 
 const NONCE: usize = 24;
 /// As much of the nonce as a message's own key comes from.
@@ -26,6 +27,14 @@ pub struct RestSeal {
     key: [u8; 32],
     nonces: hmac::Key,
     names: hmac::Key,
+}
+
+/// ring wipes nothing: the keys of nonces and names stay until the memory is
+/// used again.
+impl Drop for RestSeal {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl RestSeal {

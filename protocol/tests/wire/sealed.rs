@@ -99,3 +99,11 @@ fn the_committed_sealed_ledger_opens_by_the_data_key_and_entry_by_entry() {
     let said = format!("In clear stay: {}.", clear.join(", "));
     assert!(document.contains(&said), "docs/protocol.md does not say: {said}");
 }
+
+#[test]
+fn the_data_key_is_wiped_from_memory_when_it_is_dropped() {
+    // What a drop leaves behind cannot be read without unsafe code: that there
+    // is something to do for one of plain bytes can be told.
+    assert!(std::mem::needs_drop::<DataKey>());
+    assert!(std::mem::needs_drop::<EntrySeal>());
+}
