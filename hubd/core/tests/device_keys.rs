@@ -227,14 +227,39 @@ fn old_keys_that_are_used_after_the_change_are_a_sign_of_a_copy_once_an_hour() {
         matches!(entry.event, Event::DeviceOldKeysUsed { device } if device == DEVICE)
     });
     assert_eq!(told.count(), 2);
+    let signs = signs(&mut shop);
+    assert!(matches!(signs[..], [hub_core::Sign::OldKeys(_)]), "{signs:?}");
+}
+
+fn signs(shop: &mut Shop) -> Vec<hub_core::Sign> {
     let OperatorReply::Standings(standings) = shop.operate(OperatorCommand::Standings) else {
         panic!("standings expected");
     };
-    let standing = standings.iter().find(|one| one.device == DEVICE).unwrap();
-    assert!(
-        matches!(standing.signs[..], [hub_core::Sign::OldKeys(_)]),
-        "{standing:?}"
-    );
+    let standing = standings.into_iter().find(|one| one.device == DEVICE);
+    standing.unwrap().signs
+}
+
+#[test]
+fn old_keys_that_were_used_are_no_sign_any_more_once_a_person_has_looked() {
+    let mut shop = shop();
+    let good = change(&shop, 1, 50);
+    ask(&mut shop, &good).unwrap();
+    for old in [false, true] {
+        shop.input(Input::DeviceKeysUsed { device: DEVICE, old });
+    }
+    assert_eq!(signs(&mut shop).len(), 1);
+    shop.operate(OperatorCommand::Block(DEVICE));
+    assert_eq!(signs(&mut shop).len(), 1, "blocked, but nobody answers for it");
+    shop.operate(OperatorCommand::Unblock(DEVICE));
+    assert_eq!(signs(&mut shop), []);
+    shop.crash();
+    assert_eq!(signs(&mut shop), [], "after a restart neither");
+    // Whoever has them still is told of again.
+    shop.input(Input::DeviceKeysUsed {
+        device: DEVICE,
+        old: true,
+    });
+    assert_eq!(signs(&mut shop).len(), 1);
 }
 
 #[test]

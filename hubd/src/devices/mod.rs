@@ -309,6 +309,10 @@ impl Devices {
         if let Err(error) = self.inner.shared.tls.sign_anew() {
             tracing::error!(%error, "the certificate tells of the old signing key until the next start");
         }
+        if self.inner.shared.tls.stated().is_some() {
+            // What the old key stated of the TLS keys counts no more.
+            self.inner.shared.sessions.push_all(&Outgoing::TlsKeys);
+        }
     }
 
     /// From now on the hub is reached under these TLS keys. Every connected

@@ -251,6 +251,13 @@ impl State {
         if seen.is_some() {
             self.admit(device, |admission| admission.two_places = None);
         }
+        let keys = self
+            .devices
+            .get_mut(&device)
+            .and_then(|record| record.keys.as_deref_mut());
+        if keys.and_then(|keys| keys.old_used_ms.take()).is_some() {
+            self.dirty.insert(Key::Device(device));
+        }
     }
 
     fn admit(&mut self, device: DeviceId, change: impl FnOnce(&mut Admission)) {
