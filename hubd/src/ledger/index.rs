@@ -323,15 +323,22 @@ impl Index {
     /// Whatever comes out of the store is damage. What was visited until then
     /// is worth nothing.
     pub fn for_each_small(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Damage> {
+        // They lie in the order of names that say nothing; whoever writes a
+        // table of them needs that of the keys.
         let mut opened = Ok(());
+        let mut found = BTreeMap::new();
         for_each_stored(&self.db, &mut |name, value| {
-            let found = self.seal.open(name, value);
-            match found.as_deref().and_then(split_small) {
-                Some((key, value)) => visit(key, value),
+            let record = self.seal.open(name, value);
+            match record.as_deref().and_then(split_small) {
+                Some((key, value)) => {
+                    found.insert(key.to_vec(), value.to_vec());
+                }
                 None => opened = Err(Damage::Contents),
             }
         })?;
-        opened
+        opened?;
+        found.iter().for_each(|(key, value)| visit(key, value));
+        Ok(())
     }
 
     /// Hands every record to `visit`: first the small ones as of the last
