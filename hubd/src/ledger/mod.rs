@@ -49,7 +49,7 @@
 //! journal's reader keeps 4 bytes for every 32 entries; opening and verifying
 //! hold one segment in memory; the index keeps up to 32,768
 //! records in memory, and of its tables and those of archives 16 bits for each
-//! record; the vault keeps 12 bytes for each card; archiving writes one archive
+//! record; the vault keeps 8 bytes for each card; archiving writes one archive
 //! at a time, in pieces of 64 KiB.
 
 mod archive;
