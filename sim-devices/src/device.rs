@@ -16,7 +16,8 @@ use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
     Answer, AttestationResult, AttestationStatus, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId,
-    EnrolmentCode, EntryMode, Funding, PaymentId, RefusalCode, Request, Terms, Verification, cbor, frame,
+    EnrolmentCode, EntryMode, Funding, KeyId, PaymentId, RefusalCode, Request, Terms, Verification, cbor,
+    frame,
 };
 use hub_sdk::{
     ClientOptions, Description, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment,
@@ -140,18 +141,29 @@ pub async fn rotate_keys(options: &DeviceOptions) -> Result<()> {
     let client = client(options)?.rotate_keys(&options.identity).await?;
     // The first connection with the new key ends what the old one is good for.
     client.hello().await?;
-    print(&json!({ "device": client.device_id().to_string(), "keys": "changed" }))?;
+    print(&json!({
+        "device": client.device_id().to_string(),
+        "keys": "changed",
+        "signs_with": client.signs_with().to_string(),
+    }))?;
     client.close().await;
     Ok(())
 }
 
-/// Writes a verifier's signed word on a device to standard output.
-pub fn attest(key: &Path, device: DeviceId, status: AttestationStatus, age_minutes: u64) -> Result<()> {
+/// Writes a verifier's signed word on a device to standard output, while that
+/// signs with the key of this id, or has the keys that it was enrolled with.
+pub fn attest(
+    key: &Path,
+    (device, signs_with): (DeviceId, Option<KeyId>),
+    status: AttestationStatus,
+    age_minutes: u64,
+) -> Result<()> {
     let key = SigningKey::from_bytes(&seed(key)?);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let issued_s = now.as_secs().saturating_sub(age_minutes * 60);
     let result = AttestationResult::new(device, issued_s, status);
-    let signed = cose::sign(&key, ObjectType::AttestationResult, &cbor::encode(&result));
+    let result = signs_with.map_or(result, |key| result.signing_with(key));
+    let signed = cose::sign(&key, result.object_type(), &cbor::encode(&result));
     let mut out = std::io::stdout().lock();
     out.write_all(&signed)?;
     Ok(out.flush()?)

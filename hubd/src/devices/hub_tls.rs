@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hub_protocol::{
-    ALPN, CertificateKeys, Digest, HubId, HubTlsKeys, MOST_CHANGES_IN_CERTIFICATE, SignedTlsKeys,
+    ALPN, ALPN_5, CertificateKeys, Digest, HubId, HubTlsKeys, MOST_CHANGES_IN_CERTIFICATE, SignedTlsKeys,
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -214,7 +214,7 @@ impl ResolvesServerCert for HubTls {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let follows = hello
             .alpn()
-            .is_some_and(|mut names| names.any(|name| name == ALPN));
+            .is_some_and(|mut names| names.any(|name| name == ALPN || name == ALPN_5));
         let present = self.read();
         let key = if follows {
             &present.following

@@ -21,6 +21,7 @@ use super::registry::{RequestKeys, Standing};
 use super::session::Peer;
 use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
+use super::tls;
 use crate::port::{Ask, Tell};
 
 /// How long a device may take to send one frame.
@@ -121,7 +122,7 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
             }
         }
         Request::ChangeKeys { change: signed } => {
-            let change = match DeviceKeyChange::open(&signed) {
+            let change = match DeviceKeyChange::open(&signed, tls::check_p256) {
                 Err(refusal) => {
                     if refusal.code == RefusalCode::SignatureBad {
                         shared.port.hint(Tell::BadSignature { device });
@@ -306,10 +307,8 @@ fn stopping() -> Refusal {
 
 /// As what a payment request is signed, by what it says.
 fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
-    match (wire, Unverified::payload_of(signed)) {
-        (WireVersion::Three | WireVersion::Four | WireVersion::Five, Ok(payload)) => {
-            PaymentRequest::object_type_of(payload)
-        }
+    match Unverified::payload_of(signed) {
+        Ok(payload) if wire.number() >= 3 => PaymentRequest::object_type_of(payload),
         _ => ObjectType::PaymentRequest,
     }
 }

@@ -8,8 +8,10 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use hub_protocol::cose::p256_point;
 use hub_protocol::{CertificateKeys, Digest, HubId, TLS_KEYS_OID};
 use quinn::crypto::rustls::QuicServerConfig;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -22,16 +24,6 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::registry::Registry;
-
-/// How the SubjectPublicKeyInfo of an uncompressed P-256 key begins (RFC
-/// 5480). One key has one such encoding, and so one identity.
-const P256_SPKI_PREFIX: [u8; 27] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
-];
-
-/// Length of that SubjectPublicKeyInfo, in bytes.
-const P256_SPKI_LEN: usize = 91;
 
 /// Why the hub's TLS key could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -178,11 +170,17 @@ fn container(
 /// so that the key that signed is the key that is looked up.
 fn p256_spki(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
     let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
-    if spki.len() == P256_SPKI_LEN && spki.starts_with(&P256_SPKI_PREFIX) {
-        Ok(spki.to_vec())
-    } else {
-        Err(CertificateError::BadEncoding.into())
+    match p256_point(&spki) {
+        Some(_) => Ok(spki.to_vec()),
+        None => Err(CertificateError::BadEncoding.into()),
     }
+}
+
+/// Checks ECDSA over SHA-256 on P-256: what a device's TLS key signs beside
+/// handshakes ([`hub_protocol::cose::CheckP256`]).
+pub(super) fn check_p256(point: &[u8; 65], message: &[u8], signature: &[u8; 64]) -> bool {
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+    key.verify(message, signature).is_ok()
 }
 
 /// SHA-256 over the SubjectPublicKeyInfo of the key at the other end of an

@@ -25,7 +25,7 @@ const NEXT: &str = "next";
 const TAKEN: &str = "taken";
 
 /// The first wire version in which a device can change its keys.
-const SINCE: u16 = 5;
+const SINCE: u16 = 6;
 
 /// Ends a change that the hub has taken.
 pub(crate) fn finish(dir: &Path) -> Result<(), SdkError> {
@@ -119,11 +119,13 @@ impl DeviceClient {
             number: next.key_changes(),
             old_key: present.signing_key().verifying_key().to_bytes(),
             new_key: next.signing_key().verifying_key().to_bytes(),
-            new_tls: next.tls_digest(),
             last_sequence: self.next_sequence().saturating_sub(1),
+            new_tls_key: next.tls_key_info().ok_or(SdkError::Signing)?,
         };
+        let (old, new) = (present.signing_key(), next.signing_key());
+        let change_signed = change.sign(old, new, |message| next.sign_with_tls(message))?;
         let asked = frame::to_wire(&Request::ChangeKeys {
-            change: change.sign(present.signing_key(), next.signing_key()),
+            change: change_signed,
         });
         let answer = self
             .persist_since(&asked, SINCE, |answer| match answer {

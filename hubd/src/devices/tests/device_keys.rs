@@ -1,8 +1,11 @@
 //! A device changes its keys: what the old ones are still good for.
 
 use hub_core::device_keys::{DeviceKeys, KeysBefore};
-use hub_protocol::{ALPN, ALPN_4, Request, VoidRequest, frame};
+use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::{ALPN, ALPN_4, ALPN_5, DeviceKeyChange, Request, VoidRequest, cbor, frame};
 use hub_sdk::{PayError, PreparedPayment};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 
 use super::*;
 
@@ -193,4 +196,81 @@ async fn a_copy_with_keys_that_have_given_way_is_told_so_and_so_is_the_hub() {
     // Blocked, it is not even told.
     hub.devices.apply(&device.enrolled.registration, true);
     assert!(raw::connect(&hub, Some(&device.old), ALPN).await.is_none());
+}
+
+/// SubjectPublicKeyInfo and private half of a device's TLS key.
+fn tls_of(identity: &DeviceIdentity) -> ([u8; 91], EcdsaKeyPair) {
+    let dir = tempfile::tempdir().unwrap();
+    identity.save(dir.path()).unwrap();
+    let pem = std::fs::read_to_string(dir.path().join("device-tls.key")).unwrap();
+    let pair = rcgen::KeyPair::from_pem(&pem).unwrap();
+    let spki = rcgen::PublicKeyData::subject_public_key_info(&pair);
+    let der = pair.serialize_der();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &SystemRandom::new());
+    (spki.try_into().unwrap(), pair.unwrap())
+}
+
+/// Frame 11 of a device that names the TLS key of `named`, whose object
+/// `signed_by`'s TLS key has signed; `None`: as in wire version 5.
+fn asked(
+    hub: &FakeHub,
+    device: &DeviceIdentity,
+    named: &DeviceIdentity,
+    signed_by: Option<&DeviceIdentity>,
+) -> Vec<u8> {
+    let new = SigningKey::from_bytes(&[77; 32]);
+    let change = DeviceKeyChange {
+        hub: hub.devices.hub_id(),
+        device: device.device_id(),
+        number: 1,
+        old_key: device.signing_key().verifying_key().to_bytes(),
+        new_key: new.verifying_key().to_bytes(),
+        last_sequence: 9,
+        new_tls_key: tls_of(named).0,
+    };
+    let change = match signed_by {
+        Some(by) => {
+            let key = tls_of(by).1;
+            let sign = |message: &[u8]| {
+                let signature = key.sign(&SystemRandom::new(), message).unwrap();
+                Ok::<_, ()>(signature.as_ref().try_into().unwrap())
+            };
+            change.sign(device.signing_key(), &new, sign).unwrap()
+        }
+        None => {
+            let object = ObjectType::DeviceKeyChange2;
+            let by_new = cose::sign(&new, object, &cbor::encode(&change));
+            cose::sign(device.signing_key(), object, &by_new)
+        }
+    };
+    frame::to_wire(&Request::ChangeKeys { change })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_a_device_does_not_take_the_tls_key_of_one_that_is_to_be_enrolled() {
+    let hub = FakeHub::start();
+    let squatter = DeviceIdentity::generate().unwrap();
+    hub.enrol(&squatter).await;
+    let phone = DeviceIdentity::generate().unwrap();
+    let line = raw::connect(&hub, Some(&squatter), ALPN).await.unwrap();
+    let before = hub.asked();
+    for (signed_by, code) in [
+        (None, RefusalCode::SignatureMalformed),
+        (Some(&squatter), RefusalCode::SignatureBad),
+    ] {
+        let refused = raw::ask(&line, &asked(&hub, &squatter, &phone, signed_by)).await;
+        assert_eq!(refused, Some(code));
+    }
+    assert_eq!(hub.asked(), before, "the core never hears of it");
+    hub.enrol(&phone).await;
+    // With the key at hand it is taken, on a connection of wire version 6.
+    let next = DeviceIdentity::generate().unwrap();
+    let good = asked(&hub, &squatter, &next, Some(&next));
+    let older = raw::connect(&hub, Some(&squatter), ALPN_5).await.unwrap();
+    assert_eq!(raw::ask(&older, &good).await, Some(RefusalCode::UnknownFrame));
+    let taken = raw::answer(&line, &good).await;
+    assert!(
+        matches!(taken, Some(hub_protocol::Answer::KeysChanged { number: 1 })),
+        "{taken:?}"
+    );
 }

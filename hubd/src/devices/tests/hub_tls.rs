@@ -1,7 +1,7 @@
 //! The hub's TLS key gives way to another: who finds the hub, and who is none.
 
 use ed25519_dalek::SigningKey;
-use hub_protocol::{ALPN, ALPN_4, ALPN_ENROL, Digest, HubId, HubTlsKeys, Registration};
+use hub_protocol::{ALPN, ALPN_4, ALPN_5, ALPN_ENROL, Digest, HubId, HubTlsKeys, Registration};
 use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, PayError, PushEvent};
 
 use super::*;
@@ -167,6 +167,7 @@ async fn while_two_tls_keys_overlap_each_device_is_shown_the_one_that_it_can_kno
     let (pay, enrol) = (hub.devices.local_addr(), hub.devices.enrol_addr().unwrap());
     for (to, alpn, name) in [
         (pay, ALPN, "second"),
+        (pay, ALPN_5, "second"),
         (pay, ALPN_4, "first"),
         (enrol, ALPN_ENROL, "first"),
     ] {
@@ -202,7 +203,7 @@ async fn a_connected_device_is_told_of_another_tls_key_and_the_hub_knows_that_it
     within(device.hello()).await.unwrap();
     let old = raw::connect(&hub, Some(&away.identity), ALPN_4).await.unwrap();
     let heard = |hub: &FakeHub| hub.devices.heard()[&away.identity.device_id()];
-    assert_eq!((heard(&hub).wire, heard(&hub).tls_keys), (5, 0));
+    assert_eq!((heard(&hub).wire, heard(&hub).tls_keys), (6, 0));
     drop(old);
     within(device.close()).await;
     within(device.hello()).await.unwrap();
