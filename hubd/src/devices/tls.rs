@@ -48,6 +48,19 @@ pub enum TlsError {
     Suite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 
+/// What QUIC makes ids of connections and stateless resets (RFC 9000 §10.3)
+/// with. They are derived from a TLS key, and so outlive the process: a device
+/// that sends on a connection of the hub's former life is told at once, and
+/// does not wait for its idle timeout with a customer at the counter.
+#[derive(Clone)]
+pub(super) struct QuicSecrets {
+    /// Of the tokens by which a device knows a reset: whoever has it can end
+    /// the connections that he hears.
+    pub(super) reset: ring::hmac::Key,
+    /// By which the hub knows the ids that it has made.
+    pub(super) ids: u64,
+}
+
 /// The hub's TLS key in its container, and the identity it gives.
 #[derive(Clone)]
 pub struct HubIdentity {
@@ -115,18 +128,13 @@ impl HubIdentity {
         Digest::of(&input).0
     }
 
-    /// A QUIC endpoint's configuration whose stateless resets (RFC 9000
-    /// §10.3) outlive the process: a device that sends on a connection of the
-    /// hub's former life is told at once, and does not wait for its idle
-    /// timeout with a customer at the counter.
-    pub(super) fn endpoint_config(&self) -> quinn::EndpointConfig {
+    /// The secrets that QUIC makes ids and stateless resets with.
+    pub(super) fn quic_secrets(&self) -> QuicSecrets {
         let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.derived("hub-quic-reset/1"));
-        let mut cid = [0; 8];
-        cid.copy_from_slice(&self.derived("hub-quic-connection-id/1")[..8]);
-        let cid = u64::from_be_bytes(cid);
-        let mut config = quinn::EndpointConfig::new(Arc::new(reset));
-        config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid)));
-        config
+        let mut ids = [0; 8];
+        ids.copy_from_slice(&self.derived("hub-quic-connection-id/1")[..8]);
+        let ids = u64::from_be_bytes(ids);
+        QuicSecrets { reset, ids }
     }
 
     /// TLS 1.3 only, mutual, no tickets, no early data.
