@@ -458,7 +458,9 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     let key = tls::key_of(connection.peer_identity());
     let owner = key.and_then(|key| Some((key, shared.registry.owner(&key)?)));
     match owner {
-        Some((_, (device, Standing::Before))) => session::turn_away(&shared, device, &connection).await,
+        Some((key, (device, Standing::Before))) => {
+            session::turn_away(&shared, (device, key), &connection).await;
+        }
         Some((key, (device, _))) => {
             ticket.vouch();
             session::run(shared, (device, key), connection).await;

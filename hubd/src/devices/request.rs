@@ -80,8 +80,13 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
         ));
     };
     request.check()?;
-    let for_old_keys = matches!(request, Request::Hello { .. } | Request::ChangeKeys { .. });
-    if !matches!(standing, Standing::Own { .. }) && !for_old_keys {
+    let heard = match standing {
+        Standing::Own { .. } => true,
+        Standing::GivingWay => matches!(request, Request::Hello { .. } | Request::ChangeKeys { .. }),
+        // The connection is about to be closed.
+        Standing::Before => false,
+    };
+    if !heard {
         return Err(for_wire(replaced(), wire));
     }
     let key = keys.own;

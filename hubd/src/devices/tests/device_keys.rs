@@ -4,10 +4,13 @@ use hub_core::device_keys::{DeviceKeys, KeysBefore};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{ALPN, ALPN_4, ALPN_5, DeviceKeyChange, Request, VoidRequest, cbor, frame};
 use hub_sdk::{PayError, PreparedPayment};
+use quinn::{Connection, ConnectionError};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 
 use super::*;
+use crate::devices::tls::Admit;
+use crate::devices::{listener, session};
 
 /// A device with its folder, before and after.
 struct Changed {
@@ -273,4 +276,100 @@ async fn rule_5_a_device_does_not_take_the_tls_key_of_one_that_is_to_be_enrolled
         matches!(taken, Some(hub_protocol::Answer::KeysChanged { number: 1 })),
         "{taken:?}"
     );
+}
+
+/// Both ends of a connection with this device's key, whose handshake is done
+/// and which the hub has not looked at again: the hub's end first.
+async fn shaken(hub: &FakeHub, identity: &DeviceIdentity) -> (Connection, Connection) {
+    let tls = hub.devices.tls();
+    let crypto = tls.crypto(Admit::AnyKey, &[ALPN]).unwrap();
+    let config = listener::server_config(crypto);
+    let endpoint = listener::bind(tls, config, ([127, 0, 0, 1], 0).into()).unwrap();
+    let accepted = async { endpoint.accept().await.unwrap().await.unwrap() };
+    let to = endpoint.local_addr().unwrap();
+    let dialled = raw::dial([127, 0, 0, 1], to, Some(identity), ALPN);
+    let (ours, theirs) = within(async { tokio::join!(accepted, dialled) }).await;
+    (ours, theirs.unwrap())
+}
+
+/// With which refusal's number the hub closed a connection.
+async fn closed_with(connection: &Connection) -> u64 {
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_a_device_that_is_blocked_between_handshake_and_session_is_cut_off_at_once() {
+    let hub = FakeHub::start();
+    let device = Changed::before(&hub).await;
+    let (ours, theirs) = shaken(&hub, &device.old).await;
+    hub.devices.apply(&device.enrolled.registration, true);
+    let shared = Arc::clone(&hub.devices.inner.shared);
+    let whose = (device.old.device_id(), device.old.tls_digest());
+    tokio::spawn(session::run(shared, whose, ours));
+    let code = u64::from(RefusalCode::DeviceNotAllowed.number());
+    assert_eq!(closed_with(&theirs).await, code);
+    assert_eq!(hub.devices.connected(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_gives_way_between_handshake_and_session_gets_none() {
+    let hub = FakeHub::start();
+    let mut device = Changed::before(&hub).await;
+    let new = device.change(&hub).await;
+    within(device.client.hello()).await.unwrap();
+    let (ours, theirs) = shaken(&hub, &device.old).await;
+    // The new key is used, and what the old one has opened is closed.
+    hub.devices
+        .apply_keys(new.device_id(), device.keys(&new, 0, true));
+    let shared = Arc::clone(&hub.devices.inner.shared);
+    let whose = (new.device_id(), device.old.tls_digest());
+    tokio::spawn(session::run(shared, whose, ours));
+    let hello = frame::to_wire(&Request::Hello { app: "copy".into() });
+    assert_eq!(raw::ask(&theirs, &hello).await, Some(RefusalCode::KeysReplaced));
+    let code = u64::from(RefusalCode::KeysReplaced.number());
+    assert_eq!(closed_with(&theirs).await, code);
+    let own = hub.devices.inner.shared.sessions.connections(&new.device_id());
+    assert_eq!(own.len(), 1, "the device's own connection stays");
+    let mut pushes = device.client.pushes();
+    hub.devices.push_policy(9);
+    let told = within(pushes.recv()).await.unwrap();
+    assert_eq!(told, hub_sdk::PushEvent::Policy(9), "and is told what there is");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_whoever_is_turned_away_is_cut_off_at_once_if_the_device_is_blocked() {
+    let hub = FakeHub::start();
+    let mut device = Changed::before(&hub).await;
+    let new = device.change(&hub).await;
+    hub.devices
+        .apply_keys(new.device_id(), device.keys(&new, 0, true));
+    let code = u64::from(RefusalCode::DeviceNotAllowed.number());
+    // Blocked while it is waited for what it asks; and right before.
+    let to = hub.devices.local_addr();
+    let copy = raw::dial([127, 0, 0, 1], to, Some(&device.old), ALPN)
+        .await
+        .unwrap();
+    let told = || {
+        hub.book
+            .lock()
+            .unwrap()
+            .keys_used
+            .contains(&(new.device_id(), true))
+    };
+    within(async {
+        while !told() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let (ours, theirs) = shaken(&hub, &device.old).await;
+    hub.devices.apply(&device.enrolled.registration, true);
+    assert_eq!(closed_with(&copy).await, code);
+    let shared = Arc::clone(&hub.devices.inner.shared);
+    let whose = (new.device_id(), device.old.tls_digest());
+    tokio::spawn(async move { session::turn_away(&shared, whose, &ours).await });
+    assert_eq!(closed_with(&theirs).await, code);
 }
