@@ -128,7 +128,7 @@ async fn is_pending(options: &DeviceOptions) -> Option<bool> {
 
 /// Tells the hub what the device is.
 pub async fn describe(options: &DeviceOptions, what: Description, attestation: Option<&Path>) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let attestation = attestation
         .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())))
         .transpose()?;
@@ -185,7 +185,7 @@ pub async fn find(options: &DeviceOptions, timeout: Duration) -> Result<()> {
 /// Pays, one JSON line an answer. A payment that an earlier run left under
 /// way is asked for again first.
 pub async fn pay(options: &DeviceOptions, pay: &PayOptions) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     if let Some(left) = pending(&options.identity)? {
         ask(options, &client, &left).await?;
     }
@@ -203,7 +203,7 @@ pub async fn pay(options: &DeviceOptions, pay: &PayOptions) -> Result<()> {
 
 /// Where a payment stands.
 pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let (status, receipt) = client.status(payment_id).await?;
     print(&json!({
         "payment_id": payment_id.to_string(),
@@ -217,7 +217,7 @@ pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()
 
 /// Voids a payment.
 pub async fn void(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let voided = client.void(payment_id).await;
     // The number is used up, whatever came of it.
     save_sequence(&options.identity, &client)?;
@@ -236,10 +236,22 @@ fn identity(options: &DeviceOptions) -> Result<DeviceIdentity> {
     DeviceIdentity::load(&options.identity).with_context(|| enrol_first(options))
 }
 
+/// The device as it is in its folder. The hub is not asked.
 fn client(options: &DeviceOptions) -> Result<DeviceClient> {
-    let dir = &options.identity;
     let identity = identity(options)?;
-    let enrolled = Enrolled::load(dir).with_context(|| enrol_first(options))?;
+    let enrolled = Enrolled::load(&options.identity).with_context(|| enrol_first(options))?;
+    Ok(DeviceClient::new(identity, enrolled, client_options(options)?)?)
+}
+
+/// The same, after a change of its keys that was cut off has been carried on.
+async fn opened(options: &DeviceOptions) -> Result<DeviceClient> {
+    let asked = client_options(options)?;
+    let opened = DeviceClient::open(&options.identity, asked).await;
+    opened.with_context(|| enrol_first(options))
+}
+
+fn client_options(options: &DeviceOptions) -> Result<ClientOptions> {
+    let dir = &options.identity;
     let next_sequence = match std::fs::read_to_string(dir.join(SEQUENCE)) {
         Ok(text) => text
             .trim()
@@ -251,20 +263,15 @@ fn client(options: &DeviceOptions) -> Result<DeviceClient> {
         interfaces: options.interfaces.clone(),
         timeout: Duration::from_secs(3),
     });
-    let client = DeviceClient::new(
-        identity,
-        enrolled,
-        ClientOptions {
-            static_addresses: options.addresses.clone(),
-            discovery,
-            request_timeout: options.request_timeout,
-            give_up_after: options.give_up_after,
-            app: "sim-devices device".to_owned(),
-            next_sequence,
-            ..ClientOptions::default()
-        },
-    )?;
-    Ok(client)
+    Ok(ClientOptions {
+        static_addresses: options.addresses.clone(),
+        discovery,
+        request_timeout: options.request_timeout,
+        give_up_after: options.give_up_after,
+        app: "sim-devices device".to_owned(),
+        next_sequence,
+        ..ClientOptions::default()
+    })
 }
 
 /// The seed of an Ed25519 key, 64 hexadecimal digits, from a file.

@@ -373,3 +373,41 @@ async fn rule_5_whoever_is_turned_away_is_cut_off_at_once_if_the_device_is_block
     tokio::spawn(async move { session::turn_away(&shared, whose, &ours).await });
     assert_eq!(closed_with(&theirs).await, code);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_2_a_device_that_is_opened_carries_a_cut_off_change_on_or_waits_for_the_hub() {
+    let hub = FakeHub::start();
+    let mut device = Changed::before(&hub).await;
+    // What lay there when the answer was lost.
+    let cut = tempfile::tempdir().unwrap();
+    device.old.save(cut.path()).unwrap();
+    device.enrolled.save(cut.path()).unwrap();
+    let new = device.change(&hub).await;
+    new.save(&cut.path().join("next")).unwrap();
+    let gone = ClientOptions {
+        give_up_after: Duration::from_millis(300),
+        ..options()
+    };
+    let nowhere = Enrolled::new(
+        device.enrolled.registration.clone(),
+        vec![([127, 0, 0, 1], 9).into()],
+    );
+    nowhere.save(cut.path()).unwrap();
+    let waiting = within(DeviceClient::open(cut.path(), gone)).await.unwrap();
+    let kept = DeviceIdentity::load(cut.path()).unwrap();
+    assert_eq!(kept.signing_key(), device.old.signing_key(), "without an answer");
+    assert_eq!(waiting.device_id(), new.device_id());
+    assert!(cut.path().join("next").exists());
+    device.enrolled.save(cut.path()).unwrap();
+    let asked = hub.asked();
+    let client = within(DeviceClient::open(cut.path(), options())).await.unwrap();
+    assert_eq!(hub.asked(), asked + 1, "the same change, once more");
+    let ended = DeviceIdentity::load(cut.path()).unwrap();
+    assert_eq!(ended.signing_key(), new.signing_key());
+    assert!(!cut.path().join("next").exists());
+    within(client.pay(&client.next_payment(sale(10)))).await.unwrap();
+    // Where nothing is under way nothing is asked.
+    let asked = hub.asked();
+    within(DeviceClient::open(cut.path(), options())).await.unwrap();
+    assert_eq!(hub.asked(), asked);
+}
