@@ -4,7 +4,7 @@
 mod support;
 
 use ed25519_dalek::SigningKey;
-use hub_core::{Input, Joining, OperatorCommand, Reply};
+use hub_core::{Input, Joining, OperatorCommand, OperatorReply, Reply};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::description::{AttestationStatus, Certification};
 use hub_protocol::{
@@ -378,6 +378,14 @@ fn naming(device: DeviceId, issued_ms: u64, seed: u8) -> Vec<u8> {
     cose::sign(&verifier(), result.object_type(), &cbor::encode(&result))
 }
 
+fn shows_a_word(shop: &mut Shop) -> bool {
+    let OperatorReply::Described(all) = shop.operate(OperatorCommand::Described) else {
+        panic!("descriptions expected");
+    };
+    let told = all.into_iter().find(|(device, _)| *device == SOFTPOS);
+    told.is_some_and(|(_, described)| described.attested.is_some())
+}
+
 #[test]
 fn rule_5_a_verifiers_word_counts_while_the_device_has_the_keys_that_it_was_given_for() {
     let mut shop = offline();
@@ -391,7 +399,9 @@ fn rule_5_a_verifiers_word_counts_while_the_device_has_the_keys_that_it_was_give
     assert_eq!(pay(&mut shop, SOFTPOS, 1, 100), Reason::None);
     for (number, key) in [(1, 50), (2, 51)] {
         let asked = u64::from(number) * 10;
+        assert!(shows_a_word(&mut shop));
         change_keys(&mut shop, SOFTPOS, number, key);
+        assert!(!shows_a_word(&mut shop), "nor is it shown to people");
         assert_eq!(pay(&mut shop, SOFTPOS, asked, 100), Reason::AttestationMissing);
         shop.crash();
         assert_eq!(

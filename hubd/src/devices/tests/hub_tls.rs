@@ -313,13 +313,15 @@ fn ids_and_resets_are_made_with_the_newest_tls_key_from_the_change_on() {
     assert_eq!(token(&hub), first);
 }
 
+/// The device's address, and the hub's id of the connection.
+type Seen = Arc<Mutex<Option<(std::net::SocketAddr, [u8; 8])>>>;
+
 /// Between a device and the hub: sees what passes, and can send the device
 /// packets that seem to be the hub's.
 struct Wiretap {
     address: std::net::SocketAddr,
     inside: Arc<UdpSocket>,
-    /// The device's address, and the hub's id of the connection.
-    seen: Arc<Mutex<Option<(std::net::SocketAddr, [u8; 8])>>>,
+    seen: Seen,
 }
 
 impl Wiretap {
@@ -327,7 +329,7 @@ impl Wiretap {
         let bound = async || Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let (inside, outside) = (bound().await, bound().await);
         outside.connect(hub).await.unwrap();
-        let seen: Arc<Mutex<Option<(std::net::SocketAddr, [u8; 8])>>> = Arc::default();
+        let seen = Seen::default();
         let (back_in, back_out, back) = (Arc::clone(&inside), Arc::clone(&outside), Arc::clone(&seen));
         tokio::spawn(async move {
             let mut packet = [0; 2048];
