@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hub_tests::process::{Process, Programs, output};
@@ -155,14 +157,63 @@ fn rule_2_a_device_that_is_stopped_while_it_changes_its_keys_is_not_locked_out()
     let dir = tempfile::tempdir()?;
     let hub = shop(dir.path())?;
     answer_lost(&hub)?;
-    let refused = run(&hub, "saved", &["pay", "--amount", "1250"])?;
-    ensure!(refused[0]["refused"] == 6007, "{refused:?}");
-    rotate(&hub, "saved")?;
+    // By itself, before it pays.
     pay(&hub, "saved", 2)?;
     ensure!(
         device(&hub)?["standing"]["signs"] == serde_json::json!([]),
         "no copy"
     );
+    ensure!(!hub.device_dir("saved").join("next").exists(), "it is ended");
+    Ok(())
+}
+
+/// Where a kill falls in the change hangs on how long it was waited for: from
+/// before the device has begun to after it has ended.
+#[test]
+fn rule_2_a_device_killed_at_any_moment_of_its_change_of_keys_goes_on_by_itself() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut hub = shop(dir.path())?;
+    // The last of the next keys' files: without it they were never sent.
+    let whole = hub.device_dir("till").join("next").join("device-id");
+    let (mut under_way, mut ended) = (0, 0);
+    let mut paid = 1;
+    for milliseconds in (0..120).step_by(4) {
+        let mut rotating = hub.device("till");
+        let mut rotating = rotating
+            .arg("rotate-keys")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let still_ran = rotating.try_wait()?.is_none();
+        rotating.kill()?;
+        rotating.wait()?;
+        under_way += usize::from(still_ran && whole.exists());
+        ended += usize::from(!still_ran);
+        if milliseconds % 16 == 0 {
+            // The hub too, which may not have told that the key was used.
+            hub.kill()?;
+            hub.start()?;
+        }
+        pay(&hub, "till", 1).with_context(|| format!("killed after {milliseconds} ms"))?;
+        paid += 1;
+        ensure!(!whole.exists(), "it is ended");
+    }
+    ensure!(under_way > 0, "no kill fell into a change");
+    ensure!(ended > 0, "no change came to its end");
+    ensure!(
+        device(&hub)?["standing"]["signs"] == serde_json::json!([]),
+        "no copy"
+    );
+    hub.drained()?;
+    hub.kill()?;
+    let kinds = kinds(&hub)?;
+    ensure!(
+        kinds["device-keys-changed"].as_u64() >= Some(under_way as u64),
+        "{kinds}"
+    );
+    ensure!(kinds["device-old-keys-used"].is_null(), "{kinds}");
+    assert_eq!(hub.charges()?.len(), paid, "each once");
     Ok(())
 }
 
@@ -175,9 +226,10 @@ fn rule_2_a_device_that_asks_for_its_change_of_keys_while_it_is_blocked_is_not_l
     hub.hubctl(&["devices", "block", &id])?;
     for _ in 0..2 {
         ensure!(rotate(&hub, "saved").is_err(), "it is blocked");
+        let refused = run(&hub, "saved", &["pay", "--amount", "1250"])?;
+        ensure!(refused[0]["refused"] == 6005, "{refused:?}");
     }
     hub.hubctl(&["devices", "unblock", &id])?;
-    rotate(&hub, "saved")?;
     pay(&hub, "saved", 2)?;
     ensure!(
         device(&hub)?["standing"]["signs"] == serde_json::json!([]),

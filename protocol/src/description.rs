@@ -7,7 +7,8 @@ use minicbor::{Decode, Encode};
 
 use crate::cbor::UnknownName;
 use crate::codes::codes;
-use crate::id::DeviceId;
+use crate::cose::ObjectType;
+use crate::id::{DeviceId, KeyId};
 use crate::payment::check_text;
 use crate::refusal::Refusal;
 
@@ -123,15 +124,20 @@ impl DeviceDescription {
 }
 
 /// What a verifier says of a device, signed by the verifier
-/// ([`ObjectType::AttestationResult`](crate::cose::ObjectType)): the passport
-/// of the RATS architecture (RFC 9334), with the claims of an Entity
-/// Attestation Token (RFC 9711) under their registered numbers.
+/// ([`object_type`](Self::object_type)): the passport of the RATS architecture
+/// (RFC 9334), with the claims of an Entity Attestation Token (RFC 9711) under
+/// their registered numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct AttestationResult {
     /// `iat`: when, seconds since 1970 UTC.
     #[n(6)]
     pub issued_s: u64,
+    /// `cnf` (RFC 8747): the key that the device signs with. Without it the
+    /// word is on the keys that the device was enrolled with, and ends with
+    /// them.
+    #[n(8)]
+    pub confirmed: Option<Confirmed>,
     /// `ueid`: which device, type byte 1 and its identity.
     #[n(256)]
     #[cbor(with = "minicbor::bytes")]
@@ -141,18 +147,45 @@ pub struct AttestationResult {
     pub status: AttestationStatus,
 }
 
+/// A key that somebody is shown to have: the `cnf` claim of RFC 8747.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Confirmed {
+    /// `kid`: the first 16 bytes of SHA-256 over the 32 bytes of the device's
+    /// Ed25519 key.
+    #[n(3)]
+    pub key: KeyId,
+}
+
 /// The type of a `ueid` that is a number nobody else has (RFC 9711, 4.2.1).
 const RAND: u8 = 1;
 
 impl AttestationResult {
-    /// A word on this device.
+    /// A word on this device, while it has the keys that it was enrolled with.
     pub fn new(device: DeviceId, issued_s: u64, status: AttestationStatus) -> Self {
         let mut ueid = [RAND; 33];
         ueid[1..].copy_from_slice(&device.0);
         Self {
             issued_s,
+            confirmed: None,
             ueid,
             status,
+        }
+    }
+
+    /// The same word on the device while it signs with this key.
+    #[must_use]
+    pub fn signing_with(self, key: KeyId) -> Self {
+        let confirmed = Some(Confirmed { key });
+        Self { confirmed, ..self }
+    }
+
+    /// What it is signed as: one that names a key as another type than one
+    /// that does not.
+    pub fn object_type(&self) -> ObjectType {
+        match self.confirmed {
+            None => ObjectType::AttestationResult,
+            Some(_) => ObjectType::AttestationResult2,
         }
     }
 

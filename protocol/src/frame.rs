@@ -129,7 +129,7 @@ pub enum Request {
         known: u32,
     },
     /// This device connects and signs with other keys from now on. From wire
-    /// version 5 on.
+    /// version 6 on: in version 5 it was without the new TLS key's signature.
     #[n(11)]
     #[cbor(map)]
     ChangeKeys {
@@ -156,7 +156,7 @@ impl Request {
         match number {
             6..=9 => 3,
             10 => 4,
-            11..=12 => 5,
+            11 => 6,
             _ => 1,
         }
     }

@@ -45,7 +45,9 @@ pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
 pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, BaseRoot, LedgerBase, Total};
 pub use card_blob::{CardBinding, CardBlob, SealScheme};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
-pub use description::{AttestationResult, AttestationStatus, Certification, DeviceDescription, Version};
+pub use description::{
+    AttestationResult, AttestationStatus, Certification, Confirmed, DeviceDescription, Version,
+};
 pub use device_keys::DeviceKeyChange;
 pub use device_list::{DeviceList, ListedDevice};
 pub use enrolment::{EnrolmentCode, EnrolmentRequest, Registration};
@@ -73,7 +75,12 @@ pub use tls_keys::{
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.
-pub const ALPN: &[u8] = b"store-hub/5";
+pub const ALPN: &[u8] = b"store-hub/6";
+
+/// The same of wire version 5, in which a device does not change its keys any
+/// more, since it did not show that it had the TLS key that it named. Hubs
+/// still speak it.
+pub const ALPN_5: &[u8] = b"store-hub/5";
 
 /// The same of wire version 4, in which a hub is known by the one TLS key that
 /// it is named after. Hubs still speak it.
@@ -96,7 +103,7 @@ pub const ALPN_1: &[u8] = b"store-hub/1";
 pub const ALPN_ENROL: &[u8] = b"store-hub-enrol/1";
 
 /// The wire version in mDNS TXT records and in [`frame::HubInfo`].
-pub const WIRE_VERSION: u16 = 5;
+pub const WIRE_VERSION: u16 = 6;
 
 /// The DNS-SD type under which a hub registers itself.
 pub const MDNS_HUB_TYPE: &str = "_store-hub._udp.local.";

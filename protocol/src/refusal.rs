@@ -27,7 +27,7 @@ codes! {
         UnknownFrame = 1006, "unknown-frame";
         /// Not a COSE_Sign1 object in the form that the protocol has.
         SignatureMalformed = 2001, "signature-malformed";
-        /// Signed with another algorithm than Ed25519.
+        /// Signed with another algorithm than the protocol has there.
         SignatureAlgorithm = 2002, "signature-algorithm";
         /// Signed with another key than the one this device enrolled.
         SignatureUnknownKey = 2003, "signature-unknown-key";

@@ -16,7 +16,8 @@ use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{
     Answer, AttestationResult, AttestationStatus, CardScheme, Cryptogram, Currency, DeviceClass, DeviceId,
-    EnrolmentCode, EntryMode, Funding, PaymentId, RefusalCode, Request, Terms, Verification, cbor, frame,
+    EnrolmentCode, EntryMode, Funding, KeyId, PaymentId, RefusalCode, Request, Terms, Verification, cbor,
+    frame,
 };
 use hub_sdk::{
     ClientOptions, Description, DeviceClient, DeviceIdentity, DiscoveryOptions, Enrolled, PreparedPayment,
@@ -127,7 +128,7 @@ async fn is_pending(options: &DeviceOptions) -> Option<bool> {
 
 /// Tells the hub what the device is.
 pub async fn describe(options: &DeviceOptions, what: Description, attestation: Option<&Path>) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let attestation = attestation
         .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())))
         .transpose()?;
@@ -140,18 +141,29 @@ pub async fn rotate_keys(options: &DeviceOptions) -> Result<()> {
     let client = client(options)?.rotate_keys(&options.identity).await?;
     // The first connection with the new key ends what the old one is good for.
     client.hello().await?;
-    print(&json!({ "device": client.device_id().to_string(), "keys": "changed" }))?;
+    print(&json!({
+        "device": client.device_id().to_string(),
+        "keys": "changed",
+        "signs_with": client.signs_with().to_string(),
+    }))?;
     client.close().await;
     Ok(())
 }
 
-/// Writes a verifier's signed word on a device to standard output.
-pub fn attest(key: &Path, device: DeviceId, status: AttestationStatus, age_minutes: u64) -> Result<()> {
+/// Writes a verifier's signed word on a device to standard output, while that
+/// signs with the key of this id, or has the keys that it was enrolled with.
+pub fn attest(
+    key: &Path,
+    (device, signs_with): (DeviceId, Option<KeyId>),
+    status: AttestationStatus,
+    age_minutes: u64,
+) -> Result<()> {
     let key = SigningKey::from_bytes(&seed(key)?);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let issued_s = now.as_secs().saturating_sub(age_minutes * 60);
     let result = AttestationResult::new(device, issued_s, status);
-    let signed = cose::sign(&key, ObjectType::AttestationResult, &cbor::encode(&result));
+    let result = signs_with.map_or(result, |key| result.signing_with(key));
+    let signed = cose::sign(&key, result.object_type(), &cbor::encode(&result));
     let mut out = std::io::stdout().lock();
     out.write_all(&signed)?;
     Ok(out.flush()?)
@@ -173,7 +185,7 @@ pub async fn find(options: &DeviceOptions, timeout: Duration) -> Result<()> {
 /// Pays, one JSON line an answer. A payment that an earlier run left under
 /// way is asked for again first.
 pub async fn pay(options: &DeviceOptions, pay: &PayOptions) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     if let Some(left) = pending(&options.identity)? {
         ask(options, &client, &left).await?;
     }
@@ -191,7 +203,7 @@ pub async fn pay(options: &DeviceOptions, pay: &PayOptions) -> Result<()> {
 
 /// Where a payment stands.
 pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let (status, receipt) = client.status(payment_id).await?;
     print(&json!({
         "payment_id": payment_id.to_string(),
@@ -205,7 +217,7 @@ pub async fn status(options: &DeviceOptions, payment_id: PaymentId) -> Result<()
 
 /// Voids a payment.
 pub async fn void(options: &DeviceOptions, payment_id: PaymentId) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let voided = client.void(payment_id).await;
     // The number is used up, whatever came of it.
     save_sequence(&options.identity, &client)?;
@@ -224,10 +236,22 @@ fn identity(options: &DeviceOptions) -> Result<DeviceIdentity> {
     DeviceIdentity::load(&options.identity).with_context(|| enrol_first(options))
 }
 
+/// The device as it is in its folder. The hub is not asked.
 fn client(options: &DeviceOptions) -> Result<DeviceClient> {
-    let dir = &options.identity;
     let identity = identity(options)?;
-    let enrolled = Enrolled::load(dir).with_context(|| enrol_first(options))?;
+    let enrolled = Enrolled::load(&options.identity).with_context(|| enrol_first(options))?;
+    Ok(DeviceClient::new(identity, enrolled, client_options(options)?)?)
+}
+
+/// The same, after a change of its keys that was cut off has been carried on.
+async fn opened(options: &DeviceOptions) -> Result<DeviceClient> {
+    let asked = client_options(options)?;
+    let opened = DeviceClient::open(&options.identity, asked).await;
+    opened.with_context(|| enrol_first(options))
+}
+
+fn client_options(options: &DeviceOptions) -> Result<ClientOptions> {
+    let dir = &options.identity;
     let next_sequence = match std::fs::read_to_string(dir.join(SEQUENCE)) {
         Ok(text) => text
             .trim()
@@ -239,20 +263,15 @@ fn client(options: &DeviceOptions) -> Result<DeviceClient> {
         interfaces: options.interfaces.clone(),
         timeout: Duration::from_secs(3),
     });
-    let client = DeviceClient::new(
-        identity,
-        enrolled,
-        ClientOptions {
-            static_addresses: options.addresses.clone(),
-            discovery,
-            request_timeout: options.request_timeout,
-            give_up_after: options.give_up_after,
-            app: "sim-devices device".to_owned(),
-            next_sequence,
-            ..ClientOptions::default()
-        },
-    )?;
-    Ok(client)
+    Ok(ClientOptions {
+        static_addresses: options.addresses.clone(),
+        discovery,
+        request_timeout: options.request_timeout,
+        give_up_after: options.give_up_after,
+        app: "sim-devices device".to_owned(),
+        next_sequence,
+        ..ClientOptions::default()
+    })
 }
 
 /// The seed of an Ed25519 key, 64 hexadecimal digits, from a file.

@@ -48,7 +48,7 @@ async def discovery(table: Table, shop: Shop) -> None:
     address, keys = await find(shop.hub_id)
     table.check(area, "mDNS: address and port", ("127.0.0.1", shop.pay_port), address)
     table.check(
-        area, "mDNS: TXT v, id, k", ("5", "shop-001", shop.hub_id[:8].hex()), (keys["v"], keys["id"], keys["k"])
+        area, "mDNS: TXT v, id, k", ("6", "shop-001", shop.hub_id[:8].hex()), (keys["v"], keys["id"], keys["k"])
     )
     unseen = Device("Caisse 9")
     short = unseen.identity[:8].hex()
@@ -165,7 +165,7 @@ async def session(table: Table, shop: Shop, device: Device) -> None:
     table.check(
         area,
         "hello: wire version, shop, policy, gateway",
-        (5, "Épicerie du Port", 1, 1),
+        (6, "Épicerie du Port", 1, 1),
         (info[2], info[3], info[5], info[6]),
     )
     table.check(

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-ED25519 = -19
+ED25519, ESP256 = -19, -9
 MAX_DEPTH = 8
 
 
@@ -96,7 +99,7 @@ def sign(key: Ed25519PrivateKey, external_aad: str, payload: bytes) -> bytes:
     return encode(cbor2.CBORTag(18, [protected, {}, payload, signature]))
 
 
-def parse(signed: bytes) -> tuple[bytes, bytes, bytes]:
+def parse(signed: bytes, algorithm: int = ED25519) -> tuple[bytes, bytes, bytes]:
     """Protected header, payload and signature of an object in the one form."""
     try:
         value = decode(signed)
@@ -114,7 +117,7 @@ def parse(signed: bytes) -> tuple[bytes, bytes, bytes]:
         raise Fault(2001, "a protected header in another form") from fault
     if type(header) is not dict or list(header) != [1, 4] or type(header[4]) is not bytes or len(header[4]) != 16:
         raise Fault(2001, "other protected headers")
-    if type(header[1]) is not int or header[1] != ED25519:
+    if type(header[1]) is not int or header[1] != algorithm:
         raise Fault(2002, "another algorithm")
     return protected, payload, signature
 
@@ -130,6 +133,35 @@ def verify(signed: bytes, external_aad: str, public: bytes) -> bytes:
         key = Ed25519PublicKey.from_public_bytes(public)
         key.verify(signature, to_be_signed(protected, external_aad, payload))
     except (InvalidSignature, ValueError) as error:
+        raise Fault(2004, "the signature does not verify") from error
+    return payload
+
+
+# ---- the one object that a TLS key signs (ESP256, RFC 9864) -----------------
+
+
+def key_info(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def sign_p256(key: ec.EllipticCurvePrivateKey, external_aad: str, payload: bytes, info: bytes = None) -> bytes:
+    """`info` says that another key has signed it."""
+    protected = encode({1: ESP256, 4: kid_of(info or key_info(key))})
+    how = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+    r, s = decode_dss_signature(key.sign(to_be_signed(protected, external_aad, payload), how))
+    signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return encode(cbor2.CBORTag(18, [protected, {}, payload, signature]))
+
+
+def verify_p256(signed: bytes, external_aad: str, key: ec.EllipticCurvePublicKey) -> bytes:
+    protected, payload, signature = parse(signed, ESP256)
+    if protected[-16:] != kid_of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)):
+        raise Fault(2003, "another key")
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    try:
+        to_be_checked = to_be_signed(protected, external_aad, payload)
+        key.verify(encode_dss_signature(r, s), to_be_checked, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
         raise Fault(2004, "the signature does not verify") from error
     return payload
 

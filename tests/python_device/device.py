@@ -23,13 +23,14 @@ class Refused(Exception):
 
 
 class Device:
-    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(5, 4, 3, 2)):
+    def __init__(self, name: str, tls_key=None, signing_key=None, versions=(6, 5, 4, 3, 2)):
         self.name = name
         self.versions = versions  # of the wire, that it offers
         self.tls_key = tls_key or ec.generate_private_key(ec.SECP256R1())
         self.signing_key = signing_key or Ed25519PrivateKey.generate()
         self.identity = sha256(wire.key_info(self.tls_key.public_key()))
         self.public = cose.public_of(self.signing_key)
+        self.changes = 0  # of its keys
         self.hub = self.hub_signing_key = None
         self.known = None  # of the hub's keys
         self.addresses: list[tuple[str, int]] = []
@@ -180,6 +181,30 @@ class Device:
         """Whether the hub counts a verifier's word, if one goes beside the description."""
         frame = m.frame(6, {1: description} | ({} if word is None else {2: word}))
         return (await self.ask(frame, 106))[1]
+
+    # -- its own keys --
+
+    def key_change(self, tls_key, signing_key, *, number: int = None, signed_by=None, bare=False, over: dict = {}) -> bytes:
+        """The frame that asks for other keys. To be refused: signed by another TLS key than `tls_key`, by none, or
+        over other fields."""
+        said = {1: self.hub, 2: self.identity, 3: self.changes + 1 if number is None else number}
+        said |= {4: self.public, 5: cose.public_of(signing_key), 7: self.sequence, 8: cose.key_info(tls_key)}
+        inner = cose.encode(said)
+        if not bare:
+            by = signed_by or tls_key
+            proof = cose.sign_p256(by, m.DEVICE_TLS_KEY, cose.encode(said | over), cose.key_info(tls_key))
+            protected, _, signature = cose.parse(proof, cose.ESP256)
+            inner = cose.encode(cose.cbor2.CBORTag(18, [protected, {}, inner, signature]))
+        by_new = cose.sign(signing_key, m.DEVICE_KEY_CHANGE, inner)
+        return m.frame(11, {1: cose.sign(self.signing_key, m.DEVICE_KEY_CHANGE, by_new)})
+
+    async def change_keys(self, tls_key, signing_key) -> None:
+        """Over the connection that there is, which is of no use afterwards."""
+        number = (await self.ask(self.key_change(tls_key, signing_key), 111))[1]
+        if number != self.changes + 1:
+            raise Fault(2004, "another change")
+        self.tls_key, self.signing_key, self.changes = tls_key, signing_key, number
+        self.public = cose.public_of(signing_key)
 
     def push(self, data: bytes) -> tuple[int, object]:
         """What a pushed frame says: a status, or the version of the policy."""

@@ -8,10 +8,12 @@ from cose import Fault, decode, encode
 
 PAY, PAY_ON_TERMS, VOID = "hub-payment-request/1", "hub-payment-request/2", "hub-void-request/1"
 OVERRIDE, DESCRIPTION, ATTESTATION = "hub-override/1", "hub-device-description/1", "hub-attestation-result/1"
+ATTESTATION_OF_KEY = "hub-attestation-result/2"
 STATUS, COMMIT = "hub-status/1", "hub-ledger-commit/1"
 KEY_CHANGE = "hub-key-change/1"
 TLS_KEYS = "hub-tls-keys/1"
-DEVICE_KEY_CHANGE = "hub-device-key-change/1"
+DEVICE_KEY_CHANGE, DEVICE_TLS_KEY = "hub-device-key-change/2", "hub-device-tls-key/1"
+FORMER_KEY_CHANGE = "hub-device-key-change/1"
 ALLOWANCE, DEVICE_RECEIPT, RETURN = "hub-allowance/1", "hub-device-receipt/1", "hub-allowance-return/1"
 ENROLMENT, REGISTRATION = "hub-enrolment/1", "hub-registration/1"
 MAX_FRAME = 16384

@@ -20,10 +20,13 @@ def override(
     return cose.sign(key, m.OVERRIDE, cose.encode(said))
 
 
-def attestation(key: Ed25519PrivateKey, device: bytes, status: int = m.AFFIRMING, *, at_s: int = None) -> bytes:
-    """A verifier's word on a device."""
-    said = {6: now_ms() // 1000 if at_s is None else at_s, 256: b"\1" + device, 1000: status}
-    return cose.sign(key, m.ATTESTATION, cose.encode(said))
+def attestation(
+    key: Ed25519PrivateKey, device: bytes, status: int = m.AFFIRMING, *, at_s: int = None, of_key: bytes = None
+) -> bytes:
+    """A verifier's word on a device, while it signs with this Ed25519 key if one is named."""
+    confirmed = {8: {3: cose.kid_of(of_key)}} if of_key else {}
+    said = {6: now_ms() // 1000 if at_s is None else at_s} | confirmed | {256: b"\1" + device, 1000: status}
+    return cose.sign(key, m.ATTESTATION_OF_KEY if of_key else m.ATTESTATION, cose.encode(said))
 
 
 def terms(kind=m.SALE, *, cash: int = None, staff: str = None, training=False, expiry: int = None, override=None):

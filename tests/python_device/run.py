@@ -23,6 +23,7 @@ import hub_keys
 import ledger
 import messages as m
 import misuse
+import own_keys
 import payments
 import reasons
 import terms
@@ -60,6 +61,7 @@ async def play(table: Table, shop: Shop, golden: vectors.Vectors) -> None:
     if shop.hub is None:
         shop.start_hub()
         await asyncio.to_thread(shop.wait_for, "online")
+    await own_keys.change(table, shop)
     await hub_keys.change(table, shop)
 
 

@@ -103,7 +103,7 @@ async def malformed(table: Table, device: Device) -> None:
 
 async def version_2(table: Table, shop: Shop, device: Device) -> None:
     area = "wire version 2"
-    table.check(area, "offered 5, 4, 3 and 2: it is 5", "store-hub/5", device.connection.alpn)
+    table.check(area, "offered 6, 5, 4, 3 and 2: it is 6", "store-hub/6", device.connection.alpn)
     old = Device("Caisse 5", versions=(2,))
     await old.enrol(shop.code())
     await old.connect()

@@ -84,21 +84,32 @@ def pay_type(signed: bytes) -> str:
     return m.PAY_ON_TERMS if 12 in cose.decode(cose.parse(signed)[1]) else m.PAY
 
 
+def word_type(signed: bytes) -> str:
+    """The same of a verifier's word."""
+    return m.ATTESTATION_OF_KEY if 8 in cose.decode(cose.parse(signed)[1]) else m.ATTESTATION
+
+
+def key_change_type(signed: bytes) -> str:
+    """Of a change of a device's keys: before wire version 6 the TLS key did not sign it."""
+    by_new = cose.decode(cose.parse(signed)[1])
+    return m.FORMER_KEY_CHANGE if type(cose.decode(by_new.value[2])) is dict else m.DEVICE_KEY_CHANGE
+
+
 # Signed objects inside of frames and of the ledger's events: by which key, as what.
 IN_FRAMES = {
     2: {1: ("device", pay_type)},
     3: {1: ("device", m.VOID)},
     5: {1: ("device", m.ENROLMENT)},
-    6: {1: ("device", m.DESCRIPTION), 2: ("verifier", m.ATTESTATION)},
+    6: {1: ("device", m.DESCRIPTION), 2: ("verifier", word_type)},
     8: {2: ("device", pay_type), 4: ("device", m.DEVICE_RECEIPT)},
     9: {1: ("device", m.RETURN)},
-    11: {1: ("device", m.DEVICE_KEY_CHANGE)},
+    11: {1: ("device", key_change_type)},
 }
 IN_EVENTS = {
     10: {3: ("device", pay_type)},
     11: {3: ("device", pay_type)},
     13: {2: ("device", m.VOID)},
-    22: {2: ("device", m.DESCRIPTION), 3: ("verifier", m.ATTESTATION)},
+    22: {2: ("device", m.DESCRIPTION), 3: ("verifier", word_type)},
     30: {3: ("policy", "hub-policy/1")},
     # 110 holds a root, which several sign: no device has to do with it.
     91: {2: ("device", m.DEVICE_RECEIPT)},
@@ -106,7 +117,7 @@ IN_EVENTS = {
     93: {4: ("device", m.DEVICE_RECEIPT)},
     94: {2: ("device", m.DEVICE_RECEIPT)},
     120: {1: ("hub", m.KEY_CHANGE)},
-    125: {6: ("device", m.DEVICE_KEY_CHANGE)},
+    125: {6: ("device", key_change_type)},
     104: {4: ("policy", "hub-device-list/1")},
 }
 
@@ -117,6 +128,10 @@ def open_all(vectors: Vectors, known: dict, number: int, fields) -> None:
     for signed, signer, signed_as in held:
         signed_as = signed_as(signed) if callable(signed_as) else signed_as
         payload = cose.verify(signed, signed_as, vectors.public(signer))
+        if signed_as in (m.DEVICE_KEY_CHANGE, m.FORMER_KEY_CHANGE):
+            payload = cose.verify(payload, signed_as, vectors.public("next device"))
+        if signed_as == m.DEVICE_KEY_CHANGE:
+            cose.verify_p256(payload, m.DEVICE_TLS_KEY, vectors.tls_key("next device").public_key())
         if signed_as == m.PAY_ON_TERMS and 6 in (terms := cose.decode(payload)[12]):
             cose.verify(terms[6], m.OVERRIDE, vectors.public("supervisor"))
 
@@ -140,12 +155,23 @@ def made_here(vectors: Vectors) -> dict[str, bytes]:
         "override": lifts,
         "device description": own.description(clock=1774688700000),
         "attestation result": people.attestation(verifier, own.identity, at_s=1774688000),
+        "attestation result that names the device's key": people.attestation(
+            verifier, own.identity, at_s=1774688000, of_key=vectors.public("next device")
+        ),
+        "request: change keys": changes_made(vectors),
         "payment request with every term": paid.signed,
         "a device's receipt": cose.decode(synced[4:])[1][4],
         "return of an allowance": cose.decode(returned[4:])[1][1],
         "request: sync": synced,
         "request: return": returned,
     }
+
+
+def changes_made(vectors: Vectors) -> bytes:
+    """The vectors' device changes its keys."""
+    own = vectors.device()
+    own.hub, own.sequence = vectors.identity("hub"), 42
+    return own.key_change(vectors.tls_key("next device"), vectors.signing_key("next device"))
 
 
 def given(vectors: Vectors) -> dict:
@@ -191,8 +217,14 @@ def read_all(table: Table, vectors: Vectors) -> None:
         payload, signed = bytes.fromhex(each["payload"]), bytes.fromhex(each["signed"])
         encoded = cose.encode(diagnostic(each["diagnostic"]))
         same = encoded == payload
-        same &= cose.sign(vectors.signing_key(each["signer"]), each["external_aad"], payload) == signed
-        opened = number_of(cose.verify, signed, each["external_aad"], vectors.public(each["signer"]))
+        signer, signed_as = each["signer"], each["external_aad"]
+        if signed_as == m.DEVICE_TLS_KEY:
+            key = vectors.tls_key(signer)
+            same &= cose.sign_p256(key, signed_as, payload) == signed
+            opened = number_of(cose.verify_p256, signed, signed_as, key.public_key())
+        else:
+            same &= cose.sign(vectors.signing_key(signer), signed_as, payload) == signed
+            opened = number_of(cose.verify, signed, signed_as, vectors.public(signer))
         outcomes.append((f"objects: {each['name']}, made and verified", 0, opened if same else "other bytes"))
     group(table, area, outcomes)
     signed = {each["name"]: bytes.fromhex(each["signed"]) for each in vectors.objects}
@@ -272,7 +304,7 @@ async def send_refusals(table: Table, vectors: Vectors, sender: device.Device, c
     for name, expected, got in closed:
         table.check("refusals.json, sent to the hub", name, expected, got)
     table.check(
-        "refusals.json, sent to the hub", "the hub goes on after all of them", 5, (await fresh_hello(sender))[2]
+        "refusals.json, sent to the hub", "the hub goes on after all of them", 6, (await fresh_hello(sender))[2]
     )
 
 

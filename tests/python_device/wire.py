@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cose import sha256
 
-PAYMENTS = {number: f"store-hub/{number}" for number in (1, 2, 3, 4, 5)}  # by wire version
+PAYMENTS = {number: f"store-hub/{number}" for number in (1, 2, 3, 4, 5, 6)}  # by wire version
 ENROLMENTS = ["store-hub-enrol/1"]
 IDLE_S = 14
 KEEP_ALIVE_S = 10

@@ -51,6 +51,10 @@ pub struct Attested {
     /// Whose word: the key.
     #[n(3)]
     pub verifier: KeyId,
+    /// On the device while it signs with this key; `None`: while it has the
+    /// keys that it was enrolled with.
+    #[n(4)]
+    pub key: Option<KeyId>,
 }
 
 impl Attested {
@@ -59,6 +63,7 @@ impl Attested {
             issued_ms: result.issued_s.saturating_mul(1000),
             status: result.status,
             verifier,
+            key: result.confirmed.map(|confirmed| confirmed.key),
         }
     }
 
@@ -107,6 +112,24 @@ where
     cbor::decode(Unverified::parse(signed).ok()?.payload_unverified()).ok()
 }
 
+impl DeviceRecord {
+    /// A verifier's newest word on it, if that is on the keys that it has now.
+    pub fn attested(&self) -> Option<&Attested> {
+        let attested = self.described.as_deref()?.attested.as_ref()?;
+        self.is_meant_by(attested).then_some(attested)
+    }
+
+    /// Whether a word on this device is on the keys that it has now. One that
+    /// names no key is on those that it was enrolled with: who had looked at
+    /// it then knows nothing of what has other keys now.
+    fn is_meant_by(&self, attested: &Attested) -> bool {
+        match attested.key {
+            Some(key) => key == KeyId::of_key(&self.registration.signing_key),
+            None => self.keys.is_none(),
+        }
+    }
+}
+
 impl Core {
     /// A device describes itself. What is not new is not written down again,
     /// and of a device that waits to be approved only the first: a stranger
@@ -130,23 +153,25 @@ impl Core {
             );
             return;
         }
-        let before = self
-            .state
-            .device(&device)
-            .and_then(|record| record.described.as_deref());
+        let record = self.state.device(&device);
+        let before = record.and_then(|record| record.described.as_deref());
         let known = before.and_then(|before| before.attested);
         let now_ms = self.clock.effective_ms();
         let rules = self.state.policy().and_then(|policy| policy.attestation.as_ref());
         let found = attestation
             .as_deref()
             .zip(rules)
-            .and_then(|(signed, rules)| rules.verify(&device, signed, now_ms));
+            .and_then(|(signed, rules)| rules.verify(&device, signed, now_ms))
+            .filter(|found| record.is_some_and(|record| record.is_meant_by(found)));
         // An older word, or the same again, changes nothing. One by somebody
-        // whom the policy no longer names stands in nobody's way.
-        let counting = known.filter(|known| rules.is_some_and(|rules| rules.names(known.verifier)));
+        // whom the policy no longer names, or on keys that the device had
+        // before, stands in nobody's way.
+        let counting = record
+            .and_then(DeviceRecord::attested)
+            .filter(|known| rules.is_some_and(|rules| rules.names(known.verifier)));
         let newer = found.filter(|found| counting.is_none_or(|known| found.issued_ms > known.issued_ms));
         let after = Described::of(description, newer.or(known));
-        let waits = self.state.device(&device).is_some_and(DeviceRecord::pending);
+        let waits = record.is_some_and(DeviceRecord::pending);
         let sequence = if before == Some(&after) || (waits && before.is_some()) {
             self.state.head().sequence
         } else {

@@ -8,7 +8,8 @@
 //!    does not: the device says which number was the last.
 //! 3. A TLS key that gave way lets its device in to ask for the change once
 //!    more, until the new one has been used, and to nothing else.
-//! 4. No key is ever two devices'.
+//! 4. No key is ever two devices', and none is a device's that has not signed
+//!    with it: the statement is signed by both new keys before it comes here.
 
 use hub_protocol::{DeviceId, DeviceKeyChange, Digest, Event, RefusalCode};
 use minicbor::{Decode, Encode};
@@ -123,8 +124,8 @@ impl DeviceRecord {
 }
 
 impl Core {
-    /// A device wants other keys. Its statement is signed by the old and the
-    /// new Ed25519 key; that is checked before.
+    /// A device wants other keys. Its statement is signed by both and by the
+    /// old Ed25519 key; that is checked before.
     pub(crate) fn change_device_keys(
         &mut self,
         ticket: Ticket,
@@ -140,11 +141,11 @@ impl Core {
         };
         let keys = known.keys.as_deref();
         let number = keys.map_or(0, |keys| keys.number);
+        let new_tls = change.new_tls();
         let again = change.number == number
             && known.registration.signing_key == change.new_key
-            && known.tls_key() == change.new_tls;
-        let is_taken =
-            |one: &DeviceRecord| one.has_had_key(&change.new_key) || one.has_had_tls(&change.new_tls);
+            && known.tls_key() == new_tls;
+        let is_taken = |one: &DeviceRecord| one.has_had_key(&change.new_key) || one.has_had_tls(&new_tls);
         let taken = change.new_key == change.old_key || self.state.devices().any(is_taken);
         let refusal = if change.device != device || change.hub != self.settings.hub {
             Some((
@@ -185,7 +186,7 @@ impl Core {
                 device,
                 number: change.number,
                 signing_key: change.new_key,
-                tls_key: change.new_tls,
+                tls_key: new_tls,
                 last_sequence: change.last_sequence,
                 statement: signed,
             };

@@ -4,6 +4,7 @@ use hub_protocol::entry::Event;
 use hub_protocol::{DeviceId, Digest, KeyId, PaymentId, PaymentState, RefusalCode, Registration};
 
 use crate::core::Core;
+use crate::described::Described;
 use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
 use crate::input::{OperatorCommand, Ticket};
 use crate::policy::Policy;
@@ -260,8 +261,16 @@ impl Core {
             }
             OperatorCommand::Described => {
                 let described = self.state.devices().filter_map(|device| {
-                    let described = device.described.as_deref()?;
-                    Some((device.registration.device, described.clone()))
+                    let described = device.described.as_deref()?.clone();
+                    // A word on keys that it had before is none.
+                    let attested = device.attested().copied();
+                    Some((
+                        device.registration.device,
+                        Described {
+                            attested,
+                            ..described
+                        },
+                    ))
                 });
                 let reply = OperatorReply::Described(described.collect());
                 self.operator_reply(ticket, reply);

@@ -141,8 +141,15 @@ impl DeviceRecord {
     pub(crate) fn standing(&self, policy: Option<&Policy>, now_ms: u64) -> Standing {
         policy.map_or_else(Standing::default, |policy| {
             let rules = policy.attestation.as_ref();
-            let described = self.described.as_deref();
-            Standing::of(&policy.models, rules, self.registration.class, described, now_ms)
+            let (described, attested) = (self.described.as_deref(), self.attested());
+            Standing::of(
+                &policy.models,
+                rules,
+                self.registration.class,
+                described,
+                attested,
+                now_ms,
+            )
         })
     }
 }

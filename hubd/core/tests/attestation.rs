@@ -4,12 +4,12 @@
 mod support;
 
 use ed25519_dalek::SigningKey;
-use hub_core::{Input, Joining, OperatorCommand, Reply};
+use hub_core::{Input, Joining, OperatorCommand, OperatorReply, Reply};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::description::{AttestationStatus, Certification};
 use hub_protocol::{
-    AttestationResult, Decision, DeviceClass, DeviceDescription, DeviceId, Digest, PaymentRequest, Reason,
-    Verification, cbor,
+    AttestationResult, Decision, DeviceClass, DeviceDescription, DeviceId, DeviceKeyChange, Digest, KeyId,
+    PaymentRequest, Reason, Verification, cbor,
 };
 use support::{MPOS, NOON_MS, POLICY, SOFTPOS, Shop, request};
 
@@ -345,6 +345,107 @@ fn rule_5_a_word_on_another_device_by_a_stranger_or_from_the_future_does_not_cou
         Some(affirming(SOFTPOS, now_ms - 60_000)),
     );
     assert_eq!(pay(&mut shop, SOFTPOS, 9, 100), Reason::AttestationMissing);
+}
+
+/// The device signs with the key of this seed from now on.
+fn change_keys(shop: &mut Shop, device: DeviceId, number: u32, seed: u8) {
+    let known = shop.core.state().device(&device).unwrap();
+    let change = DeviceKeyChange {
+        hub: shop.settings.hub,
+        device,
+        number,
+        old_key: known.registration.signing_key,
+        new_key: SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes(),
+        last_sequence: 0,
+        new_tls_key: [seed; 91],
+    };
+    let ticket = shop.ticket();
+    shop.input(Input::ChangeDeviceKeys {
+        ticket,
+        device,
+        change: Box::new(change),
+        signed: vec![1],
+    });
+    assert_eq!(shop.replies.remove(&ticket), Some(Reply::KeysChanged { number }));
+}
+
+/// A word on the device while it signs with the key of this seed.
+fn naming(device: DeviceId, issued_ms: u64, seed: u8) -> Vec<u8> {
+    let key = SigningKey::from_bytes(&[seed; 32]).verifying_key();
+    let key = KeyId::of_key(key.as_bytes());
+    let result = AttestationResult::new(device, issued_ms / 1000, AttestationStatus::Affirming);
+    let result = result.signing_with(key);
+    cose::sign(&verifier(), result.object_type(), &cbor::encode(&result))
+}
+
+fn shows_a_word(shop: &mut Shop) -> bool {
+    let OperatorReply::Described(all) = shop.operate(OperatorCommand::Described) else {
+        panic!("descriptions expected");
+    };
+    let told = all.into_iter().find(|(device, _)| *device == SOFTPOS);
+    told.is_some_and(|(_, described)| described.attested.is_some())
+}
+
+#[test]
+fn rule_5_a_verifiers_word_counts_while_the_device_has_the_keys_that_it_was_given_for() {
+    let mut shop = offline();
+    let now_ms = shop.now.wall_ms;
+    let told = |shop: &mut Shop, word: Vec<u8>| describe(shop, SOFTPOS, &tap(SOFTPOS), Some(word));
+    assert!(
+        !told(&mut shop, naming(SOFTPOS, now_ms, 50)),
+        "on a key that it has not"
+    );
+    assert!(told(&mut shop, affirming(SOFTPOS, now_ms)));
+    assert_eq!(pay(&mut shop, SOFTPOS, 1, 100), Reason::None);
+    for (number, key) in [(1, 50), (2, 51)] {
+        let asked = u64::from(number) * 10;
+        assert!(shows_a_word(&mut shop));
+        change_keys(&mut shop, SOFTPOS, number, key);
+        assert!(!shows_a_word(&mut shop), "nor is it shown to people");
+        assert_eq!(pay(&mut shop, SOFTPOS, asked, 100), Reason::AttestationMissing);
+        shop.crash();
+        assert_eq!(
+            pay(&mut shop, SOFTPOS, asked + 1, 100),
+            Reason::AttestationMissing
+        );
+        // One that names no key, however fresh, and one on the keys before.
+        shop.pass(5_000);
+        let later_ms = shop.now.wall_ms;
+        assert!(!told(&mut shop, affirming(SOFTPOS, later_ms)));
+        assert!(!told(&mut shop, naming(SOFTPOS, later_ms, key - 1)));
+        assert_eq!(
+            pay(&mut shop, SOFTPOS, asked + 2, 100),
+            Reason::AttestationMissing
+        );
+        // Though it is older than the word on the keys before.
+        assert!(told(&mut shop, naming(SOFTPOS, now_ms - 60_000, key)));
+        assert_eq!(pay(&mut shop, SOFTPOS, asked + 3, 100), Reason::None);
+        shop.crash();
+        assert_eq!(pay(&mut shop, SOFTPOS, asked + 4, 100), Reason::None);
+    }
+}
+
+#[test]
+fn a_word_signed_as_the_type_of_another_does_not_count() {
+    let mut shop = offline();
+    let now_ms = shop.now.wall_ms;
+    let key = shop
+        .core
+        .state()
+        .device(&SOFTPOS)
+        .unwrap()
+        .registration
+        .signing_key;
+    let plain = AttestationResult::new(SOFTPOS, now_ms / 1000, AttestationStatus::Affirming);
+    let naming = plain.signing_with(KeyId::of_key(&key));
+    for (result, object, counts) in [
+        (plain, ObjectType::AttestationResult2, false),
+        (naming, ObjectType::AttestationResult, false),
+        (naming, ObjectType::AttestationResult2, true),
+    ] {
+        let word = cose::sign(&verifier(), object, &cbor::encode(&result));
+        assert_eq!(describe(&mut shop, SOFTPOS, &tap(SOFTPOS), Some(word)), counts);
+    }
 }
 
 #[test]

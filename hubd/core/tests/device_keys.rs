@@ -12,30 +12,41 @@ mod support;
 
 use support::*;
 
-const DEVICE: DeviceId = DeviceId([1; 32]);
-const OTHER: DeviceId = DeviceId([2; 32]);
-
 fn public(seed: u8) -> [u8; 32] {
     SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes()
 }
 
+/// What stands in the place of a TLS key's SubjectPublicKeyInfo: the core
+/// hashes it, and whether it is one is seen before.
+fn spki(byte: u8) -> [u8; 91] {
+    [byte; 91]
+}
+
 fn tls(byte: u8) -> Digest {
-    Digest([byte; 32])
+    Digest::of(&spki(byte))
+}
+
+fn own() -> DeviceId {
+    DeviceId(tls(1).0)
+}
+
+fn other() -> DeviceId {
+    DeviceId(tls(2).0)
 }
 
 fn change(shop: &Shop, number: u32, new: u8) -> DeviceKeyChange {
     let known = shop
         .core
         .state()
-        .device(&DEVICE)
+        .device(&own())
         .unwrap_or_else(|| panic!("enrolled"));
     DeviceKeyChange {
         hub: shop.settings.hub,
-        device: DEVICE,
+        device: own(),
         number,
         old_key: known.registration.signing_key,
         new_key: public(new),
-        new_tls: tls(new),
+        new_tls_key: spki(new),
         last_sequence: 7,
     }
 }
@@ -45,7 +56,7 @@ fn ask(shop: &mut Shop, change: &DeviceKeyChange) -> Result<u32, RefusalCode> {
     let ticket = shop.ticket();
     shop.input(Input::ChangeDeviceKeys {
         ticket,
-        device: DEVICE,
+        device: own(),
         change: Box::new(change.clone()),
         signed: vec![1],
     });
@@ -58,8 +69,8 @@ fn ask(shop: &mut Shop, change: &DeviceKeyChange) -> Result<u32, RefusalCode> {
 
 fn shop() -> Shop {
     let mut shop = Shop::online();
-    shop.enrol(DEVICE, DeviceClass::Softpos);
-    shop.enrol(OTHER, DeviceClass::Softpos);
+    shop.enrol(own(), DeviceClass::Softpos);
+    shop.enrol(other(), DeviceClass::Softpos);
     shop
 }
 
@@ -71,7 +82,13 @@ fn head(shop: &Shop) -> u64 {
 fn a_change_of_a_devices_keys_is_taken_once_and_only_if_it_follows_the_present_keys() {
     let mut shop = shop();
     let good = change(&shop, 1, 50);
-    let others = shop.core.state().device(&OTHER).unwrap().registration.signing_key;
+    let others = shop
+        .core
+        .state()
+        .device(&other())
+        .unwrap()
+        .registration
+        .signing_key;
     let with = |edit: fn(&mut DeviceKeyChange)| {
         let mut bad = good.clone();
         edit(&mut bad);
@@ -83,19 +100,13 @@ fn a_change_of_a_devices_keys_is_taken_once_and_only_if_it_follows_the_present_k
     };
     for (bad, code) in [
         (with(|c| c.hub = HubId([9; 32])), RefusalCode::FieldMalformed),
-        (with(|c| c.device = OTHER), RefusalCode::FieldMalformed),
+        (with(|c| c.device = other()), RefusalCode::FieldMalformed),
         (with(|c| c.number = 2), RefusalCode::KeysReplaced),
         (with(|c| c.number = 0), RefusalCode::KeysReplaced),
         (with(|c| c.old_key = public(60)), RefusalCode::KeysReplaced),
         (with(|c| c.new_key = c.old_key), RefusalCode::EnrolledAlready),
-        (
-            with(|c| c.new_tls = Digest(OTHER.0)),
-            RefusalCode::EnrolledAlready,
-        ),
-        (
-            with(|c| c.new_tls = Digest(DEVICE.0)),
-            RefusalCode::EnrolledAlready,
-        ),
+        (with(|c| c.new_tls_key = spki(2)), RefusalCode::EnrolledAlready),
+        (with(|c| c.new_tls_key = spki(1)), RefusalCode::EnrolledAlready),
         (other_key, RefusalCode::EnrolledAlready),
     ] {
         let before = head(&shop);
@@ -112,7 +123,7 @@ fn a_change_of_a_devices_keys_is_taken_once_and_only_if_it_follows_the_present_k
     };
     assert_eq!(ask(&mut shop, &more), Ok(1), "it has signed more meanwhile");
     shop.input(Input::DeviceKeysUsed {
-        device: DEVICE,
+        device: own(),
         old: false,
     });
     let still_more = DeviceKeyChange {
@@ -121,24 +132,24 @@ fn a_change_of_a_devices_keys_is_taken_once_and_only_if_it_follows_the_present_k
     };
     ask(&mut shop, &still_more).unwrap();
     shop.crash();
-    let known = shop.core.state().device(&DEVICE).unwrap();
+    let known = shop.core.state().device(&own()).unwrap();
     let keys = known.keys.as_deref().unwrap();
     assert_eq!((known.registration.signing_key, keys.tls), (public(50), tls(50)));
     assert!(keys.settled);
     assert_eq!(keys.before.len(), 1);
-    assert_eq!(keys.before[0].tls, Digest(DEVICE.0));
+    assert_eq!(keys.before[0].tls, Digest(own().0));
     assert_eq!(keys.before[0].last_sequence, 9, "not once the new key was used");
 }
 
 #[test]
 fn rule_4_a_change_of_keys_resets_nothing_that_is_kept_of_a_device() {
     let mut shop = Shop::offline();
-    shop.enrol(DEVICE, DeviceClass::Softpos);
+    shop.enrol(own(), DeviceClass::Softpos);
     for number in 1..=3 {
         let request = request(number, 1_000, "tok_1");
-        shop.pay(DEVICE, &request);
+        shop.pay(own(), &request);
     }
-    let before = shop.core.state().device(&DEVICE).unwrap().clone();
+    let before = shop.core.state().device(&own()).unwrap().clone();
     assert!(
         before.subject.unsettled > 0 && before.waiting > 0,
         "something is at risk"
@@ -147,11 +158,11 @@ fn rule_4_a_change_of_keys_resets_nothing_that_is_kept_of_a_device() {
         let change = change(&shop, number, key);
         assert_eq!(ask(&mut shop, &change), Ok(number));
         shop.input(Input::DeviceKeysUsed {
-            device: DEVICE,
+            device: own(),
             old: false,
         });
     }
-    let mut after = shop.core.state().device(&DEVICE).unwrap().clone();
+    let mut after = shop.core.state().device(&own()).unwrap().clone();
     assert_eq!(after.keys.take().unwrap().number, 2);
     assert_eq!(after.registration.signing_key, public(51));
     after.registration.signing_key = before.registration.signing_key;
@@ -161,7 +172,7 @@ fn rule_4_a_change_of_keys_resets_nothing_that_is_kept_of_a_device() {
 #[test]
 fn rule_4_a_device_does_not_enrol_anew_with_keys_that_it_has_or_had() {
     let mut shop = shop();
-    let first = shop.core.state().device(&DEVICE).unwrap().registration.clone();
+    let first = shop.core.state().device(&own()).unwrap().registration.clone();
     let good = change(&shop, 1, 50);
     ask(&mut shop, &good).unwrap();
     let enrol = |shop: &mut Shop, registration: Registration| {
@@ -181,9 +192,9 @@ fn rule_4_a_device_does_not_enrol_anew_with_keys_that_it_has_or_had() {
         ..first.clone()
     };
     for (registration, what) in [
-        (with(DEVICE, first.signing_key), "both old keys"),
-        (with(DeviceId([50; 32]), public(50)), "both new keys"),
-        (with(DeviceId([50; 32]), public(70)), "the new TLS key"),
+        (with(own(), first.signing_key), "both old keys"),
+        (with(DeviceId(tls(50).0), public(50)), "both new keys"),
+        (with(DeviceId(tls(50).0), public(70)), "the new TLS key"),
         (with(DeviceId([70; 32]), public(50)), "the new signing key"),
         (with(DeviceId([70; 32]), first.signing_key), "the old signing key"),
     ] {
@@ -198,17 +209,17 @@ fn rule_4_a_block_outlives_a_change_of_keys_and_the_barred_change_none() {
     let mut shop = shop();
     let good = change(&shop, 1, 50);
     ask(&mut shop, &good).unwrap();
-    assert_eq!(shop.operate(OperatorCommand::Block(DEVICE)), OperatorReply::Done);
+    assert_eq!(shop.operate(OperatorCommand::Block(own())), OperatorReply::Done);
     let next = change(&shop, 2, 51);
     assert_eq!(ask(&mut shop, &next), Err(RefusalCode::DeviceNotAllowed));
     shop.crash();
-    assert!(shop.core.state().device(&DEVICE).unwrap().blocked);
+    assert!(shop.core.state().device(&own()).unwrap().blocked);
 }
 
 #[test]
 fn old_keys_that_are_used_after_the_change_are_a_sign_of_a_copy_once_an_hour() {
     let mut shop = shop();
-    let used = |shop: &mut Shop, old: bool| shop.input(Input::DeviceKeysUsed { device: DEVICE, old });
+    let used = |shop: &mut Shop, old: bool| shop.input(Input::DeviceKeysUsed { device: own(), old });
     used(&mut shop, true);
     let good = change(&shop, 1, 50);
     ask(&mut shop, &good).unwrap();
@@ -224,7 +235,7 @@ fn old_keys_that_are_used_after_the_change_are_a_sign_of_a_copy_once_an_hour() {
     used(&mut shop, true);
     let told = shop.disk.iter().filter(|payload| {
         let entry: hub_protocol::Entry = cbor::decode(payload).unwrap();
-        matches!(entry.event, Event::DeviceOldKeysUsed { device } if device == DEVICE)
+        matches!(entry.event, Event::DeviceOldKeysUsed { device } if device == own())
     });
     assert_eq!(told.count(), 2);
     let signs = signs(&mut shop);
@@ -235,7 +246,7 @@ fn signs(shop: &mut Shop) -> Vec<hub_core::Sign> {
     let OperatorReply::Standings(standings) = shop.operate(OperatorCommand::Standings) else {
         panic!("standings expected");
     };
-    let standing = standings.into_iter().find(|one| one.device == DEVICE);
+    let standing = standings.into_iter().find(|one| one.device == own());
     standing.map(|one| one.signs).unwrap_or_default()
 }
 
@@ -245,18 +256,18 @@ fn old_keys_that_were_used_are_no_sign_any_more_once_a_person_has_looked() {
     let good = change(&shop, 1, 50);
     ask(&mut shop, &good).unwrap();
     for old in [false, true] {
-        shop.input(Input::DeviceKeysUsed { device: DEVICE, old });
+        shop.input(Input::DeviceKeysUsed { device: own(), old });
     }
     assert_eq!(signs(&mut shop).len(), 1);
-    shop.operate(OperatorCommand::Block(DEVICE));
+    shop.operate(OperatorCommand::Block(own()));
     assert_eq!(signs(&mut shop).len(), 1, "blocked, but nobody answers for it");
-    shop.operate(OperatorCommand::Unblock(DEVICE));
+    shop.operate(OperatorCommand::Unblock(own()));
     assert_eq!(signs(&mut shop), []);
     shop.crash();
     assert_eq!(signs(&mut shop), [], "after a restart neither");
     // Whoever has them still is told of again.
     shop.input(Input::DeviceKeysUsed {
-        device: DEVICE,
+        device: own(),
         old: true,
     });
     assert_eq!(signs(&mut shop).len(), 1);
@@ -265,7 +276,7 @@ fn old_keys_that_were_used_are_no_sign_any_more_once_a_person_has_looked() {
 #[test]
 fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
     let mut shop = shop();
-    let first = shop.core.state().device(&DEVICE).unwrap().registration.clone();
+    let first = shop.core.state().device(&own()).unwrap().registration.clone();
     let good = change(&shop, 1, 50);
     ask(&mut shop, &good).unwrap();
     let listed = |device: DeviceId, signing_key: [u8; 32], name: &str| ListedDevice {
@@ -296,9 +307,9 @@ fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
     let mut version = 0;
     for (key, name) in [(first.signing_key, "Caisse A"), (public(50), "Caisse B")] {
         version += 1;
-        let taken = take(&mut shop, version, vec![listed(DEVICE, key, name)]);
+        let taken = take(&mut shop, version, vec![listed(own(), key, name)]);
         assert!(matches!(taken, OperatorReply::ListTaken(_)), "{taken:?}");
-        let known = shop.core.state().device(&DEVICE).unwrap();
+        let known = shop.core.state().device(&own()).unwrap();
         assert_eq!(known.registration.name, name);
         assert_eq!(
             known.registration.signing_key,
@@ -309,10 +320,10 @@ fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
     }
     // Its new keys are no other device's.
     for (device, key) in [
-        (DeviceId([50; 32]), public(70)),
+        (DeviceId(tls(50).0), public(70)),
         (DeviceId([70; 32]), public(50)),
         (DeviceId([70; 32]), first.signing_key),
-        (DEVICE, public(70)),
+        (own(), public(70)),
     ] {
         let refused = take(&mut shop, version + 1, vec![listed(device, key, "Caisse C")]);
         assert!(

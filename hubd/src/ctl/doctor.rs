@@ -107,7 +107,8 @@ pub(super) fn doctor(output: &Output, dir: &Path, client: Result<Client, Failure
         findings.push(host::addresses(config));
     }
     findings.push(host::clock());
-    findings.extend(running::look(client));
+    let next_tls = config.as_ref().and_then(|config| config.keys.next_tls.as_ref());
+    findings.extend(running::look(client, next_tls.map(|key| key.digest)));
     let worst = findings.iter().map(|finding| finding.standing).max();
     let report = Report {
         healthy: worst < Some(Standing::Bad),

@@ -1,21 +1,24 @@
 //! Which TLS key the hub presents, and what its certificate says of it.
 //!
 //! Two keys overlap while one gives way to the other. A device that follows
-//! such a change (wire version 5) is shown the new one, with the statement
+//! such a change (from wire version 5 on) is shown the new one, with the statement
 //! that it is the hub's; others know the hub by the old one and are shown
 //! that, until the change is finished.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use hub_protocol::{
-    ALPN, CertificateKeys, Digest, HubId, HubTlsKeys, MOST_CHANGES_IN_CERTIFICATE, SignedTlsKeys,
+    ALPN, ALPN_5, CertificateKeys, Digest, HubId, HubTlsKeys, MOST_CHANGES_IN_CERTIFICATE, SignedTlsKeys,
 };
 use quinn::crypto::rustls::QuicServerConfig;
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, InvalidCid};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::tls::{Admit, HubIdentity, TlsError};
+use super::tls::{Admit, HubIdentity, QuicSecrets, TlsError};
 use crate::key_ring::KeyRing;
 
 /// The TLS keys under which the hub is reached. Clones share them: they can
@@ -37,6 +40,9 @@ struct Present {
     /// For those of an earlier wire version, and for enrolment, while two
     /// keys overlap: the older.
     other: Arc<CertifiedKey>,
+    /// Of the newest of the keys: a key that gives way makes no more ids and
+    /// resets from then on. Connections that are open keep theirs.
+    quic: QuicSecrets,
 }
 
 impl fmt::Debug for HubTls {
@@ -151,6 +157,7 @@ impl HubTls {
                 stated: mine.stated.clone(),
                 following: mixed(&mine.following, &theirs.following),
                 other: mixed(&mine.other, &theirs.other),
+                quic: mine.quic.clone(),
             })),
         }
     }
@@ -159,11 +166,17 @@ impl HubTls {
         HubIdentity::crypto(Arc::new(self.clone()), admit, alpn)
     }
 
-    /// As [`HubIdentity::endpoint_config`].
+    /// A QUIC endpoint's configuration that makes ids of connections and
+    /// stateless resets with the newest TLS key of the moment.
     pub(super) fn endpoint_config(&self) -> quinn::EndpointConfig {
-        let present = self.read();
-        let first = present.held.first().map(HubIdentity::endpoint_config);
-        first.unwrap_or_default()
+        let mut config = quinn::EndpointConfig::new(Arc::new(self.clone()));
+        let ids = self.clone();
+        config.cid_generator(move || Box::new(ConnectionIds(ids.clone())));
+        config
+    }
+
+    fn quic_secrets(&self) -> QuicSecrets {
+        self.read().quic.clone()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Present> {
@@ -201,12 +214,56 @@ impl Present {
         };
         let following = Arc::new(newest.certified(says.as_ref())?);
         let other = Arc::new(oldest.certified(says.as_ref())?);
+        let quic = newest.quic_secrets();
         Ok(Self {
             following,
             other,
+            quic,
             held,
             stated,
         })
+    }
+}
+
+/// The tokens of stateless resets.
+impl HmacKey for HubTls {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        self.quic_secrets().reset.sign(data, signature_out);
+    }
+
+    fn signature_len(&self) -> usize {
+        self.quic_secrets().reset.signature_len()
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        self.quic_secrets().reset.verify(data, signature)
+    }
+}
+
+/// Ids of connections by which the hub knows that it has made them.
+struct ConnectionIds(HubTls);
+
+impl ConnectionIds {
+    fn of_the_moment(&self) -> HashedConnectionIdGenerator {
+        HashedConnectionIdGenerator::from_key(self.0.quic_secrets().ids)
+    }
+}
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.of_the_moment().generate_cid()
+    }
+
+    fn validate(&self, cid: &ConnectionId) -> Result<(), InvalidCid> {
+        self.of_the_moment().validate(cid)
+    }
+
+    fn cid_len(&self) -> usize {
+        self.of_the_moment().cid_len()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -214,7 +271,7 @@ impl ResolvesServerCert for HubTls {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let follows = hello
             .alpn()
-            .is_some_and(|mut names| names.any(|name| name == ALPN));
+            .is_some_and(|mut names| names.any(|name| name == ALPN || name == ALPN_5));
         let present = self.read();
         let key = if follows {
             &present.following

@@ -40,7 +40,7 @@ use std::time::Duration;
 use hub_core::admission::FleetToken;
 use hub_core::device_keys::DeviceKeys;
 use hub_protocol::{
-    ALPN, ALPN_1, ALPN_2, ALPN_3, ALPN_4, DeviceId, EnrolmentCode, HubId, HubTlsKeys, PaymentStatus,
+    ALPN, ALPN_1, ALPN_2, ALPN_3, ALPN_4, ALPN_5, DeviceId, EnrolmentCode, HubId, HubTlsKeys, PaymentStatus,
     RefusalCode, Registration, SignedKeyChange,
 };
 use quinn::{Connection, Endpoint, VarInt};
@@ -181,7 +181,7 @@ impl Devices {
             address: settings.listen,
             source,
         };
-        let versions = [ALPN, ALPN_4, ALPN_3, ALPN_2, ALPN_1];
+        let versions = [ALPN, ALPN_5, ALPN_4, ALPN_3, ALPN_2, ALPN_1];
         let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), &versions)?;
         let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
             .map_err(bind_error)?;
@@ -458,7 +458,9 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     let key = tls::key_of(connection.peer_identity());
     let owner = key.and_then(|key| Some((key, shared.registry.owner(&key)?)));
     match owner {
-        Some((_, (device, Standing::Before))) => session::turn_away(&shared, device, &connection).await,
+        Some((key, (device, Standing::Before))) => {
+            session::turn_away(&shared, (device, key), &connection).await;
+        }
         Some((key, (device, _))) => {
             ticket.vouch();
             session::run(shared, (device, key), connection).await;

@@ -21,6 +21,7 @@ use super::registry::{RequestKeys, Standing};
 use super::session::Peer;
 use super::shared::{Shared, WireVersion};
 use super::signatures::Signed;
+use super::tls;
 use crate::port::{Ask, Tell};
 
 /// How long a device may take to send one frame.
@@ -79,8 +80,13 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
         ));
     };
     request.check()?;
-    let for_old_keys = matches!(request, Request::Hello { .. } | Request::ChangeKeys { .. });
-    if !matches!(standing, Standing::Own { .. }) && !for_old_keys {
+    let heard = match standing {
+        Standing::Own { .. } => true,
+        Standing::GivingWay => matches!(request, Request::Hello { .. } | Request::ChangeKeys { .. }),
+        // The connection is about to be closed.
+        Standing::Before => false,
+    };
+    if !heard {
         return Err(for_wire(replaced(), wire));
     }
     let key = keys.own;
@@ -121,7 +127,7 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
             }
         }
         Request::ChangeKeys { change: signed } => {
-            let change = match DeviceKeyChange::open(&signed) {
+            let change = match DeviceKeyChange::open(&signed, tls::check_p256) {
                 Err(refusal) => {
                     if refusal.code == RefusalCode::SignatureBad {
                         shared.port.hint(Tell::BadSignature { device });
@@ -306,10 +312,8 @@ fn stopping() -> Refusal {
 
 /// As what a payment request is signed, by what it says.
 fn payment_type(wire: WireVersion, signed: &[u8]) -> ObjectType {
-    match (wire, Unverified::payload_of(signed)) {
-        (WireVersion::Three | WireVersion::Four | WireVersion::Five, Ok(payload)) => {
-            PaymentRequest::object_type_of(payload)
-        }
+    match Unverified::payload_of(signed) {
+        Ok(payload) if wire.number() >= 3 => PaymentRequest::object_type_of(payload),
         _ => ObjectType::PaymentRequest,
     }
 }

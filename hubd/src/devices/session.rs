@@ -53,14 +53,15 @@ pub(super) async fn run(shared: Arc<Shared>, (device, key): (DeviceId, Digest), 
     if replaced {
         shared.counts.count(Bound::DeviceConnections);
     }
-    // After `open`: whoever blocks the device from now on finds this
-    // connection and closes it.
-    let owner = shared.registry.owner(&key);
-    if owner.is_some() {
+    // Looked up once more, after `open`: whoever blocks the device or ends its
+    // key from now on finds this connection and closes it, and what was done
+    // since the handshake shows here.
+    let standing = shared.registry.owner(&key).map(|(_, standing)| standing);
+    if let Some(Standing::Own { .. } | Standing::GivingWay) = standing {
         tracing::debug!(device = %device.short(), from = %connection.remote_address(), "device connected");
         let wire = WireVersion::of(&connection);
         shared.sessions.hears(device, wire.number(), 0);
-        if let Some((_, Standing::Own { first_time: true })) = owner {
+        if let Some(Standing::Own { first_time: true }) = standing {
             shared.port.hint(Tell::KeysUsed { device, old: false });
         }
         if shared.tls.stated().is_some() {
@@ -87,11 +88,14 @@ pub(super) async fn run(shared: Arc<Shared>, (device, key): (DeviceId, Digest), 
         }
         pusher.abort();
         tracing::debug!(device = %device.short(), "device disconnected");
-    } else {
-        close_for(&connection, &not_allowed());
     }
     let is_last = shared.sessions.ended(&device, connection.stable_id());
     shared.places().ended(&device, connection.stable_id(), is_last);
+    match standing {
+        Some(Standing::Own { .. } | Standing::GivingWay) => {}
+        Some(Standing::Before) => turn_away(&shared, (device, key), &connection).await,
+        None => close_for(&connection, &not_allowed()),
+    }
 }
 
 /// Tells the hub if the device's keys seem to be in two places.
@@ -197,11 +201,13 @@ async fn push(
 }
 
 /// Somebody came with a TLS key that the device had before: it is told so, in
-/// the answer to its first request, and so is the hub.
-pub(super) async fn turn_away(shared: &Shared, device: DeviceId, connection: &Connection) {
+/// the answer to its first request, and so is the hub. If the device is barred
+/// meanwhile, it is cut off and not told.
+pub(super) async fn turn_away(shared: &Shared, (device, key): (DeviceId, Digest), connection: &Connection) {
     shared.port.hint(Tell::KeysUsed { device, old: true });
     let wire = WireVersion::of(connection);
     let refusal = request::for_wire(request::replaced(), wire);
+    let listed = shared.sessions.turned_away(device, connection);
     let told = async {
         let (mut send, mut recv) = connection.accept_bi().await.ok()?;
         request::read_frame(&shared.counts, &mut recv, wire).await?.ok()?;
@@ -213,8 +219,13 @@ pub(super) async fn turn_away(shared: &Shared, device: DeviceId, connection: &Co
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.closed()).await;
         Some(())
     };
+    // Behind `turned_away`, as in `run`.
+    if shared.registry.owner(&key).is_none() {
+        close_for(connection, &not_allowed());
+    }
     let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, told).await;
     close_for(connection, &refusal);
+    drop(listed);
 }
 
 pub(super) fn not_allowed() -> Refusal {

@@ -47,6 +47,10 @@ struct Live {
 #[derive(Default)]
 pub(super) struct Sessions {
     live: Mutex<HashMap<DeviceId, VecDeque<Live>>>,
+    /// Connections under keys from before that are about to be told so. They
+    /// take no place of the device's and nothing is pushed to them. The door
+    /// bounds how many there are.
+    turned_away: Mutex<HashMap<DeviceId, Vec<Connection>>>,
     /// As many as there are enrolled devices, which the core bounds.
     heard: Mutex<BTreeMap<DeviceId, Heard>>,
 }
@@ -116,10 +120,26 @@ impl Sessions {
         }
     }
 
-    /// Closes the connections of a device.
+    /// Closes the connections of a device, those too that are being turned
+    /// away.
     pub(super) fn close(&self, device: &DeviceId, code: VarInt, reason: &str) {
         for live in self.lock().remove(device).unwrap_or_default() {
             live.connection.close(code, reason.as_bytes());
+        }
+        for connection in self.turned().get(device).into_iter().flatten() {
+            connection.close(code, reason.as_bytes());
+        }
+    }
+
+    /// A connection under a key that the device had before, for as long as it
+    /// takes to tell it so: if the device is barred meanwhile it is closed.
+    pub(super) fn turned_away(&self, device: DeviceId, connection: &Connection) -> TurnedAway<'_> {
+        self.turned().entry(device).or_default().push(connection.clone());
+        let id = connection.stable_id();
+        TurnedAway {
+            sessions: self,
+            device,
+            id,
         }
     }
 
@@ -152,8 +172,31 @@ impl Sessions {
         live.get(device).into_iter().flatten().map(|l| l.id).collect()
     }
 
+    fn turned(&self) -> MutexGuard<'_, HashMap<DeviceId, Vec<Connection>>> {
+        self.turned_away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, VecDeque<Live>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a connection that is turned away on its list.
+pub(super) struct TurnedAway<'a> {
+    sessions: &'a Sessions,
+    device: DeviceId,
+    id: usize,
+}
+
+impl Drop for TurnedAway<'_> {
+    fn drop(&mut self) {
+        let mut turned = self.sessions.turned();
+        if let Some(of_device) = turned.get_mut(&self.device) {
+            of_device.retain(|connection| connection.stable_id() != self.id);
+            if of_device.is_empty() {
+                turned.remove(&self.device);
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
 use hub_protocol::{
-    ALPN_1, ALPN_2, ALPN_3, ALPN_4, Answer, CommittedReceipt, HubId, MOST_KEY_CHANGES, Push, Receipt,
+    ALPN_1, ALPN_2, ALPN_3, ALPN_4, ALPN_5, Answer, CommittedReceipt, HubId, MOST_KEY_CHANGES, Push, Receipt,
     Refusal, RefusalCode, cbor,
 };
 use quinn::Connection;
@@ -51,8 +51,10 @@ pub(super) enum WireVersion {
     Three,
     /// Sealed cards come in an envelope, and the hub's signing key may change.
     Four,
-    /// The hub's TLS key may change, and the device's keys.
+    /// The hub's TLS key may change.
     Five,
+    /// The device's keys may change.
+    Six,
 }
 
 impl WireVersion {
@@ -65,7 +67,8 @@ impl WireVersion {
             Some(protocol) if protocol == ALPN_2 => Self::Two,
             Some(protocol) if protocol == ALPN_3 => Self::Three,
             Some(protocol) if protocol == ALPN_4 => Self::Four,
-            _ => Self::Five,
+            Some(protocol) if protocol == ALPN_5 => Self::Five,
+            _ => Self::Six,
         }
     }
 
@@ -76,6 +79,7 @@ impl WireVersion {
             Self::Three => 3,
             Self::Four => 4,
             Self::Five => 5,
+            Self::Six => 6,
         }
     }
 }

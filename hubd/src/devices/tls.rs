@@ -8,8 +8,10 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use hub_protocol::cose::p256_point;
 use hub_protocol::{CertificateKeys, Digest, HubId, TLS_KEYS_OID};
 use quinn::crypto::rustls::QuicServerConfig;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
@@ -22,16 +24,6 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::registry::Registry;
-
-/// How the SubjectPublicKeyInfo of an uncompressed P-256 key begins (RFC
-/// 5480). One key has one such encoding, and so one identity.
-const P256_SPKI_PREFIX: [u8; 27] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
-];
-
-/// Length of that SubjectPublicKeyInfo, in bytes.
-const P256_SPKI_LEN: usize = 91;
 
 /// Why the hub's TLS key could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +46,19 @@ pub enum TlsError {
     /// The TLS library lacks the cipher suite that QUIC begins with.
     #[error("the TLS library lacks TLS13_AES_128_GCM_SHA256, which QUIC needs")]
     Suite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+}
+
+/// What QUIC makes ids of connections and stateless resets (RFC 9000 §10.3)
+/// with. They are derived from a TLS key, and so outlive the process: a device
+/// that sends on a connection of the hub's former life is told at once, and
+/// does not wait for its idle timeout with a customer at the counter.
+#[derive(Clone)]
+pub(super) struct QuicSecrets {
+    /// Of the tokens by which a device knows a reset: whoever has it can end
+    /// the connections that he hears.
+    pub(super) reset: ring::hmac::Key,
+    /// By which the hub knows the ids that it has made.
+    pub(super) ids: u64,
 }
 
 /// The hub's TLS key in its container, and the identity it gives.
@@ -123,18 +128,13 @@ impl HubIdentity {
         Digest::of(&input).0
     }
 
-    /// A QUIC endpoint's configuration whose stateless resets (RFC 9000
-    /// §10.3) outlive the process: a device that sends on a connection of the
-    /// hub's former life is told at once, and does not wait for its idle
-    /// timeout with a customer at the counter.
-    pub(super) fn endpoint_config(&self) -> quinn::EndpointConfig {
+    /// The secrets that QUIC makes ids and stateless resets with.
+    pub(super) fn quic_secrets(&self) -> QuicSecrets {
         let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.derived("hub-quic-reset/1"));
-        let mut cid = [0; 8];
-        cid.copy_from_slice(&self.derived("hub-quic-connection-id/1")[..8]);
-        let cid = u64::from_be_bytes(cid);
-        let mut config = quinn::EndpointConfig::new(Arc::new(reset));
-        config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(cid)));
-        config
+        let mut ids = [0; 8];
+        ids.copy_from_slice(&self.derived("hub-quic-connection-id/1")[..8]);
+        let ids = u64::from_be_bytes(ids);
+        QuicSecrets { reset, ids }
     }
 
     /// TLS 1.3 only, mutual, no tickets, no early data.
@@ -178,11 +178,17 @@ fn container(
 /// so that the key that signed is the key that is looked up.
 fn p256_spki(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
     let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
-    if spki.len() == P256_SPKI_LEN && spki.starts_with(&P256_SPKI_PREFIX) {
-        Ok(spki.to_vec())
-    } else {
-        Err(CertificateError::BadEncoding.into())
+    match p256_point(&spki) {
+        Some(_) => Ok(spki.to_vec()),
+        None => Err(CertificateError::BadEncoding.into()),
     }
+}
+
+/// Checks ECDSA over SHA-256 on P-256: what a device's TLS key signs beside
+/// handshakes ([`hub_protocol::cose::CheckP256`]).
+pub(super) fn check_p256(point: &[u8; 65], message: &[u8], signature: &[u8; 64]) -> bool {
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+    key.verify(message, signature).is_ok()
 }
 
 /// SHA-256 over the SubjectPublicKeyInfo of the key at the other end of an

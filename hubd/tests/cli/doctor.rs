@@ -66,6 +66,23 @@ fn doctor_warns_of_a_next_vault_key_that_is_not_in_use() {
 }
 
 #[test]
+fn doctor_warns_of_a_next_tls_key_that_is_not_in_use() {
+    const CHECK: &str = "next TLS key";
+    let hub = loopback();
+    let running = Running::start(&hub);
+    let told = || standing(&hub.hubctl(&["doctor", "--json"]), CHECK);
+    assert!(told().is_empty());
+    let next = hub.file("keys").join("hub-tls.next.key");
+    let made = hub.hubctl(&["keygen", "--tls", path(&next)]);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert_eq!(told(), ["warning"]);
+    let begun = hub.hubctl(&["keys", "rotate", "tls"]);
+    assert_eq!(begun.code, 0, "{begun:?}");
+    assert!(told().is_empty(), "it is in use");
+    running.terminate();
+}
+
+#[test]
 fn a_key_open_to_others_keeps_hubd_from_starting_and_the_doctor_says_so() {
     let hub = Hub::init(&[]);
     for key in KEYS {

@@ -10,8 +10,8 @@ use hub_protocol::DeviceDescription;
 use hub_protocol::description::{Certification, Version};
 use hub_protocol::frame::{self, HubInfo};
 use hub_protocol::{
-    ALPN, ALPN_2, ALPN_3, ALPN_4, Answer, DeviceId, KeyChainError, MOST_KEY_CHANGES, Override, PaymentId,
-    Request, VoidRequest, WIRE_VERSION,
+    ALPN, ALPN_2, ALPN_3, ALPN_4, ALPN_5, Answer, DeviceId, KeyChainError, KeyId, MOST_KEY_CHANGES, Override,
+    PaymentId, Request, VoidRequest, WIRE_VERSION,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -134,7 +134,7 @@ impl DeviceClient {
         let speaking =
             |versions: &[&[u8]]| tls::client_config(&identity, pin.clone(), versions, Liveness::PAYMENTS);
         let (config, bare_config) = (
-            speaking(&[ALPN, ALPN_4, ALPN_3, ALPN_2])?,
+            speaking(&[ALPN, ALPN_5, ALPN_4, ALPN_3, ALPN_2])?,
             speaking(&[ALPN_3, ALPN_2])?,
         );
         Ok(Self {
@@ -161,6 +161,12 @@ impl DeviceClient {
     /// The device's identity.
     pub fn device_id(&self) -> DeviceId {
         self.inner.identity.device_id()
+    }
+
+    /// The id of the key that the device signs with, as a verifier of devices
+    /// names it after a change.
+    pub fn signs_with(&self) -> KeyId {
+        KeyId::of_key(self.inner.identity.signing_key().verifying_key().as_bytes())
     }
 
     /// What the device keeps of its enrolment.

@@ -26,6 +26,9 @@ pub enum SdkError {
     /// The TLS key could not be made or read.
     #[error("the device's TLS key could not be made")]
     Key(#[from] rcgen::Error),
+    /// The TLS key would not sign.
+    #[error("the device's next TLS key would not sign for itself; change the keys again")]
+    Signing,
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Entropy(#[from] getrandom::Error),
@@ -103,7 +106,7 @@ pub enum PayError {
     #[error("no answer: {0}; ask again with the same payment")]
     NoAnswer(#[from] LinkError),
     /// What is asked for came with a later wire version than the hub speaks:
-    /// terms with version 3, other keys with version 5. Nothing was sent.
+    /// terms with version 3, other keys with version 6. Nothing was sent.
     #[error(
         "this hub is too old for refunds, cash-back, staff and training, or for a change of the device's keys; update \
          it, or make the payment without terms"

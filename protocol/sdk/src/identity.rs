@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
-use hub_protocol::cose::{self, ObjectType};
+use hub_protocol::cose::{self, ObjectType, P256_SPKI_LEN};
 use hub_protocol::{DeviceDescription, DeviceId, Digest, PaymentRequest, VoidRequest, cbor};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
@@ -176,6 +178,21 @@ impl DeviceIdentity {
             ObjectType::VoidRequest,
             &cbor::encode(request),
         )
+    }
+
+    /// The TLS key's SubjectPublicKeyInfo, if it has the protocol's form.
+    pub(crate) fn tls_key_info(&self) -> Option<[u8; P256_SPKI_LEN]> {
+        self.keys.tls.subject_public_key_info().try_into().ok()
+    }
+
+    /// Signs with the TLS key: r and s of ECDSA over SHA-256, 32 bytes each.
+    pub(crate) fn sign_with_tls(&self, message: &[u8]) -> Result<[u8; 64], SdkError> {
+        let random = SystemRandom::new();
+        let key = Zeroizing::new(self.keys.tls.serialize_der());
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key, &random);
+        let signature = key.ok().and_then(|key| key.sign(&random, message).ok());
+        let signature = signature.and_then(|signature| signature.as_ref().try_into().ok());
+        signature.ok_or(SdkError::Signing)
     }
 
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hub_protocol::frame::{self, MAX_FRAME};
-use hub_protocol::{ALPN, ALPN_3, ALPN_4, Answer, RefusalCode, WIRE_VERSION};
+use hub_protocol::{ALPN, ALPN_3, ALPN_4, ALPN_5, Answer, RefusalCode, WIRE_VERSION};
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{
     Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, TransportErrorCode, WriteError,
@@ -114,6 +114,7 @@ fn wire_of(connection: &Connection) -> u16 {
         .and_then(|data| data.protocol);
     match agreed {
         Some(protocol) if protocol == ALPN => WIRE_VERSION,
+        Some(protocol) if protocol == ALPN_5 => 5,
         Some(protocol) if protocol == ALPN_4 => 4,
         Some(protocol) if protocol == ALPN_3 => 3,
         _ => 2,

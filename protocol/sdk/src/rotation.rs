@@ -7,15 +7,17 @@
 //! 3. the new keys in the place of the old ones, and then `next` goes.
 //!
 //! A device that was stopped before step 2 has its old keys, and asks for the
-//! same change again; one that was stopped after it ends step 3 when its keys
-//! are loaded.
+//! same change again when it is opened; one that was stopped after it ends step
+//! 3 when its keys are loaded.
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use hub_protocol::{Answer, DeviceKeyChange, RefusalCode, Request, frame};
 
 use crate::client::DeviceClient;
+use crate::enrolment::Enrolled;
 use crate::error::{PayError, RotateError, SdkError, VerifyError};
 use crate::files;
 use crate::identity::{DeviceIdentity, NAME_FILE, SIGNING_FILE, TLS_FILE};
@@ -25,7 +27,11 @@ const NEXT: &str = "next";
 const TAKEN: &str = "taken";
 
 /// The first wire version in which a device can change its keys.
-const SINCE: u16 = 5;
+const SINCE: u16 = 6;
+
+/// The longest that a device asks for a change that was cut off before it goes
+/// on with its old keys.
+const CARRY_ON_FOR: Duration = Duration::from_secs(5);
 
 /// Ends a change that the hub has taken.
 pub(crate) fn finish(dir: &Path) -> Result<(), SdkError> {
@@ -65,12 +71,7 @@ fn discard(dir: &Path) -> Result<(), SdkError> {
 fn next_keys(dir: &Path, present: &DeviceIdentity) -> Result<DeviceIdentity, SdkError> {
     let next = dir.join(NEXT);
     match DeviceIdentity::load_plain(&next) {
-        Ok(left)
-            if left.device_id() == present.device_id()
-                && left.key_changes() == present.key_changes().saturating_add(1) =>
-        {
-            return Ok(left);
-        }
+        Ok(left) if follows(&left, present) => return Ok(left),
         // Another device's, or from before the present ones.
         Ok(_) => {}
         Err(SdkError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
@@ -91,7 +92,56 @@ fn needs_other_keys(error: &PayError) -> bool {
     )
 }
 
+/// Whether there are next keys that the hub may have been asked for.
+fn is_under_way(dir: &Path, present: &DeviceIdentity) -> bool {
+    match DeviceIdentity::load_plain(&dir.join(NEXT)) {
+        Ok(next) => follows(&next, present),
+        // Not whole, and so never sent; or to be looked at by whoever changes
+        // the keys next.
+        Err(_) => false,
+    }
+}
+
+fn follows(next: &DeviceIdentity, present: &DeviceIdentity) -> bool {
+    next.device_id() == present.device_id() && next.key_changes() == present.key_changes().saturating_add(1)
+}
+
 impl DeviceClient {
+    /// A client of the device whose keys and enrolment are in `dir`
+    /// ([`DeviceIdentity::save`], [`Enrolled::save`]), after a change of its
+    /// keys that was cut off has been carried on.
+    ///
+    /// A device that was stopped between the request and the answer does not
+    /// know whether the hub has taken its change, and with its old keys it may
+    /// be refused. So the same change is asked for again, for 5 seconds at
+    /// most, before there is a client. Without an answer the device goes on
+    /// with its old keys, which are good for approvals under an allowance, and
+    /// the next call of this asks again. Prepare no payment before it, and open
+    /// an [`AllowanceStore`](crate::AllowanceStore) after it, with the keys
+    /// that are in `dir` then.
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing or damaged, or discovery cannot start.
+    pub async fn open(dir: &Path, options: ClientOptions) -> Result<Self, SdkError> {
+        let (identity, enrolled) = (DeviceIdentity::load(dir)?, Enrolled::load(dir)?);
+        if is_under_way(dir, &identity) {
+            let asking = ClientOptions {
+                give_up_after: options.give_up_after.min(CARRY_ON_FOR),
+                ..options.clone()
+            };
+            let asking = Self::new(identity.clone(), enrolled.clone(), asking)?;
+            match asking.rotate_keys(dir).await {
+                Ok(changed) => changed.close().await,
+                Err(error) => {
+                    tracing::warn!(%error, "a change of this device's keys is still under way; it goes on with the old ones");
+                }
+            }
+            asking.close().await;
+        }
+        Self::new(DeviceIdentity::load(dir)?, enrolled, options)
+    }
+
     /// Changes both keys of the device, whose folder `dir` is
     /// ([`DeviceIdentity::save`]). The hub keeps everything that it counts for
     /// the device. Gives the client to go on with; this one, and every other
@@ -119,11 +169,13 @@ impl DeviceClient {
             number: next.key_changes(),
             old_key: present.signing_key().verifying_key().to_bytes(),
             new_key: next.signing_key().verifying_key().to_bytes(),
-            new_tls: next.tls_digest(),
             last_sequence: self.next_sequence().saturating_sub(1),
+            new_tls_key: next.tls_key_info().ok_or(SdkError::Signing)?,
         };
+        let (old, new) = (present.signing_key(), next.signing_key());
+        let change_signed = change.sign(old, new, |message| next.sign_with_tls(message))?;
         let asked = frame::to_wire(&Request::ChangeKeys {
-            change: change.sign(present.signing_key(), next.signing_key()),
+            change: change_signed,
         });
         let answer = self
             .persist_since(&asked, SINCE, |answer| match answer {

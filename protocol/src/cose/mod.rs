@@ -1,7 +1,9 @@
 //! COSE_Sign1 (RFC 9052) as hubd uses it: tagged (18), protected header
 //! exactly `{1: -19 (Ed25519), 4: kid}`, unprotected header empty, payload
-//! present, `external_aad` = the object's type string.
+//! present, `external_aad` = the object's type string. One object is signed by
+//! a P-256 key as well ([`UnverifiedP256`]).
 
+mod p256;
 mod several;
 mod together;
 
@@ -49,8 +51,12 @@ pub enum ObjectType {
     Root,
     /// What a device says of itself.
     DeviceDescription,
-    /// What a verifier says of a device.
+    /// What a verifier says of a device that has the keys that it was enrolled
+    /// with.
     AttestationResult,
+    /// What a verifier says of a device that signs with the key that is named:
+    /// from wire version 6 on.
+    AttestationResult2,
     /// A device's request to be enrolled.
     Enrolment,
     /// The hub's confirmation of an enrolment.
@@ -65,8 +71,13 @@ pub enum ObjectType {
     HubKeyChange,
     /// The TLS keys by which the hub is reached.
     HubTlsKeys,
-    /// A device's keys give way to others.
+    /// A device's keys give way to others, in wire version 5: without a
+    /// signature by the new TLS key. In ledgers only.
     DeviceKeyChange,
+    /// A device's keys give way to others.
+    DeviceKeyChange2,
+    /// A device has the TLS key that it changes to: signed by that.
+    DeviceTlsKey,
 }
 
 impl ObjectType {
@@ -89,6 +100,7 @@ impl ObjectType {
             Self::Root => "hub-root/1",
             Self::DeviceDescription => "hub-device-description/1",
             Self::AttestationResult => "hub-attestation-result/1",
+            Self::AttestationResult2 => "hub-attestation-result/2",
             Self::Enrolment => "hub-enrolment/1",
             Self::Registration => "hub-registration/1",
             Self::Allowance => "hub-allowance/1",
@@ -97,10 +109,13 @@ impl ObjectType {
             Self::HubKeyChange => "hub-key-change/1",
             Self::HubTlsKeys => "hub-tls-keys/1",
             Self::DeviceKeyChange => "hub-device-key-change/1",
+            Self::DeviceKeyChange2 => "hub-device-key-change/2",
+            Self::DeviceTlsKey => "hub-device-tls-key/1",
         }
     }
 }
 
+pub use p256::{CheckP256, P256_SPKI_LEN, UnverifiedP256, p256_point, sign_p256};
 pub use several::{MAX_SIGNATURES, Several};
 pub use together::{Claim, MOST_TOGETHER, verify_together};
 
@@ -111,8 +126,9 @@ pub enum CoseError {
     /// headers that the protocol allows.
     #[error("not a COSE_Sign1 object as the protocol has it")]
     Malformed,
-    /// Another algorithm than Ed25519 (-19).
-    #[error("signed with another algorithm than Ed25519 (-19)")]
+    /// Another algorithm than Ed25519 (-19), or where a P-256 key signs, than
+    /// ESP256 (-9).
+    #[error("signed with another algorithm than the protocol has here")]
     Algorithm,
     /// The key id names another key than the one expected.
     #[error("signed by another key than expected")]
@@ -152,7 +168,8 @@ impl<'a> Unverified<'a> {
     /// Parses a tagged COSE_Sign1 and holds it to the protocol's form.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CoseError> {
         let (protected, payload, signature) = parts(bytes).ok_or(CoseError::Malformed)?;
-        let kid = kid_of(protected).ok_or_else(|| fault_of(protected))?;
+        let kid = kid_of(protected, PROTECTED);
+        let kid = kid.ok_or_else(|| fault_of(protected, iana::Algorithm::Ed25519))?;
         let signature = Signature::from_slice(signature).map_err(|_| CoseError::Malformed)?;
         Ok(Self {
             kid,
@@ -194,19 +211,38 @@ impl<'a> Unverified<'a> {
         Ok(self.payload.to_vec())
     }
 
-    /// The Sig_structure of RFC 9052 §4.4.
     fn signed_bytes(&self, object: ObjectType) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.payload.len() + 80);
-        let mut encoder = minicbor::Encoder::new(&mut out);
-        // Writing into a Vec cannot fail.
-        let _ = encoder
-            .array(4)
-            .and_then(|e| e.str("Signature1"))
-            .and_then(|e| e.bytes(self.protected))
-            .and_then(|e| e.bytes(object.aad().as_bytes()))
-            .and_then(|e| e.bytes(self.payload));
-        out
+        sig_structure(self.protected, object, self.payload)
     }
+}
+
+/// The Sig_structure of RFC 9052 §4.4.
+fn sig_structure(protected: &[u8], object: ObjectType, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 80);
+    let mut encoder = minicbor::Encoder::new(&mut out);
+    // Writing into a Vec cannot fail.
+    let _ = encoder
+        .array(4)
+        .and_then(|e| e.str("Signature1"))
+        .and_then(|e| e.bytes(protected))
+        .and_then(|e| e.bytes(object.aad().as_bytes()))
+        .and_then(|e| e.bytes(payload));
+    out
+}
+
+/// 18([protected, {}, payload, signature]).
+fn tagged(protected: &[u8], payload: &[u8], signature: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 100);
+    let mut encoder = minicbor::Encoder::new(&mut out);
+    // Writing into a Vec cannot fail.
+    let _ = encoder
+        .tag(minicbor::data::Tag::new(CoseSign1::TAG))
+        .and_then(|e| e.array(4))
+        .and_then(|e| e.bytes(protected))
+        .and_then(|e| e.map(0))
+        .and_then(|e| e.bytes(payload))
+        .and_then(|e| e.bytes(signature));
+    out
 }
 
 /// The longest protected header that is looked at. The protocol's own has 21
@@ -233,17 +269,17 @@ fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// The key id in a protected header of the one form that there is.
-fn kid_of(protected: &[u8]) -> Option<KeyId> {
-    let kid = protected.strip_prefix(&PROTECTED)?;
+fn kid_of(protected: &[u8], begins: [u8; 5]) -> Option<KeyId> {
+    let kid = protected.strip_prefix(&begins)?;
     kid.try_into().ok().map(KeyId)
 }
 
 /// What is wrong with a protected header of another form.
-fn fault_of(protected: &[u8]) -> CoseError {
+fn fault_of(protected: &[u8], expected: iana::Algorithm) -> CoseError {
+    use coset::RegisteredLabelWithPrivate::Assigned;
     match Header::from_slice(protected).map(|header| header.alg) {
-        Ok(Some(coset::RegisteredLabelWithPrivate::Assigned(iana::Algorithm::Ed25519)) | None) | Err(_) => {
-            CoseError::Malformed
-        }
+        Ok(Some(Assigned(found))) if found == expected => CoseError::Malformed,
+        Ok(None) | Err(_) => CoseError::Malformed,
         Ok(Some(_)) => CoseError::Algorithm,
     }
 }

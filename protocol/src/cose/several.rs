@@ -4,6 +4,7 @@
 //! empty unprotected one. Signatures stand in the order of their key ids, one
 //! a key, so that the same signatures give the same bytes.
 
+use coset::iana::Algorithm;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 use super::{CoseError, MAX_PROTECTED, ObjectType, PROTECTED, fault_of, kid_of};
@@ -51,7 +52,7 @@ impl Several {
         let mut signatures: Vec<(KeyId, Signature)> = Vec::new();
         for _ in 0..count {
             let (protected, signature) = one(&mut decoder).ok_or(CoseError::Malformed)?;
-            let kid = kid_of(protected).ok_or_else(|| fault_of(protected))?;
+            let kid = kid_of(protected, PROTECTED).ok_or_else(|| fault_of(protected, Algorithm::Ed25519))?;
             let signature = Signature::from_slice(signature).map_err(|_| CoseError::Malformed)?;
             if signatures.last().is_some_and(|(before, _)| *before >= kid) {
                 return Err(CoseError::Malformed);

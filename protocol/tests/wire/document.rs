@@ -119,7 +119,11 @@ fn objects() -> String {
         ObjectType::Override => ("supervisor", "`override`"),
         ObjectType::VoidRequest => ("device", "`void-request`"),
         ObjectType::DeviceDescription => ("device", "`device-description`"),
-        ObjectType::AttestationResult => ("verifier", "`attestation-result`"),
+        ObjectType::AttestationResult => ("verifier", "`attestation-result` without key 8"),
+        ObjectType::AttestationResult2 => (
+            "verifier",
+            "`attestation-result` with key 8; from wire version 6 on",
+        ),
         ObjectType::Enrolment => ("device", "`enrolment-request`"),
         ObjectType::Receipt => ("hub", "`receipt`; wire version 1 only"),
         ObjectType::Status => ("hub", "`payment-status`"),
@@ -127,9 +131,17 @@ fn objects() -> String {
         ObjectType::Allowance => ("hub", "`allowance`"),
         ObjectType::DeviceReceipt => ("device", "`device-receipt`"),
         ObjectType::AllowanceReturn => ("device", "`allowance-return`"),
+        ObjectType::DeviceTlsKey => (
+            "device, with the new TLS key",
+            "`device-key-change`; from wire version 6 on",
+        ),
+        ObjectType::DeviceKeyChange2 => (
+            "device, with the new Ed25519 key; then over that with the old",
+            "`device-key-change-by-tls`; then `device-key-change-by-new`; from wire version 6 on",
+        ),
         ObjectType::DeviceKeyChange => (
-            "device, with the new key; then over that with the old",
-            "`device-key-change`; then `device-key-change-by-new`; from wire version 5 on",
+            "device, with the new Ed25519 key; then over that with the old",
+            "`former-key-change`; then `former-key-change-by-new`; wire version 5 only, and in ledgers since",
         ),
         ObjectType::HubTlsKeys => ("hub", "`hub-tls-keys`; from wire version 5 on"),
         ObjectType::HubKeyChange => (
@@ -164,7 +176,10 @@ fn bounds() -> String {
         ("DNS-SD type of devices", format!("`{MDNS_DEVICE_TYPE}`")),
         (
             "COSE algorithm",
-            format!("{} (Ed25519, RFC 9864)", cose::algorithm_number()),
+            format!(
+                "{} (Ed25519, RFC 9864); by TLS keys -9 (ESP256)",
+                cose::algorithm_number()
+            ),
         ),
         (
             "longest frame, without its length",
@@ -362,6 +377,7 @@ fn rule_of(kind: &str) -> &'static str {
         "HubKeyChange" => "hub-key-change",
         "HubTlsKeys" => "hub-tls-keys",
         "DeviceKeyChange" => "device-key-change",
+        "FormerDeviceKeyChange" => "former-key-change",
         "DeviceList" => "device-list",
         _ => panic!("no rule for {kind}"),
     }

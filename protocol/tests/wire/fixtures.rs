@@ -46,11 +46,17 @@ pub(crate) fn attestation_result() -> AttestationResult {
 }
 
 pub(crate) fn signed_attestation() -> Vec<u8> {
-    cose::sign(
-        &verifier_key(),
-        cose::ObjectType::AttestationResult,
-        &cbor::encode(&attestation_result()),
-    )
+    signed_word(&attestation_result())
+}
+
+/// On the device after it has changed its keys.
+pub(crate) fn later_attestation() -> AttestationResult {
+    let key = KeyId::of_key(next_device_key().verifying_key().as_bytes());
+    attestation_result().signing_with(key)
+}
+
+pub(crate) fn signed_word(word: &AttestationResult) -> Vec<u8> {
+    cose::sign(&verifier_key(), word.object_type(), &cbor::encode(word))
 }
 
 pub(crate) fn supervisor_key() -> SigningKey {
@@ -138,13 +144,89 @@ pub(crate) fn device_key_change() -> DeviceKeyChange {
         number: 1,
         old_key: device_key().verifying_key().to_bytes(),
         new_key: next_device_key().verifying_key().to_bytes(),
-        new_tls: Digest::of(&spki(NEXT_DEVICE_POINT)),
         last_sequence: 42,
+        new_tls_key: spki(NEXT_DEVICE_POINT).try_into().unwrap(),
     }
 }
 
+/// r and s by that TLS key over [`device_key_change`] as an
+/// [`ObjectType::DeviceTlsKey`](cose::ObjectType), with the nonce of RFC 6979:
+/// the libraries of this curve that are at hand here draw theirs.
+const NEXT_DEVICE_PROOF: &str = "0ebae24313d0cdef0d64868079913da455784a52b5bf89f0cff87a68be3bc93c\
+                                 ba61e3a5844e00ead91d1486ca311de4a785cad3ec660829b68234c67c180a5c";
+
+/// The same by the TLS key that the device has now.
+pub(crate) const PROOF_BY_PRESENT_KEY: &str = "121e995c4bbfc16075fa9f5135151fce9bf3613f76ffd425eb1018bdc8bb70728ed30454938efdeadb30852182417368\
+     b514b344493617d77ea53cc2353d26d3";
+
+/// The same by the next one over a change of number 2.
+pub(crate) const PROOF_OF_ANOTHER_CHANGE: &str = "2635bdea4708b6193c80fdba557d0abe8d893738f180a76c42c02d5fced0b563f91a56d949743058be1fe402718cc596\
+     242ea44b31e5f4c56717e08ba0b40acb";
+
+/// [`device_key_change`] with this signature by the next TLS key.
+pub(crate) fn key_change_by_tls(proof: &str) -> Vec<u8> {
+    let spki = spki(NEXT_DEVICE_POINT);
+    let proof: [u8; 64] = crate::files::unhex(proof).try_into().unwrap();
+    let payload = cbor::encode(&device_key_change());
+    let signer = |_: &[u8]| Ok::<_, std::convert::Infallible>(proof);
+    cose::sign_p256(&spki, cose::ObjectType::DeviceTlsKey, &payload, signer).unwrap()
+}
+
+pub(crate) fn good_key_change_by_tls() -> Vec<u8> {
+    key_change_by_tls(NEXT_DEVICE_PROOF)
+}
+
+/// Signed by both Ed25519 keys over what the new TLS key has signed.
+pub(crate) fn change_over(by_tls: &[u8]) -> Vec<u8> {
+    let object = cose::ObjectType::DeviceKeyChange2;
+    let by_new = cose::sign(&next_device_key(), object, by_tls);
+    cose::sign(&device_key(), object, &by_new)
+}
+
 pub(crate) fn signed_device_key_change() -> Vec<u8> {
-    device_key_change().sign(&device_key(), &next_device_key())
+    change_over(&good_key_change_by_tls())
+}
+
+/// The same change as wire version 5 had it, which stands in ledgers: with the
+/// hash of the TLS key, not signed by that.
+#[derive(minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+pub(crate) struct FormerKeyChange {
+    #[n(1)]
+    hub: HubId,
+    #[n(2)]
+    device: DeviceId,
+    #[n(3)]
+    number: u32,
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    old_key: [u8; 32],
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    new_key: [u8; 32],
+    #[n(6)]
+    new_tls: Digest,
+    #[n(7)]
+    last_sequence: u64,
+}
+
+pub(crate) fn former_key_change() -> Vec<u8> {
+    let change = device_key_change();
+    cbor::encode(&FormerKeyChange {
+        hub: change.hub,
+        device: change.device,
+        number: change.number,
+        old_key: change.old_key,
+        new_key: change.new_key,
+        new_tls: change.new_tls(),
+        last_sequence: change.last_sequence,
+    })
+}
+
+fn signed_former_key_change() -> Vec<u8> {
+    let object = cose::ObjectType::DeviceKeyChange;
+    let by_new = cose::sign(&next_device_key(), object, &former_key_change());
+    cose::sign(&device_key(), object, &by_new)
 }
 
 /// The code of a hub whose TLS key has changed.
@@ -790,6 +872,11 @@ pub(crate) fn events() -> Vec<Event> {
             description: signed_description(),
             attestation: None,
         },
+        Event::DeviceDescribed {
+            device,
+            description: signed_description(),
+            attestation: Some(signed_word(&later_attestation())),
+        },
         Event::DeviceBlocked {
             device,
             blocked: true,
@@ -941,12 +1028,20 @@ pub(crate) fn events() -> Vec<Event> {
             device,
             number: 1,
             signing_key: next_device_key().verifying_key().to_bytes(),
-            tls_key: Digest::of(&spki(NEXT_DEVICE_POINT)),
+            tls_key: device_key_change().new_tls(),
             last_sequence: 42,
             statement: signed_device_key_change(),
         },
         Event::DeviceKeysSettled { device, number: 1 },
         Event::DeviceOldKeysUsed { device },
+        Event::DeviceKeysChanged {
+            device,
+            number: 1,
+            signing_key: next_device_key().verifying_key().to_bytes(),
+            tls_key: device_key_change().new_tls(),
+            last_sequence: 42,
+            statement: signed_former_key_change(),
+        },
         Event::HubTlsKeyAdded {
             number: 1,
             key: next_tls_key(),

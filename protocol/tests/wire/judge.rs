@@ -3,8 +3,15 @@
 
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::*;
+use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use crate::fixtures::{device_id, device_key, hub_key};
+
+/// As a hub's library does it.
+pub(crate) fn check_p256(point: &[u8; 65], message: &[u8], signature: &[u8; 64]) -> bool {
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+    key.verify(message, signature).is_ok()
+}
 
 /// A frame with its length in front.
 pub(crate) fn wire(body: &[u8]) -> Vec<u8> {
@@ -54,7 +61,7 @@ pub(crate) fn judge_hub(wire: &[u8]) -> Result<Request, Refusal> {
             cose::open::<AllowanceReturn>(statement, ObjectType::AllowanceReturn, &key)?;
         }
         Request::ChangeKeys { change } => {
-            DeviceKeyChange::open(change)?;
+            DeviceKeyChange::open(change, check_p256)?;
         }
         Request::Hello { .. } | Request::Status { .. } | Request::Allowance { .. } | Request::Keys { .. } => {
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{committed, hex, hold, unhex};
 use crate::fixtures::*;
+use crate::judge::check_p256;
 use crate::tree::diagnostic;
 
 #[derive(Serialize, Deserialize)]
@@ -107,7 +108,7 @@ fn keys() -> Keys {
             "next device",
             4,
             NEXT_DEVICE_POINT,
-            device_key_change().new_tls.to_string(),
+            device_key_change().new_tls().to_string(),
         ),
     ]
     .map(|(name, scalar, point, identity)| TlsKeyVector {
@@ -199,6 +200,13 @@ fn objects() -> Vec<Object> {
             &cbor::encode(&attestation_result()),
         ),
         object(
+            "attestation result that names the device's key",
+            "AttestationResult",
+            "verifier",
+            ObjectType::AttestationResult2,
+            &cbor::encode(&later_attestation()),
+        ),
+        object(
             "void request",
             "VoidRequest",
             "device",
@@ -257,12 +265,22 @@ fn objects() -> Vec<Object> {
         ObjectType::HubKeyChange,
         &cbor::encode(&hub_key_change()),
     ));
+    let change = cbor::encode(&device_key_change());
+    all.push(Object {
+        name: "change of a device's keys, signed by the new TLS key".into(),
+        r#type: "DeviceKeyChange".into(),
+        signer: "next device".into(),
+        external_aad: ObjectType::DeviceTlsKey.aad().into(),
+        diagnostic: diagnostic(&change),
+        payload: hex(&change),
+        signed: hex(&good_key_change_by_tls()),
+    });
     all.push(object(
-        "change of a device's keys, signed by the new one",
-        "DeviceKeyChange",
+        "change of a device's keys in wire version 5, signed by the new Ed25519 key",
+        "FormerDeviceKeyChange",
         "next device",
         ObjectType::DeviceKeyChange,
-        &cbor::encode(&device_key_change()),
+        &former_key_change(),
     ));
     all.push(object(
         "the hub's TLS keys while two overlap",
@@ -393,18 +411,20 @@ fn decode_as(kind: &str, payload: &[u8]) -> Result<Vec<u8>, cbor::CborError> {
         "HubKeyChange" => cbor::encode(&cbor::decode::<HubKeyChange>(payload)?),
         "HubTlsKeys" => cbor::encode(&cbor::decode::<HubTlsKeys>(payload)?),
         "DeviceKeyChange" => cbor::encode(&cbor::decode::<DeviceKeyChange>(payload)?),
+        "FormerDeviceKeyChange" => cbor::encode(&cbor::decode::<FormerKeyChange>(payload)?),
         "DeviceList" => cbor::encode(&cbor::decode::<DeviceList>(payload)?),
         "PaymentStatus" => cbor::encode(&cbor::decode::<PaymentStatus>(payload)?),
         _ => panic!("no type {kind}"),
     })
 }
 
-pub(crate) const ALL_OBJECTS: [ObjectType; 24] = [
+pub(crate) const ALL_OBJECTS: [ObjectType; 27] = [
     ObjectType::PaymentRequest,
     ObjectType::PaymentRequest2,
     ObjectType::Override,
     ObjectType::DeviceDescription,
     ObjectType::AttestationResult,
+    ObjectType::AttestationResult2,
     ObjectType::VoidRequest,
     ObjectType::Receipt,
     ObjectType::Status,
@@ -423,6 +443,8 @@ pub(crate) const ALL_OBJECTS: [ObjectType; 24] = [
     ObjectType::AllowanceReturn,
     ObjectType::HubKeyChange,
     ObjectType::HubTlsKeys,
+    ObjectType::DeviceTlsKey,
+    ObjectType::DeviceKeyChange2,
     ObjectType::DeviceKeyChange,
 ];
 
@@ -437,8 +459,15 @@ fn every_committed_object_decodes_and_verifies_as_its_type_only() {
             vector.name
         );
         let key = signing_key(&vector.signer).verifying_key();
+        let signed = unhex(&vector.signed);
+        let by_tls = vector.external_aad == ObjectType::DeviceTlsKey.aad();
         for object in ALL_OBJECTS {
-            let verified = cose::verify(&unhex(&vector.signed), object, &key);
+            let verified = match by_tls {
+                false => cose::verify(&signed, object, &key),
+                true => cose::UnverifiedP256::parse(&signed)
+                    .and_then(|parsed| parsed.verify(object, &spki(NEXT_DEVICE_POINT), check_p256))
+                    .map(<[u8]>::to_vec),
+            };
             if object.aad() == vector.external_aad {
                 assert_eq!(verified, Ok(payload.clone()), "{}", vector.name);
             } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use hub_protocol::{
     AttestationStatus, CardExpiry, CardScheme, Certification, Cryptogram, Currency, DeviceClass, DeviceId,
-    EntryMode, Funding, PaymentId, Terms, TransactionType, Verification, Version,
+    EntryMode, Funding, KeyId, PaymentId, Terms, TransactionType, Verification, Version,
 };
 use hub_sdk::Description;
 use sim_devices::device::{self, DeviceOptions, PayOptions, allowance};
@@ -137,6 +137,9 @@ pub(crate) struct AttestArgs {
     /// The device's identity, 64 hexadecimal digits
     #[arg(long)]
     device: DeviceId,
+    /// The id of the key that the device signs with, 32 hexadecimal digits: once it has changed its keys
+    #[arg(long, value_name = "KEY")]
+    signs_with: Option<KeyId>,
     /// none, affirming, warning, contraindicated
     #[arg(long, default_value = "affirming")]
     status: AttestationStatus,
@@ -147,7 +150,8 @@ pub(crate) struct AttestArgs {
 
 impl AttestArgs {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        device::attest(&self.key, self.device, self.status, self.age_minutes)
+        let of = (self.device, self.signs_with);
+        device::attest(&self.key, of, self.status, self.age_minutes)
     }
 }
 

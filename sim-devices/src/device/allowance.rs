@@ -8,11 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use hub_sdk::{AllowanceStore, DeviceClient, NotApproved, PreparedPayment};
 use serde_json::json;
 
-use super::{DeviceOptions, PayOptions, client, forget_pending, identity, pending, prepare, print};
+use super::{DeviceOptions, PayOptions, client, forget_pending, identity, opened, pending, prepare, print};
 
 /// Asks for an allowance, or for the one again that is open.
 pub async fn ask(options: &DeviceOptions) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let store = store(options, &client)?;
     client.ask_allowance(&store).await?;
     client.close().await;
@@ -26,7 +26,7 @@ pub fn show(options: &DeviceOptions) -> Result<()> {
 
 /// Returns what is left.
 pub async fn give_back(options: &DeviceOptions) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let store = store(options, &client)?;
     client.return_unused(&store).await?;
     client.close().await;
@@ -54,7 +54,7 @@ pub async fn pay(options: &DeviceOptions, pay: &PayOptions) -> Result<()> {
 /// Tells the hub of every payment that the device has approved, one JSON line
 /// each, in their order.
 pub async fn sync(options: &DeviceOptions) -> Result<()> {
-    let client = client(options)?;
+    let client = opened(options).await?;
     let store = store(options, &client)?;
     let mut waiting = store.unsynced();
     loop {

@@ -1,7 +1,7 @@
 //! Which devices: certified models, and how fresh a verifier's word on them
 //! must be.
 
-use hub_protocol::cose::{ObjectType, Unverified, verifying_key};
+use hub_protocol::cose::{Unverified, verifying_key};
 use hub_protocol::description::{AttestationStatus, Certification, Version};
 use hub_protocol::{AttestationResult, DeviceClass, DeviceId, KeyId, cbor};
 
@@ -114,12 +114,13 @@ impl Default for Standing {
 }
 
 impl Standing {
-    /// Of a device at this time.
+    /// Of a device at this time, with the word on the keys that it has.
     pub(crate) fn of(
         models: &[Model],
         rules: Option<&AttestationRules>,
         class: DeviceClass,
         device: Option<&Described>,
+        attested: Option<&Attested>,
         now_ms: u64,
     ) -> Self {
         let mut standing = Self::default();
@@ -132,7 +133,6 @@ impl Standing {
             standing.pin_on_glass = fitting.any(|model| model.pin_on_glass);
         }
         if let Some(rules) = rules.filter(|rules| rules.classes.contains(&class)) {
-            let attested = device.and_then(|device| device.attested.as_ref());
             standing.attestation = rules.judge(attested, now_ms);
             standing.attested_until_ms = rules.until_ms(attested, standing.attestation);
             standing.online = rules
@@ -165,8 +165,8 @@ impl AttestationRules {
         let verifier = object.kid();
         let named = self.verifiers.iter().find(|one| one.key_id() == verifier)?;
         let key = verifying_key(&named.key)?;
-        let payload = object.verify(ObjectType::AttestationResult, &key).ok()?;
-        let result: AttestationResult = cbor::decode(&payload).ok()?;
+        let result: AttestationResult = cbor::decode(object.payload_unverified()).ok()?;
+        object.verify(result.object_type(), &key).ok()?;
         let attested = Attested::of(&result, verifier);
         (result.is_of(device) && attested.issued_ms <= now_ms.saturating_add(AHEAD_MS)).then_some(attested)
     }

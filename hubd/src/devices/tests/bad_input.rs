@@ -171,7 +171,7 @@ async fn an_oversized_frame_has_its_number_and_closes_the_connection() {
 async fn another_wire_version_or_no_key_fails_the_handshake() {
     let bench = Bench::start().await;
     let connected = |identity, alpn| raw::connect(&bench.hub, identity, alpn);
-    assert!(connected(Some(&bench.identity), b"store-hub/6").await.is_none());
+    assert!(connected(Some(&bench.identity), b"store-hub/7").await.is_none());
     assert!(
         connected(Some(&bench.identity), b"store-hub-enrol/1")
             .await

@@ -1,8 +1,13 @@
 //! The hub's TLS key gives way to another: who finds the hub, and who is none.
 
 use ed25519_dalek::SigningKey;
-use hub_protocol::{ALPN, ALPN_4, ALPN_ENROL, Digest, HubId, HubTlsKeys, Registration};
+use hub_protocol::{
+    ALPN, ALPN_4, ALPN_5, ALPN_ENROL, Digest, HubId, HubKeyChange, HubTlsKeys, Push, Registration,
+    SignedKeyChange, frame,
+};
 use hub_sdk::{ClientOptions, DeviceClient, DeviceIdentity, Enrolled, PayError, PushEvent};
+use quinn::crypto::HmacKey as _;
+use tokio::net::UdpSocket;
 
 use super::*;
 
@@ -167,6 +172,7 @@ async fn while_two_tls_keys_overlap_each_device_is_shown_the_one_that_it_can_kno
     let (pay, enrol) = (hub.devices.local_addr(), hub.devices.enrol_addr().unwrap());
     for (to, alpn, name) in [
         (pay, ALPN, "second"),
+        (pay, ALPN_5, "second"),
         (pay, ALPN_4, "first"),
         (enrol, ALPN_ENROL, "first"),
     ] {
@@ -202,7 +208,7 @@ async fn a_connected_device_is_told_of_another_tls_key_and_the_hub_knows_that_it
     within(device.hello()).await.unwrap();
     let old = raw::connect(&hub, Some(&away.identity), ALPN_4).await.unwrap();
     let heard = |hub: &FakeHub| hub.devices.heard()[&away.identity.device_id()];
-    assert_eq!((heard(&hub).wire, heard(&hub).tls_keys), (5, 0));
+    assert_eq!((heard(&hub).wire, heard(&hub).tls_keys), (6, 0));
     drop(old);
     within(device.close()).await;
     within(device.hello()).await.unwrap();
@@ -220,4 +226,183 @@ async fn a_connected_device_is_told_of_another_tls_key_and_the_hub_knows_that_it
     assert_eq!(within(pushes.recv()).await.unwrap(), PushEvent::HubTlsKeys(2));
     within(device.hello()).await.unwrap();
     assert!(!known.tls().accepts(&tls.digest("first")));
+}
+
+/// The signing key of the tests and the one after it.
+fn next_signing_key(hub: HubId) -> (SigningKey, SignedKeyChange) {
+    let (old, new) = (
+        SigningKey::from_bytes(&[42; 32]),
+        SigningKey::from_bytes(&[43; 32]),
+    );
+    let change = HubKeyChange {
+        hub,
+        number: 1,
+        old_key: old.verifying_key().to_bytes(),
+        new_key: new.verifying_key().to_bytes(),
+        sequence: 5,
+        changed_ms: 1,
+    };
+    (new.clone(), SignedKeyChange(change.sign(&old, &new)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_signing_key_is_followed_by_the_tls_keys_under_the_new_one() {
+    let tls = TlsKeys::new();
+    let away = Away::of(tls.hub());
+    let keys = tls.keys(42, &["second"], Some(tls.stated(2, &["second"])));
+    let ring = keys.signing.clone();
+    let hub = FakeHub::start_with(settings(), keys, away.registry.clone());
+    let enrolled = Enrolled::new(away.registration.clone(), vec![hub.devices.local_addr()]);
+    let known = enrolled.hub_keys.clone().unwrap();
+    let device = DeviceClient::new(away.identity.clone(), enrolled, options()).unwrap();
+    let mut pushes = device.pushes();
+    within(device.hello()).await.unwrap();
+    assert_eq!(within(pushes.recv()).await.unwrap(), PushEvent::HubTlsKeys(2));
+    // One of wire version 4 is told of the signing key alone.
+    let older = DeviceIdentity::generate().unwrap();
+    hub.enrol(&older).await;
+    let line = raw::connect(&hub, Some(&older), ALPN_4).await.unwrap();
+    let (new, change) = next_signing_key(tls.hub());
+    let mut chain = ring.chain();
+    chain.push(&change).unwrap();
+    ring.change(new, chain);
+    hub.devices.push_key_change(change);
+    hub.devices.push_policy(8);
+    for expected in [
+        PushEvent::HubKey(1),
+        PushEvent::HubTlsKeys(2),
+        PushEvent::Policy(8),
+    ] {
+        assert_eq!(within(pushes.recv()).await.unwrap(), expected);
+    }
+    assert!(known.tls().accepts(&tls.digest("second")));
+    assert!(!known.tls().accepts(&tls.digest("first")));
+    for number in [203, 202] {
+        let mut stream = within(line.accept_uni()).await.unwrap();
+        let bytes = within(stream.read_to_end(1024)).await.unwrap();
+        let heard = match frame::from_wire(&bytes).unwrap() {
+            Push::KeyChanged { .. } => 203,
+            Push::Policy { .. } => 202,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(heard, number);
+    }
+    within(device.close()).await;
+    within(device.hello()).await.unwrap();
+}
+
+#[test]
+fn ids_and_resets_are_made_with_the_newest_tls_key_from_the_change_on() {
+    let tls = TlsKeys::new();
+    let token = |tls: &HubTls| {
+        let mut token = [0; 32];
+        tls.sign(b"an id of a connection", &mut token);
+        token
+    };
+    let alone = |name: &str| token(&tls.keys(42, &[name], Some(tls.stated(9, &[name]))).tls);
+    let (first, second) = (alone("first"), alone("second"));
+    assert_ne!(first, second);
+    let hub = tls.keys(42, &["second", "first"], None).tls;
+    assert_eq!(token(&hub), first);
+    hub.state(tls.stated(1, &["second", "first"])).unwrap();
+    assert_eq!(token(&hub), second, "while two overlap");
+    hub.state(tls.stated(2, &["second"])).unwrap();
+    assert_eq!(token(&hub), second);
+    // Given up instead, the first is the newest again.
+    hub.state(tls.stated(3, &["first"])).unwrap();
+    assert_eq!(token(&hub), first);
+}
+
+/// The device's address, and the hub's id of the connection.
+type Seen = Arc<Mutex<Option<(std::net::SocketAddr, [u8; 8])>>>;
+
+/// Between a device and the hub: sees what passes, and can send the device
+/// packets that seem to be the hub's.
+struct Wiretap {
+    address: std::net::SocketAddr,
+    inside: Arc<UdpSocket>,
+    seen: Seen,
+}
+
+impl Wiretap {
+    async fn start(hub: std::net::SocketAddr) -> Self {
+        let bound = async || Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let (inside, outside) = (bound().await, bound().await);
+        outside.connect(hub).await.unwrap();
+        let seen = Seen::default();
+        let (back_in, back_out, back) = (Arc::clone(&inside), Arc::clone(&outside), Arc::clone(&seen));
+        tokio::spawn(async move {
+            let mut packet = [0; 2048];
+            while let Ok(length) = back_out.recv(&mut packet).await {
+                let device = back.lock().unwrap().map(|(device, _)| device);
+                if let Some(device) = device {
+                    let _ = back_in.send_to(&packet[..length], device).await;
+                }
+            }
+        });
+        let (tap_in, tap) = (Arc::clone(&inside), Arc::clone(&seen));
+        tokio::spawn(async move {
+            let mut packet = [0; 2048];
+            while let Ok((length, device)) = tap_in.recv_from(&mut packet).await {
+                // A short header: no more of the handshake.
+                let id: [u8; 8] = match packet[0] & 0x80 {
+                    0 => packet[1..9].try_into().unwrap(),
+                    _ => [0; 8],
+                };
+                *tap.lock().unwrap() = Some((device, id));
+                let _ = outside.send(&packet[..length]).await;
+            }
+        });
+        let address = inside.local_addr().unwrap();
+        Self {
+            address,
+            inside,
+            seen,
+        }
+    }
+
+    /// Sends the device a stateless reset by whoever has this hub's keys.
+    async fn reset_by(&self, tls: &HubTls) {
+        let (device, id) = self.seen.lock().unwrap().unwrap();
+        assert_ne!(id, [0; 8], "connected");
+        let mut token = [0; 32];
+        tls.sign(&id, &mut token);
+        let packet = [&[0x40; 30][..], &token[..16]].concat();
+        self.inside.send_to(&packet, device).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_tls_key_from_before_ends_no_connection_made_after_the_change() {
+    let tls = TlsKeys::new();
+    let away = Away::of(tls.hub());
+    let keys = tls.keys(42, &["second", "first"], None);
+    let hub = FakeHub::start_with(settings(), keys, away.registry.clone());
+    for (number, names) in [(1, &["second", "first"][..]), (2, &["second"])] {
+        hub.devices.push_tls_keys(tls.stated(number, names));
+    }
+    let tap = Wiretap::start(hub.devices.local_addr()).await;
+    let enrolled = Enrolled::new(away.registration.clone(), vec![tap.address]);
+    let device = DeviceClient::new(away.identity.clone(), enrolled, options()).unwrap();
+    within(device.hello()).await.unwrap();
+    let stolen = tls.keys(42, &["first"], None).tls;
+    let own = tls.keys(42, &["second"], Some(tls.stated(2, &["second"]))).tls;
+    let connection = || {
+        let sessions = &hub.devices.inner.shared.sessions;
+        sessions.connections(&away.identity.device_id())
+    };
+    let before = connection();
+    tap.reset_by(&stolen).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    within(device.hello()).await.unwrap();
+    assert_eq!(connection(), before, "the connection is still there");
+    // And with the hub's present key it would have been ended.
+    tap.reset_by(&own).await;
+    within(async {
+        while connection() == before {
+            let _ = device.hello().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }

@@ -49,7 +49,7 @@ pub(super) async fn connect_from(
 }
 
 /// The same without waiting for the hub to let it in.
-async fn dial(
+pub(super) async fn dial(
     from: [u8; 4],
     to: SocketAddr,
     identity: Option<&DeviceIdentity>,

@@ -6,6 +6,7 @@ mod others;
 mod payments;
 mod signatures;
 mod version_3;
+mod version_6;
 
 use std::collections::BTreeSet;
 
@@ -55,6 +56,7 @@ fn bad() -> Vec<Bad> {
         others::bad_enrolments(),
         version_3::bad_terms(),
         version_3::bad_descriptions(),
+        version_6::bad_key_changes(),
     ]
     .concat();
     let from_device = from_device.into_iter().map(|group| ("device", group));
