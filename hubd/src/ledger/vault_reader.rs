@@ -19,7 +19,7 @@ use super::vault_places::{Cards, Prints, Span, id_at};
 pub(crate) const MAX_BODY: usize = u16::MAX as usize;
 
 /// A file and where in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) number: u32,
     pub(crate) span: Span,
