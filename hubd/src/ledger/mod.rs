@@ -98,7 +98,9 @@ pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 #[cfg(test)]
 pub(crate) use index::add_to_older_index;
-pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
+pub use index::{
+    Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, remove_left_in_clear, set_aside,
+};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, SAME_RECORDS_SINCE, Stamp};
 pub use index_writer::{
     CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotForgotten, NotTaken,

@@ -158,7 +158,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         Some(head) => migration::migrate((layout, seal), &reader, head, at)?,
         // Before the first entry that an older program could not read.
         None if format != Some(STORE_FORMAT) => write_store_format(&layout.format)?,
-        None => migration::tidy_up(layout),
+        None => {}
     }
     if full {
         // What the index writes when it is opened; it is asked for no more
@@ -207,6 +207,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     };
     vault.erase(&unneeded)?;
     vault.keep_room(&space);
+    migration::tidy_up(layout);
     Ok(Opened {
         lock,
         space,
