@@ -10,15 +10,17 @@
 //!
 //! ```text
 //! { 1: how often it was written, 2: id of the data key (8 bytes), 3: [+ wrap] }
-//! wrap = { 1: 1 (a vault key), 2: id of that key (8 bytes), 3: the wrapped key }
+//! wrap = { 1: 1 (a vault key) or 2 (a recovery key), 2: id of that key (8 bytes),
+//!          3: the wrapped key }
 //! ```
 //!
 //! Under a vault key: nonce (24) and XChaCha20-Poly1305 of the data key, with
-//! its id as additional data, under HMAC-SHA-256 of `hub-data-key-wrap/1`.
+//! its id as additional data, under HMAC-SHA-256 of `hub-data-key-wrap/1`. Under
+//! a recovery key: as [`recovery_key`](crate::recovery_key) says.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead, Payload};
@@ -28,6 +30,10 @@ use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 use crate::config::Layout;
+
+mod recovery;
+
+pub use recovery::recovery_key_of;
 
 /// The file's name, in both places.
 pub const DATA_KEY: &str = "data-key";
@@ -69,6 +75,22 @@ pub enum DataKeyError {
     OtherVaultKey {
         /// The file.
         path: PathBuf,
+    },
+    /// No copy is wrapped for the recovery key that was given.
+    #[error(
+        "{} is {}: that is not recovery key {}. Bring the private file of the key that [ledger] recovery_key of \
+         hubd.toml named last, or a copy of data-key from before the key was changed. Nothing was changed",
+        path.display(),
+        found.map_or_else(|| "wrapped for no recovery key".to_owned(), |found| format!("wrapped for recovery key {}", hex(&found))),
+        hex(given)
+    )]
+    OtherRecoveryKey {
+        /// The file.
+        path: PathBuf,
+        /// The id of the key that was given.
+        given: WrapId,
+        /// The id of the one that it is for.
+        found: Option<WrapId>,
     },
     /// The copies are of two stores.
     #[error(
@@ -233,7 +255,7 @@ impl StoreKey {
 
     /// The key that sealed cards are encrypted under in the vault.
     pub fn vault_cards(&self) -> [u8; 32] {
-        self.key.derive("hub-store/1 vault")
+        vault_cards(&self.key)
     }
 
     /// The key itself.
@@ -323,13 +345,28 @@ impl StoreKey {
     }
 }
 
+/// The key that sealed cards are encrypted under in the vault of the store
+/// that has this data key.
+pub fn vault_cards(key: &DataKey) -> [u8; 32] {
+    key.derive("hub-store/1 vault")
+}
+
+fn hex(id: &WrapId) -> String {
+    data_encoding::HEXLOWER.encode(id)
+}
+
 fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError> {
     let bytes = bytes_of(stored);
     for path in places {
-        write_file(path, &bytes).map_err(|source| DataKeyError::Write {
-            path: path.clone(),
-            source,
-        })?;
+        write_file(path, &bytes)
+            .and_then(|()| match read(path).as_ref() == Ok(stored) {
+                true => Ok(()),
+                false => Err(io::Error::other("what was written does not read back")),
+            })
+            .map_err(|source| DataKeyError::Write {
+                path: path.clone(),
+                source,
+            })?;
     }
     Ok(())
 }
@@ -340,6 +377,14 @@ fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError>
 /// # Errors
 /// The file is damaged, or wrapped under another vault key.
 pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<EntrySeal>, DataKeyError> {
+    Ok(key_of_copy(ledger, vault_keys)?.map(|key| EntrySeal::new(&key)))
+}
+
+/// The data key of the ledger in a folder, as [`seal_of_copy`].
+///
+/// # Errors
+/// As there.
+pub fn key_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<DataKey>, DataKeyError> {
     let above = ledger.parent().unwrap_or(ledger);
     let places = [ledger.join(DATA_KEY), above.join(DATA_KEY)];
     if places.iter().all(|path| !path.exists()) {
@@ -357,7 +402,7 @@ pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<Ent
     };
     let vault_keys: Vec<&VaultKey> = vault_keys.iter().collect();
     match copies.iter().find_map(|stored| unwrap(stored, &vault_keys)) {
-        Some(key) => Ok(Some(EntrySeal::new(&key))),
+        Some(key) => Ok(Some(key)),
         None => Err(DataKeyError::OtherVaultKey {
             path: places[0].clone(),
         }),
@@ -498,6 +543,10 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&new)?;
+    // Root may write what the hub's own user has to read.
+    if let Ok(owner) = folder.metadata() {
+        let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;

@@ -80,11 +80,15 @@ pub(super) enum Command {
         command: Option<KeysCommand>,
     },
     /// Make an Ed25519 key, for who signs policies or overrides; with --tls a
-    /// TLS key for the hub
+    /// TLS key for the hub, with --recovery headquarters' recovery key
     Keygen {
         /// A P-256 key in PEM, to be supplied as hub-tls.next.key
-        #[arg(long)]
+        #[arg(long, conflicts_with = "recovery")]
         tls: bool,
+        /// An X25519 key that opens stores whose machine is lost; its public
+        /// half goes into [ledger] recovery_key of hubd.toml
+        #[arg(long)]
+        recovery: bool,
         /// Where the private key goes (0600); must not be there yet
         file: PathBuf,
     },
@@ -219,6 +223,18 @@ pub(super) enum KeysCommand {
     Rotate {
         #[command(subcommand)]
         which: RotateCommand,
+    },
+    /// Open the store of a lost machine, in a restored folder and without a
+    /// hub: its data key is unwrapped by the recovery key and wrapped under a
+    /// new vault key
+    Recover {
+        /// The private half of the recovery key (0600): what `keygen
+        /// --recovery` wrote
+        #[arg(long, value_name = "FILE")]
+        recovery: PathBuf,
+        /// Only say whether this key opens the store; change nothing
+        #[arg(long)]
+        check: bool,
     },
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Every command prints for people, or one JSON object with `--json`. What a
 //! running hub is asked goes through [`client`]; `policy`, but for `install`,
-//! `root`, but for `apply`, and `ledger` work on files, without any hub.
+//! `root`, but for `apply`, `ledger` and `keys recover` work on files, without
+//! any hub.
 
 mod archive;
 mod cli;
@@ -20,6 +21,7 @@ mod ledger;
 mod output;
 mod policy;
 mod queue;
+mod recover;
 mod restrictions;
 mod root;
 mod show;
@@ -98,10 +100,13 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(ClockCommand::Confirm { time }) => clock::confirm(client, output, *time),
             }
         }
+        Command::Keys {
+            command: Some(KeysCommand::Recover { recovery, check }),
+        } => recover::recover(output, &cli.dir, recovery, *check),
         Command::Keys { command } => {
             let client = &cli.connect()?;
             match command {
-                None | Some(KeysCommand::List) => keys::list(client, output),
+                None | Some(KeysCommand::List | KeysCommand::Recover { .. }) => keys::list(client, output),
                 Some(KeysCommand::Rotate {
                     which: RotateCommand::Vault,
                 }) => keys::rotate_vault(client, output),
@@ -120,8 +125,11 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 }
             }
         }
-        Command::Keygen { file, tls: false } => keygen::keygen(output, file),
-        Command::Keygen { file, tls: true } => keygen::keygen_tls(output, file),
+        Command::Keygen { file, tls: true, .. } => keygen::keygen_tls(output, file),
+        Command::Keygen {
+            file, recovery: true, ..
+        } => keygen::keygen_recovery(output, file),
+        Command::Keygen { file, .. } => keygen::keygen(output, file),
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),

@@ -23,7 +23,7 @@ use super::vault_file::{self, CIPHER_AT, HEAD_LEN, HEADER_LEN, NONCE_LEN};
 use super::vault_places::{Cards, Span};
 use super::vault_reader::{MAX_BODY, Place, Shared, State, VaultFile, VaultReader};
 
-const EXTENSION: &str = "vlt";
+pub(crate) const EXTENSION: &str = "vlt";
 
 /// A full file is emptied when less than this part of it is alive: what the
 /// vault takes on disk stays within so many times its cards, and two files.

@@ -91,10 +91,7 @@ pub(super) fn migrate(
             verified.sequence
         )));
     }
-    let (fresh, aside) = (
-        beside(&layout.index, UNFINISHED),
-        beside(&layout.index, BEFORE),
-    );
+    let (fresh, aside) = (beside(&layout.index, UNFINISHED), beside(&layout.index, BEFORE));
     remove(&fresh)?;
     // After a crash between the renames, the old one has its other name.
     let old = if aside.exists() { &aside } else { &layout.index };

@@ -23,7 +23,8 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use zeroize::Zeroizing;
 
 use super::key_files::{
-    NextKey, NoNextKey, destroy, discard_unneeded, forget, made_beside, sync_folder, write_plain, write_secret,
+    NextKey, NoNextKey, destroy, discard_unneeded, forget, made_beside, sync_folder, write_plain,
+    write_secret,
 };
 use crate::config::{self, Layout, TlsKey};
 

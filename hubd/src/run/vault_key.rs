@@ -45,7 +45,7 @@ pub(super) enum VaultKeyStep {
 
 /// Why the vault key cannot be changed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotChanged {
+pub(crate) enum NotChanged {
     /// A next key is there and is none.
     #[error(transparent)]
     Unusable(#[from] KeyError),
