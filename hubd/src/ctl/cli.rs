@@ -432,6 +432,9 @@ pub(super) enum LedgerCommand {
     /// Write out the keys of some entries, each of which opens that one entry
     /// and no other, for somebody who has a copy of the ledger
     Disclose(DiscloseArgs),
+    /// Bring out what a hub that cannot go on has not sent, card data still
+    /// sealed, for the payment service provider
+    Unsent(UnsentArgs),
     /// List, check, copy away and remove archives of the ledger
     Archive {
         #[command(subcommand)]
@@ -472,6 +475,20 @@ pub(super) struct DiscloseArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) vault_key: Option<PathBuf>,
     /// A new file: one JSON object an entry
+    pub(super) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct UnsentArgs {
+    /// The store's id at the payment service provider
+    /// [default: the one in the folder's hubd.toml]
+    #[arg(long, value_name = "ID")]
+    pub(super) store_id: Option<String>,
+    /// The hub's public key, 64 hex digits or a file that holds them
+    /// [default: hub-signing.pub in the hub's folder]
+    #[arg(long, value_name = "HEX|FILE")]
+    pub(super) key: Option<String>,
+    /// A new file (0600): one JSON object a payment
     pub(super) out: PathBuf,
 }
 

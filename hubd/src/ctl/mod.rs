@@ -26,6 +26,7 @@ mod restrictions;
 mod root;
 mod show;
 mod standing;
+mod unsent;
 
 use std::process::ExitCode;
 
@@ -171,6 +172,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 ledger::salvage(output, &cli.dir, key.as_deref(), vault_key.as_deref(), out)
             }
             LedgerCommand::Disclose(order) => disclose::disclose(output, &cli.dir, order),
+            LedgerCommand::Unsent(order) => unsent::unsent(output, &cli.dir, order),
             LedgerCommand::Archive { command } => match command {
                 None => archive::list(output, &cli.dir, None),
                 Some(ArchiveCommand::List { key }) => archive::list(output, &cli.dir, key.as_deref()),

@@ -372,7 +372,14 @@ fn rule_2_a_damaged_card_of_an_earlier_version_holds_up_no_other_card_and_no_cha
     let path = dir.path().join("00000001.vlt");
     let mut bytes = std::fs::read(&path).unwrap();
     let (found, _) = vault_file::walk(&bytes, 1);
-    let body = |n: usize| found.iter().find(|body| body.id == id(n as u16)).unwrap().body.clone();
+    let body = |n: usize| {
+        found
+            .iter()
+            .find(|body| body.id == id(n as u16))
+            .unwrap()
+            .body
+            .clone()
+    };
     bytes[body(3).end - 20] ^= 1;
     bytes[body(5).start - 5] ^= 1;
     bytes[body(5).end - 1] ^= 1;
@@ -385,7 +392,10 @@ fn rule_2_a_damaged_card_of_an_earlier_version_holds_up_no_other_card_and_no_cha
         for n in 0..120 {
             let held = vault.reader().get(id(n));
             match n {
-                3 | 5 => assert!(matches!(held, Err(LedgerError::CardUnreadable { .. })), "{n}: {held:?}"),
+                3 | 5 => assert!(
+                    matches!(held, Err(LedgerError::CardUnreadable { .. })),
+                    "{n}: {held:?}"
+                ),
                 _ => assert_eq!(held.unwrap(), Some(card(n, 300)), "{n}"),
             }
         }
