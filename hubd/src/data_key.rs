@@ -18,30 +18,24 @@
 //! its id as additional data, under HMAC-SHA-256 of `hub-data-key-wrap/1`. Under
 //! a recovery key: as [`recovery_key`](crate::recovery_key) says.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, fchown};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use hub_protocol::{DataKey, EntrySeal, cbor};
-use minicbor::{Decode, Encode};
+use hub_protocol::{DataKey, EntrySeal};
 use zeroize::Zeroizing;
 
 use crate::config::Layout;
 
+mod file;
 mod recovery;
 
+use file::{Stored, Wrap, bytes_of, read, write_file};
 pub use recovery::recovery_key_of;
 
 /// The file's name, in both places.
 pub const DATA_KEY: &str = "data-key";
-
-const MAGIC: &[u8; 8] = b"HUBDKEY1";
-
-/// Far more than a file with two wraps has, in bytes.
-const MOST_BYTES: u64 = 64 * 1024;
 
 const NONCE: usize = 24;
 
@@ -114,32 +108,7 @@ pub enum DataKeyError {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-struct Wrap {
-    #[n(1)]
-    kind: u8,
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    key: WrapId,
-    #[n(3)]
-    #[cbor(with = "minicbor::bytes")]
-    wrapped: Vec<u8>,
-}
-
 const BY_VAULT_KEY: u8 = 1;
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-struct Stored {
-    #[n(1)]
-    written: u64,
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    id: [u8; 8],
-    #[n(3)]
-    wraps: Vec<Wrap>,
-}
 
 /// A vault key: what data keys are wrapped under.
 pub type VaultKey = Zeroizing<[u8; 32]>;
@@ -358,15 +327,10 @@ fn hex(id: &WrapId) -> String {
 fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError> {
     let bytes = bytes_of(stored);
     for path in places {
-        write_file(path, &bytes)
-            .and_then(|()| match read(path).as_ref() == Ok(stored) {
-                true => Ok(()),
-                false => Err(io::Error::other("what was written does not read back")),
-            })
-            .map_err(|source| DataKeyError::Write {
-                path: path.clone(),
-                source,
-            })?;
+        write_file(path, &bytes).map_err(|source| DataKeyError::Write {
+            path: path.clone(),
+            source,
+        })?;
     }
     Ok(())
 }
@@ -471,26 +435,6 @@ fn merged(opened: &Stored, copies: &[(PathBuf, Stored)]) -> Stored {
     merged
 }
 
-fn bytes_of(stored: &Stored) -> Vec<u8> {
-    let body = cbor::encode(stored);
-    let crc = crc32c::crc32c(&body).to_le_bytes();
-    [&MAGIC[..], &crc, &body].concat()
-}
-
-fn read(path: &Path) -> Result<Stored, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    let damaged = || "damaged".to_owned();
-    let rest = bytes.strip_prefix(MAGIC).ok_or_else(damaged)?;
-    let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
-    if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
-        return Err(damaged());
-    }
-    cbor::decode(body).map_err(|_| damaged())
-}
-
 fn cipher(vault_key: &VaultKey) -> XChaCha20Poly1305 {
     XChaCha20Poly1305::new(&DataKey::new(**vault_key).derive("hub-data-key-wrap/1").into())
 }
@@ -532,25 +476,6 @@ fn unwrap(stored: &Stored, vault_keys: &[&VaultKey]) -> Option<DataKey> {
         let key = DataKey::new(Zeroizing::new(plain).as_slice().try_into().ok()?);
         (id_of(&key) == stored.id).then_some(key)
     })
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    // Root may write what the hub's own user has to read.
-    if let Ok(owner) = folder.metadata() {
-        let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
-    }
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
