@@ -207,3 +207,26 @@ fn a_supplied_vault_key_is_what_a_recovered_store_gets() {
     );
     assert_eq!(config::vault_keys(layout), [supplied]);
 }
+
+#[test]
+fn what_root_recovers_belongs_to_whom_the_hubs_folder_belongs_to() {
+    // Only root can give files away; anybody else owns what he makes.
+    let user = match rustix::process::geteuid().is_root() {
+        true => 65_534,
+        false => rustix::process::geteuid().as_raw(),
+    };
+    let (_dir, config, _store) = hub(1);
+    let layout = &config.layout;
+    fs::remove_dir_all(&layout.keys).unwrap();
+    for folder in [&layout.dir, &layout.ledger] {
+        chown(folder, Some(user), None).unwrap();
+    }
+    recovered(&config, 1, &mut |_| Ok(())).unwrap();
+    let places = [layout.dir.join("data-key"), layout.ledger.join("data-key")];
+    for made in [&layout.keys, &layout.vault_key, &note_file(layout)]
+        .into_iter()
+        .chain(&places)
+    {
+        assert_eq!(made.metadata().unwrap().uid(), user, "{}", made.display());
+    }
+}
