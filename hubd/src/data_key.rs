@@ -10,32 +10,32 @@
 //!
 //! ```text
 //! { 1: how often it was written, 2: id of the data key (8 bytes), 3: [+ wrap] }
-//! wrap = { 1: 1 (a vault key), 2: id of that key (8 bytes), 3: the wrapped key }
+//! wrap = { 1: 1 (a vault key) or 2 (a recovery key), 2: id of that key (8 bytes),
+//!          3: the wrapped key }
 //! ```
 //!
 //! Under a vault key: nonce (24) and XChaCha20-Poly1305 of the data key, with
-//! its id as additional data, under HMAC-SHA-256 of `hub-data-key-wrap/1`.
+//! its id as additional data, under HMAC-SHA-256 of `hub-data-key-wrap/1`. Under
+//! a recovery key: as [`recovery_key`](crate::recovery_key) says.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use hub_protocol::{DataKey, EntrySeal, cbor};
-use minicbor::{Decode, Encode};
+use hub_protocol::{DataKey, EntrySeal};
 use zeroize::Zeroizing;
 
 use crate::config::Layout;
 
+mod file;
+mod recovery;
+
+use file::{Stored, Wrap, bytes_of, read, write_file};
+pub use recovery::recovery_key_of;
+
 /// The file's name, in both places.
 pub const DATA_KEY: &str = "data-key";
-
-const MAGIC: &[u8; 8] = b"HUBDKEY1";
-
-/// Far more than a file with two wraps has, in bytes.
-const MOST_BYTES: u64 = 64 * 1024;
 
 const NONCE: usize = 24;
 
@@ -70,6 +70,22 @@ pub enum DataKeyError {
         /// The file.
         path: PathBuf,
     },
+    /// No copy is wrapped for the recovery key that was given.
+    #[error(
+        "{} is {}: that is not recovery key {}. Bring the private file of the key that [ledger] recovery_key of \
+         hubd.toml named last, or a copy of data-key from before the key was changed. Nothing was changed",
+        path.display(),
+        found.map_or_else(|| "wrapped for no recovery key".to_owned(), |found| format!("wrapped for recovery key {}", hex(&found))),
+        hex(given)
+    )]
+    OtherRecoveryKey {
+        /// The file.
+        path: PathBuf,
+        /// The id of the key that was given.
+        given: WrapId,
+        /// The id of the one that it is for.
+        found: Option<WrapId>,
+    },
     /// The copies are of two stores.
     #[error(
         "{} and {} hold different data keys, so that one is another store's: move that one away, keep it, and start \
@@ -92,32 +108,7 @@ pub enum DataKeyError {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-struct Wrap {
-    #[n(1)]
-    kind: u8,
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    key: WrapId,
-    #[n(3)]
-    #[cbor(with = "minicbor::bytes")]
-    wrapped: Vec<u8>,
-}
-
 const BY_VAULT_KEY: u8 = 1;
-
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-struct Stored {
-    #[n(1)]
-    written: u64,
-    #[n(2)]
-    #[cbor(with = "minicbor::bytes")]
-    id: [u8; 8],
-    #[n(3)]
-    wraps: Vec<Wrap>,
-}
 
 /// A vault key: what data keys are wrapped under.
 pub type VaultKey = Zeroizing<[u8; 32]>;
@@ -233,7 +224,7 @@ impl StoreKey {
 
     /// The key that sealed cards are encrypted under in the vault.
     pub fn vault_cards(&self) -> [u8; 32] {
-        self.key.derive("hub-store/1 vault")
+        vault_cards(&self.key)
     }
 
     /// The key itself.
@@ -323,6 +314,16 @@ impl StoreKey {
     }
 }
 
+/// The key that sealed cards are encrypted under in the vault of the store
+/// that has this data key.
+pub fn vault_cards(key: &DataKey) -> [u8; 32] {
+    key.derive("hub-store/1 vault")
+}
+
+fn hex(id: &WrapId) -> String {
+    data_encoding::HEXLOWER.encode(id)
+}
+
 fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError> {
     let bytes = bytes_of(stored);
     for path in places {
@@ -340,6 +341,14 @@ fn write_all(places: &[PathBuf; 2], stored: &Stored) -> Result<(), DataKeyError>
 /// # Errors
 /// The file is damaged, or wrapped under another vault key.
 pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<EntrySeal>, DataKeyError> {
+    Ok(key_of_copy(ledger, vault_keys)?.map(|key| EntrySeal::new(&key)))
+}
+
+/// The data key of the ledger in a folder, as [`seal_of_copy`].
+///
+/// # Errors
+/// As there.
+pub fn key_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<DataKey>, DataKeyError> {
     let above = ledger.parent().unwrap_or(ledger);
     let places = [ledger.join(DATA_KEY), above.join(DATA_KEY)];
     if places.iter().all(|path| !path.exists()) {
@@ -357,7 +366,7 @@ pub fn seal_of_copy(ledger: &Path, vault_keys: &[VaultKey]) -> Result<Option<Ent
     };
     let vault_keys: Vec<&VaultKey> = vault_keys.iter().collect();
     match copies.iter().find_map(|stored| unwrap(stored, &vault_keys)) {
-        Some(key) => Ok(Some(EntrySeal::new(&key))),
+        Some(key) => Ok(Some(key)),
         None => Err(DataKeyError::OtherVaultKey {
             path: places[0].clone(),
         }),
@@ -426,26 +435,6 @@ fn merged(opened: &Stored, copies: &[(PathBuf, Stored)]) -> Stored {
     merged
 }
 
-fn bytes_of(stored: &Stored) -> Vec<u8> {
-    let body = cbor::encode(stored);
-    let crc = crc32c::crc32c(&body).to_le_bytes();
-    [&MAGIC[..], &crc, &body].concat()
-}
-
-fn read(path: &Path) -> Result<Stored, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    let damaged = || "damaged".to_owned();
-    let rest = bytes.strip_prefix(MAGIC).ok_or_else(damaged)?;
-    let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
-    if u32::from_le_bytes(*crc) != crc32c::crc32c(body) {
-        return Err(damaged());
-    }
-    cbor::decode(body).map_err(|_| damaged())
-}
-
 fn cipher(vault_key: &VaultKey) -> XChaCha20Poly1305 {
     XChaCha20Poly1305::new(&DataKey::new(**vault_key).derive("hub-data-key-wrap/1").into())
 }
@@ -487,21 +476,6 @@ fn unwrap(stored: &Stored, vault_keys: &[&VaultKey]) -> Option<DataKey> {
         let key = DataKey::new(Zeroizing::new(plain).as_slice().try_into().ok()?);
         (id_of(&key) == stored.id).then_some(key)
     })
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod key_ring;
 pub mod ledger;
 pub mod port;
 pub mod qr;
+pub mod recovery_key;
 pub mod rehearsal;
 pub mod run;
 pub mod seclude;

@@ -899,6 +899,39 @@ pub enum Event {
         #[n(1)]
         device: DeviceId,
     },
+    /// The key of the store is wrapped under another recovery key of
+    /// headquarters', or under none any more, as the hub's configuration has
+    /// it.
+    #[n(128)]
+    #[cbor(map)]
+    RecoveryKeyChanged {
+        /// The recovery key's id: the first 8 bytes of SHA-256 of
+        /// `hub-recovery-key/1` and the public key. `None`: there is none.
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        key: Option<[u8; 8]>,
+        /// The one until now.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        old_key: Option<[u8; 8]>,
+    },
+    /// The key of the store was unwrapped by a recovery key, while the hub did
+    /// not run, and is wrapped under a new vault key since.
+    #[n(129)]
+    #[cbor(map)]
+    StoreRecovered {
+        /// The new vault key's id, as in [`VaultKeyChanged`](Self::VaultKeyChanged).
+        #[n(1)]
+        #[cbor(with = "minicbor::bytes")]
+        vault_key: [u8; 8],
+        /// The recovery key's id.
+        #[n(2)]
+        #[cbor(with = "minicbor::bytes")]
+        recovery_key: [u8; 8],
+        /// Who.
+        #[n(3)]
+        operator: String,
+    },
     /// An archive that had been copied away was removed from the hub's disk.
     #[n(73)]
     #[cbor(map)]
@@ -964,6 +997,8 @@ impl Event {
             Self::DeviceKeysChanged { .. } => 125,
             Self::DeviceKeysSettled { .. } => 126,
             Self::DeviceOldKeysUsed { .. } => 127,
+            Self::RecoveryKeyChanged { .. } => 128,
+            Self::StoreRecovered { .. } => 129,
         }
     }
 
@@ -1018,6 +1053,8 @@ impl Event {
             Self::DeviceKeysChanged { .. } => "device-keys-changed",
             Self::DeviceKeysSettled { .. } => "device-keys-settled",
             Self::DeviceOldKeysUsed { .. } => "device-old-keys-used",
+            Self::RecoveryKeyChanged { .. } => "recovery-key-changed",
+            Self::StoreRecovered { .. } => "store-recovered",
         }
     }
 

@@ -10,6 +10,7 @@ use hub_sdk::PreparedPayment;
 use hubd::config::Config;
 use hubd::data_key::StoreKey;
 use hubd::ledger::{Contents, read_each};
+use hubd::recovery_key::RecoverySecret;
 use sim_devices::scene::Scene;
 use sim_devices::wan::WanMode;
 
@@ -92,6 +93,16 @@ fn nothing_is_read(scene: &Scene, paid: &[PreparedPayment], when: &str) -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thief_of_the_disk_reads_no_token_staff_order_or_masked_data() -> Result<()> {
     let mut scene = scene().await?;
+    // What headquarters can open is nothing to whoever has not its key.
+    let recovery = RecoverySecret::from_seed(&[0x5e; 32]);
+    scene.shop.kill().await?;
+    let file = scene.shop.hub_dir().join("hubd.toml");
+    let line = format!("[ledger]\nrecovery_key = \"{}\"\n", recovery.public());
+    std::fs::write(
+        &file,
+        std::fs::read_to_string(&file)?.replace("[ledger]\n", &line),
+    )?;
+    scene.shop.start().await?;
     scene.cut(WanMode::Refuse);
     scene.shop.wait_wan("offline").await?;
     let till = scene.fleet.tills[0].clone();
@@ -125,5 +136,14 @@ async fn a_thief_of_the_disk_reads_no_token_staff_order_or_masked_data() -> Resu
     nothing_is_read(&scene, &paid, "after all was sent")?;
     // The index is written when the hub starts again.
     scene.shop.kill_and_restart().await?;
-    nothing_is_read(&scene, &paid, "after another start")
+    nothing_is_read(&scene, &paid, "after another start")?;
+    let config = Config::load(&scene.shop.hub_dir()).map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
+    let recovered = |secret| StoreKey::recover(&config.layout, config.keys.hub_id, &secret);
+    ensure!(recovered(RecoverySecret::from_seed(&[0x5f; 32])).is_err());
+    let store = recovered(recovery)?;
+    let all = files(&scene.shop.hub_dir())?;
+    let data_key = forms(store.key().as_bytes());
+    let found = holder_of_any(&all, data_key.iter().map(Vec::as_slice));
+    ensure!(found.is_none(), "the data key lies in {found:?}");
+    Ok(())
 }

@@ -107,6 +107,7 @@ impl Core {
             None,
         );
         core.pin_root();
+        core.tell_of_recovery();
         core.restrict_after_start();
         core.find_interrupted();
         core.spread_after_start();

@@ -1,4 +1,5 @@
-//! The hub's signing key, or its TLS key, gives way to another.
+//! The hub's signing key, or its TLS key, gives way to another; the store's key
+//! is wrapped under another.
 
 use hub_protocol::{Digest, Entry, Event, HubKeyChange, SignedKeyChange};
 
@@ -87,5 +88,25 @@ impl State {
             sequence: entry.sequence,
             changed_ms: entry.time.wall_ms,
         });
+    }
+}
+
+impl Core {
+    /// Writes down what was done with the store's key before this start.
+    pub(crate) fn tell_of_recovery(&mut self) {
+        if let Some(recovered) = self.settings.recovered.take()
+            && self.state.store().vault_key != Some(recovered.vault_key)
+        {
+            let event = Event::StoreRecovered {
+                vault_key: recovered.vault_key,
+                recovery_key: recovered.recovery_key,
+                operator: recovered.operator,
+            };
+            self.append(event, None, None);
+        }
+        let (key, old_key) = (self.settings.recovery_key, self.state.store().recovery_key);
+        if key != old_key {
+            self.append(Event::RecoveryKeyChanged { key, old_key }, None, None);
+        }
     }
 }

@@ -55,7 +55,7 @@ pub mod wan;
 pub mod watch;
 
 pub use crate::core::Core;
-pub use crate::settings::Settings;
+pub use crate::settings::{Recovered, Settings};
 pub use effect::{
     Effect, Forward, OpenAllowance, Operation, OperatorReply, Overview, QueueItem, Reply, Restricted,
     RootStanding,

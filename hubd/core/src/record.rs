@@ -15,7 +15,10 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use crate::admission::Admission;
 use crate::described::Described;
 use crate::device_keys::DeviceKeys;
+use crate::effect::Forward;
 use crate::few::Few;
+use crate::input::AttemptId;
+use crate::queue::operation;
 use crate::reserve::{AllowanceRecord, Reserved};
 use crate::risk::{Held, Holder, Outcomes, Recent, Taps};
 use crate::watch::{Alert, Seen, Watch};
@@ -459,6 +462,22 @@ impl PaymentRecord {
         })
     }
 
+    /// What is to be asked of the gateway next, for the first time: of one that
+    /// is not final, by whoever sends it.
+    pub fn forward(&self, payment_id: PaymentId) -> Forward {
+        Forward {
+            attempt: AttemptId(0),
+            payment_id,
+            operation: operation(self),
+            request_sequence: self.request_sequence,
+            device: self.device,
+            decided_ms: self.decided.as_ref().map_or(0, |decided| decided.time.wall_ms),
+            number: 1,
+            presentation: self.presentation(),
+            deadline_ms: 0,
+        }
+    }
+
     /// Whether nothing more will happen to it by itself.
     pub fn is_final(&self) -> bool {
         self.state.is_final()
@@ -613,6 +632,11 @@ pub struct StoreRecord {
     /// named after.
     #[n(21)]
     pub tls_keys: Option<TlsKeysRecord>,
+    /// The id of the recovery key that the store's key is wrapped under;
+    /// `None`: of none.
+    #[n(28)]
+    #[cbor(with = "minicbor::bytes")]
+    pub recovery_key: Option<[u8; 8]>,
 }
 
 /// The TLS keys under which a hub is reached.
@@ -769,6 +793,7 @@ impl Default for StoreRecord {
             root_sequence: None,
             vault_key: None,
             tls_keys: None,
+            recovery_key: None,
         }
     }
 }

@@ -68,15 +68,9 @@ impl Core {
         let operation = if look_up { Operation::LookUp } else { wanted };
         let (card, since_ms) = (payment.card, self.maybe_sent_since_ms(&id));
         let mut forward = Forward {
-            attempt: crate::input::AttemptId(0),
-            payment_id: id,
             operation,
-            request_sequence: payment.request_sequence,
-            device: payment.device,
-            decided_ms: payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms),
-            number: 1,
-            presentation: payment.presentation(),
             deadline_ms: self.settings.replay_deadline_ms,
+            ..payment.forward(id)
         };
         let attempt = self.next_attempt();
         forward.attempt = attempt;

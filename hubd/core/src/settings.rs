@@ -59,6 +59,11 @@ pub struct Settings {
     /// The signed root that the hub was installed with, verified: it comes into
     /// force if the ledger has none.
     pub pinned_root: Option<Vec<u8>>,
+    /// The id of the recovery key that the store's key is wrapped under; `None`:
+    /// of none. The ledger is told if it names another.
+    pub recovery_key: Option<[u8; 8]>,
+    /// What a recovery did since the ledger's last entry, if there was one.
+    pub recovered: Option<Recovered>,
     /// Encrypts what the ledger's entries say. Without one they are in clear:
     /// for tests and rehearsals, which write to no disk.
     pub seal: Option<EntrySeal>,
@@ -68,6 +73,17 @@ pub struct Settings {
     pub boot: [u8; 16],
     /// Seed for the jitter of retries.
     pub seed: u64,
+}
+
+/// The store's key was unwrapped by a recovery key while the hub did not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The id of the vault key that it is wrapped under since.
+    pub vault_key: [u8; 8],
+    /// The recovery key's id.
+    pub recovery_key: [u8; 8],
+    /// Who did it.
+    pub operator: String,
 }
 
 impl Settings {
@@ -94,6 +110,8 @@ impl Settings {
             abandoned_after_ms: 60_000,
             archives_through: 0,
             pinned_root: None,
+            recovery_key: None,
+            recovered: None,
             seal: None,
             wan: WanSettings::default(),
             boot: [0; 16],

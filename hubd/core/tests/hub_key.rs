@@ -142,3 +142,45 @@ fn rule_1_another_tls_key_is_used_and_told_of_once_it_is_on_disk() {
     let sequence = shop.core.state().head().sequence;
     assert_eq!(told(&shop.core.handle(Input::Appended { sequence }, now)), 2);
 }
+
+#[test]
+fn a_start_tells_the_ledger_of_the_recovery_key_and_of_a_recovery_and_tells_once() {
+    let mut shop = Shop::online();
+    let told = |shop: &Shop| -> Vec<Event> {
+        let entries = shop
+            .disk
+            .iter()
+            .map(|bytes| cbor::decode::<Entry>(bytes).unwrap().event);
+        let about = |event: &Event| matches!(event.number(), 128 | 129);
+        entries.filter(about).collect()
+    };
+    let recovered = hub_core::Recovered {
+        vault_key: [4; 8],
+        recovery_key: [1; 8],
+        operator: "uid 0".to_owned(),
+    };
+    let mut wanted = Vec::new();
+    let mut before = None;
+    for key in [None, Some([1; 8]), Some([2; 8]), None] {
+        shop.settings.recovery_key = key;
+        // A second start finds nothing to tell.
+        shop.crash();
+        shop.crash();
+        if key != before {
+            wanted.push(Event::RecoveryKeyChanged { key, old_key: before });
+        }
+        before = key;
+        assert_eq!(told(&shop), wanted, "{key:?}");
+        assert_eq!(shop.core.state().store().recovery_key, key);
+    }
+    shop.settings.recovered = Some(recovered);
+    shop.crash();
+    shop.crash();
+    wanted.push(Event::StoreRecovered {
+        vault_key: [4; 8],
+        recovery_key: [1; 8],
+        operator: "uid 0".to_owned(),
+    });
+    assert_eq!(told(&shop), wanted);
+    assert_eq!(shop.core.state().store().vault_key, Some([4; 8]));
+}

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::fault::Faults;
 use super::files::{self, Layout};
+use crate::recovery_key::RecoverySecret;
 
 /// The largest key file, in bytes.
 const MAX_KEY_FILE: u64 = 16 * 1024;
@@ -220,6 +221,19 @@ pub fn read_vault_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     })
 }
 
+/// Reads the private half of a recovery key: a file of mode 0600 with 64 hex
+/// digits.
+///
+/// # Errors
+/// It is not there, open to others, or no key.
+pub fn read_recovery_secret(path: &Path) -> Result<RecoverySecret, KeyError> {
+    let seed = read_seed(path).map_err(|message| KeyError {
+        file: path.display().to_string(),
+        message,
+    })?;
+    Ok(RecoverySecret::from_seed(&seed))
+}
+
 /// The vault keys that whoever asks can read in a hub's folder: none, the
 /// present one, or while it is being changed two.
 pub fn vault_keys(layout: &Layout) -> Vec<Zeroizing<[u8; 32]>> {
@@ -280,6 +294,13 @@ pub fn has_tls_key(layout: &Layout, key: &Digest) -> bool {
         let read = read_tls(&place(file, credentials.as_deref()));
         read.is_ok_and(|found| found.digest == *key)
     })
+}
+
+/// Whether a TLS key can be read, the present one or one to follow it.
+pub fn tls_key_is_there(layout: &Layout) -> bool {
+    let credentials = credentials();
+    let mut files = [&layout.tls_key, &layout.next_tls_key].into_iter();
+    files.any(|file| read_tls(&place(file, credentials.as_deref())).is_ok())
 }
 
 /// The name that the file has, or else that of the TLS key, which is then the

@@ -25,13 +25,15 @@ use hub_protocol::{Authority, Currency, Root};
 use zeroize::Zeroizing;
 
 use crate::iso8583::{Dialect, Identity};
+use crate::recovery_key::RecoveryKey;
 pub use device_list::{DeviceListFileError, SignedList, verify_device_list};
 use fault::Faults;
 pub use fault::{ConfigFault, EX_CONFIG};
 pub use files::Layout;
 pub use keys::{
     HubKeys, KeyError, TlsKey, has_tls_key, is_credential, is_overwritten, next_signing_key, next_tls_key,
-    next_vault_key, parse_public_key, read_signing_key, read_vault_key, vault_keys,
+    next_vault_key, parse_public_key, read_recovery_secret, read_signing_key, read_vault_key,
+    tls_key_is_there, vault_keys,
 };
 pub use logging::LogFormat;
 pub use policy_file::{PolicyFileError, SignedPolicy, verify_policy};
@@ -219,6 +221,9 @@ pub struct Ledger {
     /// What archives may take before those that were copied away are removed,
     /// 64 MiB to 1 TiB.
     pub archive_bytes: u64,
+    /// Headquarters' recovery key, for which the store's data key is wrapped
+    /// beside the vault key.
+    pub recovery_key: Option<RecoveryKey>,
 }
 
 /// `[admin]`

@@ -22,6 +22,7 @@ use super::{
     Admin, Devices, Discovery, Gateway, Hub, Ledger, Log, MAX_SOCKET_PATH, Peer, PolicySource, iso8583, keys,
     policy_file, root_file,
 };
+use crate::recovery_key::RecoveryKey;
 
 pub(super) const DEFAULT_SOCKET: &str = "hubd.sock";
 
@@ -103,6 +104,11 @@ fn read_ledger(section: Section<'_, '_>, gateway: Option<&Gateway>) -> Ledger {
     let low = section.optional("low_space_mib", "MiB from 64 to 1048576", integer(64..=1_048_576));
     let days = section.optional("retention_days", "days from 2 to 3660", integer(2..=3660));
     let archive = section.optional("archive_mib", "MiB from 64 to 1048576", integer(64..=1_048_576));
+    let recovery_key = section.optional(
+        "recovery_key",
+        "the line that `hubctl keygen --recovery` printed, as it stands (hubrec1-..., 81 characters),",
+        text::<RecoveryKey>,
+    );
     let retention_ms = days.as_ref().map_or(90, |at| at.value) * 24 * 60 * 60 * 1000;
     if let (Some(at), Some(gateway)) = (&days, gateway)
         && u128::from(retention_ms) <= gateway.idempotency_retention.as_millis()
@@ -119,6 +125,7 @@ fn read_ledger(section: Section<'_, '_>, gateway: Option<&Gateway>) -> Ledger {
         low_space_bytes: low.map_or(1024, |at| at.value) * 1024 * 1024,
         retention_ms,
         archive_bytes: archive.map_or(4096, |at| at.value) * 1024 * 1024,
+        recovery_key: recovery_key.map(|at| at.value),
     }
 }
 

@@ -215,6 +215,17 @@ fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
             "archive_mib = 63",
             "ledger.archive_mib: MiB from 64 to 1048576",
         ),
+        // Not as it was printed: what was wrapped for it nobody could open.
+        (
+            "archive_mib = 4096",
+            "recovery_key = \"hubrec1-0000000000000000000000000000000000000000000000000000000000000000-00000000\"",
+            "ledger.recovery_key: the line that `hubctl keygen --recovery` printed, as it stands",
+        ),
+        (
+            "archive_mib = 4096",
+            "recovery_key = \"3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29\"",
+            "ledger.recovery_key: the line that `hubctl keygen --recovery` printed, as it stands",
+        ),
         (
             "segment_mib = 16",
             "segment_mib = 1025",

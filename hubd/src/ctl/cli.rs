@@ -80,11 +80,15 @@ pub(super) enum Command {
         command: Option<KeysCommand>,
     },
     /// Make an Ed25519 key, for who signs policies or overrides; with --tls a
-    /// TLS key for the hub
+    /// TLS key for the hub, with --recovery headquarters' recovery key
     Keygen {
         /// A P-256 key in PEM, to be supplied as hub-tls.next.key
-        #[arg(long)]
+        #[arg(long, conflicts_with = "recovery")]
         tls: bool,
+        /// An X25519 key that opens stores whose machine is lost; its public
+        /// half goes into [ledger] recovery_key of hubd.toml
+        #[arg(long)]
+        recovery: bool,
         /// Where the private key goes (0600); must not be there yet
         file: PathBuf,
     },
@@ -219,6 +223,18 @@ pub(super) enum KeysCommand {
     Rotate {
         #[command(subcommand)]
         which: RotateCommand,
+    },
+    /// Open the store of a lost machine, in a restored folder and without a
+    /// hub: its data key is unwrapped by the recovery key and wrapped under a
+    /// new vault key
+    Recover {
+        /// The private half of the recovery key (0600): what `keygen
+        /// --recovery` wrote
+        #[arg(long, value_name = "FILE")]
+        recovery: PathBuf,
+        /// Only say whether this key opens the store; change nothing
+        #[arg(long)]
+        check: bool,
     },
 }
 
@@ -416,6 +432,9 @@ pub(super) enum LedgerCommand {
     /// Write out the keys of some entries, each of which opens that one entry
     /// and no other, for somebody who has a copy of the ledger
     Disclose(DiscloseArgs),
+    /// Bring out what a hub that cannot go on has not sent, card data still
+    /// sealed, for the payment service provider
+    Unsent(UnsentArgs),
     /// List, check, copy away and remove archives of the ledger
     Archive {
         #[command(subcommand)]
@@ -456,6 +475,20 @@ pub(super) struct DiscloseArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) vault_key: Option<PathBuf>,
     /// A new file: one JSON object an entry
+    pub(super) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct UnsentArgs {
+    /// The store's id at the payment service provider
+    /// [default: the one in the folder's hubd.toml]
+    #[arg(long, value_name = "ID")]
+    pub(super) store_id: Option<String>,
+    /// The hub's public key, 64 hex digits or a file that holds them
+    /// [default: hub-signing.pub in the hub's folder]
+    #[arg(long, value_name = "HEX|FILE")]
+    pub(super) key: Option<String>,
+    /// A new file (0600): one JSON object a payment
     pub(super) out: PathBuf,
 }
 

@@ -1,5 +1,5 @@
-//! `hubctl keygen`: a new Ed25519 key, for who signs policies or overrides, or
-//! a new TLS key for the hub.
+//! `hubctl keygen`: a new Ed25519 key, for who signs policies or overrides, a
+//! new TLS key for the hub, or a recovery key for stores.
 #![allow(clippy::disallowed_methods)] // keys are made of entropy
 
 use std::fs::OpenOptions;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::failure::Failure;
 use super::output::Output;
+use crate::recovery_key::RecoverySecret;
 
 #[derive(Serialize)]
 struct Made<'a> {
@@ -53,11 +54,34 @@ pub(super) fn keygen_tls(output: &Output, file: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Makes a key and writes its seed to a new file that only its owner may read.
-pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
+/// Makes a recovery key (X25519) and writes what it is derived from to a new
+/// file that only its owner may read. The public half is for hubd.toml.
+pub(super) fn keygen_recovery(output: &Output, file: &Path) -> Result<(), Failure> {
+    let seed = seed()?;
+    let public_key = RecoverySecret::from_seed(&seed).public().to_string();
+    let line = Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_ref()) + "\n");
+    write(file, &line)?;
+    output.print(&Made { file, public_key: public_key.clone() }, || {
+        format!(
+            "{} holds a new recovery key. Whoever has it and a copy of a hub's folder reads that hub's ledger: keep it \
+             off every network, in two places.\n\
+             For [ledger] of each hub's hubd.toml, and then restart hubd:\n\
+             recovery_key = \"{public_key}\"",
+            file.display()
+        )
+    })
+}
+
+fn seed() -> Result<Zeroizing<[u8; 32]>, Failure> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(seed.as_mut())
         .map_err(|error| Failure::Refused(format!("this machine gives no random numbers: {error}")))?;
+    Ok(seed)
+}
+
+/// Makes a key and writes its seed to a new file that only its owner may read.
+pub(super) fn keygen(output: &Output, file: &Path) -> Result<(), Failure> {
+    let seed = seed()?;
     let key = SigningKey::from_bytes(&seed);
     let mut line = Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_ref()));
     line.push('\n');

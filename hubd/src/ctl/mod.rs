@@ -2,7 +2,8 @@
 //!
 //! Every command prints for people, or one JSON object with `--json`. What a
 //! running hub is asked goes through [`client`]; `policy`, but for `install`,
-//! `root`, but for `apply`, and `ledger` work on files, without any hub.
+//! `root`, but for `apply`, `ledger` and `keys recover` work on files, without
+//! any hub.
 
 mod archive;
 mod cli;
@@ -20,10 +21,12 @@ mod ledger;
 mod output;
 mod policy;
 mod queue;
+mod recover;
 mod restrictions;
 mod root;
 mod show;
 mod standing;
+mod unsent;
 
 use std::process::ExitCode;
 
@@ -98,10 +101,13 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 Some(ClockCommand::Confirm { time }) => clock::confirm(client, output, *time),
             }
         }
+        Command::Keys {
+            command: Some(KeysCommand::Recover { recovery, check }),
+        } => recover::recover(output, &cli.dir, recovery, *check),
         Command::Keys { command } => {
             let client = &cli.connect()?;
             match command {
-                None | Some(KeysCommand::List) => keys::list(client, output),
+                None | Some(KeysCommand::List | KeysCommand::Recover { .. }) => keys::list(client, output),
                 Some(KeysCommand::Rotate {
                     which: RotateCommand::Vault,
                 }) => keys::rotate_vault(client, output),
@@ -120,8 +126,11 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 }
             }
         }
-        Command::Keygen { file, tls: false } => keygen::keygen(output, file),
-        Command::Keygen { file, tls: true } => keygen::keygen_tls(output, file),
+        Command::Keygen { file, tls: true, .. } => keygen::keygen_tls(output, file),
+        Command::Keygen {
+            file, recovery: true, ..
+        } => keygen::keygen_recovery(output, file),
+        Command::Keygen { file, .. } => keygen::keygen(output, file),
         Command::Policy { command } => match command {
             PolicyCommand::Sign { key, policy, out } => policy::sign(output, key, policy, out),
             PolicyCommand::Check { file, key } => policy::check(output, file, key, &cli.dir),
@@ -163,6 +172,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 ledger::salvage(output, &cli.dir, key.as_deref(), vault_key.as_deref(), out)
             }
             LedgerCommand::Disclose(order) => disclose::disclose(output, &cli.dir, order),
+            LedgerCommand::Unsent(order) => unsent::unsent(output, &cli.dir, order),
             LedgerCommand::Archive { command } => match command {
                 None => archive::list(output, &cli.dir, None),
                 Some(ArchiveCommand::List { key }) => archive::list(output, &cli.dir, key.as_deref()),

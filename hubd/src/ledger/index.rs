@@ -65,6 +65,9 @@ const SEAL_RECORDS: usize = 8 * 1024;
 const MERGE_PAUSE: u32 = 8;
 /// Somebody read damage: the next opening is to build the index anew.
 const DAMAGED: &str = "damaged";
+/// Made here, where everything is encrypted. Versions before it left indexes
+/// that name cards and people.
+const ENCRYPTED: &str = "encrypted";
 /// How many damaged indexes are kept.
 const SET_ASIDE: usize = 2;
 
@@ -207,6 +210,7 @@ impl Index {
             });
         }
         fs::create_dir_all(dir).map_err(io("create"))?;
+        mark_encrypted(dir);
         let (db, data) = open_store(dir)?;
         let mut index = Self {
             db,
@@ -273,6 +277,8 @@ impl Index {
             }
             tables.push(Arc::new(table));
         }
+        // One that was made before there was such a mark.
+        mark_encrypted(dir);
         let index = Self {
             db,
             data,
@@ -612,6 +618,57 @@ pub(crate) fn add_to_older_index(dir: &Path, key: &[u8], value: &[u8]) -> Result
     guarded(|| db.flush()).map(drop)
 }
 
+/// Without room for the mark an index serves as well; once it is damaged and
+/// set aside it is not kept.
+fn mark_encrypted(dir: &Path) {
+    let mark = dir.join(ENCRYPTED);
+    if !mark.exists() {
+        let _ = File::create(mark);
+    }
+}
+
+/// Removes what other starts left beside an index that is in use, and that may
+/// tell in clear whatever an index holds: those that were set aside damaged
+/// and do not show that everything in them is encrypted, and those in `others`,
+/// by what their names have behind the index's. Nothing is overwritten: flash,
+/// and file systems that copy on write, may keep the blocks.
+///
+/// # Errors
+/// The system's refusal; what could be removed until then is.
+pub fn remove_left_in_clear(dir: &Path, others: &[&str]) -> Result<(), Damage> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let damaged = damaged_beside(dir)?.into_iter().map(|(_, path)| path);
+    let others = others
+        .iter()
+        .map(|what| dir.with_file_name(format!("{name}.{what}")));
+    let in_clear = damaged
+        .filter(|path| !path.join(ENCRYPTED).exists())
+        .chain(others.filter(|path| path.exists()));
+    for path in in_clear {
+        fs::remove_dir_all(&path).map_err(io("remove an older copy of"))?;
+        sync_dir(parent(dir))?;
+        tracing::info!(folder = %path.display(), "an index of an earlier version, not encrypted or cut off, is removed");
+    }
+    Ok(())
+}
+
+/// The damaged ones beside an index, by their numbers.
+fn damaged_beside(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!("{name}.damaged-");
+    let mut found: Vec<(u64, PathBuf)> = fs::read_dir(parent(dir))
+        .map_err(io("list the files of"))?
+        .filter_map(Result::ok)
+        .filter_map(|item| {
+            let name = item.file_name();
+            let number = name.to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+            Some((number, item.path()))
+        })
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
 /// Renames an index to `NAME.damaged-N` beside it, for whoever wants to look
 /// at it; at most two are kept. Nothing to do when there is none.
 ///
@@ -622,27 +679,14 @@ pub fn set_aside(dir: &Path) -> Result<Option<PathBuf>, Damage> {
         return Ok(None);
     }
     let up = parent(dir);
-    let name = dir
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let prefix = format!("{name}.damaged-");
-    let mut kept: Vec<(u64, PathBuf)> = fs::read_dir(up)
-        .map_err(io("list the files of"))?
-        .filter_map(Result::ok)
-        .filter_map(|item| {
-            let name = item.file_name();
-            let number = name.to_str()?.strip_prefix(&prefix)?.parse().ok()?;
-            Some((number, item.path()))
-        })
-        .collect();
-    kept.sort();
+    let mut kept = damaged_beside(dir)?;
     let next = kept.last().map_or(1, |(number, _)| number + 1);
     while kept.len() >= SET_ASIDE {
         let (_, oldest) = kept.remove(0);
         fs::remove_dir_all(&oldest).map_err(io("remove an older copy of"))?;
     }
-    let aside = up.join(format!("{prefix}{next}"));
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let aside = up.join(format!("{name}.damaged-{next}"));
     fs::rename(dir, &aside).map_err(io("set aside"))?;
     sync_dir(up)?;
     Ok(Some(aside))

@@ -98,7 +98,10 @@ pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
 #[cfg(test)]
 pub(crate) use index::add_to_older_index;
-pub use index::{Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, set_aside};
+pub use index::{
+    Batch, BorrowedRecord, Health, Index, IndexReader, Records, read_older_index, remove_left_in_clear,
+    set_aside,
+};
 pub use index_stamp::{Damage, INDEX_FORMAT, MAX_KEY, MAX_VALUE, SAME_RECORDS_SINCE, Stamp};
 pub use index_writer::{
     CheckpointSettings, IndexKeeper, IndexWriterHandle, IndexWriterStopped, Keep, NotForgotten, NotTaken,
@@ -107,13 +110,13 @@ pub use journal::{Journal, JournalOptions, OpenReport};
 pub use reader::{Entries, JournalReader, StoredEntry};
 pub use salvage::{Gap, SalvageReport, salvage};
 pub use segment::{FORMAT, Footer, MAX_ENTRY_BYTES};
-pub use signing_keys::{Candidates, SIGNING_KEYS, copy_signing_keys, signing_keys};
+pub use signing_keys::{Candidates, SIGNING_KEYS, copy_signing_keys, hub_of, signing_keys};
 pub use space::{Space, SpaceSettings};
 pub use store_format::{
     ENCRYPTED_SINCE, SAME_FILES_SINCE, STORE_FORMAT, read_store_format, sync_folder, write_store_format,
 };
 pub use vault::{Vault, VaultReport};
-pub use vault_reader::VaultReader;
+pub use vault_reader::{VaultReader, sealed_cards};
 pub use verify::{
     AwayArchive, Progress, ReceiptCheck, VerifyReport, contains, read_each, verify, verify_each,
 };

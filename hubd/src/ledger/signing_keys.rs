@@ -20,7 +20,7 @@ use super::archive;
 use super::disk::{self, Numbered};
 use super::error::{Fault, LedgerError};
 use super::journal::EXTENSION;
-use super::segment::{HEADER_LEN, Record, record};
+use super::segment::{HEADER_LEN, Header, Record, record};
 
 /// The file, in the ledger's folder and beside copied archives.
 pub const SIGNING_KEYS: &str = "signing-keys";
@@ -121,6 +121,32 @@ pub(crate) fn chain_beside(dir: &Path, trusted: &VerifyingKey) -> Result<KeyChai
         changes = read(&dir.join(".."))?;
     }
     Ok(KeyChain::linked(None, trusted, &changes).unwrap_or_else(|_| KeyChain::new(None, *trusted)))
+}
+
+/// Whose ledger lies in `dir`, by the newest segment or archive that says so;
+/// `None` if there is none.
+///
+/// # Errors
+/// The system's refusal to read.
+pub fn hub_of(dir: &Path) -> Result<Option<HubId>, LedgerError> {
+    if !dir.is_dir() {
+        return Ok(None);
+    }
+    for (_, path) in Numbered::list(dir, EXTENSION)?.files.iter().rev() {
+        let file = File::open(path).map_err(LedgerError::io("open", path))?;
+        if let Ok(header) = Header::decode(&disk::read_whole(&file, path)?) {
+            return Ok(Some(header.hub));
+        }
+    }
+    let archives = dir.join(archive::FOLDER);
+    if archives.is_dir() {
+        for (_, path) in Numbered::list(&archives, archive::PACKED)?.files.iter().rev() {
+            if let Ok(header) = Header::decode(&archive::unpacked_as_far_as_it_goes(path)?) {
+                return Ok(Some(header.hub));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn chain_of(

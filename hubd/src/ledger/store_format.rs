@@ -20,8 +20,9 @@ use super::error::LedgerError;
 /// reserve; a journal may hold segments of journal format 1 and 2. 3: the index keeps
 /// payments and cards in tables. 4: entries of refunds, staff, scores,
 /// descriptions, anomalies, allowances, fleets and lists of devices, which an older program takes for
-/// damage. 5: entries, index and vault are encrypted under the store's data key. Rises with everything that an entry can newly hold.
-pub const STORE_FORMAT: u16 = 5;
+/// damage. 5: entries, index and vault are encrypted under the store's data key. 6: changes of devices'
+/// keys with their proof, and recovery keys. Rises with everything that an entry can newly hold.
+pub const STORE_FORMAT: u16 = 6;
 
 /// The oldest format whose files lie as today's do: a store from this one on
 /// is stamped anew and not migrated.
@@ -111,7 +112,7 @@ mod tests {
 
     /// The newest format, and the start of SHA-256 over what its entries can
     /// hold.
-    const WRITTEN_BY: (u16, &str) = (5, "e231998977c6d87f");
+    const WRITTEN_BY: (u16, &str) = (6, "e231998977c6d87f");
 
     /// What an entry can hold, by the protocol's document: every CDDL rule
     /// that `stored-entry` leads to, without comments and white space.

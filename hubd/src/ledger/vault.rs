@@ -19,11 +19,11 @@ use super::disk::{self, DataLock, Disk, DiskCounter, DiskCounts, Numbered};
 use super::error::{Broken, Fault, LedgerError};
 use super::journal::file_name;
 use super::space::Space;
-use super::vault_file::{self, HEAD_LEN, HEADER_LEN, NONCE_LEN};
+use super::vault_file::{self, CIPHER_AT, HEAD_LEN, HEADER_LEN, NONCE_LEN};
 use super::vault_places::{Cards, Span};
 use super::vault_reader::{MAX_BODY, Place, Shared, State, VaultFile, VaultReader};
 
-const EXTENSION: &str = "vlt";
+pub(crate) const EXTENSION: &str = "vlt";
 
 /// A full file is emptied when less than this part of it is alive: what the
 /// vault takes on disk stays within so many times its cards, and two files.
@@ -45,6 +45,9 @@ pub struct VaultReport {
     /// Those of them whose record is not whole: what a torn write left
     /// (nothing needs it) or damage.
     pub damaged: usize,
+    /// Cards of an earlier version that do not decrypt: each is damage to its
+    /// own payment, and was moved as it is.
+    pub unreadable: usize,
 }
 
 /// The vault's writer.
@@ -153,19 +156,27 @@ impl Vault {
             files: state.files.len(),
             cards: state.files.values().map(|file| file.cards.len()).sum(),
             damaged,
+            unreadable: 0,
         };
         *vault.state() = state;
         found.remove_unfinished()?;
         disk::sync_dir(dir)?;
         vault.overwrite(&outdated)?;
         vault.remove_spent_files()?;
-        match vault.move_older() {
+        let unreadable = match vault.move_older() {
             Err(error) if error.is_no_room() => {
                 tracing::warn!(%error, "cards of an earlier version stay where they are until there is room");
+                0
             }
             moved => moved?,
+        };
+        if unreadable > 0 {
+            tracing::error!(
+                cards = unreadable,
+                "damaged cards of an earlier version were found; all others are moved, and the vault key can be changed"
+            );
         }
-        Ok((vault, report))
+        Ok((vault, VaultReport { unreadable, ..report }))
     }
 
     /// Notes the cards of a file that may hold two of the same payment.
@@ -224,32 +235,88 @@ impl Vault {
     }
 
     /// Moves cards that are under an older key. Their copies are durable
-    /// before they are erased.
-    fn move_older(&mut self) -> Result<(), LedgerError> {
+    /// before they are erased. A damaged one is moved as it is: it stays
+    /// unreadable, and its payment alone suffers, when the card is asked for.
+    /// Gives how many those are.
+    fn move_older(&mut self) -> Result<usize, LedgerError> {
         let older: Vec<u32> = {
             let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
             let files = state.files.iter().filter(|(_, file)| file.older);
             files.map(|(number, _)| *number).collect()
         };
+        let mut unreadable = 0;
         for number in older {
-            let mut cards = Vec::new();
+            let (mut cards, mut damaged) = (Vec::new(), Vec::new());
             {
                 let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
                 for (id, span) in state.cards_of(number)? {
-                    match self.shared.read(&state, id, Place { number, span }) {
+                    let place = Place { number, span };
+                    match self.shared.read(&state, id, place) {
                         Ok(card) => cards.push((id, card)),
                         Err(error @ LedgerError::CardUnreadable { .. }) => {
-                            tracing::error!(payment = %id, %error, "the sealed card is lost");
+                            tracing::error!(
+                                payment = %id, %error,
+                                "a sealed card that an earlier version encrypted is damaged: if its payment still has to be sent, it will be parked"
+                            );
+                            damaged.push((id, place));
                         }
                         Err(error) => return Err(error),
                     }
                 }
             }
+            unreadable += damaged.len();
+            // First: a whole card of the same payment replaces a damaged one,
+            // and never the other way.
+            self.move_damaged(&damaged)?;
             for some in cards.chunks(MOVED_AT_ONCE) {
                 self.put(some)?;
             }
         }
-        Ok(())
+        Ok(unreadable)
+    }
+
+    /// Moves records that do not decrypt into the present file. One whose
+    /// payment has a card elsewhere is erased.
+    fn move_damaged(&mut self, damaged: &[(PaymentId, Place)]) -> Result<(), LedgerError> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.guarded(|vault| {
+            let (mut bodies, mut outdated) = (Vec::new(), Vec::new());
+            {
+                let mut state = vault.state();
+                for (id, place) in damaged {
+                    if state.find(*id)?.is_some_and(|found| found != *place) {
+                        state.remove(*id, *place);
+                        outdated.push(*place);
+                    } else if let Some(file) = state.files.get(&place.number) {
+                        bodies.push((*id, Some(body_to_move(file, place.span)?)));
+                    }
+                }
+            }
+            vault.put_bodies(&bodies, outdated)
+        })
+    }
+
+    /// Writes bodies as they are, durably, and then erases what they replace,
+    /// and `outdated`.
+    fn put_bodies(
+        &mut self,
+        bodies: &[(PaymentId, Option<Vec<u8>>)],
+        mut outdated: Vec<Place>,
+    ) -> Result<(), LedgerError> {
+        let mut rest = bodies;
+        let mut moved = Ok(());
+        while !rest.is_empty() && moved.is_ok() {
+            moved = self
+                .put_into_one_file(rest, &mut outdated)
+                .map(|written| rest = &rest[written..]);
+        }
+        if moved.is_ok() || moved.as_ref().is_err_and(LedgerError::is_no_room) {
+            self.overwrite(&outdated)?;
+            self.remove_spent_files()?;
+        }
+        moved
     }
 
     /// Whether the file is one under an older key.
@@ -322,19 +389,7 @@ impl Vault {
                     body.filter(|body| body.len() + HEAD_LEN + HEADER_LEN <= vault.file_bytes),
                 ));
             }
-            let mut outdated = Vec::new();
-            let mut rest = bodies.as_slice();
-            let mut put = Ok(());
-            while !rest.is_empty() && put.is_ok() {
-                put = vault
-                    .put_into_one_file(rest, &mut outdated)
-                    .map(|written| rest = &rest[written..]);
-            }
-            if put.is_ok() || put.as_ref().is_err_and(LedgerError::is_no_room) {
-                vault.overwrite(&outdated)?;
-                vault.remove_spent_files()?;
-            }
-            put
+            vault.put_bodies(&bodies, Vec::new())
         })
     }
 
@@ -481,27 +536,11 @@ impl Vault {
             };
             let mut bodies = Vec::with_capacity(file.live);
             for (id, span) in state.cards_of(*number)? {
-                let mut body = vec![0; span.len as usize];
-                file.file
-                    .read_exact_at(&mut body, u64::from(span.offset))
-                    .map_err(LedgerError::io("read", &file.path))?;
-                bodies.push((id, Some(body)));
+                bodies.push((id, Some(body_to_move(file, span)?)));
             }
             bodies
         };
-        let mut outdated = Vec::new();
-        let mut rest = bodies.as_slice();
-        let mut moved = Ok(());
-        while !rest.is_empty() && moved.is_ok() {
-            moved = self
-                .put_into_one_file(rest, &mut outdated)
-                .map(|written| rest = &rest[written..]);
-        }
-        if moved.is_ok() || moved.as_ref().is_err_and(LedgerError::is_no_room) {
-            self.overwrite(&outdated)?;
-            self.remove_spent_files()?;
-        }
-        moved
+        self.put_bodies(&bodies, Vec::new())
     }
 
     /// Overwrites bodies with zeros, with one flush for each file. Whoever
@@ -574,6 +613,17 @@ fn span(found: &vault_file::Found) -> Span {
         offset: found.body.start as u32,
         len: found.body.len() as u32,
     }
+}
+
+/// A body as it stands in its file. What is longer than a record can be is
+/// damage that no key opens: its payment's id and the nonce are kept of it.
+fn body_to_move(file: &VaultFile, span: Span) -> Result<Vec<u8>, LedgerError> {
+    let len = span.len as usize;
+    let mut body = vec![0; if len > MAX_BODY { CIPHER_AT } else { len }];
+    file.file
+        .read_exact_at(&mut body, u64::from(span.offset))
+        .map_err(LedgerError::io("read", &file.path))?;
+    Ok(body)
 }
 
 /// Whether no card of this file can stand in two places. What is written

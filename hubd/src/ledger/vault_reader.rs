@@ -1,25 +1,26 @@
 //! What the vault's writer and its readers share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chacha20poly1305::aead::{Aead, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
 use hub_protocol::{PaymentId, SealedCard, cbor};
 use zeroize::Zeroizing;
 
+use super::disk::{self, Numbered};
 use super::error::LedgerError;
-use super::vault_file::{CIPHER_AT, ID_LEN, NONCE_LEN};
+use super::vault_file::{self, CIPHER_AT, ID_LEN, NONCE_LEN};
 use super::vault_places::{Cards, Prints, Span, id_at};
 
 /// The most that one record's body may have.
 pub(crate) const MAX_BODY: usize = u16::MAX as usize;
 
 /// A file and where in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) number: u32,
     pub(crate) span: Span,
@@ -139,6 +140,42 @@ pub(crate) struct Shared {
     /// For files of earlier versions.
     pub(crate) older: Vec<XChaCha20Poly1305>,
     pub(crate) state: RwLock<State>,
+}
+
+/// The sealed cards of these payments in the vault files of a folder, for
+/// whoever carries them elsewhere: nothing is written, and no hub may run
+/// there. `keys` are the one that [`Vault`](super::Vault) is opened with, and
+/// those of earlier versions. What does not decrypt is left out.
+///
+/// # Errors
+/// The system's refusal to read.
+pub fn sealed_cards(
+    dir: &Path,
+    keys: &[[u8; 32]],
+    wanted: &BTreeSet<PaymentId>,
+) -> Result<BTreeMap<PaymentId, SealedCard>, LedgerError> {
+    let mut cards = BTreeMap::new();
+    let mut ciphers = keys.iter().map(|key| XChaCha20Poly1305::new(&Key::from(*key)));
+    let Some(cipher) = ciphers.next().filter(|_| dir.is_dir()) else {
+        return Ok(cards);
+    };
+    let shared = Shared {
+        cipher,
+        older: ciphers.collect(),
+        state: RwLock::default(),
+    };
+    // The newest last.
+    for (number, path) in Numbered::list(dir, super::vault::EXTENSION)?.files {
+        let file = File::open(&path).map_err(LedgerError::io("open", &path))?;
+        let bytes = disk::read_whole(&file, &path)?;
+        for found in vault_file::walk(&bytes, number).0 {
+            let body = bytes.get(found.body).filter(|_| wanted.contains(&found.id));
+            if let Some(card) = body.and_then(|body| shared.decrypt(found.id, body)) {
+                cards.insert(found.id, card);
+            }
+        }
+    }
+    Ok(cards)
 }
 
 /// Reads cards from any thread. Clones are cheap.

@@ -13,16 +13,26 @@ const KEPT: usize = 10_000;
 
 /// A state, and which of its payments may be forgotten.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fold {
-    pub(super) state: State,
+pub(crate) struct Fold {
+    pub(crate) state: State,
     ended: VecDeque<PaymentId>,
+    /// All are kept.
+    whole: bool,
 }
 
 impl Fold {
+    /// One that forgets no payment, for half a kilobyte each.
+    pub(crate) fn whole() -> Self {
+        Self {
+            whole: true,
+            ..Self::default()
+        }
+    }
+
     /// Folds what happened at this time, and says which payment was forgotten
     /// for it. What is about a payment that is not known (any more) changes
     /// nothing that is at risk, and is left out.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         event: Event,
         time: EntryTime,
@@ -44,7 +54,7 @@ impl Fold {
         };
         self.state.apply_known(&entry, Digest::ZERO, request)?;
         self.state.forget_changes();
-        Ok(id.and_then(|id| self.note_end(id)))
+        Ok(id.filter(|_| !self.whole).and_then(|id| self.note_end(id)))
     }
 
     fn note_end(&mut self, id: PaymentId) -> Option<PaymentId> {

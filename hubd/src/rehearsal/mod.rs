@@ -14,6 +14,7 @@ mod payment;
 mod rule;
 mod shop;
 
+pub(crate) use fold::Fold;
 pub use lines::{Fault, GatewaySays, Line, MAX_LINE, Pay, Reader, Step};
 pub use past::{Changed, Findings, Rehearsal, Side};
 pub use rule::key as rule_key;

@@ -91,41 +91,68 @@ pub(super) fn next_key(layout: &Layout, current: &VerifyingKey) -> Result<Signin
         })
 }
 
-/// Destroys a next key that hubd has made and that the ledger does not go on
-/// with. Not to be called while a change to it may be under way.
-pub(super) fn discard_made(layout: &Layout, current: &VerifyingKey) -> io::Result<()> {
-    let path = &layout.next_signing_key;
+/// Whose a next key is, by its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextKey {
+    /// There is none that can be read.
+    None,
+    /// The ledger names it, or it opens something: nothing is touched.
+    Needed,
+    /// An operator's, who keeps it.
+    Supplied,
+    /// One that hubd has made, and that nothing needs.
+    Made,
+}
+
+/// Destroys a next key that hubd has made and that nothing needs, and what an
+/// unfinished writing of one has left. `look` says which it is, and is called
+/// when a file of zeros has gone. Not to be called while a change to it may be
+/// under way.
+pub(super) fn discard_unneeded(path: &Path, look: impl FnOnce() -> NextKey) -> io::Result<()> {
     remove_overwritten(path)?;
-    if let Ok(Some(key)) = config::next_signing_key(layout) {
-        if key.verifying_key() == *current {
-            return Ok(());
-        }
-        if made_here(layout, &key) {
+    match look() {
+        NextKey::Needed => return Ok(()),
+        NextKey::Made => {
             destroy(path)?;
             fs::remove_file(path)?;
             sync_folder(path)?;
         }
+        NextKey::None | NextKey::Supplied => {}
     }
     let unfinished = path.with_extension("new");
     if unfinished.exists() {
         destroy(&unfinished)?;
         fs::remove_file(&unfinished)?;
     }
-    forget_made(layout)
+    forget(&made_beside(path))
+}
+
+/// Where the public name of a next key is noted that hubd has made.
+pub(super) fn made_beside(path: &Path) -> PathBuf {
+    path.with_extension("made")
+}
+
+/// Destroys a next key that hubd has made and that the ledger does not go on
+/// with. Not to be called while a change to it may be under way.
+pub(super) fn discard_made(layout: &Layout, current: &VerifyingKey) -> io::Result<()> {
+    discard_unneeded(&layout.next_signing_key, || {
+        match config::next_signing_key(layout) {
+            Ok(Some(key)) if key.verifying_key() == *current => NextKey::Needed,
+            Ok(Some(key)) if made_here(layout, &key) => NextKey::Made,
+            Ok(Some(_)) => NextKey::Supplied,
+            Ok(None) | Err(_) => NextKey::None,
+        }
+    })
 }
 
 fn made_file(layout: &Layout) -> PathBuf {
-    layout.next_signing_key.with_extension("made")
+    made_beside(&layout.next_signing_key)
 }
 
 /// Whether hubd has made this next key itself.
 fn made_here(layout: &Layout, key: &SigningKey) -> bool {
     let made = fs::read_to_string(made_file(layout)).ok();
     made.and_then(|text| config::parse_public_key(&text)) == Some(key.verifying_key())
-}
-
-fn forget_made(layout: &Layout) -> io::Result<()> {
-    forget(&made_file(layout))
 }
 
 /// Removes a file, if it is there.
@@ -213,7 +240,7 @@ pub(super) fn settle(
     fs::rename(&layout.next_signing_key, &layout.signing_key)?;
     sync_folder(&layout.signing_key)?;
     at(KeyStep::NewInPlace)?;
-    forget_made(layout)
+    forget(&made_file(layout))
 }
 
 fn write_public(path: &Path, key: &VerifyingKey) -> io::Result<()> {

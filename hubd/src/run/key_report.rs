@@ -121,6 +121,13 @@ pub(crate) fn of_hub(config: &Config, chain: &KeyChain, tls: Option<HubTlsKeys>)
     let vault = config::vault_keys(layout).into_iter().next();
     let vault = vault.map(|key| data_encoding::HEXLOWER.encode(&vault_key_id(&key)));
     keys.push(file("vault", &layout.vault_key, vault));
+    keys.extend(config.ledger.recovery_key.map(|key| KeyReport {
+        purpose: "recovery".to_owned(),
+        holder: "headquarters".to_owned(),
+        id: Some(data_encoding::HEXLOWER.encode(&key.id())),
+        public: Some(key.to_string()),
+        ..KeyReport::default()
+    }));
     keys
 }
 

@@ -19,8 +19,14 @@ use super::opening::{OpenError, build_index};
 use crate::config::{Config, Layout};
 use crate::ledger::{
     Fault, Head, IndexReader, JournalReader, LedgerError, RestSeal, STORE_FORMAT, read_older_index,
-    sync_folder, verify, write_store_format,
+    remove_left_in_clear, sync_folder, verify, write_store_format,
 };
+
+/// Behind the name of the index that a migration began with.
+const BEFORE: &str = "before-migration";
+
+/// Behind the name of the one that it builds.
+const UNFINISHED: &str = "new";
 
 /// Payments read from an index at once.
 const PAGE: usize = 4096;
@@ -85,10 +91,7 @@ pub(super) fn migrate(
             verified.sequence
         )));
     }
-    let (fresh, aside) = (
-        beside(&layout.index, "new"),
-        beside(&layout.index, "before-migration"),
-    );
+    let (fresh, aside) = (beside(&layout.index, UNFINISHED), beside(&layout.index, BEFORE));
     remove(&fresh)?;
     // After a crash between the renames, the old one has its other name.
     let old = if aside.exists() { &aside } else { &layout.index };
@@ -125,21 +128,17 @@ pub(super) fn migrate(
         format = STORE_FORMAT,
         entries = state.head().sequence,
         old_index = %aside.display(),
-        "the store is migrated; the old index is removed at the next start"
+        "the store is migrated; the old index is removed once the new one is in use"
     );
     Ok(())
 }
 
-/// Removes what an earlier start migrated from.
+/// Removes what earlier starts left beside the index, once that is in use:
+/// what they migrated from or did not finish, and damaged ones of versions that
+/// encrypted none.
 pub(super) fn tidy_up(layout: &Layout) {
-    let aside = beside(&layout.index, "before-migration");
-    if aside.exists() {
-        match remove(&aside) {
-            Ok(()) => {
-                tracing::info!(folder = %aside.display(), "the index from before the migration is removed")
-            }
-            Err(error) => tracing::warn!(%error, "the index from before the migration stays"),
-        }
+    if let Err(error) = remove_left_in_clear(&layout.index, &[BEFORE, UNFINISHED]) {
+        tracing::warn!(%error, "an index of an earlier version stays, which may name cards and people: the next start tries again");
     }
 }
 

@@ -79,6 +79,32 @@ fn a_store_of_the_first_version_is_migrated_and_nothing_in_it_is_touched() {
 }
 
 #[test]
+fn rule_6_a_start_leaves_no_index_that_names_cards_in_clear() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = store(dir.path());
+    let damaged = beside(&config.layout.index, "damaged-1");
+    fs::create_dir(&damaged).unwrap();
+    fs::write(damaged.join("db"), b"tok_in_clear").unwrap();
+    // Nothing goes as long as the new index is not in use.
+    let ended = open(&config, &mut |step| match step {
+        Step::NewInPlace => Err(OpenError::Migration("power cut".into())),
+        _ => Ok(()),
+    });
+    assert!(ended.is_err());
+    let before = beside(&config.layout.index, BEFORE);
+    assert!(before.is_dir() && damaged.is_dir());
+    open(&config, &mut |_| Ok(())).unwrap();
+    assert!(!before.exists() && !damaged.exists());
+    // Leftovers of an older start go at the next one.
+    for left in [&before, &damaged] {
+        fs::create_dir(left).unwrap();
+        fs::write(left.join("db"), b"tok_in_clear").unwrap();
+    }
+    open(&config, &mut |_| Ok(())).unwrap();
+    assert!(!before.exists() && !damaged.exists());
+}
+
+#[test]
 fn rule_2_an_older_index_is_held_against_the_new_one() {
     for format in [1, 2] {
         let dir = tempfile::tempdir().unwrap();

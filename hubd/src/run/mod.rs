@@ -11,6 +11,7 @@ mod key_report;
 mod key_tests;
 mod migration;
 mod opening;
+mod recovery;
 mod root_watch;
 mod storage;
 mod tls_change;
@@ -48,6 +49,7 @@ use backend::HubBackend;
 use edges::RealEdges;
 pub(crate) use key_report::of_hub;
 pub use opening::{OpenError, Opened, open as open_store};
+pub(crate) use recovery::recover;
 
 /// Ended because the ledger or a part of the hub failed: systemd starts it
 /// again, and the state is folded from the ledger (sysexits `EX_IOERR`).
@@ -206,6 +208,8 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let settings = hub_core::Settings {
         archives_through,
         seal: Some(EntrySeal::new(opened.store_key.key())),
+        recovery_key: opened.store_key.recovery(),
+        recovered: opened.recovered,
         ..core_settings(&config)?
     };
     let (mut core, mut effects) = Core::start(

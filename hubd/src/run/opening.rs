@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use hub_core::Recovered;
 use hub_core::state::{FoldError, PaymentRecord, State};
 use hub_protocol::entry::StorageLevel;
 use hub_protocol::{PaymentId, StoredPayload, cbor};
@@ -20,6 +21,7 @@ use crate::ledger::{
 };
 use crate::run::key_files;
 use crate::run::migration::{self, AtStep};
+use crate::run::recovery;
 use crate::run::storage;
 use crate::run::vault_key;
 
@@ -54,6 +56,8 @@ pub struct Opened {
     pub torn_bytes: u64,
     /// The key that the store is encrypted under.
     pub store_key: StoreKey,
+    /// A recovery that the ledger does not tell of yet.
+    pub recovered: Option<Recovered>,
 }
 
 impl std::fmt::Debug for Opened {
@@ -158,7 +162,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         Some(head) => migration::migrate((layout, seal), &reader, head, at)?,
         // Before the first entry that an older program could not read.
         None if format != Some(STORE_FORMAT) => write_store_format(&layout.format)?,
-        None => migration::tidy_up(layout),
+        None => {}
     }
     if full {
         // What the index writes when it is opened; it is asked for no more
@@ -177,8 +181,13 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;
     let named = state.store().vault_key;
     store_key.set_named(named);
+    let recovered = recovery::to_tell(layout, &store_key, named);
     let opens = |id| vault_key::current(layout, Some(id)).is_some_and(|key| store_key.opens_with(&key));
-    if named.is_some_and(|id| !opens(id)) {
+    if recovered.is_some() {
+        tracing::warn!(
+            "the store was recovered, and has a new vault key: the ledger is told. Back up keys/ and data-key together"
+        );
+    } else if named.is_some_and(|id| !opens(id)) {
         tracing::warn!(
             "the vault key that opens the store is not the one that the ledger names: an older copy of keys/ and \
              data-key was put back. Give `hubctl keys rotate vault`, and back up keys/ and data-key together"
@@ -189,6 +198,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     {
         tracing::warn!(%error, "the files of the vault key could not be put in order after its change; the next start tries again");
     }
+    wrap_for_recovery(config, &mut store_key);
     let unneeded = match unneeded_cards(&vault, &reader, &index.reader(), &state) {
         // Damage that shows only now.
         Err(OpenError::Index(damage)) if !matches!(damage, Damage::Archived { .. }) => {
@@ -207,6 +217,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     };
     vault.erase(&unneeded)?;
     vault.keep_room(&space);
+    migration::tidy_up(layout);
     Ok(Opened {
         lock,
         space,
@@ -216,7 +227,31 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         state,
         torn_bytes: report.torn_bytes,
         store_key,
+        recovered,
     })
+}
+
+/// Has the store's key wrapped for the recovery key of the configuration, or
+/// for none if it names none.
+fn wrap_for_recovery(config: &Config, store_key: &mut StoreKey) {
+    let wanted = config.ledger.recovery_key;
+    match store_key.wrap_for_recovery(config.keys.hub_id, wanted.as_ref()) {
+        Ok(false) => {}
+        Ok(true) => match wanted {
+            Some(key) => tracing::info!(
+                recovery_key = %data_encoding::HEXLOWER.encode(&key.id()),
+                "the store's data key is wrapped for headquarters' recovery key: back up data-key"
+            ),
+            None => tracing::warn!(
+                "hubd.toml names no recovery key any more: the store's data key is wrapped for none, and is lost with the vault key"
+            ),
+        },
+        // The shop opens all the same.
+        Err(error) => tracing::error!(
+            %error,
+            "the store's data key could not be wrapped as [ledger] recovery_key has it; the next start tries again"
+        ),
+    }
 }
 
 fn vault_keys(config: &Config) -> Vec<&VaultKey> {

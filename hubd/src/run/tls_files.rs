@@ -22,7 +22,10 @@ use hub_protocol::{Digest, HubId};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use zeroize::Zeroizing;
 
-use super::key_files::{NoNextKey, destroy, remove_overwritten, sync_folder, write_plain, write_secret};
+use super::key_files::{
+    NextKey, NoNextKey, destroy, discard_unneeded, forget, made_beside, sync_folder, write_plain,
+    write_secret,
+};
 use crate::config::{self, Layout, TlsKey};
 
 /// What has just been done.
@@ -67,24 +70,12 @@ pub(super) fn next_key(layout: &Layout, hub: HubId, in_use: &[Digest]) -> Result
 /// Destroys a next key that hubd has made and that the ledger does not name.
 /// Not to be called while a change to it may be under way.
 pub(super) fn discard_made(layout: &Layout, in_use: &[Digest]) -> io::Result<()> {
-    let path = &layout.next_tls_key;
-    remove_overwritten(path)?;
-    if let Ok(Some(key)) = config::next_tls_key(layout) {
-        if in_use.contains(&key.digest) {
-            return Ok(());
-        }
-        if made_here(layout, &key) {
-            destroy(path)?;
-            fs::remove_file(path)?;
-            sync_folder(path)?;
-        }
-    }
-    let unfinished = path.with_extension("new");
-    if unfinished.exists() {
-        destroy(&unfinished)?;
-        fs::remove_file(&unfinished)?;
-    }
-    forget_made(layout)
+    discard_unneeded(&layout.next_tls_key, || match config::next_tls_key(layout) {
+        Ok(Some(key)) if in_use.contains(&key.digest) => NextKey::Needed,
+        Ok(Some(key)) if made_here(layout, &key) => NextKey::Made,
+        Ok(Some(_)) => NextKey::Supplied,
+        Ok(None) | Err(_) => NextKey::None,
+    })
 }
 
 /// Puts the files in order behind the ledger, which names the keys `in_use`.
@@ -109,22 +100,15 @@ pub(super) fn settle(
     fs::rename(&layout.next_tls_key, &layout.tls_key)?;
     sync_folder(&layout.tls_key)?;
     at(TlsStep::NewInPlace)?;
-    forget_made(layout)
+    forget(&made_file(layout))
 }
 
 fn made_file(layout: &Layout) -> std::path::PathBuf {
-    layout.next_tls_key.with_extension("made")
+    made_beside(&layout.next_tls_key)
 }
 
 /// Whether hubd has made this next key itself.
 fn made_here(layout: &Layout, key: &TlsKey) -> bool {
     let made = fs::read_to_string(made_file(layout)).ok();
     made.is_some_and(|text| text.trim() == key.digest.to_string())
-}
-
-fn forget_made(layout: &Layout) -> io::Result<()> {
-    match fs::remove_file(made_file(layout)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

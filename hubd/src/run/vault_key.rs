@@ -18,15 +18,17 @@
 //! wraps and files in order. Keys that the service manager supplies are its
 //! own to keep: steps 1, 5 and 6 are the operator's then.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use super::key_files::{destroy, forget, fresh_seed, remove_overwritten, sync_folder};
+use super::key_files::{
+    NextKey, destroy, discard_unneeded, forget, fresh_seed, made_beside, remove_overwritten, sync_folder,
+    write_secret,
+};
 use crate::config::{self, KeyError, Layout};
 use crate::data_key::{DataKeyError, StoreKey, VaultKey, WrapId, vault_key_id};
 
@@ -43,7 +45,7 @@ pub(super) enum VaultKeyStep {
 
 /// Why the vault key cannot be changed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotChanged {
+pub(crate) enum NotChanged {
     /// A next key is there and is none.
     #[error(transparent)]
     Unusable(#[from] KeyError),
@@ -77,7 +79,7 @@ pub(super) enum NotChanged {
 }
 
 fn made_file(layout: &Layout) -> PathBuf {
-    layout.next_vault_key.with_extension("made")
+    made_beside(&layout.next_vault_key)
 }
 
 fn made_here(layout: &Layout, key: &VaultKey) -> bool {
@@ -131,7 +133,7 @@ fn prepare(layout: &Layout, store: &mut StoreKey, current: &VaultKey) -> Result<
                 return Err(NotChanged::InUse);
             }
             let key = fresh_seed()?;
-            write_lines(layout, &key)?;
+            write_next(layout, &key)?;
             key
         }
     };
@@ -188,53 +190,40 @@ pub(super) fn put_in_order(
 /// Destroys a next key that hubd has made, that is not the present one, and
 /// that opens nothing.
 fn discard_made(layout: &Layout, store: &StoreKey, current: &VaultKey) -> io::Result<()> {
-    let path = &layout.next_vault_key;
-    remove_overwritten(path)?;
-    if let Ok(Some(key)) = config::next_vault_key(layout) {
-        if vault_key_id(&key) == vault_key_id(current) || store.names(&key) {
-            return Ok(());
-        }
-        if made_here(layout, &key) {
-            destroy(path)?;
-            fs::remove_file(path)?;
-            sync_folder(path)?;
-        }
-    }
-    let unfinished = path.with_extension("new");
-    if unfinished.exists() {
-        destroy(&unfinished)?;
-        fs::remove_file(&unfinished)?;
-    }
-    forget(&made_file(layout))
+    discard_unneeded(&layout.next_vault_key, || match config::next_vault_key(layout) {
+        Ok(Some(key)) if vault_key_id(&key) == vault_key_id(current) || store.names(&key) => NextKey::Needed,
+        Ok(Some(key)) if made_here(layout, &key) => NextKey::Made,
+        Ok(Some(_)) => NextKey::Supplied,
+        Ok(None) | Err(_) => NextKey::None,
+    })
 }
 
-fn write_lines(layout: &Layout, key: &VaultKey) -> io::Result<()> {
-    let id = HEXLOWER.encode(&vault_key_id(key)) + "\n";
-    for (path, text) in [
-        (made_file(layout), Zeroizing::new(id)),
-        (
-            layout.next_vault_key.clone(),
-            Zeroizing::new(HEXLOWER.encode(key.as_slice()) + "\n"),
-        ),
-    ] {
-        let new = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Whoever may read the old one may read the new one.
-        if let Ok(owner) = fs::metadata(&layout.vault_key) {
-            let _ = chown(&new, Some(owner.uid()), Some(owner.gid()));
-        }
-        fs::rename(&new, &path)?;
-        sync_folder(&path)?;
+/// The key that a store gets whose own is lost: one that the operator has
+/// supplied, or this one, written as the next. What an earlier try has made is
+/// destroyed: it opens nothing.
+pub(super) fn next_to_recover(layout: &Layout, fresh: &VaultKey) -> Result<VaultKey, NotChanged> {
+    if let Some(supplied) = config::next_vault_key(layout)?.filter(|key| !made_here(layout, key)) {
+        return Ok(supplied);
     }
-    Ok(())
+    discard_unneeded(&layout.next_vault_key, || match config::next_vault_key(layout) {
+        Ok(Some(_)) => NextKey::Made,
+        Ok(None) | Err(_) => NextKey::None,
+    })?;
+    write_next(layout, fresh)?;
+    Ok(fresh.clone())
+}
+
+/// The id first: a key without it would be taken for an operator's.
+fn write_next(layout: &Layout, key: &VaultKey) -> io::Result<()> {
+    // Whoever may read the present one, or else what lies beside it.
+    let like = match layout.vault_key.exists() {
+        true => &layout.vault_key,
+        false => &layout.keys,
+    };
+    let id = HEXLOWER.encode(&vault_key_id(key)) + "\n";
+    write_secret(&made_file(layout), &id, like)?;
+    let line = Zeroizing::new(HEXLOWER.encode(key.as_slice()) + "\n");
+    write_secret(&layout.next_vault_key, &line, like)
 }
 
 #[cfg(test)]

@@ -30,6 +30,41 @@ pub use client::Gateway;
 pub use probe::probe_loop;
 pub use settings::{Settings, UpstreamError};
 
+/// A call of `docs/gateway-api.md` that posts something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayCall {
+    /// Below the gateway's base address.
+    pub path: String,
+    /// JSON.
+    pub body: String,
+}
+
+/// The call for `forward`, for somebody who makes it in a hub's place.
+///
+/// # Errors
+/// In words: the card is missing or another one, the request cannot be read, or
+/// it is a look-up, which posts nothing.
+pub fn call_for(
+    store_id: &str,
+    forward: &hub_core::Forward,
+    signed_request: &[u8],
+    sealed_card: Option<&hub_protocol::SealedCard>,
+) -> Result<GatewayCall, String> {
+    let call =
+        message::build(store_id, forward, signed_request, sealed_card).map_err(|error| match error {
+            message::Unsendable::Card => {
+                "the sealed card is missing, damaged or another one: a person has to ask the customer again"
+                    .to_owned()
+            }
+            message::Unsendable::Request(text) => text,
+        })?;
+    let body = call.body.and_then(|body| String::from_utf8(body).ok());
+    Ok(GatewayCall {
+        path: call.path,
+        body: body.ok_or("nothing is posted for this")?,
+    })
+}
+
 /// Either way to whoever authorises payments.
 #[derive(Debug)]
 pub enum Upstream {

@@ -83,6 +83,23 @@ fn doctor_warns_of_a_next_tls_key_that_is_not_in_use() {
 }
 
 #[test]
+fn doctor_warns_of_a_store_that_no_recovery_key_opens() {
+    const CHECK: &str = "recovery key";
+    let hub = Hub::init(&[]);
+    let stands = || standing(&hub.hubctl(&["doctor", "--json"]), CHECK);
+    assert_eq!(stands(), ["warning"], "none is configured");
+    let file = hub.file("recovery.key");
+    let made = hub.hubctl(&["--json", "keygen", "--recovery", path(&file)]);
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    let line = format!("[ledger]\nrecovery_key = {}\n", made.json()["public_key"]);
+    let toml = fs::read_to_string(hub.file("hubd.toml")).unwrap();
+    fs::write(hub.file("hubd.toml"), toml.replace("[ledger]\n", &line)).unwrap();
+    assert_eq!(stands(), ["warning"], "no start has wrapped for it");
+    Running::start(&hub).terminate();
+    assert_eq!(stands(), ["good"]);
+}
+
+#[test]
 fn a_key_open_to_others_keeps_hubd_from_starting_and_the_doctor_says_so() {
     let hub = Hub::init(&[]);
     for key in KEYS {

@@ -1061,6 +1061,21 @@ pub(crate) fn events() -> Vec<Event> {
         old_key: [0x11; 8],
         operator: operator(),
     });
+    events.extend([
+        Event::RecoveryKeyChanged {
+            key: Some([0x33; 8]),
+            old_key: None,
+        },
+        Event::StoreRecovered {
+            vault_key: [0x44; 8],
+            recovery_key: [0x33; 8],
+            operator: operator(),
+        },
+        Event::RecoveryKeyChanged {
+            key: None,
+            old_key: Some([0x33; 8]),
+        },
+    ]);
     // Behind it another key would sign.
     let change = HubKeyChange {
         sequence: events.len() as u64 + 1,

@@ -668,6 +668,15 @@ fn event() -> impl Strategy<Value = Event> {
                 ),
             (device(), any::<u32>()).prop_map(|(device, number)| Event::DeviceKeysSettled { device, number }),
             device().prop_map(|device| Event::DeviceOldKeysUsed { device }),
+            (any::<Option<[u8; 8]>>(), any::<Option<[u8; 8]>>())
+                .prop_map(|(key, old_key)| Event::RecoveryKeyChanged { key, old_key }),
+            (any::<[u8; 8]>(), any::<[u8; 8]>(), any::<String>()).prop_map(
+                |(vault_key, recovery_key, operator)| Event::StoreRecovered {
+                    vault_key,
+                    recovery_key,
+                    operator,
+                }
+            ),
             (any::<u32>(), digest(), digest(), any::<String>()).prop_map(
                 |(number, key, beside, operator)| Event::HubTlsKeyAdded {
                     number,

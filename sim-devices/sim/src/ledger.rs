@@ -394,6 +394,8 @@ impl Ledger {
             | Event::DeviceKeysChanged { .. }
             | Event::DeviceKeysSettled { .. }
             | Event::DeviceOldKeysUsed { .. }
+            | Event::RecoveryKeyChanged { .. }
+            | Event::StoreRecovered { .. }
             // No shop here has a root.
             | Event::RootApplied { .. }
             | Event::OperatorActed { .. } => {}

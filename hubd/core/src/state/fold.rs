@@ -26,6 +26,8 @@ impl State {
             | Event::HubKeyChanged { .. }
             | Event::StorageChanged { .. } => {}
             Event::VaultKeyChanged { key, .. } => self.store.vault_key = Some(*key),
+            Event::StoreRecovered { vault_key, .. } => self.store.vault_key = Some(*vault_key),
+            Event::RecoveryKeyChanged { key, .. } => self.store.recovery_key = *key,
             Event::ClockChanged { quality, jump_ms } => {
                 if is_set_back(*quality, *jump_ms) {
                     self.store.set_back_at = Some(sequence);

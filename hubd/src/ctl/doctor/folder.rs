@@ -154,6 +154,28 @@ pub(super) fn next_vault_key(config: &Config) -> Option<Finding> {
     })
 }
 
+/// Whether headquarters can read the store when this machine is lost.
+pub(super) fn recovery_key(config: &Config) -> Finding {
+    const CHECK: &str = "recovery key";
+    let Some(key) = &config.ledger.recovery_key else {
+        return Finding::warning(
+            CHECK,
+            "none: with this machine, or its vault key, everything that was not sent is lost. Make one at headquarters \
+             with `hubctl keygen --recovery`, and name it in [ledger] recovery_key of hubd.toml",
+        );
+    };
+    match data_key::recovery_key_of(&config.layout) {
+        Some(wrapped) if wrapped == key.id() => Finding::good(
+            CHECK,
+            "the store's data key is wrapped for it: keep copies of this folder elsewhere",
+        ),
+        _ => Finding::warning(
+            CHECK,
+            "hubd.toml names one for which the store's data key is not wrapped yet: restart hubd, and see its log",
+        ),
+    }
+}
+
 /// The store's format.
 pub(super) fn format(layout: &Layout) -> Finding {
     const CHECK: &str = "store";

@@ -362,6 +362,33 @@ fn a_damaged_index_is_set_aside_and_at_most_two_are_kept() {
 }
 
 #[test]
+fn rule_6_what_an_index_in_clear_left_is_removed_and_a_damaged_encrypted_one_is_kept() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    drop(Index::create(&path, &test_seal()).unwrap());
+    let encrypted = set_aside(&path).unwrap().unwrap();
+    drop(Index::create(&path, &test_seal()).unwrap());
+    // As a version made it that knew no mark: once opened it has one.
+    std::fs::remove_file(path.join("encrypted")).unwrap();
+    drop(Index::open(&path, &test_seal()).unwrap());
+    let also = set_aside(&path).unwrap().unwrap();
+    drop(Index::create(&path, &test_seal()).unwrap());
+    let in_clear = ["index.damaged-7", "index.before-migration", "index.new"];
+    for name in in_clear {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        std::fs::write(dir.path().join(name).join("db"), b"tok_in_clear").unwrap();
+    }
+    for _ in 0..2 {
+        remove_left_in_clear(&path, &["before-migration", "new"]).unwrap();
+        for name in in_clear {
+            assert!(!dir.path().join(name).exists(), "{name}");
+        }
+        assert!(encrypted.is_dir() && also.is_dir());
+        drop(Index::open(&path, &test_seal()).unwrap());
+    }
+}
+
+#[test]
 fn an_index_of_another_format_is_to_be_rebuilt() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");

@@ -360,3 +360,81 @@ fn cards_under_the_vault_key_itself_are_moved_under_the_derived_one_at_the_next_
     let all = raw(dir.path());
     assert!(before.iter().all(|cipher| !holds(&all, cipher)));
 }
+
+#[test]
+fn rule_2_a_damaged_card_of_an_earlier_version_holds_up_no_other_card_and_no_change_of_the_vault_key() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    // Several files, the last of them not full.
+    vault.put(&cards(0..120)).unwrap();
+    drop(vault);
+    // A bit of a ciphertext; a record's header and its tag.
+    let path = dir.path().join("00000001.vlt");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (found, _) = vault_file::walk(&bytes, 1);
+    let body = |n: usize| {
+        found
+            .iter()
+            .find(|body| body.id == id(n as u16))
+            .unwrap()
+            .body
+            .clone()
+    };
+    bytes[body(3).end - 20] ^= 1;
+    bytes[body(5).start - 5] ^= 1;
+    bytes[body(5).end - 1] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let new = [0x77; 32];
+    let (mut vault, report) = Vault::open_older(dir.path(), &new, &[&KEY], FILE).unwrap();
+    assert_eq!((report.cards, report.unreadable), (120, 2));
+    assert!(!vault.reader().holds_older(), "nothing is under the older key");
+    let told = |vault: &Vault| {
+        for n in 0..120 {
+            let held = vault.reader().get(id(n));
+            match n {
+                3 | 5 => assert!(
+                    matches!(held, Err(LedgerError::CardUnreadable { .. })),
+                    "{n}: {held:?}"
+                ),
+                _ => assert_eq!(held.unwrap(), Some(card(n, 300)), "{n}"),
+            }
+        }
+    };
+    told(&vault);
+    drop(vault);
+    // The older key is not needed any more, and what is damaged is moved once.
+    let (reopened, report) = Vault::open(dir.path(), &new, FILE).unwrap();
+    assert_eq!((report.cards, report.unreadable), (120, 0));
+    told(&reopened);
+    vault = reopened;
+    // At its payment's end it goes like any other.
+    assert_eq!(vault.erase(&[id(3), id(5)]).unwrap(), 2);
+    assert_eq!(vault.reader().get(id(3)).unwrap(), None);
+}
+
+#[test]
+fn a_damaged_card_of_an_earlier_version_never_replaces_a_whole_one_of_the_same_payment() {
+    let (older, newer) = (tempdir().unwrap(), tempdir().unwrap());
+    let new = [0x77; 32];
+    let (mut vault, _) = open(older.path());
+    vault.put(&cards(0..10)).unwrap();
+    drop(vault);
+    // A whole card in the second of so many files that opening does not look
+    // for others of its payment.
+    let (mut vault, _) = Vault::open(newer.path(), &new, FILE).unwrap();
+    vault.put(&cards(100..145)).unwrap();
+    vault.put(&cards(3..4)).unwrap();
+    vault.put(&cards(200..3200)).unwrap();
+    drop(vault);
+    let path = older.path().join("00000001.vlt");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (found, _) = vault_file::walk(&bytes, 1);
+    let body = found.iter().find(|body| body.id == id(3)).unwrap().body.clone();
+    bytes[body.end - 1] ^= 1;
+    std::fs::write(newer.path().join("00000001.vlt"), bytes).unwrap();
+    let (vault, report) = Vault::open_older(newer.path(), &new, &[&KEY], FILE).unwrap();
+    assert_eq!((report.unreadable, vault.reader().holds_older()), (1, false));
+    for n in (0..10).chain(200..210) {
+        assert_eq!(vault.reader().get(id(n)).unwrap(), Some(card(n, 300)), "{n}");
+    }
+}
