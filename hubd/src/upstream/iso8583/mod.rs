@@ -33,6 +33,8 @@ use crate::clock;
 use crate::iso8583::trace::Trace;
 use line::{Line, LineState};
 pub use mapping::Stored;
+#[cfg(fuzzing)]
+pub use mapping::Reader;
 use mapping::{Mapping, Question};
 use session::{LineFault, Session};
 pub use settings::Settings;
