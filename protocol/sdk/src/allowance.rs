@@ -427,7 +427,9 @@ impl State {
 /// What is read out of any bytes as the file.
 #[cfg(fuzzing)]
 pub fn fuzz(bytes: &[u8]) {
-    let Ok(state) = cbor::decode::<State>(bytes) else { return };
+    let Ok(state) = cbor::decode::<State>(bytes) else {
+        return;
+    };
     if let Some(held) = &state.held {
         assert!(state.time(held, 0) >= state.highest_ms);
     }
