@@ -31,7 +31,7 @@ use crate::config::Layout;
 mod file;
 mod recovery;
 
-use file::{Stored, Wrap, bytes_of, read, write_file};
+use file::{MOST_BYTES, Stored, Wrap, bytes_of, read, write_file};
 pub use recovery::recovery_key_of;
 
 /// The file's name, in both places.
@@ -97,6 +97,16 @@ pub enum DataKeyError {
         first: PathBuf,
         /// The other.
         second: PathBuf,
+    },
+    /// It counts as high, or holds as much, as can be read at all.
+    #[error(
+        "{} cannot be written anew: it holds more than any hub writes. Put data-key and ledger/data-key back from a \
+         backup, with keys/. Nothing was changed",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
     },
     /// The operating system refused.
     #[error("cannot write {}: {source}; check the disk and the folder's owner", path.display())]
@@ -273,6 +283,10 @@ impl StoreKey {
         }
         let mut wraps = self.stored.wraps.clone();
         if !self.opens_with(vault_key) {
+            // Taking the old one away is another writing.
+            if self.stored.written >= u64::MAX - 1 {
+                return Err(self.full());
+            }
             wraps.push(wrap(&self.key, vault_key));
         }
         self.rewrite(wraps)
@@ -298,15 +312,25 @@ impl StoreKey {
         }
     }
 
+    fn full(&self) -> DataKeyError {
+        DataKeyError::Full {
+            path: self.places[0].clone(),
+        }
+    }
+
     /// Other wraps, in both places: in memory only when they are durable. The
     /// count goes up in any case, lest two states have the same.
     fn rewrite(&mut self, wraps: Vec<Wrap>) -> Result<(), DataKeyError> {
-        self.stored.written += 1;
-        self.unsure = true;
         let stored = Stored {
+            written: self.stored.written.checked_add(1).ok_or_else(|| self.full())?,
             wraps,
             ..self.stored.clone()
         };
+        if !can_be_read(&stored) {
+            return Err(self.full());
+        }
+        self.stored.written = stored.written;
+        self.unsure = true;
         write_all(&self.places, &stored)?;
         self.stored = stored;
         self.unsure = false;
@@ -427,12 +451,20 @@ fn merged(opened: &Stored, copies: &[(PathBuf, Stored)]) -> Stored {
             for wrap in &newest.wraps {
                 if merged.wraps.iter().all(|own| own.key != wrap.key) {
                     merged.wraps.push(wrap.clone());
+                    if !can_be_read(&merged) {
+                        merged.wraps.pop();
+                    }
                 }
             }
         }
         _ => {}
     }
     merged
+}
+
+/// Whether [`read`] takes it all in.
+fn can_be_read(stored: &Stored) -> bool {
+    bytes_of(stored).len() as u64 <= MOST_BYTES
 }
 
 fn cipher(vault_key: &VaultKey) -> XChaCha20Poly1305 {

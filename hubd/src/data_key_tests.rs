@@ -143,3 +143,41 @@ fn rule_2_copies_of_two_stores_are_refused_and_neither_is_written() {
     assert!(matches!(refused, Err(DataKeyError::Differ { .. })));
     assert_eq!(ours.map(|place| fs::read(place).unwrap()), before);
 }
+
+#[test]
+fn rule_2_a_data_key_file_that_could_not_be_read_again_is_not_written() {
+    let of = |edit: &dyn Fn(&mut Stored)| {
+        let (dir, layout) = layout();
+        let mut stored = StoreKey::create(&layout, &[5; 32], &vault_key(1)).unwrap().stored;
+        edit(&mut stored);
+        for place in places(&layout) {
+            fs::write(place, bytes_of(&stored)).unwrap();
+        }
+        (dir, layout)
+    };
+    // Right checksums, and what no hub has written.
+    let count = of(&|stored| stored.written = u64::MAX);
+    let nearly = of(&|stored| stored.written = u64::MAX - 1);
+    let size = of(&|stored| {
+        let left = MOST_BYTES as usize - bytes_of(stored).len();
+        let wrap = Wrap {
+            kind: 2,
+            key: [8; 8],
+            wrapped: vec![0; left - 40],
+        };
+        stored.wraps.push(wrap);
+    });
+    for (_dir, layout) in [count, nearly, size] {
+        let before = places(&layout).map(|place| fs::read(place).unwrap());
+        assert!(before[0].len() as u64 <= MOST_BYTES);
+        let mut key = StoreKey::open(&layout, &[&vault_key(1)]).unwrap();
+        let refused = key.add(&vault_key(2)).unwrap_err().to_string();
+        assert!(refused.contains("Nothing was changed"), "{refused}");
+        assert_eq!(places(&layout).map(|place| fs::read(place).unwrap()), before);
+        assert!(!key.opens_with(&vault_key(2)));
+        assert_eq!(
+            StoreKey::open(&layout, &[&vault_key(1)]).unwrap().key(),
+            key.key()
+        );
+    }
+}

@@ -117,20 +117,21 @@ pub(super) fn disclose(output: &Output, dir: &Path, order: &DiscloseArgs) -> Res
 /// Reads what [`disclose`] wrote.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<u64, EntryKey>, Failure> {
     let bytes = read_at_most(path, MAX_DISCLOSED)?;
-    let mut keys = BTreeMap::new();
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line: Option<Line> = serde_json::from_slice(line).ok();
-        let read = line.and_then(|line| {
-            let key = HEXLOWER.decode(line.key.as_bytes()).ok()?;
-            Some((line.sequence, EntryKey(key.try_into().ok()?)))
-        });
-        let Some((sequence, key)) = read else {
-            return Err(Failure::Usage(format!(
-                "{} is not a file that `hubctl ledger disclose` wrote",
-                path.display()
-            )));
-        };
-        keys.insert(sequence, key);
-    }
-    Ok(keys)
+    keys_in(&bytes).ok_or_else(|| {
+        Failure::Usage(format!(
+            "{} is not a file that `hubctl ledger disclose` wrote",
+            path.display()
+        ))
+    })
+}
+
+/// The keys by sequence; `None` if a line is anything else.
+pub(crate) fn keys_in(bytes: &[u8]) -> Option<BTreeMap<u64, EntryKey>> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read = lines.map(|line| {
+        let line: Line = serde_json::from_slice(line).ok()?;
+        let key = HEXLOWER.decode(line.key.as_bytes()).ok()?;
+        Some((line.sequence, EntryKey(key.try_into().ok()?)))
+    });
+    read.collect()
 }

@@ -11,6 +11,8 @@ mod running;
 
 use std::path::Path;
 
+#[cfg(fuzzing)]
+pub(crate) use certificate::fuzz as fuzz_certificate;
 use serde::Serialize;
 
 use super::client::Client;

@@ -211,7 +211,7 @@ fn ask(client: &Client) -> Result<FleetReport, Failure> {
     }
 }
 
-fn written(text: &[u8]) -> Result<DeviceList, String> {
+pub(crate) fn written(text: &[u8]) -> Result<DeviceList, String> {
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8".to_owned())?;
     let written: Written = toml::from_str(text).map_err(|error| error.to_string())?;
     let devices = written.devices.iter().map(|one| {

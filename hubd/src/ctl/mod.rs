@@ -37,6 +37,14 @@ use cli::{
     ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, FleetCommand, KeysCommand, LedgerCommand,
     PolicyCommand, QueueCommand, RestrictionsCommand, RootCommand, RotateCommand,
 };
+/// For `fuzzing.rs` alone.
+#[cfg(fuzzing)]
+pub(crate) mod decoders {
+    pub(crate) use super::disclose::keys_in;
+    pub(crate) use super::doctor::fuzz_certificate;
+    pub(crate) use super::fleet::written;
+}
+
 pub use failure::{EX_DATAERR, EX_UNAVAILABLE, Failure};
 use output::Output;
 

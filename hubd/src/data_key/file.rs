@@ -13,7 +13,7 @@ use super::WrapId;
 const MAGIC: &[u8; 8] = b"HUBDKEY1";
 
 /// Far more than a file with two wraps has, in bytes.
-const MOST_BYTES: u64 = 64 * 1024;
+pub(super) const MOST_BYTES: u64 = 64 * 1024;
 
 /// The data key under one other key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

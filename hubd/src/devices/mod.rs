@@ -54,6 +54,8 @@ pub use enrolment::EnrolmentError;
 pub use hub_tls::HubTls;
 pub use registry::{RegisteredDevice, Registry};
 pub use shared::HubFacts;
+#[cfg(fuzzing)]
+pub use tls::fuzz_certificate;
 pub use tls::{HubIdentity, TlsError};
 pub use tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
 

@@ -191,6 +191,14 @@ pub(super) fn check_p256(point: &[u8; 65], message: &[u8], signature: &[u8; 64])
     key.verify(message, signature).is_ok()
 }
 
+/// What a device is named after, from any bytes as its certificate.
+#[cfg(fuzzing)]
+pub fn fuzz_certificate(bytes: &[u8]) {
+    if let Ok(spki) = p256_spki(&CertificateDer::from(bytes)) {
+        assert!(spki.len() == P256_SPKI_LEN && bytes.windows(spki.len()).any(|part| part == spki));
+    }
+}
+
 /// SHA-256 over the SubjectPublicKeyInfo of the key at the other end of an
 /// established connection: the name of a device that has had no other.
 pub(super) fn key_of(peer_identity: Option<Box<dyn Any>>) -> Option<Digest> {

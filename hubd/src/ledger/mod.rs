@@ -139,20 +139,48 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// Opens a table and reads it through.
+/// Opens a table and reads it through. In which order its keys stand is the
+/// word of whoever wrote it, who had the store's key or is signed for.
 #[cfg(fuzzing)]
-pub fn fuzz_table(path: &std::path::Path) {
-    let Ok(table) = table::Table::open_at(path.to_owned(), 1, None) else {
+pub fn fuzz_table(path: &std::path::Path, key: Option<&hub_protocol::DataKey>) {
+    let seal = key.map(RestSeal::index);
+    let Ok(table) = table::Table::open_at(path.to_owned(), 1, seal.as_ref()) else {
         return;
     };
     let Ok(mut cursor) = table.from(&[]) else { return };
-    let mut before: Option<Vec<u8>> = None;
+    let mut last = Vec::new();
     while let Some(key) = cursor.key().map(<[u8]>::to_vec) {
-        assert!(before.as_ref().is_none_or(|before| *before < key), "out of order");
         let _ = table.get(&key);
-        before = Some(key);
+        if let Ok(from) = table.from(&key) {
+            assert!(from.key().is_none_or(|found| *found >= *key));
+        }
         if cursor.advance().is_err() {
             return;
         }
+        last = key;
+    }
+    let _ = table.get(&last);
+}
+
+/// Fills a new index from the base in `dir/archive`, and a state from that.
+#[cfg(fuzzing)]
+#[allow(clippy::unwrap_used)] // to end is what a fuzzer looks for
+pub fn fuzz_restore(
+    dir: &std::path::Path,
+    hub: hub_protocol::HubId,
+    key: SigningKey,
+    data_key: &hub_protocol::DataKey,
+) {
+    let chain = hub_protocol::KeyChain::new(Some(hub), key.verifying_key());
+    let keys = crate::key_ring::KeyRing::new(key, chain);
+    let seal = RestSeal::index(data_key);
+    let archives = Archives::open(&dir.join("archive"), hub, keys, Some(seal.clone())).unwrap();
+    let Ok(Some(base)) = archives.base() else { return };
+    let _ = (base.is_current(), base.is_whole());
+    let mut index = Index::create(&dir.join("index"), &seal).unwrap();
+    if restore_base(&base, &mut index).is_ok() {
+        assert_eq!(index.stamp(), base.stamp());
+        let mut state = hub_core::state::State::default();
+        let _ = index.for_each_small(&mut |key, value| _ = state.restore(key, value));
     }
 }

@@ -154,7 +154,7 @@ impl Salvage<'_> {
                 Record::Statement(_) | Record::Mark(_) | Record::Footer(_) => None,
             };
             let sequence = entry.as_ref().map(|(head, ..)| head.sequence);
-            let missing = sequence.is_some_and(|s| s != self.last + 1);
+            let missing = sequence.is_some_and(|s| s.checked_sub(1) != Some(self.last));
             if missing || lost_from.is_some() {
                 self.report.gaps.push(Gap {
                     file: name.to_owned(),

@@ -103,7 +103,9 @@ pub(crate) fn walk(bytes: &[u8], number: u32) -> (Vec<Found>, usize) {
     let mut found = Vec::new();
     let mut push = |body: Range<usize>, damaged: bool| {
         if bytes[body.clone()].iter().any(|b| *b != 0) {
-            let id = PaymentId(array(bytes, body.start).unwrap_or_default());
+            // Of one that is too short for an id, nothing is: what stands behind
+            // it may be erased before it.
+            let id = PaymentId(array(&bytes[body.clone()], 0).unwrap_or_default());
             found.push(Found { id, body, damaged });
         }
     };

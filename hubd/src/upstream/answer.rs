@@ -93,7 +93,9 @@ pub fn fuzz(bytes: &[u8]) {
         body: body.get(2..).unwrap_or_default(),
         cut: (asked & 0x80 != 0).then_some("cut"),
     };
-    match read(&forward, &received, 1_798_000_000_000) {
+    let answer = read(&forward, &received, 1_798_000_000_000);
+    super::text::hold(&answer);
+    match answer {
         // Only a whole body that names the payment is final.
         GatewayAnswer::Final(_) => assert!(received.cut.is_none() && status.is_success()),
         GatewayAnswer::NotFound => assert!(forward.operation == Operation::LookUp),

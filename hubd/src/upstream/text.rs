@@ -54,6 +54,29 @@ fn shorten(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
+/// What an answer's texts hold to, whatever came.
+#[cfg(fuzzing)]
+pub(super) fn hold(answer: &hub_core::GatewayAnswer) {
+    use hub_core::GatewayAnswer;
+    let texts = match answer {
+        GatewayAnswer::Final(result) => {
+            let optional = [&result.authorisation_code, &result.reference];
+            let texts = optional.into_iter().flatten().map(String::as_str);
+            texts.chain([result.response_code.as_str()]).collect()
+        }
+        GatewayAnswer::Conflict { detail }
+        | GatewayAnswer::RefusesHub { detail }
+        | GatewayAnswer::RefusesMessage { detail }
+        | GatewayAnswer::NoAnswer { detail }
+        | GatewayAnswer::Broken { detail, .. } => vec![detail.as_str()],
+        _ => Vec::new(),
+    };
+    for text in texts {
+        assert!(!holds_card_number(text), "a card number is written down");
+        assert!(text.len() <= MAX_DETAIL && !text.chars().any(char::is_control));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

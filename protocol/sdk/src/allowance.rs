@@ -424,6 +424,21 @@ impl State {
     }
 }
 
+/// What is read out of any bytes as the file.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(state) = cbor::decode::<State>(bytes) else {
+        return;
+    };
+    if let Some(held) = &state.held {
+        assert!(state.time(held, 0) >= state.highest_ms);
+    }
+    let all = state.unsynced.iter().chain(&state.refused);
+    for approval in all.filter_map(Unsynced::approval) {
+        assert!(state.find(&approval.receipt.payment_id).is_some());
+    }
+}
+
 impl Unsynced {
     fn approval(&self) -> Option<OfflineApproval> {
         let payload = Unverified::payload_of(&self.receipt).ok()?;

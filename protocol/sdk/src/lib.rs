@@ -65,7 +65,33 @@ pub use client::{Description, DeviceClient};
 /// For `tests/fuzz` alone.
 #[cfg(fuzzing)]
 pub mod fuzzing {
+    use ed25519_dalek::VerifyingKey;
+    use hub_protocol::{Digest, Registration};
+
+    pub use crate::allowance::fuzz as allowance;
     pub use crate::discovery::fuzz as hub_seen;
+
+    /// An enrolled device that is shown certificates.
+    pub struct Knowing(crate::Enrolled);
+
+    impl Knowing {
+        /// As the enrolment left it.
+        pub fn enrolled(registration: Registration) -> Self {
+            Self(crate::Enrolled::new(registration, Vec::new()))
+        }
+
+        /// Whether the device goes on with the handshake: the TLS key by its
+        /// SHA-256, and the certificate that it came in.
+        pub fn is_hub(&self, key: &Digest, certificate: &[u8]) -> bool {
+            self.0.is_hub(key, certificate)
+        }
+
+        /// The hub's signing keys as far as the device knows them, in order.
+        pub fn keys(&self) -> Vec<VerifyingKey> {
+            let keys = self.0.hub_keys().map(|keys| keys.chain());
+            keys.map_or_else(|_| Vec::new(), |chain| chain.keys().copied().collect())
+        }
+    }
 }
 
 pub use discovery::{Advertisement, DiscoveryOptions, FoundHub, advertise, find_hubs};

@@ -4,16 +4,17 @@
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
+use hubd::fuzzing::AcquirerAnswers;
 use hubd::iso8583::Dialect;
 
-static DIALECTS: LazyLock<Vec<Dialect>> = LazyLock::new(|| {
+static ANSWERS: LazyLock<Vec<AcquirerAnswers>> = LazyLock::new(|| {
     [
         include_str!("../../../config/dialects/ascii.toml"),
         include_str!("../../../config/dialects/bcd.toml"),
         include_str!("../../../config/dialects/ebcdic.toml"),
     ]
     .iter()
-    .map(|text| Dialect::parse(text).unwrap())
+    .map(|text| AcquirerAnswers::new(Dialect::parse(text).unwrap()))
     .collect()
 });
 
@@ -22,10 +23,12 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = Dialect::parse(text);
     }
     let Some((which, bytes)) = bytes.split_first() else { return };
-    let dialect = &DIALECTS[usize::from(*which) % DIALECTS.len()];
+    let answers = &ANSWERS[usize::from(*which) % ANSWERS.len()];
+    let dialect = answers.dialect();
     let _ = dialect.framing.body_size(bytes);
     // What was understood can be said again, and is then understood the same.
     if let Ok(message) = dialect.format.decode(dialect.framing.message(bytes)) {
+        answers.read(&message);
         if let Ok(wire) = dialect.format.encode(&message) {
             assert_eq!(dialect.format.decode(&wire).as_ref(), Ok(&message));
         }

@@ -82,6 +82,14 @@ fn not_after(certificate: &[u8]) -> Option<u64> {
     Some(u64::try_from(time.as_millisecond()).unwrap_or(0))
 }
 
+/// What is told of any bytes as a certificate.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Some(ends_ms) = not_after(bytes) {
+        let _ = standing("gateway certificate", "ca.pem", ends_ms, 1_795_000_000_000);
+    }
+}
+
 /// Tag and content of the first element in DER (X.690), and what is behind it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;

@@ -438,3 +438,26 @@ fn a_damaged_card_of_an_earlier_version_never_replaces_a_whole_one_of_the_same_p
         assert_eq!(vault.reader().get(id(n)).unwrap(), Some(card(n, 300)), "{n}");
     }
 }
+
+#[test]
+fn rule_6_a_record_that_is_too_short_for_a_card_is_erased_with_the_others() {
+    let dir = tempdir().unwrap();
+    let header = vault_file::header(vault_file::key_check(&KEY));
+    let mut bytes = header.to_vec();
+    for (len, byte) in [(4_u16, 9), (60, 7)] {
+        let head = vault_file::record_head(1, bytes.len() as u32, len);
+        bytes.extend_from_slice(&head);
+        bytes.resize(bytes.len() + usize::from(len), byte);
+    }
+    bytes.resize(FILE, 0);
+    std::fs::write(dir.path().join("00000001.vlt"), bytes).unwrap();
+    let mut next = header.to_vec();
+    next.resize(FILE, 0);
+    std::fs::write(dir.path().join("00000002.vlt"), next).unwrap();
+    let (mut vault, report) = open(dir.path());
+    assert_eq!(report.cards, 2);
+    let ids = vault.reader().newest(usize::MAX).unwrap();
+    assert_eq!(vault.erase(&ids).unwrap(), 2);
+    drop(vault);
+    assert_eq!(open(dir.path()).1.cards, 0);
+}

@@ -364,3 +364,26 @@ fn salvage_reads_around_damage_and_names_the_gaps() {
     assert_eq!(report.gaps.len(), 2, "{:?}", report.gaps);
     assert_eq!(report.gaps[1].bytes, 0);
 }
+
+#[test]
+fn salvage_goes_on_behind_an_entry_of_the_highest_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = Vec::new();
+    for sequence in [u64::MAX - 1, 0] {
+        let before = Head {
+            sequence,
+            digest: Head::EMPTY.digest,
+        };
+        segment::push_entry(&mut bytes, &payload(before, 10));
+    }
+    std::fs::write(dir.path().join("00000001.seg"), &bytes).unwrap();
+    let mut out = Vec::new();
+    let report = salvage(dir.path(), &key().verifying_key(), Contents::Unread, &mut out).unwrap();
+    assert_eq!((report.entries, report.signed), (2, 0));
+    let gaps = report
+        .gaps
+        .iter()
+        .map(|gap| (gap.after_sequence, gap.before_sequence));
+    let gaps: Vec<_> = gaps.collect();
+    assert_eq!(gaps, [(0, Some(u64::MAX)), (u64::MAX, Some(1))]);
+}

@@ -377,5 +377,56 @@ impl Mapping {
     }
 }
 
+/// Reads answers in a dialect.
+#[cfg(fuzzing)]
+pub struct Reader(Mapping);
+
+#[cfg(fuzzing)]
+impl Reader {
+    /// Of this dialect.
+    pub fn new(dialect: Dialect) -> Self {
+        let identity = Identity {
+            merchant_id: "SHOP-001".to_owned(),
+            terminal_id: "HUB1".to_owned(),
+            acquirer_id: None,
+            time_zone: jiff::tz::TimeZone::UTC,
+        };
+        Self(Mapping { dialect, identity })
+    }
+
+    /// The dialect.
+    pub fn dialect(&self) -> &Dialect {
+        &self.0.dialect
+    }
+
+    /// What any message is taken for, as an answer and as the acquirer's own
+    /// question.
+    pub fn read(&self, message: &Message) {
+        fuzz(&self.0, message);
+    }
+}
+
+#[cfg(fuzzing)]
+fn fuzz(mapping: &Mapping, message: &Message) {
+    let mut asked = Message::new(message.mti);
+    for number in [4, 11] {
+        if let Some(value) = message.get(number) {
+            asked.set_value(number, value.clone());
+        }
+    }
+    let _ = mapping.agrees(&asked, message);
+    for operation in [Operation::AuthoriseOnline, Operation::Advice, Operation::Reverse] {
+        let question = Question {
+            message: asked.clone(),
+            trace: Trace::new(41, 1_790_000_000_000),
+            repeat: true,
+        };
+        super::super::text::hold(&mapping.read(operation, &question, message));
+    }
+    if message.mti.asks() {
+        let _ = mapping.frame(&Mapping::network_answer(message));
+    }
+}
+
 #[cfg(test)]
 mod tests;

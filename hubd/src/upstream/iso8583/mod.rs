@@ -32,6 +32,8 @@ use super::text::{MAX_DETAIL, clean};
 use crate::clock;
 use crate::iso8583::trace::Trace;
 use line::{Line, LineState};
+#[cfg(fuzzing)]
+pub use mapping::Reader;
 pub use mapping::Stored;
 use mapping::{Mapping, Question};
 use session::{LineFault, Session};
