@@ -208,12 +208,11 @@ fn print(rows: &[Row], as_json: bool) -> Result<()> {
     }
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY);
-    table.set_header(["threat", "defence taken away", "tests", "", "seconds", "said"]);
+    table.set_header(["threat", "defence taken away", "", "seconds", "the tests said"]);
     for row in rows {
         table.add_row([
             row.threat.clone(),
             row.name.clone(),
-            row.tests.join("\n"),
             if row.noticed { "noticed" } else { "NOT NOTICED" }.to_owned(),
             row.seconds.to_string(),
             row.said.clone(),

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use hub_sim::patch::mirror;
@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The longest text of a failure that is kept, in characters.
 const TEXT: usize = 160;
+
+/// What whole-system tests start.
+const PROGRAMS: [&str; 3] = ["hubd", "hubctl", "sim-devices"];
 
 /// A target with tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub(crate) struct Workshop {
     pub(crate) copy: PathBuf,
     build: PathBuf,
     jobs: Option<u32>,
+    /// Nobody else patches the same copy meanwhile.
+    _lock: File,
 }
 
 impl Target {
@@ -68,36 +73,49 @@ impl Workshop {
     /// Brings the copy up to date: the project without what was built of it.
     pub(crate) fn open(project: &Path, target: &Path, jobs: Option<u32>) -> Result<Self> {
         let scratch = target.join("defences");
+        fs::create_dir_all(&scratch)?;
+        let lock = File::create(scratch.join("lock"))?;
+        lock.try_lock()
+            .context("another run is at work in the same target folder; wait until it ends")?;
         let copy = scratch.join("source");
         let built = |path: &Path| path == target || path.ends_with("target") || path.ends_with(".git");
         mirror(project, &copy, &built).context("cannot copy the sources")?;
         let build = scratch.join("build");
-        Ok(Self { copy, build, jobs })
+        Ok(Self {
+            copy,
+            build,
+            jobs,
+            _lock: lock,
+        })
     }
 
     /// Builds a target's tests, and the programs where the tests start them.
     /// Gives the program that runs them, or what the compiler said.
     pub(crate) fn build(&self, target: &Target) -> Result<Result<PathBuf, String>> {
-        let mut tests = self.cargo(&[
-            "test",
-            "--no-run",
-            "--message-format=json",
-            "--package",
-            &target.package,
-        ]);
-        match &*target.name {
-            "lib" => tests.arg("--lib"),
-            name => tests.args(["--test", name]),
+        let mut cargo = match target.package == "hub-tests" {
+            true => self.cargo(&["build"]),
+            false => self.cargo(&["test", "--no-run"]),
         };
-        let built = tests.output().context("cannot start cargo")?;
+        cargo.args(["--message-format=json", "--package", &target.package]);
+        match &*target.name {
+            "lib" => cargo.arg("--lib"),
+            name => cargo.args(["--test", name]),
+        };
+        if target.package == "hub-tests" {
+            // In one go, so that nothing is built twice for other features.
+            for package in ["hubd", "sim-devices"] {
+                cargo.args(["--package", package]);
+            }
+            for program in PROGRAMS {
+                cargo.args(["--bin", program]);
+            }
+        }
+        let built = cargo.output().context("cannot start cargo")?;
         if !built.status.success() {
             return Ok(Err(complaints(&built.stdout, &built.stderr)));
         }
         if target.package == "hub-tests" {
-            let programs = self.cargo(&["build", "--workspace", "--bins"]).output()?;
-            if !programs.status.success() {
-                return Ok(Err(complaints(&[], &programs.stderr)));
-            }
+            self.call_programs_new()?;
         }
         let program = String::from_utf8_lossy(&built.stdout)
             .lines()
@@ -105,6 +123,16 @@ impl Workshop {
             .filter(|message| message["profile"]["test"] == true)
             .find_map(|message| message["executable"].as_str().map(PathBuf::from));
         Ok(Ok(program.with_context(|| format!("{target} has no tests"))?))
+    }
+
+    /// The tests build the programs anew if a source is newer than they are:
+    /// also one that a program is not built from.
+    fn call_programs_new(&self) -> Result<()> {
+        for program in PROGRAMS {
+            let file = File::open(self.build.join("debug").join(program))?;
+            file.set_modified(SystemTime::now())?;
+        }
+        Ok(())
     }
 
     fn cargo(&self, args: &[&str]) -> Command {
