@@ -146,12 +146,13 @@ fn try_out(
     sound: &BTreeMap<String, Verdict>,
 ) -> Result<Row> {
     let began = Instant::now();
-    let unsound = defence
-        .tests
-        .iter()
-        .find(|test| !matches!(sound.get(*test), Some(Verdict::Passed)));
+    let unsound = defence.tests.iter().find_map(|test| match sound.get(test) {
+        Some(Verdict::Passed) => None,
+        Some(Verdict::Failed(why)) => Some(format!("{test} fails without the patch too: {why}")),
+        Some(Verdict::Ended) | None => Some(format!("{test} comes to no end without the patch")),
+    });
     let (noticed, said) = match unsound {
-        Some(test) => (false, format!("{test} does not pass even without the patch")),
+        Some(said) => (false, said),
         None => {
             let ran = patch::with(project, &workshop.copy, &defence.patches(), || {
                 let program = match workshop.build(target)? {
