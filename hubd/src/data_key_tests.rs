@@ -51,6 +51,12 @@ fn the_data_key_opens_under_its_vault_key_only_and_no_file_holds_it() {
     assert!(matches!(other, Err(DataKeyError::OtherVaultKey { .. })));
     let bytes = fs::read(layout.dir.join(DATA_KEY)).unwrap();
     assert!(bytes.windows(8).all(|part| part != [5; 8] && part != [1; 8]));
+    // The key itself decides, and not the id that the file has of it.
+    let mut renamed = read(&layout.dir.join(DATA_KEY)).unwrap();
+    renamed.wraps[0].key = vault_key_id(&vault_key(2));
+    write_all(&places(&layout), &renamed).unwrap();
+    let other = StoreKey::open(&layout, &[&vault_key(2)]);
+    assert!(matches!(other, Err(DataKeyError::OtherVaultKey { .. })));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the whole-system tests share: programs, processes, namespaces,
 //! and what the machine must have for them.
 
+pub mod defences;
 pub mod hub;
 pub mod image;
 pub mod machine;

@@ -11,7 +11,8 @@ use hub_core::{
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::Event;
 use hub_protocol::{
-    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, Restriction, cbor,
+    DeviceClass, DeviceId, DeviceList, Digest, Entry, KeyId, ListedDevice, RefusalCode, Registration,
+    Restriction, cbor,
 };
 use support::wallet::{Wallet, policy};
 use support::{MPOS, NOON_MS, SOFTPOS, Shop, payment_id, registration, request};
@@ -634,15 +635,28 @@ fn rule_4_only_a_lost_device_frees_what_is_kept_back_for_its_allowance() {
 #[test]
 fn a_reset_device_is_told_by_its_name_from_a_copied_one_told_by_its_keys() {
     let mut shop = Shop::offline();
-    // All of the tests' devices have one name and model.
+    let enrol = |shop: &mut Shop, registration: Registration| {
+        let ticket = shop.ticket();
+        shop.input(Input::Enrol {
+            ticket,
+            registration: Box::new(registration),
+        });
+    };
+    // All of the tests' devices have one name and model, but for these two.
+    let other_name = Registration {
+        name: "Caisse 9".to_owned(),
+        ..registration(OTHER, DeviceClass::Mpos)
+    };
+    let other_model = Registration {
+        model: "HQ 9".to_owned(),
+        ..registration(NEXT, DeviceClass::Mpos)
+    };
+    enrol(&mut shop, other_name);
+    enrol(&mut shop, other_model);
     shop.pass(1_000);
-    let ticket = shop.ticket();
     let mut again = registration(NEW, DeviceClass::Mpos);
     again.enrolled_ms += 1_000;
-    shop.input(Input::Enrol {
-        ticket,
-        registration: Box::new(again),
-    });
+    enrol(&mut shop, again);
     assert_eq!(standing(&mut shop, NEW).like_older, [MPOS, SOFTPOS]);
     assert_eq!(standing(&mut shop, NEW).like_newer, []);
     assert!(standing(&mut shop, MPOS).like_newer.contains(&NEW));

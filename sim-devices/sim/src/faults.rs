@@ -14,6 +14,8 @@ use std::process::Command;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::patch::{self, Patch, mirror};
+
 /// What a build of the simulator needs.
 const COPIED: &[&str] = &[
     "protocol/Cargo.toml",
@@ -120,15 +122,20 @@ fn copy(project: &Path, scratch: &Path) -> io::Result<PathBuf> {
         fs::remove_dir_all(&workspace)?;
     }
     for part in COPIED {
-        copy_all(&project.join(part), &workspace.join(part))?;
+        mirror(&project.join(part), &workspace.join(part), &|_| false)?;
     }
     for part in ["Cargo.toml", "src"] {
-        copy_all(
+        mirror(
             &project.join("sim-devices/sim").join(part),
             &workspace.join("sim-devices/sim").join(part),
+            &|_| false,
         )?;
     }
-    copy_all(&project.join("Cargo.lock"), &workspace.join("Cargo.lock"))?;
+    mirror(
+        &project.join("Cargo.lock"),
+        &workspace.join("Cargo.lock"),
+        &|_| false,
+    )?;
     let manifest = fs::read_to_string(project.join("Cargo.toml"))?;
     let members = manifest
         .lines()
@@ -142,34 +149,15 @@ fn copy(project: &Path, scratch: &Path) -> io::Result<PathBuf> {
     Ok(workspace)
 }
 
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
-    if !from.is_dir() {
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        return fs::copy(from, to).map(|_| ());
-    }
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        copy_all(&entry.path(), &to.join(entry.file_name()))?;
-    }
-    Ok(())
-}
-
 fn try_out(project: &Path, workspace: &Path, fault: Fault, runs: u64) -> io::Result<Found> {
-    let sound = fs::read_to_string(project.join(&fault.file))?;
-    if sound.matches(&fault.find).count() != 1 {
-        return Err(io::Error::other(format!(
-            "fault \"{}\": its text is not there exactly once in {}; mend faults.toml",
-            fault.name, fault.file
-        )));
-    }
-    let file = workspace.join(&fault.file);
-    fs::write(&file, sound.replacen(&fault.find, &fault.put, 1))?;
-    let said = build_and_run(workspace, runs);
-    fs::write(&file, sound)?;
-    let said = said.map_err(|error| io::Error::other(format!("fault \"{}\": {error}", fault.name)))?;
+    let patch = Patch {
+        file: &fault.file,
+        find: &fault.find,
+        put: &fault.put,
+    };
+    let said = patch::with(project, workspace, &[patch], || build_and_run(workspace, runs))
+        .flatten()
+        .map_err(|error| io::Error::other(format!("fault \"{}\": {error}", fault.name)))?;
     // "failed SEED RULE: TEXT", seeds from 1 on.
     let after = said.strip_prefix("failed ").and_then(|rest| {
         let (seed, said) = rest.split_once(' ')?;

@@ -53,6 +53,7 @@ mod healing;
 mod kept;
 mod ledger;
 mod limits;
+pub mod patch;
 mod people;
 mod profile;
 pub mod rng;

@@ -133,6 +133,15 @@ async fn an_old_tls_key_lets_its_device_ask_for_the_change_again_until_the_new_o
         code(within(copy.pay(&payment)).await),
         Some(RefusalCode::KeysReplaced)
     );
+    // Nor is anything else answered that no signature of the old key is under.
+    let status = frame::to_wire(&Request::Status {
+        payment_id: payment.payment_id(),
+    });
+    let refused = within(copy.send_raw(&status)).await;
+    let Ok(hub_protocol::Answer::Refused { refusal }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(refusal.code, RefusalCode::KeysReplaced);
     assert_eq!(hub.asked(), asked, "nothing was decided");
     let twin = tempfile::tempdir().unwrap();
     device.old.save(twin.path()).unwrap();

@@ -208,6 +208,13 @@ async fn rule_5_a_device_that_was_never_enrolled_fails_the_handshake() {
     ));
     assert_eq!(hub.asked(), 0);
     assert!(hub.devices.connected().is_empty());
+    // By the handshake already: the session behind it would refuse it too.
+    within(async {
+        while !hub.devices.bounds_reached().contains_key("failed-handshakes") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +241,19 @@ async fn rule_5_a_blocked_device_is_cut_off_at_once_and_returns_only_unblocked()
 
     hub.devices.apply(&registration, false);
     within(device.pay(&payment)).await.unwrap();
+
+    // Nor does one stay that asks for nothing, and so is refused nothing.
+    let identity = DeviceIdentity::generate().unwrap();
+    let silent = hub.enrol(&identity).await;
+    let connection = raw::connect(&hub, Some(&identity), ALPN).await.unwrap();
+    hub.devices.apply(&silent.registration, true);
+    match within(connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => {
+            let code = RefusalCode::DeviceNotAllowed.number();
+            assert_eq!(close.error_code, u32::from(code).into());
+        }
+        other => panic!("{other}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
