@@ -180,6 +180,28 @@ fn the_store_of_format_5_opens_with_the_same_queue_exposure_and_answers() {
 }
 
 #[test]
+fn the_store_of_format_6_opens_with_the_same_queue_exposure_and_answers() {
+    opens_with_the_same_queue_exposure_and_answers("store-v6");
+}
+
+#[test]
+fn the_store_of_format_6_opens_by_its_recovery_key_once_its_vault_key_is_lost() {
+    let store = Earlier::unpack("store-v6");
+    std::fs::remove_file(store.hub.file("keys").join("hub-vault.key")).unwrap();
+    let said = store.hub.hubd("run", &[]);
+    assert_ne!(said.code, 0, "{said:?}");
+    let recovery = store.root.join("recovery.key");
+    let said = store
+        .hub
+        .hubctl(&["keys", "recover", "--recovery", path(&recovery)]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let running = Running::start(&store.hub);
+    let wanted = store.expected["queue"].as_array().unwrap().len();
+    assert_eq!(store.queue_of(wanted).len(), wanted);
+    running.terminate();
+}
+
+#[test]
 fn a_store_of_format_5_without_its_data_key_is_refused_and_says_what_to_put_back() {
     let store = Earlier::unpack("store-v5");
     let places = [store.hub.file("data-key"), store.hub.file("ledger/data-key")];
