@@ -195,7 +195,10 @@ pub(super) fn check_p256(point: &[u8; 65], message: &[u8], signature: &[u8; 64])
 #[cfg(fuzzing)]
 pub fn fuzz_certificate(bytes: &[u8]) {
     if let Ok(spki) = p256_spki(&CertificateDer::from(bytes)) {
-        assert!(spki.len() == P256_SPKI_LEN && bytes.windows(spki.len()).any(|part| part == spki));
+        assert!(
+            spki.len() == hub_protocol::cose::P256_SPKI_LEN
+                && bytes.windows(spki.len()).any(|part| part == spki)
+        );
     }
 }
 

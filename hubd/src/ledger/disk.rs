@@ -332,7 +332,15 @@ pub(crate) fn numbered(dir: &Path, number: u32, extension: &str) -> PathBuf {
 #[derive(Debug)]
 pub struct DataLock {
     // The lock ends with the descriptor, also when the process is killed.
-    _dir: File,
+    pub(super) dir: File,
+}
+
+impl Drop for DataLock {
+    /// By name: a program that another thread is just starting has a copy of
+    /// the descriptor for a moment, and would keep the lock for as long.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
+    }
 }
 
 impl DataLock {
@@ -344,7 +352,7 @@ impl DataLock {
     pub fn acquire(dir: &Path) -> Result<Self, LedgerError> {
         let file = File::open(dir).map_err(LedgerError::io("open the folder", dir))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _dir: file }),
+            Ok(()) => Ok(Self { dir: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LedgerError::Locked {
                 path: dir.to_path_buf(),
             }),

@@ -192,6 +192,17 @@ fn a_second_writer_is_refused() {
 }
 
 #[test]
+fn a_folder_is_free_at_once_although_another_program_is_just_being_started() {
+    let dir = tempdir().unwrap();
+    let lock = DataLock::acquire(dir.path()).unwrap();
+    // What a child has between its beginning and its program's.
+    let inherited = lock.dir.try_clone().unwrap();
+    drop(lock);
+    DataLock::acquire(dir.path()).unwrap();
+    drop(inherited);
+}
+
+#[test]
 fn an_emptied_folder_does_not_become_a_new_ledger_by_itself() {
     let dir = tempdir().unwrap();
     let options = JournalOptions::default();
