@@ -288,6 +288,10 @@ pub(crate) struct FloodArgs {
     /// From how many addresses of this machine floods come
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=250))]
     addresses: u8,
+    /// What the hub lets one device ask a second; if left out, what it has by
+    /// itself
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests_per_second: Option<u32>,
 }
 
 impl FloodArgs {
@@ -301,6 +305,7 @@ impl FloodArgs {
             every: Duration::from_millis(self.every_ms),
             seconds: self.seconds,
             addresses: self.addresses,
+            requests_per_second: self.requests_per_second,
             keep: self.run.keep.clone(),
             bin_dir: self.run.bin_dir.clone(),
         }

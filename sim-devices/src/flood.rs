@@ -54,6 +54,9 @@ pub struct FloodOptions {
     /// From how many addresses of this machine floods come (127.0.66.1 and
     /// up).
     pub addresses: u8,
+    /// What the hub lets one device ask a second; `None`: what it has by
+    /// itself.
+    pub requests_per_second: Option<u32>,
     /// Where everything is kept; `None` for a folder that goes away.
     pub keep: Option<PathBuf>,
     /// Where `hubd` and `hubctl` are; `None` to find or build them.
@@ -160,7 +163,7 @@ fn scene_of(options: &FloodOptions) -> SceneOptions {
         deadline: Duration::from_secs(1),
         probe_interval: Duration::from_secs(1),
         max_in_flight: 8,
-        requests_per_second: None,
+        requests_per_second: options.requests_per_second,
     }
 }
 

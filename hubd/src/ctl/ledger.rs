@@ -107,10 +107,7 @@ pub(super) fn verify(
     let reads = disclosed
         .as_ref()
         .map_or_else(|| contents(seal.as_ref()), Contents::Disclosed);
-    let mut held = receipts
-        .iter()
-        .map(|file| Held::read(&place, file))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut held = Held::read_all(&place, receipts)?;
     let mut by_sequence: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (number, held) in held.iter().enumerate() {
         if let Some(receipt) = &held.receipt {
@@ -311,9 +308,17 @@ struct Held {
 }
 
 impl Held {
-    fn read(place: &Place, file: &Path) -> Result<Self, Failure> {
+    fn read_all(place: &Place, files: &[PathBuf]) -> Result<Vec<Self>, Failure> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Once for all: that reads the ledger's newest segment.
         let keys = ledger::signing_keys(&place.ledger, &place.key).map_err(unreadable)?;
-        let receipt = read_receipt(&read_at_most(file, MAX_RECEIPT)?, &keys);
+        files.iter().map(|file| Self::read(&keys, file)).collect()
+    }
+
+    fn read(keys: &KeyChain, file: &Path) -> Result<Self, Failure> {
+        let receipt = read_receipt(&read_at_most(file, MAX_RECEIPT)?, keys);
         Ok(Self {
             file: file.to_owned(),
             receipt,
