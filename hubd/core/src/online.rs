@@ -260,22 +260,20 @@ impl Core {
         self.after(request_sequence, Effect::Forward(forward));
     }
 
-    /// The gateway answered a payment whose customer still waits. Returns
-    /// false if this is not such an attempt.
+    /// The gateway answered a payment whose customer still waits. Gives which;
+    /// `None` if this is not such an attempt.
     pub(crate) fn online_answered(
         &mut self,
         attempt: AttemptId,
         answer: &GatewayAnswer,
         looked_up: bool,
-    ) -> bool {
-        let Some(flight) = self.online.take(attempt) else {
-            return false;
-        };
+    ) -> Option<PaymentId> {
+        let flight = self.online.take(attempt)?;
         let id = flight.payment_id;
         let Some((device, request_sequence)) =
             self.state.payment(&id).map(|p| (p.device, p.request_sequence))
         else {
-            return true;
+            return Some(id);
         };
         if looked_up && *answer == GatewayAnswer::NotFound && flight.deadline_ms > self.now.monotonic_ms {
             // Nothing was taken so far. What was sent before the restart may
@@ -283,7 +281,7 @@ impl Core {
             let (now, effective) = (self.now.monotonic_ms, self.clock.effective_ms());
             self.contacts.sent(id, effective, effective, now);
             self.fly(flight, request_sequence, false);
-            return true;
+            return Some(id);
         }
         let record = match answer {
             GatewayAnswer::Final(result) if result.approved => DecisionRecord {
@@ -332,7 +330,7 @@ impl Core {
             _ => self.decide_unanswered(device, &flight.request),
         };
         self.conclude(id, device, record, flight.tickets);
-        true
+        Some(id)
     }
 
     /// Decides those whose customers have waited long enough.

@@ -105,6 +105,9 @@ impl Core {
     /// A decline of the backlog: schedules another presentation if the
     /// policy allows one. Returns false if the decline stands.
     pub(crate) fn presented_again(&mut self, id: PaymentId, result: &GatewayResult) -> bool {
+        if !self.settings.presents_again {
+            return false;
+        }
         let now_ms = self.clock.effective_ms();
         let Some(payment) = self.state.payment(&id) else {
             return false;

@@ -27,6 +27,10 @@ pub struct Settings {
     /// Whether the gateway tells the time. Before it has, since the start, no
     /// age of what an earlier process may have sent is believed.
     pub gateway_tells_time: bool,
+    /// Whether a payment that was declined can be presented again, without its
+    /// card. Where not, every decline is final, whatever the policy's table of
+    /// schemes says.
+    pub presents_again: bool,
     /// The window over which first contact after an outage is spread, in
     /// milliseconds. The policy or the gateway may give a longer one.
     pub spread_ms: u64,
@@ -98,6 +102,7 @@ impl Settings {
             max_in_flight: 64,
             idempotency_retention_ms: 24 * 60 * 60 * 1000,
             gateway_tells_time: true,
+            presents_again: true,
             spread_ms: 0,
             max_queue: 1_000_000,
             max_devices: 1_000,

@@ -2,7 +2,7 @@
 //! again, tried again, parked. Never dropped.
 
 use hub_protocol::entry::{Event, ParkReason};
-use hub_protocol::{GatewayResult, PaymentId};
+use hub_protocol::{GatewayResult, PaymentId, PaymentState};
 
 use crate::core::Core;
 use crate::effect::{Effect, Operation};
@@ -48,7 +48,8 @@ impl Core {
             self.queue.note_final();
         }
         self.learn_pace(attempt, &answer, latency_ms);
-        if self.online_answered(attempt, &answer, looked_up) {
+        if let Some(id) = self.online_answered(attempt, &answer, looked_up) {
+            self.heed_at_the_counter(id, &answer);
             return;
         }
         // Of a payment that is in the index only.
@@ -73,6 +74,33 @@ impl Core {
                 self.pause(*retry_after_ms);
             }
             _ => {}
+        }
+    }
+
+    /// What an answer to a sale at the counter asks of the queue, which that
+    /// sale may have come into.
+    fn heed_at_the_counter(&mut self, id: PaymentId, answer: &GatewayAnswer) {
+        self.heed(answer);
+        let asked = match answer {
+            GatewayAnswer::Pending { retry_after_ms }
+            | GatewayAnswer::Throttled { retry_after_ms }
+            | GatewayAnswer::Broken { retry_after_ms, .. } => *retry_after_ms,
+            _ => None,
+        };
+        let queued = self
+            .state
+            .payment(&id)
+            .is_some_and(|payment| payment.state == PaymentState::Queued);
+        if asked.is_none() || !queued {
+            return;
+        }
+        if self.queue.get(&id).is_some() {
+            let error = "the gateway asked at the counter to wait".to_owned();
+            self.back_off(id, asked, error);
+        } else {
+            let now = self.now.monotonic_ms;
+            let until = now.saturating_add(self.delay_ms(1, asked));
+            self.queue.wait_elsewhere(id, until, now);
         }
     }
 

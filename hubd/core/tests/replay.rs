@@ -236,6 +236,34 @@ fn retry_after_is_obeyed() {
 }
 
 #[test]
+fn retry_after_is_obeyed_too_when_a_sale_at_the_counter_gets_it() {
+    let answers = [
+        GatewayAnswer::Throttled {
+            retry_after_ms: Some(30_000),
+        },
+        GatewayAnswer::Broken {
+            retry_after_ms: Some(30_000),
+            detail: String::new(),
+        },
+        GatewayAnswer::Pending {
+            retry_after_ms: Some(30_000),
+        },
+    ];
+    for answer in answers {
+        let mut shop = Shop::online();
+        let ticket = shop.send(MPOS, &request(1, 1_000, "card"));
+        shop.gateway(answer.clone());
+        assert_eq!(shop.receipt(ticket).decision, Decision::ApprovedOffline);
+        shop.come_back();
+        shop.pass(29_000);
+        assert!(shop.forwards.is_empty(), "{answer:?}: {:?}", shop.forwards);
+        // The pause, and a backoff behind it.
+        shop.pass(31_000);
+        assert_eq!(shop.forwards.len(), 1, "{answer:?}");
+    }
+}
+
+#[test]
 fn retry_after_is_obeyed_too_when_it_comes_for_a_payment_outside_of_the_window() {
     let mut shop = Shop::offline_with(POLICY, |settings| settings.queue_window = 1);
     for number in 1..=3 {

@@ -36,6 +36,22 @@ fn declined_once() -> Shop {
 }
 
 #[test]
+fn where_nothing_can_be_presented_again_every_decline_is_final() {
+    let mut shop = Shop::offline_with(&policy(), |settings| settings.presents_again = false);
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    shop.gateway(declined("51"));
+    assert_eq!(shop.state_of(1), PaymentState::SettledDeclined);
+    assert_eq!(
+        shop.core.state().store().subject.exposure_minor,
+        0,
+        "the store's loss, and at risk no more"
+    );
+    shop.pass(40 * 24 * HOUR_MS);
+    assert!(shop.forwards.is_empty());
+}
+
+#[test]
 fn a_declined_payment_is_presented_again_when_its_scheme_allows_and_no_sooner() {
     let mut shop = declined_once();
     assert_eq!(shop.state_of(1), PaymentState::Queued);

@@ -645,11 +645,20 @@ pub fn remove_left_in_clear(dir: &Path, others: &[&str]) -> Result<(), Damage> {
         .filter(|path| !path.join(ENCRYPTED).exists())
         .chain(others.filter(|path| path.exists()));
     for path in in_clear {
-        fs::remove_dir_all(&path).map_err(io("remove an older copy of"))?;
+        remove(&path).map_err(io("remove an older copy of"))?;
         sync_dir(parent(dir))?;
         tracing::info!(folder = %path.display(), "an index of an earlier version, not encrypted or cut off, is removed");
     }
     Ok(())
+}
+
+/// Removes what was set aside: an index, or whatever lay in its place.
+fn remove(path: &Path) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
 }
 
 /// The damaged ones beside an index, by their numbers.
@@ -683,7 +692,7 @@ pub fn set_aside(dir: &Path) -> Result<Option<PathBuf>, Damage> {
     let next = kept.last().map_or(1, |(number, _)| number + 1);
     while kept.len() >= SET_ASIDE {
         let (_, oldest) = kept.remove(0);
-        fs::remove_dir_all(&oldest).map_err(io("remove an older copy of"))?;
+        remove(&oldest).map_err(io("remove an older copy of"))?;
     }
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let aside = up.join(format!("{name}.damaged-{next}"));

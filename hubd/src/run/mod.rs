@@ -442,6 +442,8 @@ fn core_settings(config: &Config) -> anyhow::Result<Settings> {
     settings.idempotency_retention_ms = millis(config.gateway.idempotency_retention);
     // ISO 8583 has no field for it that all acquirers fill.
     settings.gateway_tells_time = matches!(config.gateway.peer, Peer::Https { .. });
+    // On ISO 8583 only with the card, which is destroyed at the decline.
+    settings.presents_again = matches!(config.gateway.peer, Peer::Https { .. });
     settings.pinned_root = config.policy.root.as_ref().map(|root| root.signed.clone());
     settings.spread_ms = millis(config.gateway.spread);
     let mut seed = [0; 8];

@@ -76,6 +76,8 @@ pub(crate) struct Checker {
     /// The gateway wants nothing, or nothing of this payment, before.
     wait_all_ms: u64,
     wait_ms: BTreeMap<PaymentId, u64>,
+    /// Of those, what was told to a sale at the counter.
+    told_at_the_counter: BTreeSet<PaymentId>,
     /// Over everything that came out: two runs of a seed must agree.
     pub(crate) hash: u64,
 }
@@ -498,12 +500,11 @@ impl Checker {
             self.live.insert(id, true);
         } else {
             self.hold_turn(&id)?;
-            let until = self
-                .wait_ms
-                .get(&id)
-                .copied()
-                .unwrap_or_default()
-                .max(self.wait_all_ms);
+            // A customer's no is reversed at once: asking for the money was to
+            // wait, giving it back was not.
+            let reverses_a_no = forward.what == What::Reverse && self.told_at_the_counter.contains(&id);
+            let own = self.wait_ms.get(&id).copied().filter(|_| !reverses_a_no);
+            let until = own.unwrap_or_default().max(self.wait_all_ms);
             hold(now_ms >= until, Rule::RetryAfter, || {
                 format!("{id} is sent {} ms before the gateway wants it", until - now_ms)
             })?;
@@ -590,9 +591,9 @@ impl Checker {
             Said::Pending { retry_after_ms } => (false, *retry_after_ms),
             _ => return,
         };
-        // What a customer's own payment meets, or one that has been voided
-        // meanwhile, says nothing to the queue.
-        let Some(wait) = wait.filter(|_| !live && !overtaken) else {
+        // What one meets that has been voided meanwhile says nothing to the
+        // queue.
+        let Some(wait) = wait.filter(|_| !overtaken) else {
             return;
         };
         let until = now_ms + wait.min(LONGEST_WAIT_MS);
@@ -600,6 +601,11 @@ impl Checker {
             self.wait_all_ms = self.wait_all_ms.max(until);
         }
         self.wait_ms.insert(id, until);
+        if live {
+            self.told_at_the_counter.insert(id);
+        } else {
+            self.told_at_the_counter.remove(&id);
+        }
     }
 
     /// An input has been handled and its effects carried out.
@@ -628,6 +634,7 @@ impl Checker {
         self.live.clear();
         self.wait_all_ms = 0;
         self.wait_ms.clear();
+        self.told_at_the_counter.clear();
         let lost = self.told.iter().find(|(id, receipt)| {
             let decided = self.ledger.payments.get(*id).and_then(|p| p.decided.as_ref());
             decided.is_none_or(|(sequence, _)| *sequence != receipt.sequence)

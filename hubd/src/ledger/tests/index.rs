@@ -389,6 +389,19 @@ fn rule_6_what_an_index_in_clear_left_is_removed_and_a_damaged_encrypted_one_is_
 }
 
 #[test]
+fn rule_2_files_in_the_place_of_an_index_keep_no_hub_from_starting() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("index");
+    for number in 1..=4 {
+        std::fs::write(&path, b"no index").unwrap();
+        let aside = set_aside(&path).unwrap().unwrap();
+        assert!(aside.ends_with(format!("index.damaged-{number}")));
+    }
+    remove_left_in_clear(&path, &[]).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn an_index_of_another_format_is_to_be_rebuilt() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("index");
