@@ -86,7 +86,7 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "recovery")]
         tls: bool,
         /// An X25519 key that opens stores whose machine is lost; its public
-        /// half goes into [ledger] recovery_key of hubd.toml
+        /// half goes into `recovery_key` of hubd.toml (under `[ledger]`)
         #[arg(long)]
         recovery: bool,
         /// Where the private key goes (0600); must not be there yet
