@@ -263,7 +263,7 @@ impl Core {
         let link = match self.link(device, synced.receipt) {
             // It can have been in its place; or another receipt for a payment
             // that is accounted, which brings nothing.
-            Link::Older if known.is_some() => Link::Known,
+            Link::Older if known.is_some_and(|payment| payment.decided.is_some()) => Link::Known,
             Link::Forked if again => Link::Known,
             link => link,
         };

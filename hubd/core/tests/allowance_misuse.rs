@@ -17,7 +17,7 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
     use AllowanceMisuse as Misuse;
     type Cheat = fn(&mut Shop, &mut Wallet);
     type Case<'a> = (&'a str, Cheat, &'a [Misuse], (u64, u32, u64, u32));
-    let cases: [Case<'_>; 18] = [
+    let cases: [Case<'_>; 19] = [
         (
             "a payment above its ceiling",
             |shop, w| {
@@ -118,6 +118,21 @@ fn every_misuse_is_kept_recorded_and_quarantines_the_device() {
                 let mut copy = w.clone();
                 w.give_back(shop);
                 w.ask(shop).unwrap();
+                let reused = copy.cheat(&request(1, 1_000, "a"), at(shop));
+                w.unsynced.push(reused);
+            },
+            &[Misuse::Reused],
+            (1_000, 1, 20_000, 4),
+        ),
+        (
+            "an old allowance, for a payment that the gateway is being asked about",
+            |shop, w| {
+                let mut copy = w.clone();
+                w.give_back(shop);
+                w.ask(shop).unwrap();
+                shop.go_online();
+                shop.send(w.device, &request(1, 1_000, "a"));
+                shop.go_offline();
                 let reused = copy.cheat(&request(1, 1_000, "a"), at(shop));
                 w.unsynced.push(reused);
             },
