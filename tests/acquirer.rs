@@ -182,6 +182,127 @@ fn day(python: &str, dialect: &str) -> Result<()> {
     Ok(())
 }
 
+/// `cp -a`, as a backup is made and put back.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    output(Command::new("cp").arg("-a").arg(from).arg(to)).map(|_| ())
+}
+
+fn drained(hub: &CutOffHub, acquirer: &mut Acquirer) -> Result<()> {
+    acquirer.control(&json!({"do": "set", "mode": "normal"}))?;
+    until("the queue to be empty and the line up", || {
+        let status = hub.hubctl(&["status"]).ok()?;
+        (status["queued"] == 0 && status["wan"] == "online").then_some(())
+    })
+}
+
+/// What the backup lacks comes again from the device, which has kept it.
+fn put_back(python: &str, dialect: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut acquirer = Acquirer::start(python, dialect, dir.path())?;
+    acquirer.control(&json!({"do": "set", "mode": "shut"}))?;
+    let mut hub = CutOffHub::new(&Programs::find()?, dir.path())?;
+    join(&hub, dialect, &acquirer, dir.path())?;
+    hub.start()?;
+    hub.enrol("till")?;
+    let mut sold = vec![
+        pay(&hub, 0, "card 0", "approved-offline")?,
+        pay(&hub, 1, "card 1", "approved-offline")?,
+    ];
+    hub.kill()?;
+    let backup = dir.path().join("backup");
+    copy(hub.dir(), &backup)?;
+    hub.start()?;
+    // Asked while the hub does not answer, so kept by the device.
+    let kept = dir.path().join("kept");
+    hub.kill()?;
+    let mut command = hub.device("till");
+    command.args([
+        "--give-up-after",
+        "1",
+        "pay",
+        "--amount",
+        "1002",
+        "--card",
+        "card 2",
+    ]);
+    let _ = command.output()?;
+    let pending = dir.path().join("till").join("pending.payment");
+    fs::copy(&pending, &kept)?;
+    hub.start()?;
+    // It asks for what it has kept first, and sells on.
+    let again = |hub: &CutOffHub, number: u64| -> Result<[(u64, String); 2]> {
+        fs::copy(&kept, &pending)?;
+        let amount = (1_000 + number).to_string();
+        let mut command = hub.device("till");
+        command.args(["pay", "--amount", &amount, "--card", &format!("card {number}")]);
+        let lines = output(&mut command)?;
+        let mut answers = lines.lines().map(|line| {
+            let receipt: Value = serde_json::from_str(line)?;
+            assert_eq!(receipt["decision"], "approved-offline", "{receipt}");
+            let id = receipt["payment_id"].as_str().context("no payment id")?;
+            let amount = receipt["amount_minor"].as_u64().context("no amount")?;
+            Ok::<_, anyhow::Error>((amount, id.replace('-', "")))
+        });
+        let mut next = || answers.next().context("an answer is missing")?;
+        Ok([next()?, next()?])
+    };
+    let [first, other] = again(&hub, 3)?;
+    sold.extend([first.clone(), other]);
+    drained(&hub, &mut acquirer)?;
+    // The machine is lost, and the backup put back: a ledger that ends before
+    // the third payment, and before anything was sent.
+    hub.kill()?;
+    acquirer.control(&json!({"do": "set", "mode": "shut"}))?;
+    fs::remove_dir_all(hub.dir())?;
+    copy(&backup, hub.dir())?;
+    hub.start()?;
+    // Entries get the numbers that others had.
+    for number in 10..13 {
+        sold.push(pay(&hub, number, &format!("card {number}"), "approved-offline")?);
+    }
+    let [kept, other] = again(&hub, 13)?;
+    assert_eq!(kept, first, "the same payment");
+    sold.push(other);
+    drained(&hub, &mut acquirer)?;
+
+    let state = acquirer.control(&json!({"do": "book"}))?;
+    assert_eq!(state["faults"], json!([]), "{dialect}");
+    let book = state["book"].as_array().context("no book")?;
+    let mut booked: Vec<(u64, String)> = book
+        .iter()
+        .map(|line| {
+            assert_eq!(line["charges"], 1, "{dialect}: {line}");
+            let amount = line["amount"].as_u64().unwrap_or_default();
+            (amount, line["payment_id"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect();
+    booked.sort();
+    sold.sort();
+    assert_eq!(booked, sold, "{dialect}: each payment once");
+    // What the backup held as waiting is sent as a repeat: nobody knows what
+    // the lost hub did with it.
+    let waiting: Vec<_> = book
+        .iter()
+        .filter(|line| line["amount"] == 1_000 || line["amount"] == 1_001)
+        .collect();
+    for line in waiting {
+        assert_eq!(line["mtis"], json!(["0100", "0101"]), "{dialect}: {line}");
+    }
+    assert_eq!(hub.hubctl(&["ledger", "verify"])?["verified"], true);
+    Ok(())
+}
+
+#[test]
+fn a_hub_restored_from_a_backup_is_known_again_by_an_acquirer() -> Result<()> {
+    let Some(python) = python() else { return Ok(()) };
+    // By field 37, with one terminal for the shop; by field 11, one for each
+    // device.
+    for dialect in ["ascii", "bcd"] {
+        put_back(&python, dialect).with_context(|| dialect.to_owned())?;
+    }
+    Ok(())
+}
+
 #[test]
 fn rule_3_offline_sales_over_a_kill_are_each_charged_once_by_an_acquirer() -> Result<()> {
     let Some(python) = python() else { return Ok(()) };

@@ -174,6 +174,8 @@ async fn posted(gateway: &Gateway, line: &Value) -> Result<GatewayAnswer> {
         decided_ms: line["decided_ms"].as_u64().context("no time")?,
         number: 2,
         presentation: 1,
+        maybe_sent: true,
+        traces: hub_protocol::entry::TraceRule::Entry,
         deadline_ms: 5_000,
     };
     let card = SealedCard {

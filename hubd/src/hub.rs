@@ -446,8 +446,11 @@ impl<E: Edges> Hub<E> {
                 }
             }
             Ask::Operator { operator, command } => {
-                if let OperatorCommand::Release(id) = &command {
-                    self.recall(Some(id), None)?;
+                if let OperatorCommand::Release { payment_id, .. }
+                | OperatorCommand::Close { payment_id, .. }
+                | OperatorCommand::Park(payment_id) = &command
+                {
+                    self.recall(Some(payment_id), None)?;
                 }
                 Input::Operator {
                     ticket,

@@ -111,6 +111,35 @@ codes! {
         /// The hub cannot make a message of it; the detail says what a person
         /// can do.
         CannotBeSent = 6, "cannot-be-sent";
+        /// A person keeps it back.
+        KeptBack = 8, "kept-back";
+    }
+}
+
+codes! {
+    /// What a person has found out about a payment where the hub could not.
+    pub enum Finding {
+        /// The gateway or acquirer does not have it, and took nothing.
+        NotThere = 1, "not-there";
+        /// It has it and approved it: the customer is charged.
+        Taken = 2, "taken";
+        /// It had it and has undone it, there.
+        Undone = 3, "undone";
+    }
+}
+
+codes! {
+    /// From what an acquirer's trace number, retrieval reference and
+    /// transmission time (ISO 8583, fields 11, 37 and 7) of a payment are
+    /// found, for all its messages.
+    pub enum TraceRule {
+        /// All from the ledger entry with its request.
+        Entry = 1, "entry";
+        /// Reference and time from the signed request, the trace number from
+        /// the ledger entry.
+        Payment = 2, "payment";
+        /// All from the signed request.
+        PaymentAndDevice = 3, "payment-and-device";
     }
 }
 
@@ -223,6 +252,15 @@ pub enum Event {
         /// Bytes of an unfinished write that were cut off the journal's end.
         #[n(2)]
         torn_bytes: u64,
+        /// How payments are named to an acquirer from here on. Absent: by the
+        /// first rule, and by a hub which sends out of its queue before the
+        /// ledger says that the gateway is back.
+        #[n(3)]
+        traces: Option<TraceRule>,
+        /// Whether the ledger is a copy that was put back, as far as the hub
+        /// can tell; absent: it is not.
+        #[n(4)]
+        copied: Option<bool>,
     },
     /// The hub stopped in good order.
     #[n(2)]
@@ -322,6 +360,27 @@ pub enum Event {
         payment_id: PaymentId,
         /// Who.
         #[n(2)]
+        operator: String,
+        /// What that person had found out, if anything:
+        /// [`Finding::NotThere`], so that it counts as never sent.
+        #[n(3)]
+        finding: Option<Finding>,
+    },
+    /// A person ended a parked payment, by what they had found out elsewhere.
+    #[n(109)]
+    #[cbor(map)]
+    PaymentClosed {
+        /// Which.
+        #[n(1)]
+        payment_id: PaymentId,
+        /// What they had found out.
+        #[n(2)]
+        finding: Finding,
+        /// From whom, and what else is to be kept: 1 to 200 bytes.
+        #[n(3)]
+        note: String,
+        /// Who.
+        #[n(4)]
         operator: String,
     },
     /// The issuer declined a payment that was decided offline, and its
@@ -958,6 +1017,7 @@ impl Event {
             Self::PaymentReversed { .. } => 14,
             Self::PaymentParked { .. } => 15,
             Self::PaymentReleased { .. } => 16,
+            Self::PaymentClosed { .. } => 109,
             Self::PaymentRetryScheduled { .. } => 17,
             Self::PaymentRetryDue { .. } => 18,
             Self::DeviceEnrolled { .. } => 20,
@@ -1014,6 +1074,7 @@ impl Event {
             Self::PaymentReversed { .. } => "payment-reversed",
             Self::PaymentParked { .. } => "payment-parked",
             Self::PaymentReleased { .. } => "payment-released",
+            Self::PaymentClosed { .. } => "payment-closed",
             Self::PaymentRetryScheduled { .. } => "payment-retry-scheduled",
             Self::PaymentRetryDue { .. } => "payment-retry-due",
             Self::DeviceEnrolled { .. } => "device-enrolled",
@@ -1083,6 +1144,7 @@ impl Event {
             | Self::PaymentReversed { payment_id, .. }
             | Self::PaymentParked { payment_id, .. }
             | Self::PaymentReleased { payment_id, .. }
+            | Self::PaymentClosed { payment_id, .. }
             | Self::PaymentRetryScheduled { payment_id, .. }
             | Self::PaymentRetryDue { payment_id } => Some(*payment_id),
             _ => None,

@@ -21,6 +21,7 @@ fn released(id: u8) -> Event {
     Event::PaymentReleased {
         payment_id: PaymentId([id; 16]),
         operator: "Camille Dupont".to_owned(),
+        finding: None,
     }
 }
 

@@ -295,6 +295,8 @@ async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Resu
         &["devices", "block", NUMBER][..],
         &["restrictions", "lift", NUMBER],
         &["queue", "release", NUMBER],
+        &["queue", "park", NUMBER],
+        &["queue", "close", NUMBER, "--taken", "--note", NUMBER],
         &["enrol", "--class", NUMBER],
     ] {
         let _ = scene.shop.ctl(arguments).await;

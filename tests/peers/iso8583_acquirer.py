@@ -3,7 +3,8 @@
 It shares no code with hubd: message formats come from pyiso8583's own
 specifications, changed where the three sample dialects differ, so that both
 ends of the line are not by the same hand. It keeps a book of its own: one line
-for each (RRN, STAN, terminal), which is how an acquirer knows a repeat.
+for each payment, by what an acquirer knows a repeat; in ascii and ebcdic RRN and
+terminal, in bcd STAN, terminal and field 7 (of a reversal, what field 90 says).
 
   iso8583_acquirer.py serve --dialect ascii|bcd|ebcdic --cert F --key F [--client-ca F]
       prints {"port": ..., "control": ...}; ends when its standard input ends
@@ -167,7 +168,11 @@ class Acquirer:
                 answer[key] = message[key]
         if self.mode == "deaf":
             return None
-        key = "/".join(message[field] for field in ("37", "11", "41"))
+        if self.name == "bcd":
+            sent = message["90"][10:20] if mti[:3] == "042" else message["7"]
+            key = "/".join((message["11"], sent, message["41"]))
+        else:
+            key = "/".join((message["37"], message["41"]))
         if mti[:3] == "042":
             answer["39"] = self.reverse(key, message)
         else:
@@ -193,6 +198,8 @@ class Acquirer:
             return
         if "amount" in line and line["sent"] != message["7"]:
             self.faults.append(f"{key}: field 7 changed between repeats")
+        if "amount" in line and line["payment_id"] != payment_id(self.name, message):
+            self.faults.append(f"{key}: another payment under the same references")
         line.update(
             amount=int(message["4"]),
             currency=message["49"],

@@ -422,7 +422,10 @@ impl Shop {
         self.input(Input::Operator {
             ticket,
             operator: "anna".to_owned(),
-            command: hub_core::OperatorCommand::Release(payment),
+            command: hub_core::OperatorCommand::Release {
+                payment_id: payment,
+                not_there: false,
+            },
         });
         self.settle()?;
         match self.replies.remove(&ticket) {

@@ -50,6 +50,8 @@ pub struct Core {
     pub(crate) storage: StorageLevel,
     /// The last entry of what is being archived; 0 when nothing is.
     pub(crate) archiving: u64,
+    /// Nothing is sent out of the queue before this entry is on disk.
+    pub(crate) sends_after: u64,
     /// The last entry that changed the hub's signing key; 0 for none.
     pub(crate) hub_key_changes: u64,
     /// Payments in memory that are not about to be sent, oldest first, for
@@ -75,7 +77,7 @@ impl Core {
         let mut core = Self {
             durable: state.head().sequence,
             indexed: state.head().sequence,
-            queue: Queue::restored(&state, &settings),
+            queue: Queue::restored(&state, &settings, torn_bytes),
             pacing: Pacing::new(settings.max_in_flight, now.monotonic_ms),
             contacts: Contacts::default(),
             retries: Retries::restored(&state),
@@ -83,6 +85,7 @@ impl Core {
             recovery: Recovery::default(),
             storage: StorageLevel::Enough,
             archiving: settings.archives_through,
+            sends_after: 0,
             hub_key_changes: 0,
             random: Random::new(settings.seed),
             held: BTreeMap::new(),
@@ -102,6 +105,8 @@ impl Core {
             Event::HubStarted {
                 version: version.to_owned(),
                 torn_bytes,
+                traces: Some(core.settings.traces),
+                copied: core.settings.copied.then_some(true),
             },
             None,
             None,
@@ -486,6 +491,7 @@ impl Core {
             let sequence = self.append(Event::WanChanged { from, to, reason }, None, None);
             self.after(sequence, Effect::WanChanged { state: to, reason });
             if from == WanState::Offline {
+                self.sends_after = sequence;
                 self.outage_ended();
             }
             if to == WanState::Online {

@@ -1,6 +1,6 @@
 //! What comes out of the core, for the shell to carry out, in order.
 
-use hub_protocol::entry::{ParkReason, StorageLevel, WanReason, WanState};
+use hub_protocol::entry::{ParkReason, StorageLevel, TraceRule, WanReason, WanState};
 use hub_protocol::{
     Allowance, AllowanceChain, AllowanceMisuse, Currency, DeviceId, Digest, HubTlsKeys, PaymentId,
     PaymentState, PaymentStatus, Receipt, Refusal, Registration, Restriction, RestrictionCause, Root,
@@ -201,6 +201,11 @@ pub struct Forward {
     /// sealed card is destroyed by then. A look-up with it asks for this
     /// presentation: a decline of an earlier one is "not found".
     pub presentation: u32,
+    /// Whether something of the payment may have reached the gateway before,
+    /// by an attempt of whatever operation, of this process or an earlier one.
+    pub maybe_sent: bool,
+    /// How an acquirer knows it.
+    pub traces: TraceRule,
     /// How long to wait for the answer, in milliseconds.
     pub deadline_ms: u64,
 }

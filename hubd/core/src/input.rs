@@ -1,6 +1,6 @@
 //! What goes into the core.
 
-use hub_protocol::entry::StorageLevel;
+use hub_protocol::entry::{Finding, StorageLevel};
 use hub_protocol::{
     AllowanceReturn, DeviceClass, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, Digest,
     GatewayResult, KeyId, PaymentId, PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange,
@@ -335,6 +335,9 @@ pub enum ArchiveChange {
     },
 }
 
+/// The longest note on why a payment was closed, in bytes.
+pub const MAX_NOTE: usize = 200;
+
 /// What a person can ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
@@ -369,7 +372,24 @@ pub enum OperatorCommand {
     /// Try to send the queue now, whatever the backoff says.
     Drain,
     /// Put a parked payment back into the queue.
-    Release(PaymentId),
+    Release {
+        /// Which.
+        payment_id: PaymentId,
+        /// The gateway does not have it, by the word of somebody who was
+        /// asked there: it counts as never sent.
+        not_there: bool,
+    },
+    /// End a parked payment by what was found out elsewhere.
+    Close {
+        /// Which.
+        payment_id: PaymentId,
+        /// What was found out.
+        finding: Finding,
+        /// From whom, 1 to [`MAX_NOTE`] bytes.
+        note: String,
+    },
+    /// Keep back a payment, or its reversal, that waits to be sent: park it.
+    Park(PaymentId),
     /// Nothing is kept back any more for the allowance of a device that is
     /// lost, and cannot return it.
     ForfeitAllowance(DeviceId),
@@ -401,6 +421,8 @@ pub enum OperatorCommand {
     Queue {
         /// The most items to list.
         limit: usize,
+        /// Only what is parked.
+        parked_only: bool,
     },
     /// How does the hub stand?
     Overview,

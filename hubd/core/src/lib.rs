@@ -33,6 +33,7 @@ mod online;
 mod operator;
 mod pace;
 mod pacing;
+mod parked;
 pub mod policy;
 pub mod profile;
 mod queue;
@@ -64,7 +65,8 @@ pub use fleet::{
     Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,
 };
 pub use input::{
-    ArchiveChange, AttemptId, GatewayAnswer, Input, Now, OperatorCommand, Probe, Ticket, TlsKeyChange,
+    ArchiveChange, AttemptId, GatewayAnswer, Input, MAX_NOTE, Now, OperatorCommand, Probe, Ticket,
+    TlsKeyChange,
 };
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

@@ -126,7 +126,7 @@ impl Core {
                 request: signed,
             };
             let sequence = self.append(event, Some(request), Some((id, sealed_card)));
-            self.ask_online(ticket, request, sequence, false);
+            self.ask_online(ticket, request, sequence, None);
         } else {
             let record = self.decide_offline(device, request);
             let card = record.decision.approved().then_some((id, sealed_card));
@@ -204,16 +204,31 @@ impl Core {
         } else {
             // Interrupted by a restart. The sealed card is in the vault.
             self.online.interrupted.retain(|waiting| *waiting != id);
-            if self.wan.state() == WanState::Offline {
+            let received_ms = self.comparable_ms(known.request_sequence, known.received_ms);
+            // Too long ago to be asked again without looking.
+            let look_up = !self.can_tell_age(false) || self.past_retention(received_ms);
+            if look_up && !self.settings.looks_up {
+                // Nor can anybody be asked whether it was taken: the answer
+                // is no, and what may have been taken is reversed.
+                self.abandon(id, vec![ticket]);
+            } else if self.wan.state() == WanState::Offline {
                 let record = self.decide_unanswered(device, request);
                 self.conclude(id, device, record, vec![ticket]);
             } else {
-                self.ask_online(ticket, request, known.request_sequence, true);
+                self.ask_online(ticket, request, known.request_sequence, Some(look_up));
             }
         }
     }
 
-    fn ask_online(&mut self, ticket: Ticket, request: &PaymentRequest, request_sequence: u64, resumed: bool) {
+    /// `resumed`: asked before, by a hub that was interrupted, and whether it
+    /// must be looked up first.
+    fn ask_online(
+        &mut self,
+        ticket: Ticket,
+        request: &PaymentRequest,
+        request_sequence: u64,
+        resumed: Option<bool>,
+    ) {
         let flight = Flight {
             payment_id: request.payment_id,
             request: request.clone(),
@@ -222,15 +237,9 @@ impl Core {
                 .now
                 .monotonic_ms
                 .saturating_add(self.settings.online_deadline_ms),
-            resumed,
+            resumed: resumed.is_some(),
         };
-        let received_ms = self.state.payment(&request.payment_id).map_or(0, |payment| {
-            self.comparable_ms(request_sequence, payment.received_ms)
-        });
-        // Asked by a hub that was interrupted, and too long ago to be asked
-        // again without looking.
-        let look_up = resumed && (!self.can_tell_age(false) || self.past_retention(received_ms));
-        self.fly(flight, request_sequence, look_up);
+        self.fly(flight, request_sequence, resumed == Some(true));
     }
 
     /// One attempt for a waiting customer.
@@ -254,6 +263,8 @@ impl Core {
             decided_ms: self.clock.effective_ms(),
             number: 1,
             presentation: 1,
+            maybe_sent: flight.resumed,
+            traces: self.state.store().traces_at(request_sequence),
             deadline_ms: flight.deadline_ms.saturating_sub(self.now.monotonic_ms),
         };
         self.online.put(attempt, flight);
@@ -489,14 +500,18 @@ impl Core {
         }
         self.online.interrupted_until_ms = None;
         for id in core::mem::take(&mut self.online.interrupted) {
-            let Some(device) = self.state.payment(&id).map(|p| p.device) else {
-                continue;
-            };
-            let record = DecisionRecord {
-                reversal_queued: true,
-                ..refuse(Reason::Abandoned)
-            };
-            self.conclude(id, device, record, Vec::new());
+            self.abandon(id, Vec::new());
         }
+    }
+
+    fn abandon(&mut self, id: PaymentId, tickets: Vec<Ticket>) {
+        let Some(device) = self.state.payment(&id).map(|payment| payment.device) else {
+            return;
+        };
+        let record = DecisionRecord {
+            reversal_queued: true,
+            ..refuse(Reason::Abandoned)
+        };
+        self.conclude(id, device, record, tickets);
     }
 }

@@ -1,7 +1,7 @@
 //! What people ask of the hub: enrolment, policy, blocking, the queue.
 
 use hub_protocol::entry::Event;
-use hub_protocol::{DeviceId, Digest, KeyId, PaymentId, PaymentState, RefusalCode, Registration};
+use hub_protocol::{DeviceId, Digest, KeyId, RefusalCode, Registration};
 
 use crate::core::Core;
 use crate::described::Described;
@@ -9,6 +9,7 @@ use crate::effect::{Effect, OperatorReply, Overview, QueueItem, Reply};
 use crate::input::{OperatorCommand, Ticket};
 use crate::policy::Policy;
 use crate::queue::operation;
+use crate::state::SENDS_NOW;
 
 impl Core {
     pub(crate) fn enrol(&mut self, ticket: Ticket, registration: Registration) {
@@ -229,12 +230,22 @@ impl Core {
                 self.pacing.hurry();
                 let event = Event::OperatorActed {
                     operator,
-                    action: "queue drain".to_owned(),
+                    action: SENDS_NOW.to_owned(),
                 };
                 let sequence = self.append(event, None, None);
+                self.sends_after = sequence;
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
-            OperatorCommand::Release(id) => self.release(ticket, operator, id),
+            OperatorCommand::Release {
+                payment_id,
+                not_there,
+            } => self.release(ticket, operator, payment_id, not_there),
+            OperatorCommand::Close {
+                payment_id,
+                finding,
+                note,
+            } => self.close(ticket, operator, payment_id, finding, note),
+            OperatorCommand::Park(id) => self.keep_back(ticket, &operator, id),
             OperatorCommand::ForfeitAllowance(device) => self.forfeit_allowance(ticket, operator, device),
             OperatorCommand::Lift(device) => self.lift(ticket, operator, device),
             OperatorCommand::ConfirmClock { told_ms } => self.confirm_clock(ticket, operator, told_ms),
@@ -253,8 +264,8 @@ impl Core {
                 let root = self.state.root().cloned().map(Box::new);
                 self.operator_reply(ticket, OperatorReply::Root(root));
             }
-            OperatorCommand::Queue { limit } => {
-                let items = self.queue_items(limit);
+            OperatorCommand::Queue { limit, parked_only } => {
+                let items = self.queue_items(limit, parked_only);
                 let total = self.queue.len() + self.retries.len();
                 let parked = count(self.state.store().queue.parked);
                 self.operator_reply(ticket, OperatorReply::Queue { items, total, parked });
@@ -347,28 +358,7 @@ impl Core {
         }
     }
 
-    fn release(&mut self, ticket: Ticket, operator: String, id: PaymentId) {
-        let state = self.state.payment(&id).map(|payment| payment.state);
-        if !matches!(state, Some(PaymentState::Parked | PaymentState::ReversalParked)) {
-            self.operator_reply(
-                ticket,
-                OperatorReply::Refused("no parked payment has this id".to_owned()),
-            );
-            return;
-        }
-        let sequence = self.append(
-            Event::PaymentReleased {
-                payment_id: id,
-                operator,
-            },
-            None,
-            None,
-        );
-        self.queue.start_over(&id);
-        self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
-    }
-
-    fn queue_items(&self, limit: usize) -> Vec<QueueItem> {
+    fn queue_items(&self, limit: usize, parked_only: bool) -> Vec<QueueItem> {
         let now = self.now.monotonic_ms;
         let describe = |(item, parked): (&crate::queue::Item, bool)| {
             let payment = self.state.payment(&item.payment_id)?;
@@ -387,8 +377,9 @@ impl Core {
                 next_try_ms: waits.then(|| item.not_before_ms.saturating_sub(now)),
             })
         };
-        let waiting = self.queue.iter().filter_map(describe);
-        waiting.chain(self.retry_items()).take(limit).collect()
+        let wanted = self.queue.iter().filter(|(_, parked)| *parked || !parked_only);
+        let retries = self.retry_items().filter(|_| !parked_only);
+        wanted.filter_map(describe).chain(retries).take(limit).collect()
     }
 
     /// Payments that wait to be presented to the issuer again.
@@ -419,7 +410,7 @@ impl Core {
 
     fn overview(&self) -> Overview {
         let store = self.state.store();
-        let oldest = self.queue_items(1).first().map(|item| item.decided_ms);
+        let oldest = self.queue_items(1, false).first().map(|item| item.decided_ms);
         let oldest = self.retry_items().map(|item| item.decided_ms).chain(oldest).min();
         Overview {
             wan: self.wan.state(),

@@ -105,9 +105,10 @@ pub(crate) struct Queue {
     pub(crate) forced: BTreeSet<u64>,
     /// The same of what was not in memory then.
     forced_through: u64,
-    /// The newest entry when the hub started: what was queued after it has
-    /// been tried by nobody else.
-    started_at: u64,
+    /// What was queued after this entry has been tried by no earlier process:
+    /// the newest entry when the hub started, or the one since which the
+    /// gateway had been gone by then.
+    untried_after: u64,
     /// How long an approval is worth sending, in milliseconds.
     validity_ms: HashMap<hub_protocol::CardScheme, u64>,
     default_validity_ms: u64,
@@ -189,12 +190,18 @@ impl Queue {
         self.items.get(sequence).or_else(|| self.parked.get(sequence))
     }
 
+    /// Whether an attempt at this payment is under way.
+    pub(crate) fn under_way(&self, id: &PaymentId) -> bool {
+        self.get(id).is_some_and(|item| item.in_flight.is_some())
+            || self.elsewhere.values().any(|other| other == id)
+    }
+
     /// Whether no attempt at this payment, which waits, was ever made out of
     /// the queue. What is not in the window is not being tried.
     pub(crate) fn never_tried(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
         let decided_at = payment.decided.as_ref().map(|decided| decided.sequence);
-        let decided_here = decided_at.is_some_and(|at| at > self.started_at);
-        decided_here
+        let decided_since = decided_at.is_some_and(|at| at > self.untried_after);
+        decided_since
             && payment.queue_sequence == decided_at
             && payment.parked_at.is_none()
             && self.get(id).is_none_or(|item| item.attempts == 0)

@@ -3,7 +3,9 @@
 
 use core::num::NonZeroU32;
 
-use hub_protocol::entry::{ClockQuality, DecisionRecord, EntryTime, ParkReason, WanReason, WanState};
+use hub_protocol::entry::{
+    ClockQuality, DecisionRecord, EntryTime, ParkReason, TraceRule, WanReason, WanState,
+};
 use hub_protocol::{
     CardScheme, Currency, DeviceId, Digest, GatewayResult, HubId, HubTlsKeys, KeyId, PaymentId,
     PaymentRequest, PaymentState, PaymentStatus, Receipt, Registration, TransactionType,
@@ -299,6 +301,22 @@ pub struct PaymentRecord {
     /// What its request stated beside it, if it did.
     #[n(20)]
     pub terms: Option<StatedTerms>,
+    /// That the gateway did not have it, by the word of a person who released
+    /// it.
+    #[n(21)]
+    pub not_there: Option<Box<NotThere>>,
+}
+
+/// A person's word that the gateway did not have a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NotThere {
+    /// The entry that says so.
+    #[n(1)]
+    pub sequence: u64,
+    /// When, milliseconds since 1970 UTC.
+    #[n(2)]
+    pub at_ms: u64,
 }
 
 /// What limits and receipts need of a request's
@@ -375,6 +393,7 @@ impl PaymentRecord {
             received_ms: 0,
             retry: None,
             parked_at: None,
+            not_there: None,
             terms: request.terms.as_ref().map(|terms| StatedTerms {
                 transaction_type: terms.transaction_type,
                 staff: terms.staff.as_deref().map(|staff| StaffKey::of(Some(staff))),
@@ -405,11 +424,17 @@ impl PaymentRecord {
         self.retry.as_ref()?.due_ms
     }
 
-    /// Since when the gateway may have this presentation of it.
-    pub(crate) fn maybe_sent_since_ms(&self) -> u64 {
-        self.retry
+    /// Since when the gateway may have this presentation of it: the entry from
+    /// which on, and milliseconds since 1970 UTC.
+    pub(crate) fn maybe_sent_since(&self) -> (u64, u64) {
+        if let Some(word) = &self.not_there {
+            return (word.sequence, word.at_ms);
+        }
+        let since_ms = self
+            .retry
             .as_ref()
-            .map_or(self.received_ms, |retry| retry.queued_ms)
+            .map_or(self.received_ms, |retry| retry.queued_ms);
+        (self.request_sequence, since_ms)
     }
 
     /// The receipt: always the same for the same decision.
@@ -474,6 +499,8 @@ impl PaymentRecord {
             decided_ms: self.decided.as_ref().map_or(0, |decided| decided.time.wall_ms),
             number: 1,
             presentation: self.presentation(),
+            maybe_sent: true,
+            traces: TraceRule::Entry,
             deadline_ms: 0,
         }
     }
@@ -637,6 +664,64 @@ pub struct StoreRecord {
     #[n(28)]
     #[cbor(with = "minicbor::bytes")]
     pub recovery_key: Option<[u8; 8]>,
+    /// The entry since which the gateway has been gone without a break, and
+    /// nothing was sent out of the queue: what was queued behind it has never
+    /// left the hub. `None`: it is not gone, or the queue was sent all the
+    /// same.
+    #[n(29)]
+    pub unsent_since: Option<u64>,
+    /// Whether the ledger says that the gateway is back before anything is sent
+    /// out of the queue. Older hubs did not wait for that.
+    #[n(31)]
+    #[cbor(skip_if = "not")]
+    pub tells_before_sending: bool,
+    /// How payments are named to an acquirer: by which rule those whose request
+    /// stands behind which entry, ascending; the newest [`MOST_TRACE_RULES`].
+    #[n(30)]
+    #[cbor(skip_if = "Vec::is_empty")]
+    pub traces: Vec<TracesSince>,
+}
+
+fn not(yes: &bool) -> bool {
+    !yes
+}
+
+/// The most changes of the trace rule that are remembered. Of a payment that
+/// waits through more of them nobody knows the reference any more.
+pub const MOST_TRACE_RULES: usize = 16;
+
+/// A rule by which payments are named to an acquirer, and from where on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TracesSince {
+    /// The entry behind which it holds.
+    #[n(1)]
+    pub sequence: u64,
+    /// The rule.
+    #[n(2)]
+    pub rule: TraceRule,
+}
+
+impl StoreRecord {
+    /// The hub starts: from here on payments are named by this rule.
+    pub(crate) fn traced_by(&mut self, rule: TraceRule, sequence: u64) {
+        if self.traces_at(sequence) == rule {
+            return;
+        }
+        if self.traces.len() >= MOST_TRACE_RULES {
+            self.traces.remove(0);
+        }
+        self.traces.push(TracesSince { sequence, rule });
+    }
+
+    /// The rule for a payment whose request stands in this entry.
+    pub fn traces_at(&self, request_sequence: u64) -> TraceRule {
+        let since = self.traces.iter().rev();
+        since
+            .clone()
+            .find(|since| since.sequence <= request_sequence)
+            .map_or(TraceRule::Entry, |since| since.rule)
+    }
 }
 
 /// The TLS keys under which a hub is reached.
@@ -794,6 +879,9 @@ impl Default for StoreRecord {
             vault_key: None,
             tls_keys: None,
             recovery_key: None,
+            unsent_since: None,
+            traces: Vec::new(),
+            tells_before_sending: false,
         }
     }
 }

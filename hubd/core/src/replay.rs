@@ -26,6 +26,13 @@ impl Core {
         }
     }
 
+    /// Whether it is on disk that the gateway is back, or that a person wants
+    /// the queue sent all the same: after a crash, what was queued in an outage
+    /// counts as never sent until the ledger says so.
+    fn may_send(&self) -> bool {
+        self.sends_after <= self.durable
+    }
+
     fn next_to_send(&self) -> Option<u64> {
         let now = self.now.monotonic_ms;
         let offline = self.wan.state() == WanState::Offline;
@@ -33,7 +40,8 @@ impl Core {
             // With nobody to send to, every payment comes by here.
             return None;
         }
-        let held_back = self.queue.in_flight() >= self.replay_limit()
+        let held_back = !self.may_send()
+            || self.queue.in_flight() >= self.replay_limit()
             || self.queue.paused_until_ms > now
             || self.queue.lacks_a_head()
             || self.pacing.first_contact_ms > now;
@@ -69,6 +77,8 @@ impl Core {
         let (card, since_ms) = (payment.card, self.maybe_sent_since_ms(&id));
         let mut forward = Forward {
             operation,
+            maybe_sent: self.may_have_been_sent(&id),
+            traces: self.state.store().traces_at(payment.request_sequence),
             deadline_ms: self.settings.replay_deadline_ms,
             ..payment.forward(id)
         };
@@ -109,7 +119,9 @@ impl Core {
             .is_some_and(|payment| payment.state == PaymentState::Queued && payment.latest <= self.durable);
         // One that was released meanwhile can stand before it again.
         let turn = self.queue.next(now, false, |other| goes && other == id);
-        let room = self.queue.in_flight() < self.replay_limit() && self.queue.paused_until_ms <= now;
+        let room = self.may_send()
+            && self.queue.in_flight() < self.replay_limit()
+            && self.queue.paused_until_ms <= now;
         if let Some(sequence) = turn.filter(|_| room && !self.stopping) {
             self.send(sequence);
         }
@@ -197,7 +209,8 @@ impl Core {
         self.contacts.first_sent_ms(id).unwrap_or_else(|| {
             let payment = self.state.payment(id);
             payment.map_or(0, |payment| {
-                self.comparable_ms(payment.request_sequence, payment.maybe_sent_since_ms())
+                let (sequence, since_ms) = payment.maybe_sent_since();
+                self.comparable_ms(sequence, since_ms)
             })
         })
     }

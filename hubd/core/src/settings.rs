@@ -1,5 +1,6 @@
 //! What the core is told once.
 
+use hub_protocol::entry::TraceRule;
 use hub_protocol::{CardScheme, Currency, EntrySeal, HubId};
 
 use crate::wan::WanSettings;
@@ -31,6 +32,11 @@ pub struct Settings {
     /// card. Where not, every decline is final, whatever the policy's table of
     /// schemes says.
     pub presents_again: bool,
+    /// Whether the gateway can be asked whether it has a payment. Where not,
+    /// what would have to be looked up waits for a person instead.
+    pub looks_up: bool,
+    /// How payments are named to an acquirer from now on.
+    pub traces: TraceRule,
     /// The window over which first contact after an outage is spread, in
     /// milliseconds. The policy or the gateway may give a longer one.
     pub spread_ms: u64,
@@ -60,6 +66,9 @@ pub struct Settings {
     /// ledger tells of it yet or not; 0 for none. What is archived is final, so
     /// no payment requested up to there is voided.
     pub archives_through: u64,
+    /// Whether the ledger is a copy that was put back, so that another hub may
+    /// have gone on with it meanwhile.
+    pub copied: bool,
     /// The signed root that the hub was installed with, verified: it comes into
     /// force if the ledger has none.
     pub pinned_root: Option<Vec<u8>>,
@@ -103,6 +112,8 @@ impl Settings {
             idempotency_retention_ms: 24 * 60 * 60 * 1000,
             gateway_tells_time: true,
             presents_again: true,
+            looks_up: true,
+            traces: TraceRule::Entry,
             spread_ms: 0,
             max_queue: 1_000_000,
             max_devices: 1_000,
@@ -114,6 +125,7 @@ impl Settings {
             validity_ms: Vec::new(),
             abandoned_after_ms: 60_000,
             archives_through: 0,
+            copied: false,
             pinned_root: None,
             recovery_key: None,
             recovered: None,

@@ -287,7 +287,7 @@ impl Core {
             .saturating_add(jitter)
     }
 
-    fn park(&mut self, id: PaymentId, reason: ParkReason, detail: &str) {
+    pub(crate) fn park(&mut self, id: PaymentId, reason: ParkReason, detail: &str) {
         let Some(device) = self.state.payment(&id).map(|payment| payment.device) else {
             return;
         };

@@ -25,11 +25,12 @@ use stored::Key;
 
 pub(crate) use crate::record::Place;
 pub use crate::record::{
-    ArchiveMarks, CardKey, CardRecord, Day, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, PaymentRecord,
-    QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes, StoreRecord, Subject,
-    TlsKeysRecord, Velocity,
+    ArchiveMarks, CardKey, CardRecord, Day, Decided, DeviceRecord, KeyRatchet, MOST_PLACES, MOST_TRACE_RULES,
+    NotThere, PaymentRecord, QueueCounts, RetryRecord, SchemeOutcomes, StaffKey, StatedTerms, StoreOutcomes,
+    StoreRecord, Subject, TlsKeysRecord, TracesSince, Velocity,
 };
 pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
+pub(crate) use fold::SENDS_NOW;
 pub use memory::{Evicted, Recalled};
 pub use stored::Lane;
 

@@ -131,6 +131,8 @@ fn a_payment_voided_while_queued_is_never_sent() {
 fn a_payment_voided_while_queued_after_a_restart_is_reversed_for_nobody_knows() {
     let mut shop = Shop::offline();
     shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    shop.go_offline();
     shop.crash();
     let voids = shop.void(MPOS, payment_id(1));
     assert_eq!(shop.status_of(voids).state, PaymentState::ReversalQueued);
@@ -308,7 +310,10 @@ fn rule_3_a_parked_payment_was_sent_however_many_are_parked() {
     shop.go_offline();
     for number in [1, PARKED] {
         let id = payment_id(number);
-        shop.operate(OperatorCommand::Release(id));
+        shop.operate(OperatorCommand::Release {
+            payment_id: id,
+            not_there: false,
+        });
         shop.void(MPOS, id);
         assert_eq!(shop.state_of(number), PaymentState::ReversalQueued, "{number}");
     }

@@ -473,6 +473,8 @@ fn a_payment_voided_in_flight_or_after_a_restart_is_reversed() {
 
     let mut shop = Shop::offline();
     shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    shop.go_offline();
     shop.crash();
     let ticket = shop.void(MPOS, payment_id(1));
     assert_eq!(

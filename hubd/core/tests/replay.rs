@@ -127,14 +127,20 @@ fn what_cannot_be_sent_is_parked_and_can_be_put_back() {
         items,
         total,
         parked: 1,
-    } = shop.operate(OperatorCommand::Queue { limit: 10 })
+    } = shop.operate(OperatorCommand::Queue {
+        limit: 10,
+        parked_only: false,
+    })
     else {
         unreachable!("a queue was asked for")
     };
     assert_eq!((items.len(), total), (1, 1));
     assert!(items[0].parked.is_some());
     assert_eq!(
-        shop.operate(OperatorCommand::Release(payment_id(1))),
+        shop.operate(OperatorCommand::Release {
+            payment_id: payment_id(1),
+            not_there: false
+        }),
         OperatorReply::Done
     );
     assert_eq!(shop.gateway(approved()).payment_id, payment_id(1));
@@ -163,7 +169,10 @@ fn rule_10_after_its_look_up_a_payment_waits_for_one_that_was_released_before_it
         (look_up.operation, look_up.payment_id),
         (Operation::LookUp, payment_id(2))
     );
-    shop.operate(OperatorCommand::Release(payment_id(1)));
+    shop.operate(OperatorCommand::Release {
+        payment_id: payment_id(1),
+        not_there: false,
+    });
     shop.answer(look_up.attempt, GatewayAnswer::NotFound);
     let under_way: Vec<_> = shop.forwards.iter().map(|forward| forward.payment_id).collect();
     assert_eq!(under_way, [payment_id(1)]);

@@ -349,7 +349,10 @@ fn failure_7_stuck_forwarding_without_age_error_or_a_way_to_push() {
     let item = shop.queue().remove(0);
     assert!(item.parked.is_some());
     assert_eq!(item.last_error.as_deref(), Some("other content"));
-    shop.operate(OperatorCommand::Release(payment_id(1)));
+    shop.operate(OperatorCommand::Release {
+        payment_id: payment_id(1),
+        not_there: false,
+    });
     shop.operate(OperatorCommand::Drain);
     assert_eq!(shop.gateway(approved()).payment_id, payment_id(1));
 }

@@ -161,7 +161,7 @@ impl Hub {
     }
 
     fn operate(&mut self, command: OperatorCommand) {
-        if let OperatorCommand::Release(id) = command {
+        if let OperatorCommand::Release { payment_id: id, .. } = command {
             self.recall(id, None);
         }
         self.shop.operate(command);
@@ -319,7 +319,10 @@ impl Run {
             }
             Step::Release { which } => {
                 if let Some((_, request)) = self.pick(*which) {
-                    self.hub.operate(OperatorCommand::Release(request.payment_id));
+                    self.hub.operate(OperatorCommand::Release {
+                        payment_id: request.payment_id,
+                        not_there: false,
+                    });
                 }
             }
             Step::Wan { up: true } => self.hub.shop.go_online(),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
+use hub_protocol::entry::Finding;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
 use super::protocol::{
@@ -120,15 +121,39 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
     /// What waits to be sent, oldest first, at most `limit` items (1 to
-    /// [`MAX_QUEUE_LIMIT`](super::protocol::MAX_QUEUE_LIMIT)).
-    fn queue(&self, limit: usize) -> impl Future<Output = Result<QueueReport, Refused>> + Send;
+    /// [`MAX_QUEUE_LIMIT`](super::protocol::MAX_QUEUE_LIMIT)); or of that only
+    /// what is parked.
+    fn queue(
+        &self,
+        limit: usize,
+        parked_only: bool,
+    ) -> impl Future<Output = Result<QueueReport, Refused>> + Send;
 
     /// Tries to send the queue now, whatever the backoff says. Returns at
     /// once; progress shows in [`Backend::queue`].
     fn drain(&self, operator: Operator) -> impl Future<Output = Result<(), Refused>> + Send;
 
-    /// Puts a parked payment back into the queue.
+    /// Puts a parked payment back into the queue; `not_there`: the gateway was
+    /// asked by a person and does not have it.
     fn release(
+        &self,
+        operator: Operator,
+        payment: PaymentId,
+        not_there: bool,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Ends a parked payment by what a person found out elsewhere, and from
+    /// whom.
+    fn close(
+        &self,
+        operator: Operator,
+        payment: PaymentId,
+        finding: Finding,
+        note: String,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
+
+    /// Parks what waits to be sent.
+    fn park(
         &self,
         operator: Operator,
         payment: PaymentId,

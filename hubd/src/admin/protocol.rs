@@ -79,11 +79,31 @@ pub enum Request {
     Queue {
         /// The most items to list, 1 to [`MAX_QUEUE_LIMIT`].
         limit: usize,
+        /// Only what is parked.
+        #[serde(default)]
+        parked: bool,
     },
     /// Send what waits, now.
     Drain,
     /// Put a parked payment back.
     Release {
+        /// Its id.
+        payment_id: String,
+        /// The gateway does not have it, by the word of somebody there.
+        #[serde(default)]
+        not_there: bool,
+    },
+    /// End a parked payment by what was found out elsewhere.
+    Close {
+        /// Its id.
+        payment_id: String,
+        /// What was found out.
+        finding: Found,
+        /// From whom, 1 to 200 bytes.
+        note: String,
+    },
+    /// Park what waits to be sent.
+    Park {
         /// Its id.
         payment_id: String,
     },
@@ -189,6 +209,18 @@ pub enum Answer {
         /// What is wrong and what to do.
         message: String,
     },
+}
+
+/// What a person found out about a parked payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Found {
+    /// The gateway does not have it.
+    NotThere,
+    /// It has it: the customer is charged.
+    Taken,
+    /// It had it and has undone it.
+    Undone,
 }
 
 /// Kinds of refusal.

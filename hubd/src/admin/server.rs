@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hub_protocol::entry::Finding;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::backend::{Backend, EnrolOrder, Operator, Refused};
-use super::protocol::{Answer, ErrorCode, MAX_ANSWER, MAX_QUEUE_LIMIT, MAX_REQUEST, Request};
+use super::protocol::{Answer, ErrorCode, Found, MAX_ANSWER, MAX_QUEUE_LIMIT, MAX_REQUEST, Request};
 
 /// The most connections at one time; one more is told to come again.
 const MAX_CONNECTIONS: usize = 16;
@@ -289,15 +290,35 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
         Request::Block { device } => backend.block(operator, id(&device)?).await.map(done),
         Request::Lost { device } => backend.lost(operator, id(&device)?).await.map(done),
         Request::Unblock { device } => backend.unblock(operator, id(&device)?).await.map(done),
-        Request::Queue { limit } if (1..=MAX_QUEUE_LIMIT).contains(&limit) => {
-            Ok(Answer::Queue(backend.queue(limit).await?))
+        Request::Queue { limit, parked } if (1..=MAX_QUEUE_LIMIT).contains(&limit) => {
+            Ok(Answer::Queue(backend.queue(limit, parked).await?))
         }
         Request::Queue { .. } => Err(Refused {
             code: ErrorCode::Malformed,
             message: format!("limit: a whole number from 1 to {MAX_QUEUE_LIMIT} expected"),
         }),
         Request::Drain => backend.drain(operator).await.map(done),
-        Request::Release { payment_id } => backend.release(operator, id(&payment_id)?).await.map(done),
+        Request::Release {
+            payment_id,
+            not_there,
+        } => {
+            let payment = id(&payment_id)?;
+            backend.release(operator, payment, not_there).await.map(done)
+        }
+        Request::Close {
+            payment_id,
+            finding,
+            note,
+        } => {
+            let finding = match finding {
+                Found::NotThere => Finding::NotThere,
+                Found::Taken => Finding::Taken,
+                Found::Undone => Finding::Undone,
+            };
+            let payment = id(&payment_id)?;
+            backend.close(operator, payment, finding, note).await.map(done)
+        }
+        Request::Park { payment_id } => backend.park(operator, id(&payment_id)?).await.map(done),
         Request::Lift { device } => {
             let device = device.as_deref().map(id).transpose()?;
             backend.lift(operator, device).await.map(done)

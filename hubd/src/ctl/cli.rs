@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use super::client::Client;
 use super::enrol::EnrolArgs;
 use super::failure::Failure;
-use crate::admin::protocol::MAX_QUEUE_LIMIT;
+use crate::admin::protocol::{Found, MAX_QUEUE_LIMIT};
 use crate::config::Config;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 65 a ledger, policy or receipt does not \
@@ -187,6 +187,9 @@ pub(super) enum QueueCommand {
         /// The most items to list
         #[arg(long, default_value_t = super::queue::DEFAULT_LIMIT, value_parser = limit)]
         limit: usize,
+        /// Only what is parked
+        #[arg(long)]
+        parked: bool,
     },
     /// Send what waits now, and watch until all is sent
     Drain {
@@ -197,8 +200,62 @@ pub(super) enum QueueCommand {
     /// Put a parked payment back into the queue
     Release {
         /// Its id, or as many first digits as tell it from the others
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// All that are parked
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+        /// Of all, those that are parked for this reason, such as
+        /// "gateway-refuses-hub"
+        #[arg(long, requires = "all")]
+        reason: Option<String>,
+        /// The gateway's or acquirer's people were asked and do not have it:
+        /// it is sent without a look-up. If they do have it, the customer is
+        /// charged twice
+        #[arg(long, conflicts_with = "all")]
+        not_there: bool,
+    },
+    /// End a parked payment by what was found out elsewhere. It is not sent any
+    /// more, counts as exposure no more, and the ledger says who ended it
+    Close {
+        /// Its id, or as many first digits as tell it from the others
+        id: String,
+        #[command(flatten)]
+        told: Told,
+        /// Who was asked, and what they said: 1 to 200 bytes, no card number
+        #[arg(long, value_name = "TEXT")]
+        note: String,
+    },
+    /// Keep back a payment that waits: it is parked until it is released
+    Park {
+        /// Its id, or as many first digits as tell it from the others
         id: String,
     },
+}
+
+/// What was found out about a parked payment.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Told {
+    /// The gateway does not have it. Of an approved payment: the shop's loss
+    #[arg(long)]
+    not_there: bool,
+    /// The gateway has it: the customer is charged
+    #[arg(long)]
+    taken: bool,
+    /// The gateway had it and has undone it
+    #[arg(long)]
+    undone: bool,
+}
+
+impl Told {
+    pub(super) fn finding(&self) -> Found {
+        match (self.taken, self.undone) {
+            (true, _) => Found::Taken,
+            (_, true) => Found::Undone,
+            _ => Found::NotThere,
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -19,6 +19,7 @@ mod keygen;
 mod keys;
 mod ledger;
 mod output;
+mod parked;
 mod policy;
 mod queue;
 mod recover;
@@ -87,10 +88,20 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Queue { command } => {
             let client = &cli.connect()?;
             match command {
-                None => queue::list(client, output, queue::DEFAULT_LIMIT),
-                Some(QueueCommand::List { limit }) => queue::list(client, output, *limit),
+                None => queue::list(client, output, queue::DEFAULT_LIMIT, false),
+                Some(QueueCommand::List { limit, parked }) => queue::list(client, output, *limit, *parked),
                 Some(QueueCommand::Drain { timeout }) => queue::drain(client, output, *timeout),
-                Some(QueueCommand::Release { id }) => queue::release(client, output, id),
+                Some(QueueCommand::Release {
+                    id,
+                    not_there,
+                    reason,
+                    ..
+                }) => match id {
+                    Some(id) => parked::release(client, output, id, *not_there),
+                    None => parked::release_all(client, output, reason.as_deref()),
+                },
+                Some(QueueCommand::Close { id, told, note }) => parked::close(client, output, id, told, note),
+                Some(QueueCommand::Park { id }) => parked::park(client, output, id),
             }
         }
         Command::Restrictions { command } => {

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::output::{Output, table};
 use super::restrictions;
 use super::show::{Language, ago, amount, instant, short, span};
-use crate::admin::protocol::{Answer, MAX_QUEUE_LIMIT, QueueItem, QueueReport, Request, StatusReport};
+use crate::admin::protocol::{Answer, QueueItem, QueueReport, Request, StatusReport};
 use crate::clock;
 use crate::config::NEAR_END_OF_ROOT_MS;
 
@@ -30,11 +30,6 @@ struct Drained {
     parked: usize,
 }
 
-#[derive(Serialize)]
-struct Released<'a> {
-    payment_id: &'a str,
-}
-
 pub(super) fn status(client: &Client, output: &Output) -> Result<(), Failure> {
     match client.ask(&Request::Status)? {
         Answer::Status(report) => output.print(&report, || standing(&report, Language::of_environment())),
@@ -42,34 +37,18 @@ pub(super) fn status(client: &Client, output: &Output) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn list(client: &Client, output: &Output, limit: usize) -> Result<(), Failure> {
-    let queue = ask(client, limit)?;
+pub(super) fn list(client: &Client, output: &Output, limit: usize, parked: bool) -> Result<(), Failure> {
+    let queue = ask(client, limit, parked)?;
     output.print(&queue, || {
         listed(&queue, clock::wall_ms(), Language::of_environment())
     })
-}
-
-pub(super) fn release(client: &Client, output: &Output, id: &str) -> Result<(), Failure> {
-    let queue = ask(client, MAX_QUEUE_LIMIT)?;
-    let payment_id = find(&queue, id)?;
-    match client.ask(&Request::Release {
-        payment_id: payment_id.clone(),
-    })? {
-        Answer::Done => output.print(
-            &Released {
-                payment_id: &payment_id,
-            },
-            || format!("{payment_id} is back in the queue"),
-        ),
-        other => Err(Client::unexpected(&other)),
-    }
 }
 
 /// Asks for a drain and watches until nothing is left that can be sent.
 pub(super) fn drain(client: &Client, output: &Output, timeout: Duration) -> Result<(), Failure> {
     let waiting = |queue: &QueueReport| queue.total.saturating_sub(queue.parked);
     let began = clock::monotonic_ms();
-    let first = ask(client, 1)?;
+    let first = ask(client, 1, false)?;
     match client.ask(&Request::Drain)? {
         Answer::Done => {}
         other => return Err(Client::unexpected(&other)),
@@ -80,7 +59,7 @@ pub(super) fn drain(client: &Client, output: &Output, timeout: Duration) -> Resu
     while waiting(&queue) > 0 && Duration::from_millis(clock::monotonic_ms().saturating_sub(began)) < timeout
     {
         sleep(LOOK);
-        queue = ask(client, 1)?;
+        queue = ask(client, 1, false)?;
         // The shop goes on selling meanwhile.
         most = most.max(waiting(&queue));
         bar.set_length(most as u64);
@@ -129,15 +108,15 @@ fn outcome(result: &Drained) -> String {
     }
 }
 
-fn ask(client: &Client, limit: usize) -> Result<QueueReport, Failure> {
-    match client.ask(&Request::Queue { limit })? {
+pub(super) fn ask(client: &Client, limit: usize, parked: bool) -> Result<QueueReport, Failure> {
+    match client.ask(&Request::Queue { limit, parked })? {
         Answer::Queue(queue) => Ok(queue),
         other => Err(Client::unexpected(&other)),
     }
 }
 
 /// The one queued payment whose id begins so; a whole id needs no list.
-fn find(queue: &QueueReport, prefix: &str) -> Result<String, Failure> {
+pub(super) fn find(queue: &QueueReport, prefix: &str) -> Result<String, Failure> {
     let prefix = prefix.to_ascii_lowercase();
     if prefix.parse::<hub_protocol::PaymentId>().is_ok() {
         return Ok(prefix);
@@ -149,7 +128,7 @@ fn find(queue: &QueueReport, prefix: &str) -> Result<String, Failure> {
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one.payment_id.clone()),
         (None, _) => Err(Failure::Refused(format!(
-            "no payment in the queue has an id that begins with {prefix:?}; `hubctl queue` lists them"
+            "no such payment has an id that begins with {prefix:?}; `hubctl queue` lists what waits, and what is parked"
         ))),
         (Some(_), Some(_)) => Err(Failure::Refused(format!(
             "more than one payment has an id that begins with {prefix:?}; give more digits"
@@ -185,7 +164,7 @@ fn listed(queue: &QueueReport, now: u64, language: Language) -> String {
     }
     let mut text = format!("{table}\n{} in all, {} parked", queue.total, queue.parked);
     if queue.items.len() < queue.total {
-        text += &format!("; the first {} are shown (--limit)", queue.items.len());
+        text += &format!("; {} are shown (--limit, --parked)", queue.items.len());
     }
     text
 }
@@ -462,7 +441,7 @@ mod tests {
             "12,50 EUR",
             "under way",
             "parked: gateway-conflict; other content",
-            "7 in all, 1 parked; the first 2",
+            "7 in all, 1 parked; 2 are shown",
         ] {
             assert!(text.contains(expected), "{expected} in\n{text}");
         }

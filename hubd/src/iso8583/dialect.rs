@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use hub_core::toml_reader::Fault;
 use hub_protocol::EntryMode;
+use hub_protocol::entry::TraceRule;
 
 use super::currency;
 use super::field::{Kind, Value};
@@ -38,6 +39,8 @@ pub struct Dialect {
     pub entry_modes: EntryModes,
     /// Field 41.
     pub terminal: TerminalRule,
+    /// Fields 7, 11 and 37.
+    pub trace: TraceSource,
     /// Field 39.
     pub codes: ResponseCodes,
     /// The fields that an answer must repeat as they were asked. Others of the
@@ -122,6 +125,17 @@ pub enum TerminalRule {
     Device,
 }
 
+/// From what trace number, retrieval reference and transmission time are
+/// found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceSource {
+    /// The ledger's entry.
+    Entry,
+    /// The signed request; the trace number only if field 41 names the device,
+    /// since the devices of a shop count each for itself.
+    Payment,
+}
+
 /// What a response code, field 39, means for a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
@@ -176,6 +190,15 @@ impl Dialect {
         match self.format.fields.get(&49)?.kind() {
             Kind::Alpha => Some(letters),
             _ => currency::number(letters),
+        }
+    }
+
+    /// How this acquirer's payments are named.
+    pub fn trace_rule(&self) -> TraceRule {
+        match (self.trace, self.terminal) {
+            (TraceSource::Entry, _) => TraceRule::Entry,
+            (TraceSource::Payment, TerminalRule::Hub) => TraceRule::Payment,
+            (TraceSource::Payment, TerminalRule::Device) => TraceRule::PaymentAndDevice,
         }
     }
 

@@ -8,7 +8,7 @@ use super::error::Head;
 
 /// The newest format of the records that this program knows. Another one is
 /// built anew from the journal.
-pub const INDEX_FORMAT: u16 = 6;
+pub const INDEX_FORMAT: u16 = 7;
 /// The oldest format whose records are as today's. In 6 they are encrypted.
 pub const SAME_RECORDS_SINCE: u16 = 5;
 /// The most bytes that a value may have.

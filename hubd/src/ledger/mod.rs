@@ -60,6 +60,7 @@ mod contents;
 mod cursor;
 mod disk;
 mod error;
+mod home;
 mod index;
 mod index_stamp;
 mod index_writer;
@@ -96,6 +97,7 @@ pub use committer::{Commit, CommitterHandle, CommitterStopped, Durable, NextKey,
 pub use contents::{Contents, UNREAD, VerifiedEntry};
 pub use disk::{DataLock, DiskCounter, DiskCounts};
 pub use error::{Broken, Fault, Head, LedgerError};
+pub use home::{HOME, Home};
 #[cfg(test)]
 pub(crate) use index::add_to_older_index;
 pub use index::{

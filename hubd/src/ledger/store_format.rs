@@ -21,8 +21,9 @@ use super::error::LedgerError;
 /// payments and cards in tables. 4: entries of refunds, staff, scores,
 /// descriptions, anomalies, allowances, fleets and lists of devices, which an older program takes for
 /// damage. 5: entries, index and vault are encrypted under the store's data key. 6: changes of devices'
-/// keys with their proof, and recovery keys. Rises with everything that an entry can newly hold.
-pub const STORE_FORMAT: u16 = 6;
+/// keys with their proof, and recovery keys. 7: payments that a person has closed, and how an acquirer knows
+/// payments. Rises with everything that an entry can newly hold.
+pub const STORE_FORMAT: u16 = 7;
 
 /// The oldest format whose files lie as today's do: a store from this one on
 /// is stamped anew and not migrated.
@@ -112,7 +113,7 @@ mod tests {
 
     /// The newest format, and the start of SHA-256 over what its entries can
     /// hold.
-    const WRITTEN_BY: (u16, &str) = (6, "4026b11e2af4e633");
+    const WRITTEN_BY: (u16, &str) = (7, "6b08772b5c4b7b85");
 
     /// What an entry can hold, by the protocol's document: every CDDL rule
     /// that `stored-entry` leads to, without comments and white space.

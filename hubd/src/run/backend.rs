@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ed25519_dalek::VerifyingKey;
 use hub_core::described::Described;
 use hub_core::{OperatorCommand, OperatorReply, Reply};
-use hub_protocol::entry::StorageLevel;
+use hub_protocol::entry::{Finding, StorageLevel};
 use hub_protocol::root::{Authority, Delegated};
 use hub_protocol::{DeviceId, Digest, PaymentId, RefusalCode};
 
@@ -266,9 +266,9 @@ impl Backend for HubBackend {
         self.change(operator, OperatorCommand::Unblock(device)).await
     }
 
-    async fn queue(&self, limit: usize) -> Result<QueueReport, Refused> {
+    async fn queue(&self, limit: usize, parked_only: bool) -> Result<QueueReport, Refused> {
         match self
-            .operate("queue".to_owned(), OperatorCommand::Queue { limit })
+            .operate("queue".to_owned(), OperatorCommand::Queue { limit, parked_only })
             .await?
         {
             OperatorReply::Queue { items, total, parked } => Ok(QueueReport {
@@ -284,8 +284,36 @@ impl Backend for HubBackend {
         self.change(operator, OperatorCommand::Drain).await
     }
 
-    async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
-        self.change(operator, OperatorCommand::Release(payment)).await
+    async fn release(
+        &self,
+        operator: Operator,
+        payment_id: PaymentId,
+        not_there: bool,
+    ) -> Result<(), Refused> {
+        let command = OperatorCommand::Release {
+            payment_id,
+            not_there,
+        };
+        self.change(operator, command).await
+    }
+
+    async fn close(
+        &self,
+        operator: Operator,
+        payment_id: PaymentId,
+        finding: Finding,
+        note: String,
+    ) -> Result<(), Refused> {
+        let command = OperatorCommand::Close {
+            payment_id,
+            finding,
+            note,
+        };
+        self.change(operator, command).await
+    }
+
+    async fn park(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Park(payment)).await
     }
 
     async fn lift(&self, operator: Operator, device: Option<DeviceId>) -> Result<(), Refused> {

@@ -14,20 +14,18 @@ use crate::upstream::iso8583::Stored;
 
 /// Carries out forwards until the hub is gone. How many are under way is
 /// bounded by the core (replay) and by the devices' edge (live sales).
-/// `earlier` is the newest entry of the processes before this one.
 pub(super) async fn forward_all(
     mut orders: mpsc::UnboundedReceiver<Forward>,
     gateway: Arc<Upstream>,
     journal: JournalReader,
     vault: VaultReader,
     port: HubPort,
-    earlier: u64,
 ) {
     while let Some(order) = orders.recv().await {
         let (gateway, journal, vault, port) =
             (Arc::clone(&gateway), journal.clone(), vault.clone(), port.clone());
         tokio::spawn(async move {
-            let (answer, latency_ms) = forward(&order, &gateway, journal, vault, earlier).await;
+            let (answer, latency_ms) = forward(&order, &gateway, journal, vault).await;
             port.tell(Tell::Gateway {
                 attempt: order.attempt,
                 answer,
@@ -43,20 +41,15 @@ async fn forward(
     gateway: &Upstream,
     journal: JournalReader,
     vault: VaultReader,
-    earlier: u64,
 ) -> (GatewayAnswer, u64) {
     let wanted = order.clone();
     let read = tokio::task::spawn_blocking(move || read(&wanted, &journal, &vault)).await;
     match read {
         Ok(Ok((request, card))) => {
-            // A deferred authorisation of what was asked online before, and
-            // anything that an earlier process may have sent.
             let stored = Stored {
                 signed_request: &request.signed,
                 requested_ms: request.requested_ms,
                 sealed_card: card.as_ref(),
-                maybe_sent: order.request_sequence <= earlier
-                    || (request.asked_online && order.operation == Operation::AuthoriseDeferred),
             };
             gateway.submit(order, &stored).await
         }
@@ -76,8 +69,6 @@ struct Request {
     signed: Vec<u8>,
     /// When its entry was made, milliseconds since 1970 UTC.
     requested_ms: u64,
-    /// Whether the gateway was asked while the customer waited.
-    asked_online: bool,
 }
 
 /// The signed request out of the journal, and the sealed card out of the
@@ -110,7 +101,6 @@ fn read(
 
 fn signed_request(journal: &JournalReader, order: &Forward) -> Option<Request> {
     let entry = journal.entry(order.request_sequence).ok()?.entry;
-    let asked_online = matches!(entry.event, Event::PaymentOpened { .. });
     let signed = match entry.event {
         Event::PaymentOpened {
             payment_id, request, ..
@@ -123,6 +113,5 @@ fn signed_request(journal: &JournalReader, order: &Forward) -> Option<Request> {
     Some(Request {
         signed,
         requested_ms: entry.time.wall_ms,
-        asked_online,
     })
 }

@@ -39,8 +39,8 @@ use crate::devices::{self, Devices, DiscoverySettings, HubFacts, Registry};
 use crate::hub::{Hub, Marks};
 use crate::key_ring::KeyRing;
 use crate::ledger::{
-    ArchiveSettings, Archiver, CheckpointSettings, CommitterHandle, DataLock, DiskCounter, IndexWriterHandle,
-    LedgerError, Space, VaultReader,
+    ArchiveSettings, Archiver, CheckpointSettings, CommitterHandle, DataLock, DiskCounter, Home,
+    IndexWriterHandle, LedgerError, Space, VaultReader,
 };
 use crate::port::{Ask, HubPort, Message, Tell};
 use crate::upstream::{self, Gateway, Upstream, iso8583};
@@ -127,7 +127,6 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
     let (port, messages) = HubPort::new();
     let (fail, failure) = mpsc::channel(4);
     let gateway = Arc::new(upstream(&config)?);
-    let earlier = opened.state.head().sequence;
 
     let registry = Registry::default();
     for device in opened.state.devices() {
@@ -147,6 +146,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         policy_version: opened.state.store().policy_version,
         wan: opened.state.store().wan,
     };
+    let copied = !opened.home.is_here();
     let journal = opened.journal.reader();
     let vault = opened.vault.reader();
     let vault_of_operators = vault.clone();
@@ -183,7 +183,12 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         opened.vault,
         {
             let (marks, port) = (Arc::clone(&marks), port.clone());
+            let mut home = Some(opened.home);
             move |durable| {
+                // The ledger says now where it is.
+                if let Some(Err(error)) = home.take().map(Home::settle) {
+                    tracing::warn!(%error, "the next start will take the ledger for a copy that was put back");
+                }
                 marks.committed(durable.sequence, durable.receipts);
                 port.wake();
             }
@@ -207,6 +212,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
 
     let settings = hub_core::Settings {
         archives_through,
+        copied,
         seal: Some(EntrySeal::new(opened.store_key.key())),
         recovery_key: opened.store_key.recovery(),
         recovered: opened.recovered,
@@ -257,7 +263,6 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         journal,
         vault,
         port.clone(),
-        earlier,
     ));
     runtime.spawn(upstream::probe_loop(
         gateway,
@@ -444,6 +449,10 @@ fn core_settings(config: &Config) -> anyhow::Result<Settings> {
     settings.gateway_tells_time = matches!(config.gateway.peer, Peer::Https { .. });
     // On ISO 8583 only with the card, which is destroyed at the decline.
     settings.presents_again = matches!(config.gateway.peer, Peer::Https { .. });
+    if let Peer::Iso8583(acquirer) = &config.gateway.peer {
+        settings.looks_up = false;
+        settings.traces = acquirer.dialect.trace_rule();
+    }
     settings.pinned_root = config.policy.root.as_ref().map(|root| root.signed.clone());
     settings.spread_ms = millis(config.gateway.spread);
     let mut seed = [0; 8];

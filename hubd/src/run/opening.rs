@@ -15,7 +15,7 @@ use hub_protocol::{PaymentId, StoredPayload, cbor};
 use crate::config::Config;
 use crate::data_key::{DataKeyError, StoreKey, VaultKey};
 use crate::ledger::{
-    Candidates, Damage, DataLock, ENCRYPTED_SINCE, Index, IndexReader, Journal, JournalOptions,
+    Candidates, Damage, DataLock, ENCRYPTED_SINCE, Home, Index, IndexReader, Journal, JournalOptions,
     JournalReader, LedgerError, RestSeal, SAME_FILES_SINCE, STORE_FORMAT, Space, Vault, read_store_format,
     write_store_format,
 };
@@ -54,6 +54,8 @@ pub struct Opened {
     pub state: State,
     /// Bytes of an unfinished write that were cut off the journal.
     pub torn_bytes: u64,
+    /// Whether the ledger's folder is the one that a hub wrote last.
+    pub home: Home,
     /// The key that the store is encrypted under.
     pub store_key: StoreKey,
     /// A recovery that the ledger does not tell of yet.
@@ -138,6 +140,12 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         options,
     )?;
     journal.keep_room(&space);
+    let home = Home::of(&layout.ledger);
+    if !home.is_here() && !options.create {
+        tracing::warn!(
+            "the ledger is a copy that was put back, or of an earlier version: whatever waits may have been sent before"
+        );
+    }
     if report.torn_bytes > 0 {
         tracing::warn!(
             bytes = report.torn_bytes,
@@ -226,6 +234,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         index,
         state,
         torn_bytes: report.torn_bytes,
+        home,
         store_key,
         recovered,
     })

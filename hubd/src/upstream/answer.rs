@@ -85,6 +85,8 @@ pub fn fuzz(bytes: &[u8]) {
         decided_ms: 1,
         number: 1,
         presentation: 1,
+        maybe_sent: true,
+        traces: hub_protocol::entry::TraceRule::Entry,
         deadline_ms: 1,
     };
     let received = Received {
@@ -315,6 +317,8 @@ mod tests {
             decided_ms: 0,
             number: 1,
             presentation,
+            maybe_sent: true,
+            traces: hub_protocol::entry::TraceRule::Entry,
             deadline_ms: 0,
         }
     }

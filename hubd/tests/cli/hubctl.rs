@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hub_protocol::entry::Finding;
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{
     DeviceReport, EnrolReport, FleetReport, KeyReport, ListReport, PolicyReport, QueueItem, QueueReport,
@@ -112,7 +113,7 @@ impl Backend for Cardboard {
     async fn unblock(&self, _: Operator, _: DeviceId) -> Result<(), Refused> {
         Err(Refused::new("the device is not blocked"))
     }
-    async fn queue(&self, limit: usize) -> Result<QueueReport, Refused> {
+    async fn queue(&self, limit: usize, _: bool) -> Result<QueueReport, Refused> {
         // Each look at a draining queue finds one less.
         if self.draining.load(Ordering::SeqCst) > 0 {
             let _ = self
@@ -139,8 +140,21 @@ impl Backend for Cardboard {
         }
         self.note(operator, "drain".to_owned())
     }
-    async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
-        self.note(operator, format!("release {payment}"))
+    async fn release(&self, operator: Operator, payment: PaymentId, not_there: bool) -> Result<(), Refused> {
+        let word = if not_there { ", not there" } else { "" };
+        self.note(operator, format!("release {payment}{word}"))
+    }
+    async fn close(
+        &self,
+        operator: Operator,
+        payment: PaymentId,
+        finding: Finding,
+        note: String,
+    ) -> Result<(), Refused> {
+        self.note(operator, format!("close {payment} {finding}: {note}"))
+    }
+    async fn park(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
+        self.note(operator, format!("park {payment}"))
     }
     async fn lift(&self, operator: Operator, device: Option<DeviceId>) -> Result<(), Refused> {
         self.note(
@@ -471,6 +485,59 @@ fn a_parked_payment_is_released_by_its_first_digits() {
     let served = Served::start(0);
     served.ok(&["queue", "release", "0197"]);
     assert_eq!(served.done(), [format!("release {PAYMENT}")]);
+    served.ok(&["queue", "release", "0197", "--not-there"]);
+    assert_eq!(served.done(), [format!("release {PAYMENT}, not there")]);
+}
+
+#[test]
+fn all_that_is_parked_is_released_at_once_but_nothing_twice() {
+    let served = Served::start(0);
+    let said = served.ok(&["queue", "release", "--all", "--json"]).json();
+    assert_eq!(said["payment_ids"].as_array().unwrap().len(), 1);
+    // The hub of this test still says that it is parked.
+    assert_eq!(served.done(), [format!("release {PAYMENT}")]);
+    served.ok(&["queue", "release", "--all", "--reason", "kept-back"]);
+    assert!(served.done().is_empty(), "parked for another reason");
+    for wrong in [
+        &["queue", "release"][..],
+        &["queue", "release", "0197", "--all"],
+        &["queue", "release", "--all", "--not-there"],
+    ] {
+        assert_eq!(served.hub.hubctl(wrong).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_parked_payment_is_closed_by_what_one_person_found_out() {
+    let served = Served::start(0);
+    let said = served.ok(&[
+        "queue",
+        "close",
+        "0197",
+        "--taken",
+        "--note",
+        "desk, 14:05, ref 77",
+    ]);
+    assert!(said.stdout.contains("the customer is charged"), "{said:?}");
+    assert_eq!(
+        served.done(),
+        [format!("close {PAYMENT} taken: desk, 14:05, ref 77")]
+    );
+    let close = ["queue", "close", "0197", "--undone", "--note", "desk", "--json"];
+    assert_eq!(served.ok(&close).json()["finding"], "undone");
+    served.ok(&["queue", "park", "0197"]);
+    assert_eq!(
+        served.done(),
+        [format!("close {PAYMENT} undone: desk"), format!("park {PAYMENT}")]
+    );
+    for wrong in [
+        &["queue", "close", "0197", "--note", "no finding"][..],
+        &["queue", "close", "0197", "--taken"],
+        &["queue", "close", "0197", "--taken", "--undone", "--note", "both"],
+    ] {
+        assert_eq!(served.hub.hubctl(wrong).code, 2, "{wrong:?}");
+    }
+    assert!(served.done().is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use hub_core::{AttemptId, Forward, GatewayAnswer, Operation};
 use hub_protocol::cose::{ObjectType, sign};
+use hub_protocol::entry::TraceRule;
 use hub_protocol::{
     CardFacts, CardScheme, Cryptogram, Currency, DeviceId, EntryMode, Funding, GatewayResult, PaymentId,
     PaymentRequest, SealedCard, Verification, cbor,
@@ -156,13 +157,14 @@ impl Sale {
             decided_ms: 1_790_000_000_500,
             number,
             presentation: 1,
+            maybe_sent: false,
+            traces: TraceRule::Entry,
             deadline_ms,
         };
         let stored = Stored {
             signed_request: &self.signed,
             requested_ms: 1_790_000_000_000,
             sealed_card: (operation != Operation::Reverse).then_some(&self.card),
-            maybe_sent: false,
         };
         let attempt = client.submit(&forward, &stored);
         let (answer, _) = tokio::time::timeout(PATIENCE, attempt)

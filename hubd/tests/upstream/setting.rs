@@ -172,6 +172,8 @@ impl Sale {
             decided_ms: 1_790_000_000_500,
             number,
             presentation: 1,
+            maybe_sent: true,
+            traces: hub_protocol::entry::TraceRule::Entry,
             deadline_ms,
         }
     }

@@ -3,8 +3,8 @@
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, Lifted, ParkReason, StorageLevel, VoidEffect, WanReason,
-    WanState,
+    ClockQuality, DecisionRecord, EntryTime, Finding, Lifted, ParkReason, StorageLevel, TraceRule,
+    VoidEffect, WanReason, WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
@@ -801,6 +801,14 @@ pub(crate) fn events() -> Vec<Event> {
         Event::HubStarted {
             version: "0.1.0".into(),
             torn_bytes: 0,
+            traces: None,
+            copied: None,
+        },
+        Event::HubStarted {
+            version: "0.1.0".into(),
+            torn_bytes: 0,
+            traces: Some(TraceRule::PaymentAndDevice),
+            copied: Some(true),
         },
         Event::PolicyActivated {
             version: 7,
@@ -853,6 +861,18 @@ pub(crate) fn events() -> Vec<Event> {
         },
         Event::PaymentReleased {
             payment_id,
+            operator: operator(),
+            finding: None,
+        },
+        Event::PaymentReleased {
+            payment_id,
+            operator: operator(),
+            finding: Some(Finding::NotThere),
+        },
+        Event::PaymentClosed {
+            payment_id,
+            finding: Finding::Taken,
+            note: "desk 2026-11-27, 00123".into(),
             operator: operator(),
         },
         Event::PaymentRetryScheduled {

@@ -1,7 +1,9 @@
 //! The numbered enums as the source declares them: numbers, names and what
 //! the comments say, for the tables of the document.
 
-use hub_protocol::entry::{ClockQuality, ParkReason, StorageLevel, VoidEffect, WanReason, WanState};
+use hub_protocol::entry::{
+    ClockQuality, Finding, ParkReason, StorageLevel, TraceRule, VoidEffect, WanReason, WanState,
+};
 use hub_protocol::*;
 
 pub(crate) struct Enum {
@@ -104,6 +106,7 @@ fn the_source_as_read_is_the_enums_as_compiled() {
     }
     compare!(DeviceClass CardScheme Funding EntryMode Verification Cryptogram Decision FallbackAction);
     compare!(Submission PaymentState Reason RefusalCode ClockQuality VoidEffect ParkReason WanState WanReason);
+    compare!(Finding TraceRule);
     compare!(StorageLevel AnomalyKind Restriction RestrictionCause TransactionType Certification AttestationStatus ScoreFactor AllowanceMisuse SealScheme Delegated);
     assert!(left.is_empty(), "not compared: {left:?}");
 }

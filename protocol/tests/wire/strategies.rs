@@ -1,8 +1,8 @@
 //! Values of every message, any that the types can hold.
 
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, Lifted, ParkReason, StorageLevel, VoidEffect, WanReason,
-    WanState,
+    ClockQuality, DecisionRecord, EntryTime, Finding, Lifted, ParkReason, StorageLevel, TraceRule,
+    VoidEffect, WanReason, WanState,
 };
 use hub_protocol::frame::HubInfo;
 use hub_protocol::*;
@@ -564,8 +564,25 @@ fn event() -> impl Strategy<Value = Event> {
                 detail,
             }
         }),
-        (payment_id(), any::<String>())
-            .prop_map(|(payment_id, operator)| Event::PaymentReleased { payment_id, operator }),
+        (payment_id(), any::<String>(), of(one_of(Finding::ALL))).prop_map(
+            |(payment_id, operator, finding)| Event::PaymentReleased {
+                payment_id,
+                operator,
+                finding,
+            }
+        ),
+        (
+            payment_id(),
+            one_of(Finding::ALL),
+            any::<String>(),
+            any::<String>()
+        )
+            .prop_map(|(payment_id, finding, note, operator)| Event::PaymentClosed {
+                payment_id,
+                finding,
+                note,
+                operator,
+            }),
         (payment_id(), gateway(), any::<u32>(), any::<u64>()).prop_map(
             |(payment_id, gateway, presentation, due_ms)| Event::PaymentRetryScheduled {
                 payment_id,
@@ -577,8 +594,18 @@ fn event() -> impl Strategy<Value = Event> {
         payment_id().prop_map(|payment_id| Event::PaymentRetryDue { payment_id }),
     ];
     let others = prop_oneof![
-        (any::<String>(), any::<u64>())
-            .prop_map(|(version, torn_bytes)| Event::HubStarted { version, torn_bytes }),
+        (
+            any::<String>(),
+            any::<u64>(),
+            of(one_of(TraceRule::ALL)),
+            of(any::<bool>())
+        )
+            .prop_map(|(version, torn_bytes, traces, copied)| Event::HubStarted {
+                version,
+                torn_bytes,
+                traces,
+                copied,
+            }),
         Just(Event::HubStopped),
         registration().prop_map(|registration| Event::DeviceEnrolled { registration }),
         (device(), bytes(), of(bytes())).prop_map(|(device, description, attestation)| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hub_protocol::entry::{Event, VoidEffect, WanState};
+use hub_protocol::entry::{Event, Finding, VoidEffect, WanState};
 use hub_protocol::{
     Allowance, AllowanceChain, Cryptogram, DeviceId, Digest, Entry, PaymentId, PaymentState, PaymentStatus,
     Reason, Receipt, RefusalCode,
@@ -70,6 +70,8 @@ pub(crate) struct Checker {
     pub(crate) attempts: BTreeMap<u64, (PaymentId, What)>,
     /// Payments that were ever sent, other than to be reversed.
     sent: BTreeSet<PaymentId>,
+    /// What the desk said last.
+    pub(crate) desk: BTreeMap<PaymentId, Finding>,
     heard: BTreeMap<PaymentId, Heard>,
     /// Customers who wait for the gateway, and whether it was asked.
     live: BTreeMap<PaymentId, bool>,
@@ -166,6 +168,19 @@ impl Checker {
                 (payment_id, heard(payment_id).declined, "declined at replay")
             }
             Event::PaymentReversed { payment_id, .. } => (payment_id, heard(payment_id).reversed, "reversed"),
+            Event::PaymentClosed {
+                payment_id, finding, ..
+            }
+            | Event::PaymentReleased {
+                payment_id,
+                finding: Some(finding),
+                ..
+            } => {
+                let said = self.desk.get(payment_id);
+                return hold(said == Some(finding), Rule::OneCharge, || {
+                    format!("{payment_id} is {finding} by nobody's word")
+                });
+            }
             Event::PaymentVoided {
                 payment_id,
                 effect: VoidEffect::CancelledBeforeSending,
@@ -478,6 +493,11 @@ impl Checker {
             usize::try_from(payment.latest()).is_ok_and(|latest| latest <= disk.durable),
             Rule::DurableBeforeAnswered,
             || format!("{id} is sent before entry {} is on disk", payment.latest()),
+        )?;
+        hold(
+            forward.maybe_sent || !self.sent.contains(&id),
+            Rule::OneCharge,
+            || format!("{id} is sent as if for the first time, and had been sent"),
         )?;
         let fits = match forward.what {
             What::Online => payment.state == PaymentState::Open,

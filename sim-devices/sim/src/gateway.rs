@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hub_protocol::PaymentId;
+use hub_protocol::entry::Finding;
 
 use crate::profile::Profile;
 use crate::rng::Rng;
@@ -56,6 +57,8 @@ pub(crate) enum Said {
     Silence,
     /// The hub's own end: there was no sealed card to send.
     CardMissing,
+    /// The hub's own end, too: an acquirer cannot be asked what it has.
+    CannotBeAsked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +260,29 @@ impl Gateway {
         };
         account.refunds = account.charges;
         Said::Reversed
+    }
+
+    /// What the desk says of a payment: what it has of it. `None`: it does not
+    /// know yet.
+    pub(crate) fn desk(&mut self, id: &PaymentId, now_ms: u64) -> Option<Finding> {
+        let declines = self.declined_by_issuer.get(id).copied().unwrap_or_default();
+        if let Some(account) = self.book.get_mut(id) {
+            account.resolve(now_ms, declines);
+        }
+        match self.book.get(id) {
+            Some(account) if account.net() > 0 => Some(Finding::Taken),
+            Some(account) if matches!(account.outcome, Some(Outcome::Pending { .. })) => None,
+            Some(account) if account.reversed => Some(Finding::Undone),
+            _ => Some(Finding::NotThere),
+        }
+    }
+
+    /// The desk undoes what was taken, and whatever of it comes later.
+    pub(crate) fn undo(&mut self, id: &PaymentId) {
+        if let Some(account) = self.book.get_mut(id) {
+            account.reversed = true;
+            account.refunds = account.charges;
+        }
     }
 
     /// Whatever was pending is decided by now.

@@ -45,6 +45,13 @@ impl World {
             self.give_up_lost();
             self.rest()?;
         }
+        if self.profile.acquirer {
+            self.gateway.resolve_all();
+            // Nobody rings the desk before what was sent must have arrived.
+            while self.any_on_its_way() {
+                self.step()?;
+            }
+        }
         for round in 0..2 {
             let parked: Vec<_> = self
                 .check
@@ -52,13 +59,14 @@ impl World {
                 .payments
                 .iter()
                 .filter(|(_, p)| p.is_parked())
-                .map(|(id, _)| *id)
+                .map(|(id, p)| (*id, p.state))
                 .collect();
-            for id in parked {
+            for (id, state) in parked {
                 if round == 1 || self.rng.chance(500) {
                     self.gateway.mend(&id);
                 }
-                self.tell_hub(Question::Release(id));
+                let question = self.see_to(id, state);
+                self.tell_hub(question);
             }
             self.rest()?;
         }
@@ -162,7 +170,7 @@ impl World {
                     })?;
                 }
                 PaymentState::SettledDeclined => hold(
-                    net == 0 && outcome == Some(Outcome::Declined),
+                    net == 0 && (outcome == Some(Outcome::Declined) || payment.closed),
                     Rule::NothingLost,
                     || format!("{id} stands as declined by the gateway, whose book says {outcome:?}"),
                 )?,

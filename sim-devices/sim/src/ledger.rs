@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hub_protocol::entry::{
-    ClockQuality, DecisionRecord, EntryTime, Event, StorageLevel, VoidEffect, WanState,
+    ClockQuality, DecisionRecord, EntryTime, Event, Finding, StorageLevel, VoidEffect, WanState,
 };
 use hub_protocol::{
     AllowanceReturn, Cryptogram, Decision, DeviceClass, DeviceId, Digest, Entry, PaymentId, PaymentRequest,
@@ -54,6 +54,8 @@ pub(crate) struct Payment {
     /// Approved offline, and the gateway's word is not there yet.
     pub(crate) at_risk: bool,
     pub(crate) parked: bool,
+    /// A person ended it.
+    pub(crate) closed: bool,
     /// Its place in the queue.
     pub(crate) place: Option<u64>,
     /// Each entry about it and the state that it led to.
@@ -275,6 +277,28 @@ impl Ledger {
                     if reversal { ReversalParked } else { Parked },
                 );
             }
+            Event::PaymentClosed {
+                payment_id, finding, ..
+            } => {
+                use PaymentState::{Parked, ReversalParked, Reversed, Settled, SettledDeclined};
+                self.expect(payment_id, &[Parked, ReversalParked], "closed")?;
+                let reversal = self
+                    .payments
+                    .get(payment_id)
+                    .is_some_and(|p| p.state == ReversalParked);
+                if let Some(payment) = self.payments.get_mut(payment_id) {
+                    payment.closed = true;
+                }
+                self.unpark(payment_id);
+                self.end_risk(payment_id);
+                let state = match finding {
+                    Finding::Undone => Reversed,
+                    Finding::NotThere if reversal => Reversed,
+                    Finding::NotThere => SettledDeclined,
+                    Finding::Taken => Settled,
+                };
+                self.enter(payment_id, sequence, state);
+            }
             Event::PaymentReleased { payment_id, .. } => {
                 use PaymentState::{Parked, Queued, ReversalParked, ReversalQueued};
                 self.expect(payment_id, &[Parked, ReversalParked], "released")?;
@@ -466,6 +490,7 @@ impl Ledger {
             lifted_ms: None,
             at_risk: false,
             parked: false,
+            closed: false,
             place: None,
             history: Vec::new(),
         };

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use hub_protocol::entry::Finding;
 use hub_protocol::{EntryMode, PaymentId, PaymentRequest, PaymentState, Verification};
 
 use crate::limits;
@@ -297,16 +298,45 @@ impl World {
         Ok(())
     }
 
+    /// What somebody does about a parked payment: puts it back, or asks the
+    /// acquirer's desk.
+    pub(crate) fn see_to(&mut self, id: PaymentId, state: PaymentState) -> Question {
+        let asks = self.calm || self.rng.chance(700);
+        if !self.profile.acquirer || !asks || self.on_its_way(&id) {
+            return Question::Release(id, false);
+        }
+        let reversal = state == PaymentState::ReversalParked;
+        match self.gateway.desk(&id, self.now_ms) {
+            Some(Finding::Taken) if reversal => {
+                self.gateway.undo(&id);
+                self.desk_says(id, Finding::Undone)
+            }
+            Some(Finding::NotThere) if !reversal && self.rng.chance(600) => {
+                self.check.desk.insert(id, Finding::NotThere);
+                Question::Release(id, true)
+            }
+            Some(finding) => self.desk_says(id, finding),
+            None => Question::Release(id, false),
+        }
+    }
+
+    fn desk_says(&mut self, id: PaymentId, finding: Finding) -> Question {
+        self.check.desk.insert(id, finding);
+        Question::Close(id, finding)
+    }
+
     fn operate(&mut self) {
         let device = self.some_device();
-        let question = match self.rng.below(6) {
+        let most = if self.profile.acquirer { 12 } else { 6 };
+        let question = match self.rng.below(most) {
             0 => Question::Block(device, true),
             1 => Question::Block(device, false),
             2 => Question::Overview,
             3 => Question::Drain,
             _ => {
                 let parked = self.check.ledger.payments.iter().find(|(_, p)| p.is_parked());
-                parked.map_or(Question::Drain, |(id, _)| Question::Release(*id))
+                let parked = parked.map(|(id, payment)| (*id, payment.state));
+                parked.map_or(Question::Drain, |(id, state)| self.see_to(id, state))
             }
         };
         self.tell_hub(question);

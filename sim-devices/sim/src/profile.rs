@@ -99,6 +99,9 @@ pub(crate) struct Profile {
     pub(crate) room_changes: u64,
     /// A policy begins just now, or comes before its time.
     pub(crate) early: u64,
+    /// It is an acquirer, which cannot be asked what it has: people ask its
+    /// desk.
+    pub(crate) acquirer: bool,
 }
 
 impl Profile {
@@ -117,6 +120,20 @@ impl Profile {
             profile.grow(rng);
         }
         profile
+    }
+
+    /// Whether it is an acquirer, from a sequence of its own likewise.
+    pub(crate) fn draw_acquirer(&mut self, own: &mut Rng) {
+        self.acquirer = own.chance(250);
+        if self.acquirer && own.chance(600) {
+            // It forgets soon, outages are long, and people see to things.
+            self.retention_ms = pick(own, &[5 * 60_000, 20 * 60_000]);
+            self.silent = self.silent.max(pick(own, &[100, 400]));
+            self.pace_ms = self.pace_ms.max(60_000);
+            self.wan_up_ms = self.pace_ms * pick(own, &[2, 5]);
+            self.wan_down_ms = self.pace_ms * pick(own, &[5, 20]);
+            self.operator = self.operator.max(150);
+        }
     }
 
     /// What is newer than the rest, from a sequence of its own: a run without
@@ -235,6 +252,7 @@ impl Profile {
             declines: some(rng, 250),
             refuses_reversal: some(rng, 200),
             tells_time: pick(rng, &[50, 700, 700]),
+            acquirer: false,
             retention_ms: pick(rng, &[0, 20 * 60_000, 20 * 60_000, 60 * 60_000, 24 * 60 * 60_000]),
             max_remembered: usize::try_from(pick(rng, &[0, 2, 50])).unwrap_or_default(),
             max_queue: usize::try_from(pick(rng, &[6, 1_000, 1_000])).unwrap_or_default(),

@@ -7,7 +7,7 @@ use hub_core::{
     AttemptId, Core, Effect, GatewayAnswer, Input, Now, Operation, OperatorCommand, OperatorReply, Overview,
     Probe, Reply, Settings, Ticket,
 };
-use hub_protocol::entry::{Event, StorageLevel};
+use hub_protocol::entry::{Event, Finding, StorageLevel};
 use hub_protocol::{
     Allowance, AllowanceChain, Currency, DeviceClass, DeviceId, GatewayResult, PaymentId, PaymentStatus,
     Receipt, RefusalCode, Restriction, cbor,
@@ -31,7 +31,8 @@ pub(crate) enum Ask<'a> {
     Activate(&'a Limits),
     Block(DeviceId, bool),
     Drain,
-    Release(PaymentId),
+    Release(PaymentId, bool),
+    Close(PaymentId, Finding),
     Overview,
     Allowance(DeviceId, Option<u64>),
     Sync(&'a Approval),
@@ -67,6 +68,7 @@ pub(crate) struct Forward {
     pub(crate) what: What,
     pub(crate) request_sequence: u64,
     pub(crate) deadline_ms: u64,
+    pub(crate) maybe_sent: bool,
 }
 
 /// What somebody is told.
@@ -135,6 +137,10 @@ impl Shell {
         settings.abandoned_after_ms = profile.abandoned_after_ms;
         settings.boot[..8].copy_from_slice(&boot.to_be_bytes());
         settings.seed = seed;
+        if profile.acquirer {
+            settings.looks_up = false;
+            settings.presents_again = false;
+        }
         if profile.retention_ms > 0 {
             settings.idempotency_retention_ms = profile.retention_ms;
         }
@@ -198,7 +204,9 @@ impl Shell {
                 let card = CardKey::of_token(&request.card.token);
                 self.recall(request.payment_id, Some(card), index, now)
             }
-            Ask::Void(_, id) | Ask::Status(_, id) | Ask::Release(id) => self.recall(id, None, index, now),
+            Ask::Void(_, id) | Ask::Status(_, id) | Ask::Release(id, _) | Ask::Close(id, _) => {
+                self.recall(id, None, index, now)
+            }
             _ => Vec::new(),
         };
         let input = match *ask {
@@ -244,7 +252,15 @@ impl Shell {
             Ask::Block(device, true) => operator(OperatorCommand::Block(device)),
             Ask::Block(device, false) => operator(OperatorCommand::Unblock(device)),
             Ask::Drain => operator(OperatorCommand::Drain),
-            Ask::Release(id) => operator(OperatorCommand::Release(id)),
+            Ask::Release(payment_id, not_there) => operator(OperatorCommand::Release {
+                payment_id,
+                not_there,
+            }),
+            Ask::Close(payment_id, finding) => operator(OperatorCommand::Close {
+                payment_id,
+                finding,
+                note: "the desk".to_owned(),
+            }),
             Ask::Overview => operator(OperatorCommand::Overview),
             Ask::Allowance(device, closed) => Input::Allowance {
                 ticket,
@@ -393,6 +409,7 @@ impl Shell {
                     },
                     Effect::Forward(forward) => Out::Forward(Forward {
                         attempt: forward.attempt.0,
+                        maybe_sent: forward.maybe_sent,
                         id: forward.payment_id,
                         what: match forward.operation {
                             Operation::AuthoriseOnline => What::Online,
@@ -499,6 +516,9 @@ fn answer(said: &Said) -> GatewayAnswer {
         Said::Wrong | Said::Silence => GatewayAnswer::NoAnswer { detail: detail() },
         Said::NotFound => GatewayAnswer::NotFound,
         Said::CardMissing => GatewayAnswer::CardMissing,
+        Said::CannotBeAsked => GatewayAnswer::Unsendable {
+            detail: "ask its desk".to_owned(),
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hub_core::Now;
-use hub_protocol::entry::{Event, StorageLevel};
+use hub_protocol::entry::{Event, Finding, StorageLevel};
 use hub_protocol::{PaymentId, RefusalCode};
 
 use crate::Options;
@@ -43,7 +43,8 @@ pub(crate) enum Question {
     Activate(Rc<Limits>),
     Block(usize, bool),
     Drain,
-    Release(PaymentId),
+    Release(PaymentId, bool),
+    Close(PaymentId, Finding),
     Overview,
     /// Of a device with an allowance: its number, and that of the question.
     Frame(usize, u64, Frame),
@@ -149,6 +150,7 @@ impl World {
         let mut newer = Rng::of(seed, "newer");
         if !options.plain {
             profile.draw_newer(&mut newer);
+            profile.draw_acquirer(&mut Rng::of(seed, "acquirer"));
             profile.draw_taps(&mut Rng::of(seed, "tap run"));
         }
         let mut world = Self {

@@ -72,7 +72,11 @@ pub(crate) struct Load {
 
 impl Queue {
     /// The queue of a state that was just opened.
-    pub(crate) fn restored(state: &State, settings: &Settings) -> Self {
+    /// `torn_bytes`: how much of an unfinished write was cut off the ledger.
+    pub(crate) fn restored(state: &State, settings: &Settings, torn_bytes: u64) -> Self {
+        // What is no longer there may have said that the gateway was back.
+        let unsent_since = state.store().unsent_since;
+        let unsent_since = unsent_since.filter(|_| torn_bytes == 0 && !settings.copied);
         let mut queue = Self {
             items: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -88,7 +92,7 @@ impl Queue {
             finals: 0,
             forced: BTreeSet::new(),
             forced_through: 0,
-            started_at: state.head().sequence,
+            untried_after: unsent_since.unwrap_or(state.head().sequence),
             validity_ms: settings.validity_ms.iter().copied().collect(),
             default_validity_ms: settings.default_validity_ms,
             share: 0,

@@ -1,14 +1,18 @@
 //! One event, folded.
 
 use hub_protocol::cose::Unverified;
-use hub_protocol::entry::{Entry, Event, VoidEffect, WanState};
+use hub_protocol::entry::{Entry, Event, Finding, TraceRule, VoidEffect, WanState};
 use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, Root, SignedRoot, cbor};
 
 use super::stored::Key;
-use super::{CardKey, Decided, FoldError, KeyRatchet, PaymentRecord, Reserved, State, Subject};
+use super::{CardKey, Decided, FoldError, KeyRatchet, NotThere, PaymentRecord, Reserved, State, Subject};
 use crate::clock::is_set_back;
 use crate::described::Described;
 use crate::policy::Policy;
+
+/// What [`Event::OperatorActed`] says of a person who had the queue sent,
+/// whether the gateway was thought to be there or not.
+pub(crate) const SENDS_NOW: &str = "queue drain";
 
 impl State {
     pub(super) fn apply_event(
@@ -20,11 +24,24 @@ impl State {
         let sequence = entry.sequence;
         let read = |signed: &[u8]| known.map_or_else(|| parse_request(signed, sequence), |r| Ok(r.clone()));
         match &entry.event {
-            Event::HubStarted { .. }
-            | Event::HubStopped
-            | Event::OperatorActed { .. }
-            | Event::HubKeyChanged { .. }
-            | Event::StorageChanged { .. } => {}
+            Event::HubStarted {
+                traces,
+                copied,
+                torn_bytes,
+                ..
+            } => {
+                self.store.tells_before_sending = traces.is_some();
+                if traces.is_none() || *copied == Some(true) || *torn_bytes > 0 {
+                    self.store.unsent_since = None;
+                }
+                self.store.traced_by(traces.unwrap_or(TraceRule::Entry), sequence);
+            }
+            Event::OperatorActed { action, .. } => {
+                if action == SENDS_NOW {
+                    self.store.unsent_since = None;
+                }
+            }
+            Event::HubStopped | Event::HubKeyChanged { .. } | Event::StorageChanged { .. } => {}
             Event::VaultKeyChanged { key, .. } => self.store.vault_key = Some(*key),
             Event::StoreRecovered { vault_key, .. } => self.store.vault_key = Some(*vault_key),
             Event::RecoveryKeyChanged { key, .. } => self.store.recovery_key = *key,
@@ -192,13 +209,29 @@ impl State {
                     self.each_subject(*payment_id, Subject::set_aside);
                 }
             }
-            Event::PaymentReleased { payment_id, .. } => {
+            Event::PaymentReleased {
+                payment_id, finding, ..
+            } => {
                 self.unpark(*payment_id);
                 let payment = self.touch(*payment_id, sequence)?;
+                if *finding == Some(Finding::NotThere) {
+                    payment.not_there = Some(Box::new(NotThere {
+                        sequence,
+                        at_ms: entry.time.wall_ms,
+                    }));
+                }
                 payment.state = match payment.state {
                     PaymentState::ReversalParked => PaymentState::ReversalQueued,
                     _ => PaymentState::Queued,
                 };
+            }
+            Event::PaymentClosed {
+                payment_id, finding, ..
+            } => {
+                self.unpark(*payment_id);
+                let payment = self.release(*payment_id, sequence)?;
+                payment.state = closed(payment.state, *finding);
+                payment.queue_sequence = None;
             }
             Event::PaymentRetryScheduled {
                 payment_id,
@@ -222,6 +255,7 @@ impl State {
                 self.unpark(*payment_id);
                 let payment = self.touch(*payment_id, sequence)?;
                 payment.queue_sequence = Some(sequence);
+                payment.not_there = None;
                 if let Some(retry) = &mut payment.retry {
                     retry.queued_ms = entry.time.wall_ms;
                 }
@@ -297,6 +331,8 @@ impl State {
             Event::WanChanged { to, reason, .. } => {
                 self.store.wan = *to;
                 self.store.wan_reason = *reason;
+                self.store.unsent_since =
+                    (*to == WanState::Offline && self.store.tells_before_sending).then_some(sequence);
                 match to {
                     // With payments waiting, only the gateway's word on one of
                     // them ends the time without it.
@@ -419,6 +455,15 @@ impl State {
             self.dirty.insert(Key::Device(device));
         }
         self.change_card(card, |record| change(&mut record.subject));
+    }
+}
+
+/// Where a parked payment stands once a person has ended it.
+fn closed(state: PaymentState, finding: Finding) -> PaymentState {
+    match (state, finding) {
+        (PaymentState::ReversalParked, _) | (_, Finding::Undone) => PaymentState::Reversed,
+        (_, Finding::Taken) => PaymentState::Settled,
+        (_, Finding::NotThere) => PaymentState::SettledDeclined,
     }
 }
 

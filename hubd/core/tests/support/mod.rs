@@ -132,6 +132,8 @@ pub struct Shop {
     pub written: Vec<(u64, Vec<u8>)>,
     /// Flush at once, as most tests want it.
     pub flush_at_once: bool,
+    /// Cut off at the next start.
+    pub torn_bytes: u64,
     pub replies: HashMap<Ticket, Reply>,
     pub forwards: Vec<Forward>,
     pub pushed: Vec<PaymentStatus>,
@@ -164,6 +166,7 @@ impl Shop {
             disk: Vec::new(),
             written: Vec::new(),
             flush_at_once: true,
+            torn_bytes: 0,
             replies: HashMap::new(),
             forwards: Vec::new(),
             pushed: Vec::new(),
@@ -332,7 +335,7 @@ impl Shop {
         self.now.wall_ms += 5_000;
         self.replies.clear();
         self.forwards.clear();
-        let (core, effects) = Core::start(self.settings.clone(), state, 0, "test", self.now);
+        let (core, effects) = Core::start(self.settings.clone(), state, self.torn_bytes, "test", self.now);
         self.core = core;
         self.carry_out(effects);
     }
@@ -416,7 +419,10 @@ impl Shop {
 
     /// What waits, as an operator sees it.
     pub fn queue(&mut self) -> Vec<hub_core::QueueItem> {
-        match self.operate(OperatorCommand::Queue { limit: 1000 }) {
+        match self.operate(OperatorCommand::Queue {
+            limit: 1000,
+            parked_only: false,
+        }) {
             OperatorReply::Queue { items, .. } => items,
             other => panic!("a queue expected, not {other:?}"),
         }

@@ -1,5 +1,6 @@
 use std::sync::Mutex;
 
+use hub_protocol::entry::Finding;
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -67,15 +68,29 @@ impl Backend for Notebook {
     async fn unblock(&self, _: Operator, device: DeviceId) -> Result<(), Refused> {
         Err(Refused::new(format!("no device {device}")))
     }
-    async fn queue(&self, limit: usize) -> Result<QueueReport, Refused> {
-        self.note(format!("queue {limit}"));
+    async fn queue(&self, limit: usize, parked_only: bool) -> Result<QueueReport, Refused> {
+        self.note(format!("queue {limit} {parked_only}"));
         Ok(QueueReport::default())
     }
     async fn drain(&self, _: Operator) -> Result<(), Refused> {
         Err(Refused::unavailable("stopping"))
     }
-    async fn release(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
-        self.note(format!("{operator} release {payment}"));
+    async fn release(&self, operator: Operator, payment: PaymentId, not_there: bool) -> Result<(), Refused> {
+        self.note(format!("{operator} release {payment} {not_there}"));
+        Ok(())
+    }
+    async fn close(
+        &self,
+        operator: Operator,
+        payment: PaymentId,
+        finding: Finding,
+        note: String,
+    ) -> Result<(), Refused> {
+        self.note(format!("{operator} close {payment} {finding} {note}"));
+        Ok(())
+    }
+    async fn park(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
+        self.note(format!("{operator} park {payment}"));
         Ok(())
     }
     async fn lift(&self, operator: Operator, device: Option<DeviceId>) -> Result<(), Refused> {
@@ -237,6 +252,12 @@ async fn one_connection_gets_a_line_for_a_line() {
     let payment = "00112233-4455-6677-8899-aabbccddeeff";
     let release = format!(r#"{{"command":"release","payment_id":"{payment}"}}"#);
     assert_eq!(peer.ask(&release).await, Answer::Done);
+    let not_there = format!(r#"{{"command":"release","payment_id":"{payment}","not_there":true}}"#);
+    assert_eq!(peer.ask(&not_there).await, Answer::Done);
+    let close = format!(r#"{{"command":"close","payment_id":"{payment}","finding":"undone","note":"desk"}}"#);
+    assert_eq!(peer.ask(&close).await, Answer::Done);
+    let park = format!(r#"{{"command":"park","payment_id":"{payment}"}}"#);
+    assert_eq!(peer.ask(&park).await, Answer::Done);
     let install = peer.ask(r#"{"command":"policy-install","policy":"AQI="}"#).await;
     assert!(matches!(install, Answer::Policy(PolicyReport { version: 2, .. })));
     let uid = rustix::process::geteuid().as_raw();
@@ -244,7 +265,10 @@ async fn one_connection_gets_a_line_for_a_line() {
         *running.backend.asked.lock().unwrap(),
         [
             format!("uid {uid} block {device}"),
-            format!("uid {uid} release {payment}"),
+            format!("uid {uid} release {payment} false"),
+            format!("uid {uid} release {payment} true"),
+            format!("uid {uid} close {payment} undone desk"),
+            format!("uid {uid} park {payment}"),
             "policy [1, 2]".to_owned()
         ]
     );
@@ -262,6 +286,8 @@ async fn what_is_no_request_is_refused_and_the_connection_goes_on() {
         r#"{"command":"queue","limit":0}"#,
         r#"{"command":"queue","limit":1001}"#,
         r#"{"command":"block","device":"abc"}"#,
+        r#"{"command":"close","payment_id":"00112233-4455-6677-8899-aabbccddeeff","finding":"lost","note":"x"}"#,
+        r#"{"command":"close","payment_id":"00112233-4455-6677-8899-aabbccddeeff","finding":"taken"}"#,
         r#"{"command":"release","payment_id":"00112233445566778899aabbccddeeff"}"#,
         r#"{"command":"policy-install","policy":"*"}"#,
     ];

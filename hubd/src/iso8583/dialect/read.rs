@@ -13,7 +13,9 @@ use super::super::message::{Format, Mti, MtiCode};
 use super::carried;
 use super::fields::{self, FREE_FIELD, free_field, takes};
 use super::notation::{self, Defaults, Numbers};
-use super::{Asking, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule};
+use super::{
+    Asking, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule, TraceSource,
+};
 
 /// Approved for a part of the amount: there is no such thing here.
 const PARTIAL: &str = "10";
@@ -45,6 +47,7 @@ fn read_document(document: &Document<'_>) -> Option<Dialect> {
     let deferred = read_deferred(root.section("deferred"), &fields);
     let entry_modes = read_entry_modes(root.section("entry_modes"), &fields);
     let terminal = read_terminal(root.section("terminal"));
+    let trace = read_trace(root.section("trace"), &fields);
     let (codes, echoes) = read_answers(root.section("answers"));
     root.finish();
     let encoding = encoding?;
@@ -62,6 +65,7 @@ fn read_document(document: &Document<'_>) -> Option<Dialect> {
         deferred: deferred?,
         entry_modes: entry_modes?,
         terminal: terminal?,
+        trace: trace?,
         codes,
         echoes,
     })
@@ -248,6 +252,19 @@ fn read_terminal(section: Section<'_, '_>) -> Option<TerminalRule> {
     });
     section.finish();
     rule.map(|at| at.value)
+}
+
+fn read_trace(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Option<TraceSource> {
+    let expected = "\"entry\", or \"payment\" if field 37 takes letters and digits (an12),";
+    let from = section.optional("from", expected, |value| match value.as_str()? {
+        "entry" => Some(TraceSource::Entry),
+        "payment" if !fields.contains_key(&37) || takes(fields, 37, "0123456789AZ") => {
+            Some(TraceSource::Payment)
+        }
+        _ => None,
+    });
+    section.finish();
+    Some(from.map_or(TraceSource::Entry, |at| at.value))
 }
 
 fn read_answers(section: Section<'_, '_>) -> (ResponseCodes, Vec<u8>) {

@@ -154,6 +154,16 @@ fn each_wrong_value_is_named_with_its_key_and_what_would_be_right() {
             "terminal.names: \"hub\" or \"device\"",
         ),
         (
+            "from = \"payment\"",
+            "from = \"hub\"",
+            "trace.from: \"entry\", or \"payment\"",
+        ),
+        (
+            "37 = \"an12\"",
+            "37 = \"n12\"",
+            "trace.from: \"entry\", or \"payment\" if field 37 takes letters",
+        ),
+        (
             "approved = [\"00\",",
             "approved = [\"10\",",
             "answers.approved: 10 approves a part",
@@ -222,6 +232,7 @@ fn known_keys() -> std::collections::BTreeSet<String> {
         "deferred",
         "entry_modes",
         "terminal",
+        "trace",
         "answers",
     ];
     let mut keys = std::collections::BTreeSet::new();

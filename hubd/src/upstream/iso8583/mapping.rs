@@ -25,13 +25,11 @@ pub struct Stored<'a> {
     /// The device's signed request.
     pub signed_request: &'a [u8],
     /// When the ledger entry with the request was made, milliseconds since
-    /// 1970 UTC: the same for life, so trace numbers and field 7 hang on it.
+    /// 1970 UTC: the same for life, so trace numbers and field 7 can hang on
+    /// it.
     pub requested_ms: u64,
     /// The sealed card; not needed for a reversal.
     pub sealed_card: Option<&'a SealedCard>,
-    /// Whether an earlier attempt, perhaps of another operation or of the
-    /// process before this one, may have reached the acquirer.
-    pub maybe_sent: bool,
 }
 
 /// A message, and what an answer must agree with.
@@ -60,8 +58,13 @@ impl Mapping {
         now_ms: u64,
     ) -> Result<Question, Unsendable> {
         let request = request_of(forward, stored.signed_request)?;
-        let trace = Trace::new(forward.request_sequence, stored.requested_ms);
-        let repeat = forward.number > 1 || stored.maybe_sent;
+        let trace = Trace::new(
+            forward.traces,
+            forward.request_sequence,
+            stored.requested_ms,
+            &request,
+        );
+        let repeat = forward.number > 1 || forward.maybe_sent;
         let mti = |asking: Asking| if repeat { asking.repeat } else { asking.first };
         let types = &self.dialect.messages;
         let message = match forward.operation {
@@ -76,9 +79,7 @@ impl Mapping {
                 message
             }
             Operation::Advice => self.payment(mti(types.advice), forward, stored, &request, &trace)?,
-            Operation::Reverse => {
-                self.reversal(mti(types.reversal), forward, stored, &request, &trace, now_ms)?
-            }
+            Operation::Reverse => self.reversal(mti(types.reversal), forward, &request, &trace, now_ms)?,
         };
         // What cannot be written will never pass.
         self.frame(&message).map_err(Unsendable::Request)?;
@@ -103,7 +104,7 @@ impl Mapping {
             .map_err(|_| Unsendable::Card)?;
         let mut message = self.common(mti, forward, request, trace)?;
         // The same in every repeat, so that a reversal can name it.
-        message.set(7, transmission_time(stored.requested_ms));
+        message.set(7, transmission_time(trace.at_ms));
         self.put_sealed(&mut message, sealed)?;
         Ok(message)
     }
@@ -112,7 +113,6 @@ impl Mapping {
         &self,
         mti: Mti,
         forward: &Forward,
-        stored: &Stored<'_>,
         request: &PaymentRequest,
         trace: &Trace,
         now_ms: u64,
@@ -129,7 +129,7 @@ impl Mapping {
             format!(
                 "{original}{}{}{acquirer:0>11}{:0>11}",
                 trace.stan,
-                transmission_time(stored.requested_ms),
+                transmission_time(trace.at_ms),
                 // No institution forwards for the hub.
                 ""
             ),
@@ -418,7 +418,7 @@ fn fuzz(mapping: &Mapping, message: &Message) {
     for operation in [Operation::AuthoriseOnline, Operation::Advice, Operation::Reverse] {
         let question = Question {
             message: asked.clone(),
-            trace: Trace::new(41, 1_790_000_000_000),
+            trace: Trace::of_entry(41, 1_790_000_000_000),
             repeat: true,
         };
         super::super::text::hold(&mapping.read(operation, &question, message));

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::message::Unsendable;
+use super::message::{Unsendable, request_of};
 use super::text::{MAX_DETAIL, clean};
 use crate::clock;
 use crate::iso8583::trace::Trace;
@@ -112,10 +112,18 @@ impl Acquirer {
         let start = clock::monotonic_ms();
         if forward.operation == Operation::LookUp {
             // ISO 8583 has no question for it; a person can ask the acquirer.
-            let trace = Trace::new(forward.request_sequence, stored.requested_ms);
+            let trace = match request_of(forward, stored.signed_request) {
+                Ok(request) => Trace::new(
+                    forward.traces,
+                    forward.request_sequence,
+                    stored.requested_ms,
+                    &request,
+                ),
+                Err(_) => Trace::of_entry(forward.request_sequence, stored.requested_ms),
+            };
             let detail = format!(
                 "the acquirer cannot be asked whether it has this payment: ask its desk for reference {} \
-                 (field 37), trace number {} (field 11), before anything else is done with it",
+                 (field 37), trace number {} (field 11), then release it with --not-there, or close it",
                 trace.rrn, trace.stan
             );
             return (GatewayAnswer::Unsendable { detail }, 0);

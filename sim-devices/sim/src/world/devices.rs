@@ -89,7 +89,8 @@ impl World {
             Question::Activate(limits) => Ask::Activate(limits),
             Question::Block(number, blocked) => Ask::Block(wire::device_id(*number), *blocked),
             Question::Drain => Ask::Drain,
-            Question::Release(id) => Ask::Release(*id),
+            Question::Release(id, not_there) => Ask::Release(*id, *not_there),
+            Question::Close(id, finding) => Ask::Close(*id, *finding),
             Question::Overview => Ask::Overview,
             Question::Frame(number, _, Frame::Ask(closed)) => {
                 Ask::Allowance(wire::device_id(*number), *closed)

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use hub_protocol::PaymentId;
+
 use crate::gateway::{Call, Said, What};
 use crate::shell::Forward;
 use crate::violation::{Checked, Rule, hold};
@@ -28,6 +30,10 @@ impl World {
         }
         if with_card && !self.disk.cards.contains(&forward.id) {
             self.later(1, back(Said::CardMissing));
+            return Ok(());
+        }
+        if self.profile.acquirer && forward.what == What::LookUp {
+            self.later(1, back(Said::CannotBeAsked));
             return Ok(());
         }
         let slack = self.rng.below(20);
@@ -88,6 +94,18 @@ impl World {
         self.check.answered(attempt, said, self.now_ms);
         let latency = self.now_ms - sent_ms;
         self.with_hub(|hub, _, now| hub.gateway(attempt, said, latency, now))
+    }
+
+    /// Whether a call about this payment is still on its way there.
+    pub(crate) fn on_its_way(&self, id: &PaymentId) -> bool {
+        let is_it =
+            |happening: &Happening| matches!(happening, Happening::AtGateway(call, _) if call.id == *id);
+        self.happenings.values().any(is_it)
+    }
+
+    pub(crate) fn any_on_its_way(&self) -> bool {
+        let is_it = |happening: &Happening| matches!(happening, Happening::AtGateway(..));
+        self.happenings.values().any(is_it)
     }
 
     fn hold_book(&self) -> Checked {

@@ -1,6 +1,7 @@
 use ed25519_dalek::SigningKey;
 use hub_core::AttemptId;
 use hub_protocol::cose::sign;
+use hub_protocol::entry::TraceRule;
 use hub_protocol::{
     CardFacts, CardScheme, Currency, EntryMode, Funding, PaymentId, Terms, Verification, cbor,
 };
@@ -87,6 +88,8 @@ fn forward(operation: Operation, number: u32) -> Forward {
         decided_ms: REQUESTED_MS + 5000,
         number,
         presentation: 1,
+        maybe_sent: false,
+        traces: TraceRule::Entry,
         deadline_ms: 1000,
     }
 }
@@ -100,11 +103,12 @@ fn asked(mapping: &Mapping, operation: Operation, number: u32, maybe_sent: bool)
         signed_request: &sale.signed,
         requested_ms: REQUESTED_MS,
         sealed_card: (operation != Operation::Reverse).then_some(&sale.card),
-        maybe_sent,
     };
-    mapping
-        .question(&forward(operation, number), &stored, REQUESTED_MS + 60_000)
-        .unwrap()
+    let order = Forward {
+        maybe_sent,
+        ..forward(operation, number)
+    };
+    mapping.question(&order, &stored, REQUESTED_MS + 60_000).unwrap()
 }
 
 fn asked_as(mapping: &Mapping, terms: Terms) -> Result<Message, Unsendable> {
@@ -113,7 +117,6 @@ fn asked_as(mapping: &Mapping, terms: Terms) -> Result<Message, Unsendable> {
         signed_request: &sale.signed,
         requested_ms: REQUESTED_MS,
         sealed_card: Some(&sale.card),
-        maybe_sent: false,
     };
     let asked = mapping.question(&forward(Operation::AuthoriseOnline, 1), &stored, REQUESTED_MS);
     asked.map(|question| question.message)
@@ -367,7 +370,6 @@ fn a_payment_without_its_own_card_is_not_sent() {
             signed_request: &sale.signed,
             requested_ms: REQUESTED_MS,
             sealed_card: card,
-            maybe_sent: false,
         };
         let told = mapping.question(&forward(Operation::AuthoriseOnline, 1), &stored, 0);
         assert_eq!(told.err(), Some(Unsendable::Card));
