@@ -322,7 +322,13 @@ impl<D: FnMut(Durable)> Committer<D> {
             cards.extend(commit.sealed_card);
         }
         if !cards.is_empty() {
-            wait_for_room(|| self.vault.put(&cards))?;
+            // The core gives a payment's card once, and what a crash left of
+            // one is erased when the vault is opened.
+            let mut again = false;
+            wait_for_room(|| match core::mem::replace(&mut again, true) {
+                false => self.vault.put_first(&cards),
+                true => self.vault.put(&cards),
+            })?;
         }
         let receipts = ReceiptGroup::new(receipts);
         let root = receipts.as_ref().map(ReceiptGroup::root);

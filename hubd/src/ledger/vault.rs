@@ -294,7 +294,7 @@ impl Vault {
                     }
                 }
             }
-            vault.put_bodies(&bodies, outdated)
+            vault.put_bodies(&bodies, outdated, Before::Perhaps)
         })
     }
 
@@ -304,12 +304,13 @@ impl Vault {
         &mut self,
         bodies: &[(PaymentId, Option<Vec<u8>>)],
         mut outdated: Vec<Place>,
+        before: Before,
     ) -> Result<(), LedgerError> {
         let mut rest = bodies;
         let mut moved = Ok(());
         while !rest.is_empty() && moved.is_ok() {
             moved = self
-                .put_into_one_file(rest, &mut outdated)
+                .put_into_one_file(rest, &mut outdated, before)
                 .map(|written| rest = &rest[written..]);
         }
         if moved.is_ok() || moved.as_ref().is_err_and(LedgerError::is_no_room) {
@@ -378,6 +379,19 @@ impl Vault {
     /// [`LedgerError::NoRoom`] the same cards can be put again. After any
     /// other error the vault takes nothing more.
     pub fn put(&mut self, cards: &[(PaymentId, SealedCard)]) -> Result<(), LedgerError> {
+        self.put_cards(cards, Before::Perhaps)
+    }
+
+    /// [`put`](Self::put) of payments that have no card yet: nobody looks for
+    /// one in all the files, of which a long queue has many.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), which is to be used for the same cards then.
+    pub fn put_first(&mut self, cards: &[(PaymentId, SealedCard)]) -> Result<(), LedgerError> {
+        self.put_cards(cards, Before::None)
+    }
+
+    fn put_cards(&mut self, cards: &[(PaymentId, SealedCard)], before: Before) -> Result<(), LedgerError> {
         self.guarded(|vault| {
             let mut bodies = Vec::with_capacity(cards.len());
             let nonces =
@@ -389,7 +403,7 @@ impl Vault {
                     body.filter(|body| body.len() + HEAD_LEN + HEADER_LEN <= vault.file_bytes),
                 ));
             }
-            vault.put_bodies(&bodies, Vec::new())
+            vault.put_bodies(&bodies, Vec::new(), before)
         })
     }
 
@@ -398,6 +412,7 @@ impl Vault {
         &mut self,
         bodies: &[(PaymentId, Option<Vec<u8>>)],
         outdated: &mut Vec<Place>,
+        before: Before,
     ) -> Result<usize, LedgerError> {
         let first = bodies
             .first()
@@ -446,7 +461,10 @@ impl Vault {
                 .sum::<u64>();
         }
         for (id, place) in places {
-            outdated.extend(state.insert(id, place)?);
+            outdated.extend(match before {
+                Before::Perhaps => state.insert(id, place)?,
+                Before::None => state.insert_here(id, place),
+            });
         }
         drop(state);
         self.next = Some((number, start + bytes.len()));
@@ -540,7 +558,7 @@ impl Vault {
             }
             bodies
         };
-        self.put_bodies(&bodies, Vec::new())
+        self.put_bodies(&bodies, Vec::new(), Before::Perhaps)
     }
 
     /// Overwrites bodies with zeros, with one flush for each file. Whoever
@@ -617,6 +635,13 @@ fn span(found: &vault_file::Found) -> Span {
 
 /// A body as it stands in its file. What is longer than a record can be is
 /// damage that no key opens: its payment's id and the nonce are kept of it.
+/// Whether payments may have cards before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    None,
+    Perhaps,
+}
+
 fn body_to_move(file: &VaultFile, span: Span) -> Result<Vec<u8>, LedgerError> {
     let len = span.len as usize;
     let mut body = vec![0; if len > MAX_BODY { CIPHER_AT } else { len }];

@@ -94,6 +94,24 @@ fn after_a_crash_the_newer_holds_also_when_the_older_lies_in_a_full_file() {
 }
 
 #[test]
+fn rule_2_a_first_card_is_found_and_gives_way_like_any_other() {
+    let dir = tempdir().unwrap();
+    let (mut vault, _) = open(dir.path());
+    vault.put_first(&cards(0..60)).unwrap();
+    assert_eq!(contents(dir.path()).len(), 2, "the first file is full");
+    // What had no room at first is put again, in another file perhaps.
+    vault.put(&cards(0..60)).unwrap();
+    let reader = vault.reader();
+    for (id, card) in cards(0..60) {
+        assert_eq!(reader.get(id).unwrap(), Some(card));
+    }
+    assert_eq!(ciphertexts(dir.path()).len(), 60, "each once");
+    let ids: Vec<_> = cards(0..60).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(vault.erase(&ids).unwrap(), 60);
+    assert!(ciphertexts(dir.path()).is_empty(), "none is left anywhere");
+}
+
+#[test]
 fn a_batch_is_one_write_and_one_flush() {
     let dir = tempdir().unwrap();
     let (mut vault, _) = open(dir.path());
