@@ -111,6 +111,9 @@ codes! {
         /// The hub cannot make a message of it; the detail says what a person
         /// can do.
         CannotBeSent = 6, "cannot-be-sent";
+        /// The gateway has had it for long and does not decide. Ask the
+        /// gateway; once released it is asked for again.
+        GatewayUndecided = 7, "gateway-undecided";
     }
 }
 

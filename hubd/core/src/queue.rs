@@ -34,8 +34,10 @@ use crate::effect::Operation;
 use crate::input::AttemptId;
 use crate::state::{CardKey, Lane, PaymentRecord, Place, State};
 
+mod undecided;
 mod window;
 
+use undecided::Undecided;
 pub(crate) use window::Load;
 use window::{DeviceLane, FirstOfCard};
 
@@ -65,6 +67,8 @@ pub(crate) struct Item {
     finals_seen: u64,
     /// The gateway wants no attempt before this.
     asked_to_wait_until_ms: u64,
+    /// Whether the gateway has it and does not know yet.
+    undecided: Option<Undecided>,
     pub(crate) in_flight: Option<AttemptId>,
     /// Whether the newest attempt asked for a reversal.
     pub(crate) sent_reversal: bool,
@@ -261,6 +265,7 @@ impl Queue {
             failed_alone: 0,
             finals_seen: self.finals,
             asked_to_wait_until_ms: 0,
+            undecided: None,
             in_flight: None,
             sent_reversal: false,
             not_before_ms: 0,
@@ -504,6 +509,7 @@ impl Queue {
             .and_then(|sequence| self.items.get_mut(sequence))
         {
             item.failed_alone = 0;
+            item.undecided = None;
         }
     }
 

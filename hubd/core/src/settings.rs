@@ -24,6 +24,12 @@ pub struct Settings {
     /// payment that may have been sent nine tenths of that ago is looked up
     /// before it is sent again.
     pub idempotency_retention_ms: u64,
+    /// For how long the gateway may say of a payment or reversal that it has
+    /// it and does not know yet, in milliseconds. After it, and at least
+    /// [`LEAST_UNDECIDED_ANSWERS`](crate::LEAST_UNDECIDED_ANSWERS) such
+    /// answers, it is parked. Counted from the first of them since the hub
+    /// started; between two of them at most 61 minutes count.
+    pub undecided_after_ms: u64,
     /// Whether the gateway tells the time. Before it has, since the start, no
     /// age of what an earlier process may have sent is believed.
     pub gateway_tells_time: bool,
@@ -101,6 +107,7 @@ impl Settings {
             replay_deadline_ms: 30_000,
             max_in_flight: 64,
             idempotency_retention_ms: 24 * 60 * 60 * 1000,
+            undecided_after_ms: 4 * 60 * 60 * 1000,
             gateway_tells_time: true,
             presents_again: true,
             spread_ms: 0,

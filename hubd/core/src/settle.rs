@@ -24,6 +24,14 @@ pub const LONGEST_RETRY_AFTER_MS: u64 = 60 * 60 * 1000;
 /// cause and parked.
 pub const MOST_FAILURES_ALONE: u32 = 20;
 
+/// So often at least must the gateway have said of an item that it does not
+/// know yet before the item is parked for that.
+pub const LEAST_UNDECIDED_ANSWERS: u32 = 5;
+
+/// The longest that two attempts at an item that the gateway has are apart
+/// while the gateway can be asked.
+const LONGEST_PAUSE_MS: u64 = LONGEST_RETRY_AFTER_MS + BACKOFF_CAP_MS;
+
 /// The longest text of the gateway that is written down, in bytes.
 const LONGEST_DETAIL: usize = 200;
 
@@ -171,13 +179,7 @@ impl Core {
                 let error = format!("it is too old to be sent without a look-up, and that failed: {detail}");
                 self.failed(id, None, &detail, error);
             }
-            GatewayAnswer::Pending { retry_after_ms } => {
-                self.back_off(
-                    id,
-                    retry_after_ms,
-                    "the gateway has it and does not know yet".to_owned(),
-                );
-            }
+            GatewayAnswer::Pending { retry_after_ms } => self.undecided(id, retry_after_ms),
             GatewayAnswer::Throttled { retry_after_ms } => {
                 self.back_off(id, retry_after_ms, "the gateway asks to slow down".to_owned());
             }
@@ -232,6 +234,29 @@ impl Core {
             self.park(id, ParkReason::AttemptsExhausted, detail);
         } else {
             self.back_off(id, retry_after_ms, error);
+        }
+    }
+
+    /// The gateway has it and does not know yet. It is asked again, though not
+    /// for ever: everything behind it with its card and at its device waits.
+    fn undecided(&mut self, id: PaymentId, retry_after_ms: Option<u64>) {
+        self.back_off(
+            id,
+            retry_after_ms,
+            "the gateway has it and does not know yet".to_owned(),
+        );
+        let now = self.now.monotonic_ms;
+        let Some(told) = self.queue.note_undecided(&id, now, LONGEST_PAUSE_MS) else {
+            return;
+        };
+        let bound_ms = self.settings.undecided_after_ms;
+        if told.for_ms >= bound_ms && told.answers >= LEAST_UNDECIDED_ANSWERS {
+            let detail = format!(
+                "the gateway has had it for {} and has not decided: ask the gateway what became of it; once \
+                 released it is asked for again",
+                span(told.for_ms)
+            );
+            self.park(id, ParkReason::GatewayUndecided, &detail);
         }
     }
 
@@ -313,6 +338,14 @@ impl Core {
         if let Some(status) = status {
             self.after(sequence, Effect::Push { device, status });
         }
+    }
+}
+
+/// A time as people say it.
+fn span(ms: u64) -> String {
+    match ms / 60_000 {
+        minutes @ 0..120 => format!("{minutes} min"),
+        minutes => format!("{} h", minutes / 60),
     }
 }
 

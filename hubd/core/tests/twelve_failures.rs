@@ -414,6 +414,45 @@ fn failure_10_a_poisoned_head_blocks_all_and_the_old_are_dropped() {
     assert_eq!(shop.core.state().store().subject.exposure_minor, 500);
 }
 
+/// Poisoned in another way: it is neither taken nor refused. More of it in
+/// `rule_2_what_the_gateway_never_decides_is_parked_and_holds_up_nobody_any_longer`.
+#[test]
+fn failure_10_a_head_that_is_never_decided_blocks_its_card_and_its_device() {
+    let mut shop = Shop::offline();
+    shop.pay(MPOS, &request(1, 500, "card"));
+    shop.pay(MPOS, &request(2, 500, "behind it at its device"));
+    shop.pay(SOFTPOS, &request(3, 500, "card"));
+    shop.go_online();
+    for _ in 0..300 {
+        assert_eq!(shop.forwards.len(), 1, "order is kept meanwhile");
+        if shop.forwards[0].payment_id != payment_id(1) {
+            break;
+        }
+        shop.gateway(GatewayAnswer::Pending { retry_after_ms: None });
+        if shop.state_of(1) == PaymentState::Parked {
+            break;
+        }
+        shop.pass(60_000);
+    }
+    assert_eq!(shop.state_of(1), PaymentState::Parked);
+    shop.gateway(approved());
+    shop.gateway(approved());
+    assert_eq!(shop.state_of(2), PaymentState::Settled);
+    assert_eq!(shop.state_of(3), PaymentState::Settled);
+    assert_eq!(
+        shop.core.state().store().subject.exposure_minor,
+        500,
+        "never dropped"
+    );
+    shop.operate(OperatorCommand::Release(payment_id(1)));
+    assert_eq!(shop.gateway(approved()).payment_id, payment_id(1));
+    assert_eq!(
+        shop.state_of(1),
+        PaymentState::Settled,
+        "charged once, under its id"
+    );
+}
+
 /// With a thousand shops:
 /// `a_thousand_shops_do_not_return_at_once_if_a_window_is_given`.
 #[test]
