@@ -15,6 +15,7 @@ use crate::codes::codes;
 use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::key_change::SignedKeyChange;
+use crate::merchant_advice::MerchantAdvice;
 use crate::payment::DeviceClass;
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
@@ -275,6 +276,9 @@ pub enum Event {
         /// The gateway's word.
         #[n(2)]
         gateway: GatewayResult,
+        /// What the issuer advised with a decline.
+        #[n(3)]
+        advice: Option<MerchantAdvice>,
     },
     /// A device voided a payment.
     #[n(13)]
@@ -344,6 +348,9 @@ pub enum Event {
         /// Not presented again before this, milliseconds since 1970 UTC.
         #[n(4)]
         due_ms: u64,
+        /// What the issuer advised with the decline.
+        #[n(5)]
+        advice: Option<MerchantAdvice>,
     },
     /// A declined payment is due and goes back into the queue.
     #[n(18)]

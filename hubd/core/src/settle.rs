@@ -2,7 +2,7 @@
 //! again, tried again, parked. Never dropped.
 
 use hub_protocol::entry::{Event, ParkReason};
-use hub_protocol::{GatewayResult, PaymentId, PaymentState};
+use hub_protocol::{GatewayResult, MerchantAdvice, PaymentId, PaymentState};
 
 use crate::core::Core;
 use crate::effect::{Effect, Operation};
@@ -37,6 +37,7 @@ const LONGEST_DETAIL: usize = 200;
 
 impl Core {
     pub(crate) fn gateway_answered(&mut self, attempt: AttemptId, answer: GatewayAnswer, latency_ms: u64) {
+        let (answer, advice) = answer.split_advice();
         let live = self.online.waits_for(attempt);
         let looked_up = self.contacts.looked_up(attempt);
         match answer {
@@ -64,7 +65,7 @@ impl Core {
         let elsewhere = self.queue.elsewhere(attempt);
         if let Some(id) = self.queue.landed(attempt) {
             self.learn_breaker(attempt, id, &answer);
-            self.replay_answered(id, answer, looked_up);
+            self.replay_answered(id, answer, looked_up, advice);
         } else {
             self.pacing.breaker.not_sent(attempt, self.now.monotonic_ms);
             if let Some(id) = elsewhere {
@@ -153,7 +154,13 @@ impl Core {
         }
     }
 
-    fn replay_answered(&mut self, id: PaymentId, answer: GatewayAnswer, looked_up: bool) {
+    fn replay_answered(
+        &mut self,
+        id: PaymentId,
+        answer: GatewayAnswer,
+        looked_up: bool,
+        advice: Option<MerchantAdvice>,
+    ) {
         let Some(payment) = self.state.payment(&id) else {
             return;
         };
@@ -167,7 +174,11 @@ impl Core {
         }
         self.heed(&answer);
         match answer {
-            GatewayAnswer::Final(result) => self.finally(id, result, asks_reversal),
+            GatewayAnswer::Final(result) => self.finally(id, result, asks_reversal, advice),
+            // Taken apart on the way in.
+            GatewayAnswer::Advised { result, advice } => {
+                self.finally(id, result, asks_reversal, Some(advice))
+            }
             GatewayAnswer::NotFound if looked_up => self.send_after_look_up(&id),
             GatewayAnswer::NotFound => {
                 let detail = "the gateway says that it does not know what it was asked to do";
@@ -261,7 +272,13 @@ impl Core {
     }
 
     /// The gateway's final answer to what was last asked.
-    fn finally(&mut self, id: PaymentId, result: GatewayResult, asks_reversal: bool) {
+    fn finally(
+        &mut self,
+        id: PaymentId,
+        result: GatewayResult,
+        asks_reversal: bool,
+        advice: Option<MerchantAdvice>,
+    ) {
         let Some(payment) = self.state.payment(&id) else {
             return;
         };
@@ -274,7 +291,7 @@ impl Core {
             );
             return;
         }
-        if !asks_reversal && !result.approved && self.presented_again(id, &result) {
+        if !asks_reversal && !result.approved && self.presented_again(id, &result, advice) {
             return;
         }
         let event = if asks_reversal {
@@ -286,6 +303,7 @@ impl Core {
             Event::PaymentSettled {
                 payment_id: id,
                 gateway: result,
+                advice,
             }
         };
         let sequence = self.append(event, None, None);

@@ -159,9 +159,9 @@ impl Checker {
             } if record.decision == hub_protocol::Decision::ApprovedOnline => {
                 (payment_id, heard(payment_id).approved, "approved online")
             }
-            Event::PaymentSettled { payment_id, gateway } if gateway.approved => {
-                (payment_id, heard(payment_id).approved, "settled")
-            }
+            Event::PaymentSettled {
+                payment_id, gateway, ..
+            } if gateway.approved => (payment_id, heard(payment_id).approved, "settled"),
             Event::PaymentSettled { payment_id, .. } => {
                 (payment_id, heard(payment_id).declined, "declined at replay")
             }
