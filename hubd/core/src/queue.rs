@@ -32,6 +32,7 @@ use hub_protocol::{DeviceId, PaymentId, PaymentState, Submission};
 
 use crate::effect::Operation;
 use crate::input::AttemptId;
+use crate::policy::replay::ReplayRules;
 use crate::state::{CardKey, Lane, PaymentRecord, Place, State};
 
 mod undecided;
@@ -112,9 +113,8 @@ pub(crate) struct Queue {
     /// The newest entry when the hub started: what was queued after it has
     /// been tried by nobody else.
     started_at: u64,
-    /// How long an approval is worth sending, in milliseconds.
-    validity_ms: HashMap<hub_protocol::CardScheme, u64>,
-    default_validity_ms: u64,
+    /// How long an approval is worth sending, by the policy.
+    worth_sending: ReplayRules,
     /// Each device's share of the window.
     share: usize,
     /// Devices of which more should be loaded.
@@ -151,6 +151,14 @@ pub(crate) fn operation(payment: &PaymentRecord) -> Operation {
             _ => Operation::AuthoriseDeferred,
         },
     }
+}
+
+/// When the approval expires, and how large it is. The order of what may go,
+/// and no more: what has expired is sent too.
+fn urgency(rules: &ReplayRules, payment: &PaymentRecord) -> (u64, Reverse<u64>) {
+    let decided_ms = payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms);
+    let expires_ms = decided_ms.saturating_add(rules.worth_sending_ms(payment.scheme));
+    (expires_ms / EXPIRY_STEP_MS, Reverse(payment.amount_minor))
 }
 
 impl Queue {
@@ -249,18 +257,25 @@ impl Queue {
         self.refresh(payment.card, payment.device);
     }
 
+    /// A policy has come into force: what waits in memory is put in its order.
+    pub(crate) fn follow_policy(&mut self, state: &State) {
+        self.worth_sending = state
+            .policy()
+            .map_or_else(ReplayRules::default, |policy| policy.replay.clone());
+        let rules = &self.worth_sending;
+        for item in self.items.values_mut().chain(self.parked.values_mut()) {
+            if let Some(payment) = state.payment(&item.payment_id) {
+                item.urgency = urgency(rules, payment);
+            }
+        }
+    }
+
     fn item(&self, id: PaymentId, payment: &PaymentRecord) -> Item {
-        let decided_ms = payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms);
-        let valid = self
-            .validity_ms
-            .get(&payment.scheme)
-            .unwrap_or(&self.default_validity_ms);
-        let expires_ms = decided_ms.saturating_add(*valid);
         Item {
             payment_id: id,
             card: payment.card,
             device: payment.device,
-            urgency: (expires_ms / EXPIRY_STEP_MS, Reverse(payment.amount_minor)),
+            urgency: urgency(&self.worth_sending, payment),
             attempts: 0,
             failed_alone: 0,
             finals_seen: self.finals,

@@ -1,6 +1,6 @@
 //! What the core is told once.
 
-use hub_protocol::{CardScheme, Currency, EntrySeal, HubId};
+use hub_protocol::{Currency, EntrySeal, HubId};
 
 use crate::wan::WanSettings;
 
@@ -54,11 +54,6 @@ pub struct Settings {
     /// evenly among the devices; each has at least 2. The rest is loaded from
     /// the index when its turn comes.
     pub queue_window: usize,
-    /// How long after the decision an offline approval is worth sending, in
-    /// milliseconds. What expires first is sent first.
-    pub default_validity_ms: u64,
-    /// The same for schemes where it is different.
-    pub validity_ms: Vec<(CardScheme, u64)>,
     /// How long after a start the hub waits for a device to ask again for a
     /// payment that was being asked online when the hub stopped.
     pub abandoned_after_ms: u64,
@@ -116,9 +111,6 @@ impl Settings {
             max_remembered: 5_000,
             max_cards: 10_000,
             queue_window: 4_096,
-            // The shortest of the limits that providers publish is a day.
-            default_validity_ms: 24 * 60 * 60 * 1000,
-            validity_ms: Vec::new(),
             abandoned_after_ms: 60_000,
             archives_through: 0,
             pinned_root: None,
