@@ -150,6 +150,7 @@ impl World {
         if !options.plain {
             profile.draw_newer(&mut newer);
             profile.draw_taps(&mut Rng::of(seed, "tap run"));
+            profile.draw_undecided(&mut Rng::of(seed, "undecided"));
         }
         let mut world = Self {
             seed,
