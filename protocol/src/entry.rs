@@ -15,6 +15,7 @@ use crate::codes::codes;
 use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
 use crate::key_change::SignedKeyChange;
+use crate::merchant_advice::MerchantAdvice;
 use crate::payment::DeviceClass;
 use crate::reason::Reason;
 use crate::receipt::{Decision, FallbackAction, GatewayResult, Submission};
@@ -111,6 +112,9 @@ codes! {
         /// The hub cannot make a message of it; the detail says what a person
         /// can do.
         CannotBeSent = 6, "cannot-be-sent";
+        /// The gateway has had it for long and does not decide. Ask the
+        /// gateway; once released it is asked for again.
+        GatewayUndecided = 7, "gateway-undecided";
         /// A person keeps it back.
         KeptBack = 8, "kept-back";
     }
@@ -310,6 +314,9 @@ pub enum Event {
         /// The gateway's word.
         #[n(2)]
         gateway: GatewayResult,
+        /// What the issuer advised with a decline.
+        #[n(3)]
+        advice: Option<MerchantAdvice>,
     },
     /// A device voided a payment.
     #[n(13)]
@@ -400,6 +407,9 @@ pub enum Event {
         /// Not presented again before this, milliseconds since 1970 UTC.
         #[n(4)]
         due_ms: u64,
+        /// What the issuer advised with the decline.
+        #[n(5)]
+        advice: Option<MerchantAdvice>,
     },
     /// A declined payment is due and goes back into the queue.
     #[n(18)]

@@ -27,6 +27,7 @@ pub mod entry;
 pub mod frame;
 pub mod id;
 mod key_change;
+mod merchant_advice;
 pub mod merkle;
 pub mod money;
 pub mod payment;
@@ -55,6 +56,7 @@ pub use entry::{Entry, EntryTime, Event};
 pub use frame::{Answer, Push, Request};
 pub use id::{DeviceId, Digest, HubId, KeyId, PaymentId};
 pub use key_change::{HubKeyChange, KeyChain, KeyChainError, MOST_KEY_CHANGES, SignedKeyChange};
+pub use merchant_advice::{MerchantAdvice, MerchantAdviceError};
 pub use money::{Currency, MAX_AMOUNT_MINOR};
 pub use payment::{
     CardExpiry, CardFacts, CardScheme, Cryptogram, DeviceClass, EntryMode, Funding, Override, PaymentRequest,

@@ -427,6 +427,9 @@ impl Core {
                 | Event::DeviceListed { .. }
                 | Event::DeviceReplaced { .. }
         );
+        if matches!(entry.event, Event::PolicyActivated { .. }) {
+            self.queue.follow_policy(&self.state);
+        }
         if enrols {
             self.queue.share_out(&self.state, &self.settings);
         }

@@ -3,8 +3,8 @@
 use hub_protocol::entry::{Finding, StorageLevel};
 use hub_protocol::{
     AllowanceReturn, DeviceClass, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, Digest,
-    GatewayResult, KeyId, PaymentId, PaymentRequest, Refusal, Registration, SealedCard, SignedKeyChange,
-    VoidRequest,
+    GatewayResult, KeyId, MerchantAdvice, PaymentId, PaymentRequest, Refusal, Registration, SealedCard,
+    SignedKeyChange, VoidRequest,
 };
 
 use crate::fleet::{Joining, ListToTake};
@@ -445,6 +445,13 @@ pub enum TlsKeyChange {
 pub enum GatewayAnswer {
     /// The final answer: approved or declined (of a reversal: confirmed).
     Final(GatewayResult),
+    /// The same of a decline with which the issuer advises what to do next.
+    Advised {
+        /// The final answer.
+        result: GatewayResult,
+        /// The advice, which the policy may heed.
+        advice: MerchantAdvice,
+    },
     /// The gateway has it and does not know yet; ask again under the same id.
     Pending {
         /// When to ask again, if the gateway says so.
@@ -502,6 +509,17 @@ pub enum GatewayAnswer {
         /// What was lacking.
         detail: String,
     },
+}
+
+impl GatewayAnswer {
+    /// A final answer of whichever kind as [`Final`](Self::Final), and what was
+    /// advised with it.
+    pub(crate) fn split_advice(self) -> (Self, Option<MerchantAdvice>) {
+        match self {
+            Self::Advised { result, advice } => (Self::Final(result), Some(advice)),
+            other => (other, None),
+        }
+    }
 }
 
 /// What came of one probe.

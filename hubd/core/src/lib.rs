@@ -69,5 +69,5 @@ pub use input::{
     TlsKeyChange,
 };
 pub use pacing::LONGEST_SPREAD_MS;
-pub use settle::{LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};
+pub use settle::{LEAST_UNDECIDED_ANSWERS, LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};
 pub use situation::Moment;

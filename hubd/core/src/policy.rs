@@ -24,6 +24,7 @@ pub mod hours;
 pub mod moving;
 pub mod people;
 pub mod profile;
+pub mod replay;
 pub mod score;
 pub mod velocity;
 
@@ -36,6 +37,7 @@ use hours::Hours;
 use moving::MovingLimits;
 use people::OverrideRules;
 use profile::ProfileRules;
+use replay::ReplayRules;
 use score::ScoreRules;
 use velocity::{TapLimits, Window};
 
@@ -102,35 +104,6 @@ pub struct Policy {
     pub allowance: Option<AllowanceRules>,
     /// How the backlog is sent.
     pub replay: ReplayRules,
-}
-
-/// How the backlog is sent to the gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReplayRules {
-    /// The window over which stores begin to replay after an outage, in
-    /// milliseconds; 0 for none.
-    pub spread_ms: u64,
-    /// The least time between two payments of one card, in milliseconds.
-    pub same_card_gap_ms: u64,
-    /// What each scheme allows after a decline. Nothing for a scheme not
-    /// named: a decline is final.
-    pub schemes: BTreeMap<CardScheme, RetryRules>,
-}
-
-/// When a declined payment may be presented again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetryRules {
-    /// Response codes after which never. Goes before `retry`.
-    pub never_retry: Vec<String>,
-    /// Response codes after which it may.
-    pub retry: Vec<String>,
-    /// The most presentations of one payment in 24 h, the first included.
-    pub most_per_24h: u32,
-    /// The most in 30 days, the first included; also the end of it.
-    pub most_per_30_days: u32,
-    /// The least time between a decline and the next presentation, in
-    /// milliseconds.
-    pub min_wait_ms: u64,
 }
 
 /// What is allowed offline at all.
@@ -306,7 +279,7 @@ fn read(document: &Document<'_>) -> Option<Policy> {
     };
     let score = score::read(root.section("score"), has);
     let allowance = allowance::read(root.section("allowance"), card.as_ref());
-    let replay = read_replay(root.section("replay"));
+    let replay = replay::read(root.section("replay"));
     if let (Some(from), Some(to)) = (&not_before, &expires)
         && to.value <= from.value
     {
@@ -476,56 +449,11 @@ fn not_above(section: &Section<'_, '_>, lower: Option<&At<u32>>, upper: Option<&
     }
 }
 
-/// All of it may be missing: then nothing is spread or paced, and every
-/// decline is final.
-fn read_replay(section: Section<'_, '_>) -> Option<ReplayRules> {
-    let spread = section.optional("spread_s", "seconds from 0 to 3600", integer(0..=3_600));
-    let gap = section.optional("same_card_gap_s", "seconds from 0 to 600", integer(0..=600));
-    let by_scheme = section.section("scheme");
-    let schemes = CardScheme::ALL
-        .iter()
-        .map(|scheme| (*scheme, by_scheme.section(scheme.name())))
-        .filter(|(_, rules)| rules.present())
-        .map(|(scheme, rules)| Some((scheme, read_retry(rules)?)))
-        .collect::<Vec<_>>();
-    by_scheme.finish();
-    section.finish();
-    Some(ReplayRules {
-        spread_ms: spread.map_or(0, |at| at.value * 1000),
-        same_card_gap_ms: gap.map_or(0, |at| at.value * 1000),
-        schemes: schemes.into_iter().collect::<Option<_>>()?,
-    })
-}
-
-fn read_retry(section: Section<'_, '_>) -> Option<RetryRules> {
-    let never = section.required("never_retry", CODES, response_codes);
-    let retry = section.required("retry", CODES, response_codes);
-    let per_day = section.required("most_per_24h", "a whole number from 0 to 100", few);
-    let per_month = section.required("most_per_30_days", "a whole number from 0 to 100", few);
-    let wait = section.required(
-        "min_wait_minutes",
-        "minutes from 1 to 43200 (30 days)",
-        integer(1..=43_200),
-    );
-    section.finish();
-    Some(RetryRules {
-        never_retry: never?.value,
-        retry: retry?.value,
-        most_per_24h: per_day?.value,
-        most_per_30_days: per_month?.value,
-        min_wait_ms: wait?.value * 60_000,
-    })
-}
-
 fn response_codes(value: &toml::de::DeValue<'_>) -> Option<Vec<String>> {
     let code = |code: &String| {
         (1..=8).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric())
     };
     list::<String>(value).filter(|codes| codes.len() <= 64 && codes.iter().all(code))
-}
-
-fn few(value: &toml::de::DeValue<'_>) -> Option<u32> {
-    integer(0..=100)(value).and_then(|count| u32::try_from(count).ok())
 }
 
 fn names(all: impl Iterator<Item = &'static str>) -> String {

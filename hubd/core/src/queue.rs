@@ -32,10 +32,13 @@ use hub_protocol::{DeviceId, PaymentId, PaymentState, Submission};
 
 use crate::effect::Operation;
 use crate::input::AttemptId;
+use crate::policy::replay::ReplayRules;
 use crate::state::{CardKey, Lane, PaymentRecord, Place, State};
 
+mod undecided;
 mod window;
 
+use undecided::Undecided;
 pub(crate) use window::Load;
 use window::{DeviceLane, FirstOfCard};
 
@@ -65,6 +68,8 @@ pub(crate) struct Item {
     finals_seen: u64,
     /// The gateway wants no attempt before this.
     asked_to_wait_until_ms: u64,
+    /// Whether the gateway has it and does not know yet.
+    undecided: Option<Undecided>,
     pub(crate) in_flight: Option<AttemptId>,
     /// Whether the newest attempt asked for a reversal.
     pub(crate) sent_reversal: bool,
@@ -109,9 +114,8 @@ pub(crate) struct Queue {
     /// the newest entry when the hub started, or the one since which the
     /// gateway had been gone by then.
     untried_after: u64,
-    /// How long an approval is worth sending, in milliseconds.
-    validity_ms: HashMap<hub_protocol::CardScheme, u64>,
-    default_validity_ms: u64,
+    /// How long an approval is worth sending, by the policy.
+    worth_sending: ReplayRules,
     /// Each device's share of the window.
     share: usize,
     /// Devices of which more should be loaded.
@@ -148,6 +152,14 @@ pub(crate) fn operation(payment: &PaymentRecord) -> Operation {
             _ => Operation::AuthoriseDeferred,
         },
     }
+}
+
+/// When the approval expires, and how large it is. The order of what may go,
+/// and no more: what has expired is sent too.
+fn urgency(rules: &ReplayRules, payment: &PaymentRecord) -> (u64, Reverse<u64>) {
+    let decided_ms = payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms);
+    let expires_ms = decided_ms.saturating_add(rules.worth_sending_ms(payment.scheme));
+    (expires_ms / EXPIRY_STEP_MS, Reverse(payment.amount_minor))
 }
 
 impl Queue {
@@ -252,22 +264,30 @@ impl Queue {
         self.refresh(payment.card, payment.device);
     }
 
+    /// A policy has come into force: what waits in memory is put in its order.
+    pub(crate) fn follow_policy(&mut self, state: &State) {
+        self.worth_sending = state
+            .policy()
+            .map_or_else(ReplayRules::default, |policy| policy.replay.clone());
+        let rules = &self.worth_sending;
+        for item in self.items.values_mut().chain(self.parked.values_mut()) {
+            if let Some(payment) = state.payment(&item.payment_id) {
+                item.urgency = urgency(rules, payment);
+            }
+        }
+    }
+
     fn item(&self, id: PaymentId, payment: &PaymentRecord) -> Item {
-        let decided_ms = payment.decided.as_ref().map_or(0, |decided| decided.time.wall_ms);
-        let valid = self
-            .validity_ms
-            .get(&payment.scheme)
-            .unwrap_or(&self.default_validity_ms);
-        let expires_ms = decided_ms.saturating_add(*valid);
         Item {
             payment_id: id,
             card: payment.card,
             device: payment.device,
-            urgency: (expires_ms / EXPIRY_STEP_MS, Reverse(payment.amount_minor)),
+            urgency: urgency(&self.worth_sending, payment),
             attempts: 0,
             failed_alone: 0,
             finals_seen: self.finals,
             asked_to_wait_until_ms: 0,
+            undecided: None,
             in_flight: None,
             sent_reversal: false,
             not_before_ms: 0,
@@ -511,6 +531,7 @@ impl Queue {
             .and_then(|sequence| self.items.get_mut(sequence))
         {
             item.failed_alone = 0;
+            item.undecided = None;
         }
     }
 

@@ -1,17 +1,18 @@
 //! Presenting a declined payment again, as far as its card's scheme allows.
 //!
 //! A decline by the issuer is final unless the policy says otherwise for the
-//! payment's scheme and the response code. The schemes' rules change, so all
-//! of them are policy data. Every decline and every return to the queue is a
+//! payment's scheme and the response code; what the issuer advises with it
+//! can only forbid more or ask for a longer wait. The schemes' rules change, so
+//! all of them are policy data. Every decline and every return to the queue is a
 //! ledger entry, so that counts survive a restart.
 
 use std::collections::BTreeSet;
 
 use hub_protocol::entry::Event;
-use hub_protocol::{GatewayResult, PaymentId, PaymentState, Submission};
+use hub_protocol::{GatewayResult, MerchantAdvice, PaymentId, PaymentState, Submission};
 
 use crate::core::Core;
-use crate::policy::RetryRules;
+use crate::policy::replay::RetryRules;
 use crate::record::PaymentRecord;
 use crate::state::State;
 
@@ -30,13 +31,14 @@ pub enum AfterDecline {
     },
 }
 
-/// Whether a payment that was declined with `code` may be presented again.
-/// `declined_ms` holds the times of all its declines, this one included,
+/// Whether a payment that was declined with `code`, and with this advice of the
+/// issuer, may be presented again. `declined_ms` holds the times of all its declines, this one included,
 /// oldest first; `now_ms` is effective time.
 #[must_use]
 pub fn after_decline(
     rules: Option<&RetryRules>,
     code: &str,
+    advice: Option<MerchantAdvice>,
     declined_ms: &[u64],
     now_ms: u64,
 ) -> AfterDecline {
@@ -47,6 +49,11 @@ pub fn after_decline(
     if has(&rules.never_retry) || !has(&rules.retry) {
         return AfterDecline::Final;
     }
+    if advice.is_some_and(|advice| rules.never_retry_advice.contains(&advice)) {
+        return AfterDecline::Final;
+    }
+    let advised_ms = advice.and_then(|advice| rules.advice_wait_ms.get(&advice));
+    let wait_ms = rules.min_wait_ms.max(advised_ms.copied().unwrap_or(0));
     let count = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
     let last_instant = declined_ms
         .first()
@@ -60,7 +67,7 @@ pub fn after_decline(
         .checked_sub(count(rules.most_per_24h))
         .and_then(|index| declined_ms.get(index))
         .map_or(0, |old| old.saturating_add(DAY_MS));
-    let due_ms = now_ms.saturating_add(rules.min_wait_ms).max(room);
+    let due_ms = now_ms.saturating_add(wait_ms).max(room);
     if due_ms >= last_instant {
         return AfterDecline::Final;
     }
@@ -104,7 +111,12 @@ impl Retries {
 impl Core {
     /// A decline of the backlog: schedules another presentation if the
     /// policy allows one. Returns false if the decline stands.
-    pub(crate) fn presented_again(&mut self, id: PaymentId, result: &GatewayResult) -> bool {
+    pub(crate) fn presented_again(
+        &mut self,
+        id: PaymentId,
+        result: &GatewayResult,
+        advice: Option<MerchantAdvice>,
+    ) -> bool {
         if !self.settings.presents_again {
             return false;
         }
@@ -123,7 +135,7 @@ impl Core {
         let mut declined_ms = payment.declined_ms().to_vec();
         declined_ms.push(now_ms);
         let (device, presentation) = (payment.device, payment.presentation());
-        match after_decline(rules, &result.response_code, &declined_ms, now_ms) {
+        match after_decline(rules, &result.response_code, advice, &declined_ms, now_ms) {
             AfterDecline::Final => false,
             AfterDecline::PresentAgain { due_ms } => {
                 let sequence = self.append(
@@ -132,6 +144,7 @@ impl Core {
                         gateway: result.clone(),
                         presentation,
                         due_ms,
+                        advice,
                     },
                     None,
                     None,
@@ -174,7 +187,15 @@ mod tests {
             most_per_24h: 2,
             most_per_30_days: 4,
             min_wait_ms: HOUR_MS,
+            never_retry_advice: vec![advice("03"), advice("21")],
+            advice_wait_ms: [("24", 1), ("02", 24), ("26", 48), ("30", 240), ("88", 720)]
+                .map(|(code, hours)| (advice(code), hours * HOUR_MS))
+                .into(),
         }
+    }
+
+    fn advice(code: &str) -> MerchantAdvice {
+        code.parse().unwrap()
     }
 
     /// Declines so many hours ago.
@@ -213,11 +234,11 @@ mod tests {
             ("the last hour before that", "51", &[30 * 24 - 2, 0], again(1)),
         ];
         for (what, code, declined, expected) in table {
-            let told = after_decline(Some(&rules()), code, &ago(declined), NOW);
+            let told = after_decline(Some(&rules()), code, None, &ago(declined), NOW);
             assert_eq!(told, *expected, "{what}");
         }
         assert_eq!(
-            after_decline(None, "51", &ago(&[0]), NOW),
+            after_decline(None, "51", None, &ago(&[0]), NOW),
             Final,
             "no rules: no retry"
         );
@@ -226,9 +247,81 @@ mod tests {
             ..rules()
         };
         assert_eq!(
-            after_decline(Some(&none), "51", &ago(&[0]), NOW),
+            after_decline(Some(&none), "51", None, &ago(&[0]), NOW),
             Final,
             "none a day"
         );
+    }
+
+    #[test]
+    fn what_the_issuer_advises_only_forbids_more_or_waits_longer() {
+        use AfterDecline::Final;
+        let again = |hours: u64| AfterDecline::PresentAgain {
+            due_ms: NOW + hours * HOUR_MS,
+        };
+        // What the line says of: code, advice, declines (hours ago), the answer.
+        let table: &[(&str, &str, &str, &[u64], AfterDecline)] = &[
+            ("never, though the code may", "51", "03", &[0], Final),
+            ("cancelled, though the code may", "51", "21", &[0], Final),
+            (
+                "a wait does not allow what the code forbids",
+                "04",
+                "24",
+                &[0],
+                Final,
+            ),
+            ("nor a code that nobody names", "05", "24", &[0], Final),
+            ("never by both", "04", "03", &[0], Final),
+            (
+                "an advice that nobody names changes nothing",
+                "51",
+                "01",
+                &[0],
+                again(1),
+            ),
+            ("as long as the least wait", "51", "24", &[0], again(1)),
+            ("a longer wait goes before the least", "51", "26", &[0], again(48)),
+            ("ten days", "51", "30", &[0], again(240)),
+            (
+                "the day's count goes before a shorter advice",
+                "51",
+                "24",
+                &[5, 0],
+                again(19),
+            ),
+            (
+                "a longer advice goes before the day's count",
+                "51",
+                "02",
+                &[5, 0],
+                again(24),
+            ),
+            (
+                "as many as allowed in 30 days",
+                "51",
+                "24",
+                &[90, 60, 30, 0],
+                Final,
+            ),
+            (
+                "not past 30 days after the first",
+                "51",
+                "30",
+                &[21 * 24, 0],
+                Final,
+            ),
+            ("a wait of as long as there is", "51", "88", &[0], Final),
+        ];
+        for (what, code, advised, declined, expected) in table {
+            let told = after_decline(Some(&rules()), code, Some(advice(advised)), &ago(declined), NOW);
+            assert_eq!(told, *expected, "{what}");
+        }
+        // A least wait that is longer than what is advised holds.
+        let patient = RetryRules {
+            min_wait_ms: 12 * HOUR_MS,
+            ..rules()
+        };
+        let told = after_decline(Some(&patient), "51", Some(advice("24")), &ago(&[0]), NOW);
+        assert_eq!(told, again(12));
     }
 }

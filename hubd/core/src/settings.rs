@@ -1,7 +1,7 @@
 //! What the core is told once.
 
 use hub_protocol::entry::TraceRule;
-use hub_protocol::{CardScheme, Currency, EntrySeal, HubId};
+use hub_protocol::{Currency, EntrySeal, HubId};
 
 use crate::wan::WanSettings;
 
@@ -25,6 +25,12 @@ pub struct Settings {
     /// payment that may have been sent nine tenths of that ago is looked up
     /// before it is sent again.
     pub idempotency_retention_ms: u64,
+    /// For how long the gateway may say of a payment or reversal that it has
+    /// it and does not know yet, in milliseconds. After it, and at least
+    /// [`LEAST_UNDECIDED_ANSWERS`](crate::LEAST_UNDECIDED_ANSWERS) such
+    /// answers, it is parked. Counted from the first of them since the hub
+    /// started; between two of them at most 61 minutes count.
+    pub undecided_after_ms: u64,
     /// Whether the gateway tells the time. Before it has, since the start, no
     /// age of what an earlier process may have sent is believed.
     pub gateway_tells_time: bool,
@@ -54,11 +60,6 @@ pub struct Settings {
     /// evenly among the devices; each has at least 2. The rest is loaded from
     /// the index when its turn comes.
     pub queue_window: usize,
-    /// How long after the decision an offline approval is worth sending, in
-    /// milliseconds. What expires first is sent first.
-    pub default_validity_ms: u64,
-    /// The same for schemes where it is different.
-    pub validity_ms: Vec<(CardScheme, u64)>,
     /// How long after a start the hub waits for a device to ask again for a
     /// payment that was being asked online when the hub stopped.
     pub abandoned_after_ms: u64,
@@ -110,6 +111,7 @@ impl Settings {
             replay_deadline_ms: 30_000,
             max_in_flight: 64,
             idempotency_retention_ms: 24 * 60 * 60 * 1000,
+            undecided_after_ms: 4 * 60 * 60 * 1000,
             gateway_tells_time: true,
             presents_again: true,
             looks_up: true,
@@ -120,9 +122,6 @@ impl Settings {
             max_remembered: 5_000,
             max_cards: 10_000,
             queue_window: 4_096,
-            // The shortest of the limits that providers publish is a day.
-            default_validity_ms: 24 * 60 * 60 * 1000,
-            validity_ms: Vec::new(),
             abandoned_after_ms: 60_000,
             archives_through: 0,
             copied: false,

@@ -2,7 +2,7 @@
 //! again, tried again, parked. Never dropped.
 
 use hub_protocol::entry::{Event, ParkReason};
-use hub_protocol::{GatewayResult, PaymentId, PaymentState};
+use hub_protocol::{GatewayResult, MerchantAdvice, PaymentId, PaymentState};
 
 use crate::core::Core;
 use crate::effect::{Effect, Operation};
@@ -24,11 +24,20 @@ pub const LONGEST_RETRY_AFTER_MS: u64 = 60 * 60 * 1000;
 /// cause and parked.
 pub const MOST_FAILURES_ALONE: u32 = 20;
 
+/// So often at least must the gateway have said of an item that it does not
+/// know yet before the item is parked for that.
+pub const LEAST_UNDECIDED_ANSWERS: u32 = 5;
+
+/// The longest that two attempts at an item that the gateway has are apart
+/// while the gateway can be asked.
+const LONGEST_PAUSE_MS: u64 = LONGEST_RETRY_AFTER_MS + BACKOFF_CAP_MS;
+
 /// The longest text of the gateway that is written down, in bytes.
 const LONGEST_DETAIL: usize = 200;
 
 impl Core {
     pub(crate) fn gateway_answered(&mut self, attempt: AttemptId, answer: GatewayAnswer, latency_ms: u64) {
+        let (answer, advice) = answer.split_advice();
         let live = self.online.waits_for(attempt);
         let looked_up = self.contacts.looked_up(attempt);
         match answer {
@@ -56,7 +65,7 @@ impl Core {
         let elsewhere = self.queue.elsewhere(attempt);
         if let Some(id) = self.queue.landed(attempt) {
             self.learn_breaker(attempt, id, &answer);
-            self.replay_answered(id, answer, looked_up);
+            self.replay_answered(id, answer, looked_up, advice);
         } else {
             self.pacing.breaker.not_sent(attempt, self.now.monotonic_ms);
             if let Some(id) = elsewhere {
@@ -145,7 +154,13 @@ impl Core {
         }
     }
 
-    fn replay_answered(&mut self, id: PaymentId, answer: GatewayAnswer, looked_up: bool) {
+    fn replay_answered(
+        &mut self,
+        id: PaymentId,
+        answer: GatewayAnswer,
+        looked_up: bool,
+        advice: Option<MerchantAdvice>,
+    ) {
         let Some(payment) = self.state.payment(&id) else {
             return;
         };
@@ -159,7 +174,11 @@ impl Core {
         }
         self.heed(&answer);
         match answer {
-            GatewayAnswer::Final(result) => self.finally(id, result, asks_reversal),
+            GatewayAnswer::Final(result) => self.finally(id, result, asks_reversal, advice),
+            // Taken apart on the way in.
+            GatewayAnswer::Advised { result, advice } => {
+                self.finally(id, result, asks_reversal, Some(advice))
+            }
             GatewayAnswer::NotFound if looked_up => self.send_after_look_up(&id),
             GatewayAnswer::NotFound => {
                 let detail = "the gateway says that it does not know what it was asked to do";
@@ -171,13 +190,7 @@ impl Core {
                 let error = format!("it is too old to be sent without a look-up, and that failed: {detail}");
                 self.failed(id, None, &detail, error);
             }
-            GatewayAnswer::Pending { retry_after_ms } => {
-                self.back_off(
-                    id,
-                    retry_after_ms,
-                    "the gateway has it and does not know yet".to_owned(),
-                );
-            }
+            GatewayAnswer::Pending { retry_after_ms } => self.undecided(id, retry_after_ms),
             GatewayAnswer::Throttled { retry_after_ms } => {
                 self.back_off(id, retry_after_ms, "the gateway asks to slow down".to_owned());
             }
@@ -235,8 +248,37 @@ impl Core {
         }
     }
 
+    /// The gateway has it and does not know yet. It is asked again, though not
+    /// for ever: everything behind it with its card and at its device waits.
+    fn undecided(&mut self, id: PaymentId, retry_after_ms: Option<u64>) {
+        self.back_off(
+            id,
+            retry_after_ms,
+            "the gateway has it and does not know yet".to_owned(),
+        );
+        let now = self.now.monotonic_ms;
+        let Some(told) = self.queue.note_undecided(&id, now, LONGEST_PAUSE_MS) else {
+            return;
+        };
+        let bound_ms = self.settings.undecided_after_ms;
+        if told.for_ms >= bound_ms && told.answers >= LEAST_UNDECIDED_ANSWERS {
+            let detail = format!(
+                "the gateway has had it for {} and has not decided: ask the gateway what became of it; once \
+                 released it is asked for again",
+                span(told.for_ms)
+            );
+            self.park(id, ParkReason::GatewayUndecided, &detail);
+        }
+    }
+
     /// The gateway's final answer to what was last asked.
-    fn finally(&mut self, id: PaymentId, result: GatewayResult, asks_reversal: bool) {
+    fn finally(
+        &mut self,
+        id: PaymentId,
+        result: GatewayResult,
+        asks_reversal: bool,
+        advice: Option<MerchantAdvice>,
+    ) {
         let Some(payment) = self.state.payment(&id) else {
             return;
         };
@@ -249,7 +291,7 @@ impl Core {
             );
             return;
         }
-        if !asks_reversal && !result.approved && self.presented_again(id, &result) {
+        if !asks_reversal && !result.approved && self.presented_again(id, &result, advice) {
             return;
         }
         let event = if asks_reversal {
@@ -261,6 +303,7 @@ impl Core {
             Event::PaymentSettled {
                 payment_id: id,
                 gateway: result,
+                advice,
             }
         };
         let sequence = self.append(event, None, None);
@@ -313,6 +356,14 @@ impl Core {
         if let Some(status) = status {
             self.after(sequence, Effect::Push { device, status });
         }
+    }
+}
+
+/// A time as people say it.
+fn span(ms: u64) -> String {
+    match ms / 60_000 {
+        minutes @ 0..120 => format!("{minutes} min"),
+        minutes => format!("{} h", minutes / 60),
     }
 }
 

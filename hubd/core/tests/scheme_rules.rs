@@ -5,7 +5,8 @@
 mod support;
 
 use hub_core::{GatewayAnswer, Operation, OperatorCommand};
-use hub_protocol::{GatewayResult, PaymentState};
+use hub_protocol::entry::Event;
+use hub_protocol::{Entry, GatewayResult, PaymentState, cbor};
 use support::{MPOS, POLICY, SOFTPOS, Shop, approved, no_answer, payment_id, request};
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
@@ -14,8 +15,37 @@ const HOUR_MS: u64 = 60 * 60 * 1000;
 fn policy() -> String {
     format!(
         "{POLICY}\n[replay.scheme.cb]\nnever_retry = [\"04\"]\nretry = [\"51\"]\n\
-         most_per_24h = 2\nmost_per_30_days = 3\nmin_wait_minutes = 60\n"
+         most_per_24h = 2\nmost_per_30_days = 3\nmin_wait_minutes = 60\n\
+         never_retry_advice = [\"03\"]\n\
+         [[replay.scheme.cb.advice_wait]]\ncode = \"26\"\nhours = 48\n"
     )
+}
+
+/// A decline that could be presented again, and what the issuer advises.
+fn declined_with(advice: &str) -> GatewayAnswer {
+    let GatewayAnswer::Final(result) = declined("51") else {
+        unreachable!("a decline is final")
+    };
+    GatewayAnswer::Advised {
+        result,
+        advice: advice.parse().unwrap(),
+    }
+}
+
+/// What the ledger says that the issuer advised, by the event's name.
+fn advised(shop: &Shop) -> Vec<(&'static str, Option<String>)> {
+    let events = shop.disk.iter().map(|payload| {
+        let entry: Entry = cbor::decode(payload).unwrap();
+        entry.event
+    });
+    events
+        .filter_map(|event| match &event {
+            Event::PaymentSettled { advice, .. } | Event::PaymentRetryScheduled { advice, .. } => {
+                Some((event.name(), advice.map(|code| code.to_string())))
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 fn declined(code: &str) -> GatewayAnswer {
@@ -120,6 +150,66 @@ fn a_code_that_must_not_be_retried_is_final_at_once() {
         shop.gateway(declined(code));
         assert_eq!(shop.state_of(1), PaymentState::SettledDeclined, "{code}");
     }
+}
+
+#[test]
+fn a_decline_that_is_never_to_be_tried_again_is_final_whatever_its_code_may() {
+    let mut shop = Shop::offline_under(&policy());
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    shop.gateway(declined_with("03"));
+    assert_eq!(shop.state_of(1), PaymentState::SettledDeclined);
+    assert_eq!(shop.core.state().store().subject.exposure_minor, 0);
+    assert!(shop.erased.contains(&payment_id(1)));
+    shop.pass(40 * 24 * HOUR_MS);
+    assert!(shop.forwards.is_empty());
+    assert_eq!(advised(&shop), [("payment-settled", Some("03".to_owned()))]);
+}
+
+#[test]
+fn a_payment_waits_as_long_as_the_issuer_advises_through_a_restart() {
+    let mut shop = Shop::offline_under(&policy());
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    shop.gateway(declined_with("26"));
+    assert_eq!(shop.state_of(1), PaymentState::Queued);
+    assert_eq!(
+        advised(&shop),
+        [("payment-retry-scheduled", Some("26".to_owned()))]
+    );
+    shop.pass(24 * HOUR_MS);
+    shop.crash();
+    shop.go_online();
+    shop.pass(23 * HOUR_MS);
+    assert!(shop.forwards.is_empty(), "not before 48 hours are over");
+    shop.pass(2 * HOUR_MS);
+    // Without an advice the next one has the rest of the rules.
+    assert_eq!(shop.gateway(declined("51")).presentation, 2);
+    shop.pass(HOUR_MS);
+    assert_eq!(shop.gateway(declined_with("26")).presentation, 3);
+    assert_eq!(
+        shop.state_of(1),
+        PaymentState::SettledDeclined,
+        "an advice to wait allows no presentation more than the scheme does"
+    );
+    let told: Vec<_> = advised(&shop).into_iter().map(|(_, code)| code).collect();
+    assert_eq!(told, [Some("26".to_owned()), None, Some("26".to_owned())]);
+}
+
+#[test]
+fn an_advised_decline_of_a_reversal_or_at_the_counter_is_a_decline() {
+    let mut shop = Shop::offline_under(&policy());
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    shop.gateway(no_answer());
+    shop.void(MPOS, payment_id(1));
+    shop.pass(60_000);
+    assert_eq!(shop.gateway(declined_with("26")).operation, Operation::Reverse);
+    assert_eq!(shop.state_of(1), PaymentState::ReversalParked);
+    let ticket = shop.send(SOFTPOS, &request(2, 300, "other"));
+    shop.gateway(declined_with("26"));
+    assert!(!shop.receipt(ticket).decision.approved());
+    assert_eq!(shop.state_of(2), PaymentState::Refused);
 }
 
 #[test]

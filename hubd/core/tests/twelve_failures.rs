@@ -83,6 +83,9 @@ fn failure_2_the_queue_outlives_the_idempotency_key() {
 fn failure_2_what_the_look_up_finds_settles_the_payment() {
     let mut shop = Shop::offline();
     shop.pay(MPOS, &request(1, 2_000, "card"));
+    // It may have left, and nobody knows.
+    shop.go_online();
+    shop.go_offline();
     shop.crash();
     shop.pass(24 * HOUR_MS);
     shop.go_online();
@@ -104,6 +107,9 @@ fn failure_2_what_was_certainly_never_sent_needs_no_look_up_however_old_it_is() 
 fn failure_2_a_not_found_that_could_not_be_used_at_once_is_asked_again() {
     let mut shop = Shop::offline();
     shop.pay(MPOS, &request(1, 2_000, "card"));
+    // It may have left, and nobody knows.
+    shop.go_online();
+    shop.go_offline();
     shop.crash();
     shop.pass(24 * HOUR_MS);
     shop.go_online();
@@ -415,6 +421,48 @@ fn failure_10_a_poisoned_head_blocks_all_and_the_old_are_dropped() {
     shop.crash();
     assert_eq!(shop.queue().len(), 1, "parked, never dropped, after a year");
     assert_eq!(shop.core.state().store().subject.exposure_minor, 500);
+}
+
+/// Poisoned in another way: it is neither taken nor refused. More of it in
+/// `rule_2_what_the_gateway_never_decides_is_parked_and_holds_up_nobody_any_longer`.
+#[test]
+fn failure_10_a_head_that_is_never_decided_blocks_its_card_and_its_device() {
+    let mut shop = Shop::offline();
+    shop.pay(MPOS, &request(1, 500, "card"));
+    shop.pay(MPOS, &request(2, 500, "behind it at its device"));
+    shop.pay(SOFTPOS, &request(3, 500, "card"));
+    shop.go_online();
+    for _ in 0..300 {
+        assert_eq!(shop.forwards.len(), 1, "order is kept meanwhile");
+        if shop.forwards[0].payment_id != payment_id(1) {
+            break;
+        }
+        shop.gateway(GatewayAnswer::Pending { retry_after_ms: None });
+        if shop.state_of(1) == PaymentState::Parked {
+            break;
+        }
+        shop.pass(60_000);
+    }
+    assert_eq!(shop.state_of(1), PaymentState::Parked);
+    shop.gateway(approved());
+    shop.gateway(approved());
+    assert_eq!(shop.state_of(2), PaymentState::Settled);
+    assert_eq!(shop.state_of(3), PaymentState::Settled);
+    assert_eq!(
+        shop.core.state().store().subject.exposure_minor,
+        500,
+        "never dropped"
+    );
+    shop.operate(OperatorCommand::Release {
+        payment_id: payment_id(1),
+        not_there: false,
+    });
+    assert_eq!(shop.gateway(approved()).payment_id, payment_id(1));
+    assert_eq!(
+        shop.state_of(1),
+        PaymentState::Settled,
+        "charged once, under its id"
+    );
 }
 
 /// With a thousand shops:

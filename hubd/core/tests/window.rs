@@ -457,25 +457,89 @@ fn a_card_with_more_payments_than_its_record_names_keeps_their_order() {
 
 #[test]
 fn what_is_nearest_expiry_goes_first_and_of_that_the_largest() {
-    let mut shop = Shop::empty_with(|settings| {
-        settings.validity_ms = vec![(hub_protocol::CardScheme::Visa, 2 * 60 * 60 * 1000)];
-        settings.max_in_flight = 1;
-    });
+    // By the policy: a payment of cb is worth sending for a day, one of visa for
+    // two hours.
+    let mut shop = one_at_a_time(&worth_sending("cb", 24, "visa", 2));
+    shop.pay(MPOS, &request(1, 100, "a"));
+    shop.pay(SOFTPOS, &request(2, 900, "b"));
+    shop.pass(60 * 60 * 1000);
+    shop.pay(DEVICES[2].0, &visa(request(3, 50, "c")));
+    shop.go_online();
+    assert_eq!(order(&mut shop), [3, 2, 1].map(payment_id));
+}
+
+#[test]
+fn where_no_policy_says_how_long_it_is_a_day_for_every_scheme() {
+    let mut shop = one_at_a_time(&generous().replace("worth_sending_h = 24", ""));
+    shop.pay(MPOS, &request(1, 100, "a"));
+    shop.pass(2 * 60 * 60 * 1000);
+    shop.pay(SOFTPOS, &visa(request(2, 900, "b")));
+    shop.go_online();
+    assert_eq!(order(&mut shop), [1, 2].map(payment_id));
+}
+
+#[test]
+fn a_new_policy_puts_what_waits_into_its_order_and_so_does_a_restart() {
+    for restart in [false, true] {
+        let mut shop = one_at_a_time(&worth_sending("cb", 2, "visa", 48));
+        shop.pay(MPOS, &request(1, 100, "a"));
+        shop.pay(SOFTPOS, &visa(request(2, 900, "b")));
+        let next = worth_sending("cb", 48, "visa", 2).replace("version = 1 ", "version = 2 ");
+        assert_eq!(shop.install(&next), Some(2));
+        if restart {
+            shop.crash();
+        }
+        shop.go_online();
+        assert_eq!(order(&mut shop), [2, 1].map(payment_id), "restart {restart}");
+    }
+}
+
+#[test]
+fn what_has_expired_is_sent_too_and_first() {
+    let mut shop = one_at_a_time(&worth_sending("cb", 24, "visa", 1));
+    shop.pay(MPOS, &request(1, 100, "a"));
+    shop.pay(SOFTPOS, &visa(request(2, 50, "b")));
+    shop.pass(10 * 24 * 60 * 60 * 1000);
+    shop.go_online();
+    assert_eq!(order(&mut shop), [2, 1].map(payment_id));
+}
+
+fn visa(mut request: PaymentRequest) -> PaymentRequest {
+    request.card.scheme = hub_protocol::CardScheme::Visa;
+    request
+}
+
+/// The policy under which approvals of two schemes are worth sending for so
+/// many hours.
+fn worth_sending(one: &str, hours: u64, other: &str, other_hours: u64) -> String {
+    let mut text = generous();
+    for (scheme, hours) in [(one, hours), (other, other_hours)] {
+        let key = format!("worth_sending_h = {hours}\n");
+        let table = format!("[replay.scheme.{scheme}]\n");
+        text = match text.contains(&table) {
+            true => text.replace(&table, &format!("{table}{key}")),
+            false => format!("{text}{table}{key}"),
+        };
+    }
+    text
+}
+
+fn one_at_a_time(policy: &str) -> Shop {
+    let mut shop = Shop::empty_with(|settings| settings.max_in_flight = 1);
     for (device, class) in DEVICES {
         shop.enrol(device, class);
     }
-    shop.install(&generous());
+    shop.install(policy);
     shop.go_offline();
-    let visa = |mut request: PaymentRequest| {
-        request.card.scheme = hub_protocol::CardScheme::Visa;
-        request
-    };
-    shop.pay(MPOS, &request(1, 100, "a"));
-    shop.pay(SOFTPOS, &request(2, 900, "b"));
-    shop.pay(DEVICES[2].0, &visa(request(3, 50, "c")));
-    shop.go_online();
-    let order: Vec<_> = (0..3).map(|_| shop.gateway(approved()).payment_id).collect();
-    assert_eq!(order, [3, 2, 1].map(payment_id));
+    shop
+}
+
+fn order(shop: &mut Shop) -> Vec<hub_protocol::PaymentId> {
+    let mut order = Vec::new();
+    while !shop.forwards.is_empty() {
+        order.push(shop.gateway(approved()).payment_id);
+    }
+    order
 }
 
 #[test]

@@ -122,6 +122,9 @@ pub struct Gateway {
     pub max_in_flight: usize,
     /// For how long the gateway knows an idempotency key; 1 h to 31 days.
     pub idempotency_retention: Duration,
+    /// For how long the gateway may leave a payment undecided before it is
+    /// parked; 10 min to 7 days.
+    pub undecided_after: Duration,
     /// Window of first contact after an outage; up to 1 h, zero for none.
     pub spread: Duration,
 }

@@ -263,6 +263,11 @@ impl Reader<'_> {
             "hours from 1 to 744 (31 days)",
             integer(1..=744),
         );
+        let undecided = section.optional(
+            "undecided_after",
+            "a duration from 10m to 168h, such as \"4h\",",
+            duration(600_000, 604_800_000),
+        );
         let spread = section.optional(
             "spread",
             "a duration from 0s to 1h, such as \"60s\",",
@@ -276,6 +281,7 @@ impl Reader<'_> {
             probe_interval: probe.map_or(Duration::from_secs(5), |at| at.value),
             max_in_flight: in_flight.map_or(64, |at| usize::try_from(at.value).unwrap_or(64)),
             idempotency_retention: Duration::from_secs(retention.map_or(24, |at| at.value) * 60 * 60),
+            undecided_after: undecided.map_or(Duration::from_secs(4 * 60 * 60), |at| at.value),
             spread: spread.map_or(Duration::ZERO, |at| at.value),
         })
     }

@@ -181,6 +181,16 @@ fn each_wrong_value_is_named_with_its_line_and_what_would_be_right() {
             "gateway.idempotency_retention_h: hours from 1 to 744",
         ),
         (
+            "undecided_after = \"4h\"",
+            "undecided_after = \"9m\"",
+            "gateway.undecided_after: a duration from 10m to 168h",
+        ),
+        (
+            "undecided_after = \"4h\"",
+            "undecided_after = \"169h\"",
+            "gateway.undecided_after: a duration from 10m to 168h",
+        ),
+        (
             "spread = \"0s\"",
             "spread = \"2h\"",
             "gateway.spread: a duration from 0s to 1h",

@@ -276,7 +276,10 @@ impl Rehearsal {
     }
 
     fn count_settled(&mut self, event: &Event) {
-        let Event::PaymentSettled { payment_id, gateway } = event else {
+        let Event::PaymentSettled {
+            payment_id, gateway, ..
+        } = event
+        else {
             return;
         };
         let (Some(after), false) = (&self.after, gateway.approved) else {
@@ -328,7 +331,12 @@ impl Rehearsal {
                 authorisation_code: None,
                 reference: None,
             };
-            after.apply(Event::PaymentSettled { payment_id, gateway }, time, None)?;
+            let settled = Event::PaymentSettled {
+                payment_id,
+                gateway,
+                advice: None,
+            };
+            after.apply(settled, time, None)?;
         }
         Ok(())
     }

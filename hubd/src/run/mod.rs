@@ -445,6 +445,7 @@ fn core_settings(config: &Config) -> anyhow::Result<Settings> {
     settings.online_deadline_ms = millis(config.gateway.deadline);
     settings.max_in_flight = config.gateway.max_in_flight;
     settings.idempotency_retention_ms = millis(config.gateway.idempotency_retention);
+    settings.undecided_after_ms = millis(config.gateway.undecided_after);
     // ISO 8583 has no field for it that all acquirers fill.
     settings.gateway_tells_time = matches!(config.gateway.peer, Peer::Https { .. });
     // On ISO 8583 only with the card, which is destroyed at the decline.

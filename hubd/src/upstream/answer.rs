@@ -1,7 +1,7 @@
 //! What an HTTP answer means, in the core's words.
 
 use hub_core::{Forward, GatewayAnswer, LONGEST_RETRY_AFTER_MS, LONGEST_SPREAD_MS, Operation};
-use hub_protocol::{GatewayResult, PaymentId};
+use hub_protocol::{GatewayResult, MerchantAdvice, PaymentId};
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
@@ -41,6 +41,19 @@ struct FinalBody {
     reference: Option<String>,
     /// Which presentation the answer is to; the first if it is not said.
     presentation: Option<u32>,
+    /// Whatever stands there: a slip in it is no reason to lose the answer.
+    merchant_advice_code: Option<serde_json::Value>,
+}
+
+impl FinalBody {
+    /// What the issuer advised with a decline of a payment. What is no code of
+    /// two digits counts as none.
+    fn advice(&self, asked: Operation) -> Option<MerchantAdvice> {
+        if asked == Operation::Reverse || self.status != "declined" {
+            return None;
+        }
+        self.merchant_advice_code.as_ref()?.as_str()?.parse().ok()
+    }
 }
 
 /// Any answer to any question: two bytes for the status, one for what was
@@ -100,6 +113,9 @@ pub fn fuzz(bytes: &[u8]) {
     match answer {
         // Only a whole body that names the payment is final.
         GatewayAnswer::Final(_) => assert!(received.cut.is_none() && status.is_success()),
+        GatewayAnswer::Advised { result, .. } => {
+            assert!(received.cut.is_none() && status.is_success() && !result.approved);
+        }
         GatewayAnswer::NotFound => assert!(forward.operation == Operation::LookUp),
         _ => {}
     }
@@ -174,6 +190,7 @@ fn read_final(asked: &Forward, received: &Received<'_>, retry_after_ms: Option<u
         (Operation::LookUp, "reversed") => false,
         _ => return no_answer(misfit("an authorisation")),
     };
+    let advice = body.advice(asked.operation);
     let Some(response_code) = body.response_code else {
         return no_answer("HTTP 200, but without a response code".to_owned());
     };
@@ -181,12 +198,16 @@ fn read_final(asked: &Forward, received: &Received<'_>, retry_after_ms: Option<u
         text.map(|text| clean(&text, MAX_REFERENCE))
             .filter(|text| !text.is_empty())
     };
-    GatewayAnswer::Final(GatewayResult {
+    let result = GatewayResult {
         approved,
         response_code: clean(&response_code, MAX_RESPONSE_CODE),
         authorisation_code: optional(body.authorisation_code),
         reference: optional(body.reference),
-    })
+    };
+    match advice {
+        Some(advice) => GatewayAnswer::Advised { result, advice },
+        None => GatewayAnswer::Final(result),
+    }
 }
 
 #[derive(Deserialize)]
@@ -506,6 +527,54 @@ mod tests {
                 "one charge over all"
             );
         }
+    }
+
+    #[test]
+    fn a_merchant_advice_code_comes_with_a_decline_of_a_payment_alone() {
+        let with = |status: &str, code: &str| {
+            body(status).replace(
+                "\"status\"",
+                &format!("\"merchant_advice_code\":{code},\"status\""),
+            )
+        };
+        for operation in [
+            Operation::AuthoriseOnline,
+            Operation::AuthoriseDeferred,
+            Operation::LookUp,
+        ] {
+            let told = answer(operation, 200, &[], &with("declined", "\"03\""));
+            assert!(
+                matches!(&told, GatewayAnswer::Advised { result, advice }
+                    if !result.approved && result.response_code == "00" && advice.to_string() == "03"),
+                "{told:?}"
+            );
+            let told = answer(operation, 200, &[], &with("approved", "\"01\""));
+            assert!(matches!(&told, GatewayAnswer::Final(r) if r.approved), "{told:?}");
+        }
+        let told = answer(Operation::LookUp, 200, &[], &with("reversed", "\"03\""));
+        assert!(
+            matches!(&told, GatewayAnswer::Final(r) if !r.approved),
+            "{told:?}"
+        );
+        let told = answer(Operation::Reverse, 200, &[], &with("declined", "\"03\""));
+        assert!(
+            matches!(&told, GatewayAnswer::Final(r) if !r.approved),
+            "{told:?}"
+        );
+        // What is no code is no reason to ask for ever.
+        for bad in [
+            "null", "3", "\"3\"", "\"003\"", "\" 03\"", "\"R3\"", "[\"03\"]", "{}", "true", "3.0",
+        ] {
+            let told = answer(Operation::AuthoriseDeferred, 200, &[], &with("declined", bad));
+            assert!(
+                matches!(&told, GatewayAnswer::Final(r) if !r.approved),
+                "{bad}: {told:?}"
+            );
+        }
+        // Said twice, the body is no JSON object that can be trusted.
+        let twice = with("declined", "\"03\",\"merchant_advice_code\":\"24\"");
+        let told = answer(Operation::AuthoriseDeferred, 200, &[], &twice);
+        assert!(matches!(told, GatewayAnswer::NoAnswer { .. }), "{told:?}");
     }
 
     #[test]

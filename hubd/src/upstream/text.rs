@@ -59,7 +59,7 @@ fn shorten(text: &str, max: usize) -> &str {
 pub(super) fn hold(answer: &hub_core::GatewayAnswer) {
     use hub_core::GatewayAnswer;
     let texts = match answer {
-        GatewayAnswer::Final(result) => {
+        GatewayAnswer::Final(result) | GatewayAnswer::Advised { result, .. } => {
             let optional = [&result.authorisation_code, &result.reference];
             let texts = optional.into_iter().flatten().map(String::as_str);
             texts.chain([result.response_code.as_str()]).collect()

@@ -429,6 +429,37 @@ async fn a_declined_payment_is_presented_again_without_its_card_and_charged_once
 }
 
 #[tokio::test]
+async fn what_the_issuer_advises_comes_with_every_repeat_of_its_decline_and_with_nothing_else() {
+    let set = with(Faults {
+        decline_token_prefix: Some("tok".to_owned()),
+        decline_code: Some("51".to_owned()),
+        decline_advice: Some("24".to_owned()),
+        decline_presentations: Some(1),
+        ..Faults::default()
+    })
+    .await;
+    let sale = Sale::new(1);
+    for operation in [
+        Operation::AuthoriseDeferred,
+        Operation::AuthoriseDeferred,
+        Operation::LookUp,
+    ] {
+        let answer = sale.ask(&set.client, operation).await;
+        assert!(
+            matches!(&answer, GatewayAnswer::Advised { result, advice }
+                if result.response_code == "51" && advice.to_string() == "24"),
+            "{answer:?}"
+        );
+    }
+    let mut again = sale.forward(Operation::AuthoriseDeferred, 1, ENOUGH_MS);
+    again.presentation = 2;
+    assert!(final_of(set.client.submit(&again, &sale.signed, None).await.0).approved);
+    assert!(final_of(sale.ask(&set.client, Operation::Reverse).await).approved);
+    let late = final_of(sale.ask(&set.client, Operation::AuthoriseDeferred).await);
+    assert_eq!((late.approved, late.response_code.as_str()), (false, "R1"));
+}
+
+#[tokio::test]
 async fn a_live_call_without_a_free_connection_is_not_sent_and_says_so() {
     let set = with(Faults {
         never_answer: 1.0,

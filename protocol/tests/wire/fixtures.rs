@@ -403,6 +403,10 @@ pub(crate) fn gateway_yes() -> GatewayResult {
     }
 }
 
+fn advice(code: &str) -> MerchantAdvice {
+    code.parse().unwrap()
+}
+
 pub(crate) fn gateway_no() -> GatewayResult {
     GatewayResult {
         approved: false,
@@ -844,6 +848,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::PaymentSettled {
             payment_id,
             gateway: gateway_yes(),
+            advice: None,
         },
         Event::PaymentVoided {
             payment_id,
@@ -880,6 +885,7 @@ pub(crate) fn events() -> Vec<Event> {
             gateway: gateway_no(),
             presentation: 1,
             due_ms: 1_774_692_331_000,
+            advice: None,
         },
         Event::PaymentRetryDue { payment_id },
         Event::DeviceDescribed {
@@ -1094,6 +1100,20 @@ pub(crate) fn events() -> Vec<Event> {
         Event::RecoveryKeyChanged {
             key: None,
             old_key: Some([0x33; 8]),
+        },
+    ]);
+    events.extend([
+        Event::PaymentRetryScheduled {
+            payment_id,
+            gateway: gateway_no(),
+            presentation: 2,
+            due_ms: 1_774_692_331_000,
+            advice: Some(advice("24")),
+        },
+        Event::PaymentSettled {
+            payment_id,
+            gateway: gateway_no(),
+            advice: Some(advice("03")),
         },
     ]);
     // Behind it another key would sign.

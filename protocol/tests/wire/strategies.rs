@@ -531,6 +531,10 @@ pub(crate) fn push() -> impl Strategy<Value = Push> {
     ]
 }
 
+fn merchant_advice() -> impl Strategy<Value = MerchantAdvice> {
+    (0..100_u8).prop_map(|code| format!("{code:02}").parse().unwrap())
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let payments = prop_oneof![
         (payment_id(), device(), bytes()).prop_map(|(payment_id, device, request)| Event::PaymentOpened {
@@ -546,8 +550,13 @@ fn event() -> impl Strategy<Value = Event> {
                 record,
             }
         }),
-        (payment_id(), gateway())
-            .prop_map(|(payment_id, gateway)| Event::PaymentSettled { payment_id, gateway }),
+        (payment_id(), gateway(), of(merchant_advice())).prop_map(|(payment_id, gateway, advice)| {
+            Event::PaymentSettled {
+                payment_id,
+                gateway,
+                advice,
+            }
+        }),
         (payment_id(), bytes(), one_of(VoidEffect::ALL)).prop_map(|(payment_id, request, effect)| {
             Event::PaymentVoided {
                 payment_id,
@@ -583,14 +592,22 @@ fn event() -> impl Strategy<Value = Event> {
                 note,
                 operator,
             }),
-        (payment_id(), gateway(), any::<u32>(), any::<u64>()).prop_map(
-            |(payment_id, gateway, presentation, due_ms)| Event::PaymentRetryScheduled {
-                payment_id,
-                gateway,
-                presentation,
-                due_ms,
-            }
-        ),
+        (
+            payment_id(),
+            gateway(),
+            any::<u32>(),
+            any::<u64>(),
+            of(merchant_advice())
+        )
+            .prop_map(|(payment_id, gateway, presentation, due_ms, advice)| {
+                Event::PaymentRetryScheduled {
+                    payment_id,
+                    gateway,
+                    presentation,
+                    due_ms,
+                    advice,
+                }
+            }),
         payment_id().prop_map(|payment_id| Event::PaymentRetryDue { payment_id }),
     ];
     let others = prop_oneof![

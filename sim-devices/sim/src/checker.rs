@@ -20,6 +20,9 @@ use crate::world::Frame;
 /// The longest wait that a gateway can ask for.
 const LONGEST_WAIT_MS: u64 = 3_600_000;
 
+/// Between two of its answers no more than this counts.
+const LONGEST_PAUSE_MS: u64 = 3_660_000;
+
 /// Who waits for an answer, and for what.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
@@ -78,6 +81,9 @@ pub(crate) struct Checker {
     /// The gateway wants nothing, or nothing of this payment, before.
     wait_all_ms: u64,
     wait_ms: BTreeMap<PaymentId, u64>,
+    /// What the gateway was asked for out of the queue, and has: for how long
+    /// and how often it has said that it does not know, and when last.
+    undecided: BTreeMap<PaymentId, (u64, u32, u64)>,
     /// Of those, what was told to a sale at the counter.
     told_at_the_counter: BTreeSet<PaymentId>,
     /// Over everything that came out: two runs of a seed must agree.
@@ -138,6 +144,7 @@ impl Checker {
             }
             Event::PaymentReleased { payment_id, .. } | Event::PaymentVoided { payment_id, .. } => {
                 self.wait_ms.remove(payment_id);
+                self.undecided.remove(payment_id);
             }
             _ => {}
         }
@@ -161,9 +168,9 @@ impl Checker {
             } if record.decision == hub_protocol::Decision::ApprovedOnline => {
                 (payment_id, heard(payment_id).approved, "approved online")
             }
-            Event::PaymentSettled { payment_id, gateway } if gateway.approved => {
-                (payment_id, heard(payment_id).approved, "settled")
-            }
+            Event::PaymentSettled {
+                payment_id, gateway, ..
+            } if gateway.approved => (payment_id, heard(payment_id).approved, "settled"),
             Event::PaymentSettled { payment_id, .. } => {
                 (payment_id, heard(payment_id).declined, "declined at replay")
             }
@@ -520,6 +527,7 @@ impl Checker {
             self.live.insert(id, true);
         } else {
             self.hold_turn(&id)?;
+            self.hold_patience(&id, profile)?;
             // A customer's no is reversed at once: asking for the money was to
             // wait, giving it back was not.
             let reverses_a_no = forward.what == What::Reverse && self.told_at_the_counter.contains(&id);
@@ -568,6 +576,21 @@ impl Checker {
         })
     }
 
+    /// What the gateway has left undecided for too long waits for a person, and
+    /// holds up nobody.
+    fn hold_patience(&self, id: &PaymentId, profile: &Profile) -> Checked {
+        let most_ms = match profile.undecided_ms {
+            0 => 4 * 3_600_000,
+            own => own,
+        };
+        let (for_ms, times, _) = self.undecided.get(id).copied().unwrap_or_default();
+        hold(for_ms < most_ms || times < 5, Rule::NothingLost, || {
+            format!(
+                "{id} is asked for again, which the gateway has left undecided {times} times in {for_ms} ms"
+            )
+        })
+    }
+
     /// Nobody waits before it with the same card or at the same device.
     fn hold_turn(&self, id: &PaymentId) -> Checked {
         let Some(payment) = self.ledger.payments.get(id) else {
@@ -605,6 +628,12 @@ impl Checker {
             .get(&id)
             .is_some_and(|p| p.state == PaymentState::ReversalQueued);
         let overtaken = asks_reversal && what != What::Reverse;
+        if matches!(said, Said::Pending { .. }) && what != What::Online && !overtaken {
+            let (for_ms, times, last_ms) = self.undecided.entry(id).or_insert((0, 0, now_ms));
+            *for_ms += (now_ms - *last_ms).min(LONGEST_PAUSE_MS);
+            *times += 1;
+            *last_ms = now_ms;
+        }
         let (all, wait) = match said {
             Said::Throttled { retry_after_ms } => (true, *retry_after_ms),
             Said::Broken { retry_after_ms } => (true, *retry_after_ms),
@@ -654,6 +683,7 @@ impl Checker {
         self.live.clear();
         self.wait_all_ms = 0;
         self.wait_ms.clear();
+        self.undecided.clear();
         self.told_at_the_counter.clear();
         let lost = self.told.iter().find(|(id, receipt)| {
             let decided = self.ledger.payments.get(*id).and_then(|p| p.decided.as_ref());

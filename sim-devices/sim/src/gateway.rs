@@ -97,6 +97,13 @@ impl Account {
         }
     }
 
+    /// Whatever is undecided is so no longer than up to then.
+    fn decide_by(&mut self, latest_ms: u64) {
+        if let Some(Outcome::Pending { until_ms }) = &mut self.outcome {
+            *until_ms = (*until_ms).min(latest_ms);
+        }
+    }
+
     fn decide(&mut self, declines: bool) {
         if declines {
             self.outcome = Some(Outcome::Declined);
@@ -114,6 +121,8 @@ pub(crate) struct Gateway {
     /// Messages that it takes offence at, for as long as nobody talks to it.
     pub(crate) refused_messages: BTreeSet<PaymentId>,
     pub(crate) refused_reversals: BTreeSet<PaymentId>,
+    /// Reversals that it does not decide, for as long as anything goes wrong.
+    undecided_reversals: BTreeSet<PaymentId>,
     /// Calls turned away: nothing was taken, and a copy of the same call that
     /// arrives later is turned away too.
     turned_away: BTreeMap<(u64, u64), Said>,
@@ -202,7 +211,7 @@ impl Gateway {
         match account.outcome {
             None if rng.chance(profile.pending) => {
                 account.outcome = Some(Outcome::Pending {
-                    until_ms: now_ms + rng.below(120_000),
+                    until_ms: now_ms + rng.below(profile.pending_ms),
                 });
             }
             None => account.decide(declines),
@@ -241,6 +250,16 @@ impl Gateway {
         }
         if self.refused_reversals.contains(&call.id) {
             return Said::ReversalRefused;
+        }
+        if profile.undecided_ms > 0 && profile.pending > 0 {
+            if rng.chance(profile.pending) {
+                self.undecided_reversals.insert(call.id);
+            }
+            if self.undecided_reversals.contains(&call.id) {
+                return Said::Pending {
+                    retry_after_ms: retry_after(rng),
+                };
+            }
         }
         let account = self.book.entry(call.id).or_insert_with(|| Account {
             signed: call.signed.clone(),
@@ -293,10 +312,21 @@ impl Gateway {
         }
     }
 
+    /// Nothing is left undecided for longer than up to then.
+    pub(crate) fn decide_by(&mut self, latest_ms: u64) {
+        self.book
+            .values_mut()
+            .for_each(|account| account.decide_by(latest_ms));
+    }
+
     /// Somebody rings up and has it mended.
     pub(crate) fn mend(&mut self, id: &PaymentId) {
         self.refused_messages.remove(id);
         self.refused_reversals.remove(id);
+        self.undecided_reversals.remove(id);
+        if let Some(account) = self.book.get_mut(id) {
+            account.decide_by(0);
+        }
     }
 }
 

@@ -15,6 +15,9 @@ const REST_WITHIN_MS: u64 = 15 * 60_000;
 /// A run that takes more steps than this to come to rest never does.
 const MOST_STEPS: u64 = 40_000;
 
+/// Within so much of it the gateway decides.
+const DECIDES_WITHIN_MS: u64 = 120_000;
+
 /// A message in the shop's network takes no longer.
 const LONGEST_DELAY_MS: u64 = 5_100;
 
@@ -25,6 +28,7 @@ impl World {
         self.calm = true;
         self.profile.calm();
         self.line_is_up_for_good();
+        self.gateway.decide_by(self.now_ms + DECIDES_WITHIN_MS);
         self.start_soon();
         self.come_back();
         if self.profile.room_changes > 0 {

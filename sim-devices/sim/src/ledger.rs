@@ -209,7 +209,9 @@ impl Ledger {
                 }
                 self.decide(payment_id, sequence, record, time);
             }
-            Event::PaymentSettled { payment_id, gateway } => {
+            Event::PaymentSettled {
+                payment_id, gateway, ..
+            } => {
                 self.expect(
                     payment_id,
                     &[PaymentState::Queued, PaymentState::Parked],

@@ -46,6 +46,11 @@ pub(crate) struct Profile {
     pub(crate) throttles: u64,
     pub(crate) broken: u64,
     pub(crate) pending: u64,
+    /// For how long it does not know at the most.
+    pub(crate) pending_ms: u64,
+    /// For how long the hub lets it, and then parks; reversals are left
+    /// undecided too. 0: as long as usual, which no run takes.
+    pub(crate) undecided_ms: u64,
     pub(crate) refuses_hub: u64,
     pub(crate) refuses_message: u64,
     pub(crate) declines: u64,
@@ -182,6 +187,17 @@ impl Profile {
         self.score = None;
     }
 
+    /// A gateway that leaves payments undecided for longer than the hub lets it.
+    /// From a sequence of its own: any other run is what the seed gave before.
+    pub(crate) fn draw_undecided(&mut self, own: &mut Rng) {
+        if self.stock > 0 || !own.chance(25) {
+            return;
+        }
+        self.undecided_ms = pick(own, &[10_000, 20_000, 60_000]);
+        self.pending_ms = self.undecided_ms * pick(own, &[10, 60]);
+        self.pending = pick(own, &[400, 800]);
+    }
+
     /// A shop with a long queue, most of it outside of the core's window.
     /// What goes wrong at any step is rarer: there are many more steps.
     fn grow(&mut self, rng: &mut Rng) {
@@ -247,6 +263,8 @@ impl Profile {
             throttles: some(rng, 250),
             broken: some(rng, 250),
             pending: some(rng, 250),
+            pending_ms: 120_000,
+            undecided_ms: 0,
             refuses_hub: some(rng, 150),
             refuses_message: some(rng, 150),
             declines: some(rng, 250),

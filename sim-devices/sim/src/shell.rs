@@ -144,6 +144,9 @@ impl Shell {
         if profile.retention_ms > 0 {
             settings.idempotency_retention_ms = profile.retention_ms;
         }
+        if profile.undecided_ms > 0 {
+            settings.undecided_after_ms = profile.undecided_ms;
+        }
         let (core, effects) = Core::start(settings, state, torn_bytes, "sim", now);
         let mut shell = Self {
             core,

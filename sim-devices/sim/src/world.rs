@@ -152,6 +152,7 @@ impl World {
             profile.draw_newer(&mut newer);
             profile.draw_acquirer(&mut Rng::of(seed, "acquirer"));
             profile.draw_taps(&mut Rng::of(seed, "tap run"));
+            profile.draw_undecided(&mut Rng::of(seed, "undecided"));
         }
         let mut world = Self {
             seed,

@@ -269,6 +269,9 @@ fn answer(payment: &BookPayment, status: BookStatus) -> Response {
     } else if status != BookStatus::Pending {
         body["response_code"] = json!(payment.response_code);
     }
+    if let (BookStatus::Declined, false, Some(code)) = (status, late, &payment.merchant_advice_code) {
+        body["merchant_advice_code"] = json!(code);
+    }
     if let (BookStatus::Approved, Some(code)) = (status, &payment.authorisation_code) {
         body["authorisation_code"] = json!(code);
     }

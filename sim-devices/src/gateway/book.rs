@@ -65,6 +65,9 @@ pub struct BookPayment {
     pub status: BookStatus,
     /// ISO 8583 field 39, or a code of our own.
     pub response_code: String,
+    /// What the issuer advised with its decline: two digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merchant_advice_code: Option<String>,
     /// ISO 8583 field 38, if approved.
     pub authorisation_code: Option<String>,
     /// The gateway's reference.
@@ -257,6 +260,7 @@ mod tests {
             operation: "advice".into(),
             status: BookStatus::Approved,
             response_code: "00".into(),
+            merchant_advice_code: None,
             authorisation_code: None,
             reference: "r".into(),
             charged: true,

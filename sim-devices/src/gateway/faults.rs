@@ -1,5 +1,6 @@
 //! What can go wrong at the gateway, on purpose and repeatably.
 
+use hub_protocol::MerchantAdvice;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -40,6 +41,9 @@ pub struct Faults {
     pub decline_amount_ending: Option<u8>,
     /// The response code of those two declines; `05` if it is not given.
     pub decline_code: Option<String>,
+    /// The merchant advice code of those two declines, two digits; none if it
+    /// is not given.
+    pub decline_advice: Option<String>,
     /// Those two declines end with this presentation: later ones are
     /// approved.
     pub decline_presentations: Option<u32>,
@@ -92,6 +96,10 @@ impl Faults {
         }
         if self.decline_amount_ending.is_some_and(|ending| ending > 99) {
             return Err("decline_amount_ending: 0 to 99 expected".to_owned());
+        }
+        let two_digits = |code: &String| code.parse::<MerchantAdvice>().is_ok();
+        if !self.decline_advice.as_ref().is_none_or(two_digits) {
+            return Err("decline_advice: two digits expected, such as \"03\"".to_owned());
         }
         if let Some(canned) = &self.canned
             && !(200..=599).contains(&canned.status)
@@ -190,6 +198,12 @@ mod tests {
             .check()
             .is_err()
         );
+        let advice = |code: &str| Faults {
+            decline_advice: Some(code.to_owned()),
+            ..Faults::default()
+        };
+        assert!(advice("3").check().unwrap_err().contains("decline_advice"));
+        assert!(advice("03").check().is_ok());
         assert!(serde_json::from_str::<Faults>(r#"{"slwo":1}"#).is_err());
         assert_eq!(serde_json::from_str::<Faults>("{}").unwrap(), Faults::default());
     }

@@ -304,6 +304,7 @@ fn first_seen(call: &Checked) -> BookPayment {
         operation: call.operation.clone(),
         status: BookStatus::Pending,
         response_code: String::new(),
+        merchant_advice_code: None,
         authorisation_code: None,
         // A letter between the digits, so that a reference never looks like a
         // card number.
@@ -359,9 +360,11 @@ fn decide(payment: &mut BookPayment, call: &Checked, faults: &Faults, dice: Dice
             Some(code) => code.clone(),
             None => "05".to_owned(),
         };
+        payment.merchant_advice_code = faults.decline_advice.clone().filter(|_| by_rule);
     } else {
         payment.status = BookStatus::Approved;
         payment.response_code = "00".to_owned();
+        payment.merchant_advice_code = None;
         payment.authorisation_code = Some(payment.reference[3..9].to_uppercase());
         payment.charged = true;
     }

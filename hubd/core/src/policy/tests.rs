@@ -285,14 +285,14 @@ fn what_is_no_table_is_one_fault_and_not_one_for_each_key_in_it() {
         let mut kept = true;
         let lines = SAMPLE.lines().filter(|line| {
             if line.starts_with('[') {
-                kept = !line.starts_with(section);
+                kept = !line.trim_start_matches('[').starts_with(section);
             }
             kept
         });
         lines.collect::<Vec<_>>().join("\n")
     };
     for section in ["store", "card", "offline", "class", "replay"] {
-        let text = format!("{section} = 3\n{}", without(&format!("[{section}")));
+        let text = format!("{section} = 3\n{}", without(section));
         let faults = Policy::parse(text.as_bytes()).unwrap_err();
         assert_eq!(faults.len(), 1, "{section}: {faults:?}");
         assert_eq!(faults[0].message, format!("{section}: a table expected"));
@@ -404,4 +404,98 @@ fn an_empty_list_that_could_mean_all_or_none_is_a_fault() {
 fn what_cannot_be_read_is_no_policy_even_if_it_was_taken() {
     let text = SAMPLE.replace("version = 1", "version = 0");
     assert_eq!(Policy::parse_taken(text.as_bytes()).unwrap_err().len(), 1);
+}
+
+/// The sample with this put for that, and the one fault of it.
+fn replay_fault(from: &str, to: &str) -> String {
+    assert!(EVERYTHING.contains(from), "{from}");
+    let faults = Policy::parse(EVERYTHING.replacen(from, to, 1).as_bytes()).unwrap_err();
+    assert_eq!(faults.len(), 1, "{to}: {faults:?}");
+    faults[0].message.clone()
+}
+
+#[test]
+fn faults_of_the_backlogs_rules_are_named_with_what_would_be_right() {
+    for (from, to, expected) in [
+        (
+            "worth_sending_h = 24 ",
+            "worth_sending_h = 0 ",
+            "replay.worth_sending_h: hours from 1 to 744 (31 days) expected, 0 found",
+        ),
+        (
+            "worth_sending_h = 120",
+            "worth_sending_h = 745",
+            "replay.scheme.visa.worth_sending_h: hours from 1 to 744 (31 days) expected, 745 found",
+        ),
+        (
+            "[\"03\", \"21\"]",
+            "[\"3\"]",
+            "replay.scheme.mastercard.never_retry_advice: a list of at most 64 merchant advice codes of two \
+             digits expected, [\"3\"] found",
+        ),
+        (
+            "[\"03\", \"21\"]",
+            "[\"03\", \"24\"]",
+            "replay.scheme.mastercard.advice_wait: after 24 the payment is never presented again \
+             (never_retry_advice)",
+        ),
+        (
+            "code = \"25\"\nhours = 24\n",
+            "code = \"24\"\nhours = 24\n",
+            "replay.scheme.mastercard.advice_wait: 24 stands here twice",
+        ),
+        (
+            "code = \"25\"\nhours = 24\n",
+            "code = \"25\"\nhours = 721\n",
+            "replay.scheme.mastercard.advice_wait.hours: hours from 1 to 720 (30 days) expected, 721 found",
+        ),
+        (
+            "code = \"25\"\nhours = 24\n",
+            "code = 25\nhours = 24\n",
+            "replay.scheme.mastercard.advice_wait.code: a merchant advice code of two digits expected, 25 found",
+        ),
+        (
+            "code = \"25\"\nhours = 24\n",
+            "code = \"25\"\n",
+            "replay.scheme.mastercard.advice_wait.hours is missing: hours from 1 to 720 (30 days) expected",
+        ),
+        (
+            "[replay.scheme.visa]\n",
+            "[replay.scheme.cb]\nnever_retry_advice = [\"03\"]\nnever_retry = []\nretry = []\n\
+             most_per_24h = 1\nmost_per_30_days = 1\n[replay.scheme.visa]\n",
+            "replay.scheme.cb.min_wait_minutes is missing: minutes from 1 to 43200 (30 days) expected",
+        ),
+    ] {
+        assert_eq!(replay_fault(from, to), expected, "{to}");
+    }
+}
+
+#[test]
+fn a_scheme_may_say_how_long_alone_and_then_every_decline_is_final() {
+    let text = EVERYTHING.replacen(
+        "[replay.scheme.visa]\n",
+        "[replay.scheme.cb]\nworth_sending_h = 48\n[replay.scheme.visa]\n",
+        1,
+    );
+    let rules = Policy::parse(text.as_bytes()).unwrap().replay;
+    const HOUR_MS: u64 = 60 * 60 * 1000;
+    for (scheme, hours) in [
+        (CardScheme::Cb, 48),
+        (CardScheme::Visa, 120),
+        (CardScheme::Mastercard, 168),
+        (CardScheme::Amex, 24),
+    ] {
+        assert_eq!(rules.worth_sending_ms(scheme), hours * HOUR_MS, "{scheme}");
+    }
+    assert!(!rules.schemes.contains_key(&CardScheme::Cb));
+    let told = replay_fault(
+        "[replay.scheme.visa]\n",
+        "[replay.scheme.cb]\nworth_sending_h = 48\nretri = []\n[replay.scheme.visa]\n",
+    );
+    assert!(told.contains("did you mean retry?"), "{told}");
+    let whole = replay::ReplayRules::default();
+    assert_eq!(
+        whole.worth_sending_ms(CardScheme::Visa),
+        replay::DEFAULT_WORTH_SENDING_MS
+    );
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use hub_protocol::{DeviceId, PaymentId};
 
 use super::{Item, MOST_PARKED, Queue};
+use crate::policy::replay::ReplayRules;
 use crate::settings::Settings;
 use crate::state::{CardKey, Lane, Place, State};
 
@@ -93,8 +94,7 @@ impl Queue {
             forced: BTreeSet::new(),
             forced_through: 0,
             untried_after: unsent_since.unwrap_or(state.head().sequence),
-            validity_ms: settings.validity_ms.iter().copied().collect(),
-            default_validity_ms: settings.default_validity_ms,
+            worth_sending: ReplayRules::default(),
             share: 0,
             hungry: BTreeSet::new(),
             loading: None,
@@ -104,6 +104,7 @@ impl Queue {
             total_parked: state.store().queue.parked,
         };
         queue.share_out(state, settings);
+        queue.follow_policy(state);
         for (id, payment) in state.payments() {
             match payment.place(*id) {
                 Some(Place::Waiting(device, sequence)) => queue.spill(device, sequence, *id),

@@ -155,7 +155,9 @@ impl State {
                 }
                 self.decided(*payment_id, decided)?;
             }
-            Event::PaymentSettled { payment_id, gateway } => {
+            Event::PaymentSettled {
+                payment_id, gateway, ..
+            } => {
                 self.gateway_spoke(entry);
                 self.unpark(*payment_id);
                 self.outcome(payment_id, gateway.approved, entry.time.wall_ms);

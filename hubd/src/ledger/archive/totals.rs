@@ -69,9 +69,9 @@ fn counted(event: &Event) -> Option<(PaymentId, Column)> {
             Decision::ApprovedOffline => (payment_id, |totals| &mut totals.approved_offline),
             Decision::Declined | Decision::Fallback => return None,
         },
-        Event::PaymentSettled { payment_id, gateway } if gateway.approved => {
-            (payment_id, |totals| &mut totals.settled)
-        }
+        Event::PaymentSettled {
+            payment_id, gateway, ..
+        } if gateway.approved => (payment_id, |totals| &mut totals.settled),
         Event::PaymentSettled { payment_id, .. } => (payment_id, |totals| &mut totals.declined_at_replay),
         Event::PaymentVoided {
             payment_id,

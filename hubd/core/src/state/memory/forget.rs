@@ -116,6 +116,7 @@ mod tests {
         let settled = Event::PaymentSettled {
             payment_id: id,
             gateway,
+            advice: None,
         };
         assert_eq!(state.card(&card).exposure_minor, 500);
         apply(&mut state, settled, None);
