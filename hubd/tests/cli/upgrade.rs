@@ -185,6 +185,11 @@ fn the_store_of_format_6_opens_with_the_same_queue_exposure_and_answers() {
 }
 
 #[test]
+fn the_store_of_format_7_opens_with_the_same_queue_exposure_and_answers() {
+    opens_with_the_same_queue_exposure_and_answers("store-v7");
+}
+
+#[test]
 fn the_store_of_format_6_opens_by_its_recovery_key_once_its_vault_key_is_lost() {
     let store = Earlier::unpack("store-v6");
     std::fs::remove_file(store.hub.file("keys").join("hub-vault.key")).unwrap();
