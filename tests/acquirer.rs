@@ -177,6 +177,24 @@ fn day(python: &str, dialect: &str) -> Result<()> {
     assert_eq!(booked, sold, "{dialect}: the acquirer's book is the shop's");
     let deferred = book.iter().filter(|line| line["deferred"] == true).count();
     assert_eq!(deferred, 6, "{dialect}: what was sold offline says so");
+    // The first reversal is none of a repeat.
+    let (amount, id) = sold
+        .iter()
+        .find(|(amount, _)| *amount == 1_006)
+        .context("no sale")?;
+    let hyphens = [8, 13, 18, 23].iter().fold(id.clone(), |mut id, at| {
+        id.insert(*at, '-');
+        id
+    });
+    output(hub.device("till").args(["void", &hyphens]))?;
+    let reversed = until("the reversal", || {
+        let state = acquirer.control(&json!({"do": "book"})).ok()?;
+        let lines = state["book"].as_array()?.clone();
+        lines
+            .into_iter()
+            .find(|line| line["amount"] == *amount && line["reversed"] == true)
+    })?;
+    assert_eq!(reversed["mtis"], json!(["0100", "0420"]), "{dialect}: {reversed}");
     let verified = hub.hubctl(&["ledger", "verify"])?;
     assert_eq!(verified["verified"], true);
     Ok(())
@@ -196,7 +214,7 @@ fn drained(hub: &CutOffHub, acquirer: &mut Acquirer) -> Result<()> {
 }
 
 /// What the backup lacks comes again from the device, which has kept it.
-fn put_back(python: &str, dialect: &str) -> Result<()> {
+fn put_back(python: &str, dialect: &str, in_place: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut acquirer = Acquirer::start(python, dialect, dir.path())?;
     acquirer.control(&json!({"do": "set", "mode": "shut"}))?;
@@ -253,8 +271,12 @@ fn put_back(python: &str, dialect: &str) -> Result<()> {
     // the third payment, and before anything was sent.
     hub.kill()?;
     acquirer.control(&json!({"do": "set", "mode": "shut"}))?;
-    fs::remove_dir_all(hub.dir())?;
-    copy(&backup, hub.dir())?;
+    if in_place {
+        copy(&backup.join("."), hub.dir())?;
+    } else {
+        fs::remove_dir_all(hub.dir())?;
+        copy(&backup, hub.dir())?;
+    }
     hub.start()?;
     // Entries get the numbers that others had.
     for number in 10..13 {
@@ -297,8 +319,8 @@ fn a_hub_restored_from_a_backup_is_known_again_by_an_acquirer() -> Result<()> {
     let Some(python) = python() else { return Ok(()) };
     // By field 37, with one terminal for the shop; by field 11, one for each
     // device.
-    for dialect in ["ascii", "bcd"] {
-        put_back(&python, dialect).with_context(|| dialect.to_owned())?;
+    for (dialect, in_place) in [("ascii", false), ("bcd", true)] {
+        put_back(&python, dialect, in_place).with_context(|| dialect.to_owned())?;
     }
     Ok(())
 }

@@ -56,6 +56,8 @@ pub trait Edges: Send {
         card: Option<(PaymentId, SealedCard)>,
         receipt: Option<Vec<u8>>,
     ) -> bool;
+    /// The entry that is appended next begins an outage or ends one.
+    fn outage(&mut self, sequence: u64, begins: bool);
     /// The last entry on disk.
     fn durable_head(&self) -> Head;
     /// Both keys' signatures on a change of the hub's signing key at an entry.
@@ -584,6 +586,7 @@ impl<E: Edges> Hub<E> {
                         return false;
                     }
                 }
+                Effect::Outage { sequence, begins } => self.edges.outage(sequence, begins),
                 Effect::HubKeyChanged { statement } => self.edges.push_key_change(statement),
                 Effect::HubTlsKeys { keys } => self.edges.push_tls_keys(keys),
                 Effect::DeviceKeys { device, keys } => self.edges.device_keys(device, *keys),

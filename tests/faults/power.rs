@@ -20,16 +20,20 @@ use crate::tally::{Tally, Way};
 const TRIES_A_STORE: usize = 40;
 
 /// The older stores in the order of their turns: the format, and whether it
-/// was paid into. Formats 1 and 2 are migrated; a store of format 3 is stamped,
-/// and the index of 3 and 4 built anew.
-const OLDER: [(u16, bool); 8] = [
+/// was paid into. Formats 1 and 2 are migrated; a store of a later one is
+/// stamped, and its index built anew.
+const OLDER: [(u16, bool); 12] = [
     (1, true),
+    (6, true),
     (2, true),
     (3, true),
+    (5, true),
     (1, false),
     (4, true),
+    (6, false),
     (2, false),
     (3, false),
+    (5, false),
     (4, false),
 ];
 

@@ -546,6 +546,7 @@ impl Shop {
                 Effect::Push { .. }
                 | Effect::PushPolicy { .. }
                 | Effect::ChangeHubKey { .. }
+                | Effect::Outage { .. }
                 | Effect::HubKeyChanged { .. }
                 | Effect::HubTlsKeys { .. }
                 | Effect::DeviceKeys { .. }

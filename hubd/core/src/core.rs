@@ -491,6 +491,9 @@ impl Core {
 
     pub(crate) fn observe_wan(&mut self, evidence: Evidence) {
         if let Some(WanChange { from, to, reason }) = self.wan.observe(evidence) {
+            if from == WanState::Offline || to == WanState::Offline {
+                self.outage(to == WanState::Offline);
+            }
             let sequence = self.append(Event::WanChanged { from, to, reason }, None, None);
             self.after(sequence, Effect::WanChanged { state: to, reason });
             if from == WanState::Offline {
@@ -501,6 +504,12 @@ impl Core {
                 self.queue.gateway_is_back(self.now.monotonic_ms);
             }
         }
+    }
+
+    /// The next entry begins or ends an outage.
+    pub(crate) fn outage(&mut self, begins: bool) {
+        let sequence = self.state.head().sequence + 1;
+        self.out.push(Effect::Outage { sequence, begins });
     }
 
     /// The entry is one of those that the reserve is kept for.

@@ -36,6 +36,15 @@ pub enum Effect {
         /// The entry's sequence.
         sequence: u64,
     },
+    /// The entry that is appended next begins an outage, in which nothing
+    /// leaves the queue, or ends one. Whatever says outside of the ledger that
+    /// nothing has left must be gone before the end is told to be durable.
+    Outage {
+        /// The entry's sequence.
+        sequence: u64,
+        /// Whether it begins.
+        begins: bool,
+    },
     /// Tell all connected devices that the hub signs with another key.
     HubKeyChanged {
         /// The signed [`HubKeyChange`](hub_protocol::HubKeyChange).
@@ -194,15 +203,16 @@ pub struct Forward {
     pub device: DeviceId,
     /// When the decision was made, milliseconds since 1970 UTC.
     pub decided_ms: u64,
-    /// Counts the attempts for this payment and operation from 1.
+    /// Counts the attempts of this process from 1: those that ask for a
+    /// reversal, or all that do not.
     pub number: u32,
     /// Counts the presentations to the issuer, from 1. Above 1 the gateway
     /// itself declined the one before and the scheme allows another; the
     /// sealed card is destroyed by then. A look-up with it asks for this
     /// presentation: a decline of an earlier one is "not found".
     pub presentation: u32,
-    /// Whether something of the payment may have reached the gateway before,
-    /// by an attempt of whatever operation, of this process or an earlier one.
+    /// Whether the payment may have reached the gateway before, or its reversal
+    /// if this asks for one: by an attempt of this process or an earlier one.
     pub maybe_sent: bool,
     /// How an acquirer knows it.
     pub traces: TraceRule,

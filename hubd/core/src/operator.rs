@@ -232,6 +232,7 @@ impl Core {
                     operator,
                     action: SENDS_NOW.to_owned(),
                 };
+                self.outage(false);
                 let sequence = self.append(event, None, None);
                 self.sends_after = sequence;
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));

@@ -73,6 +73,8 @@ pub(crate) struct Item {
     pub(crate) in_flight: Option<AttemptId>,
     /// Whether the newest attempt asked for a reversal.
     pub(crate) sent_reversal: bool,
+    /// How many of the attempts asked for one.
+    pub(crate) reversals: u32,
     pub(crate) not_before_ms: u64,
     pub(crate) last_error: Option<String>,
 }
@@ -208,6 +210,14 @@ impl Queue {
             || self.elsewhere.values().any(|other| other == id)
     }
 
+    /// Whether no reversal of this payment, for which one waits, was ever asked
+    /// for.
+    pub(crate) fn never_reversed(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
+        payment.latest > self.untried_after
+            && payment.parked_at.is_none()
+            && self.get(id).is_none_or(|item| item.reversals == 0)
+    }
+
     /// Whether no attempt at this payment, which waits, was ever made out of
     /// the queue. What is not in the window is not being tried.
     pub(crate) fn never_tried(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
@@ -290,6 +300,7 @@ impl Queue {
             undecided: None,
             in_flight: None,
             sent_reversal: false,
+            reversals: 0,
             not_before_ms: 0,
             last_error: None,
         }
@@ -434,6 +445,7 @@ impl Queue {
         self.forced.remove(&sequence);
         item.in_flight = Some(attempt);
         item.sent_reversal = reversal;
+        item.reversals = item.reversals.saturating_add(u32::from(reversal));
         item.attempts = item.attempts.saturating_add(1);
         self.in_flight.insert(attempt, sequence);
         Some(item)

@@ -292,7 +292,7 @@ pub struct PaymentRecord {
     #[n(17)]
     pub retry: Option<Box<RetryRecord>>,
     /// The newest entry that parked it, released since or not: it has been
-    /// sent, or may have been.
+    /// sent, or may have been. Once a reversal waits: that parked the reversal.
     #[n(18)]
     pub parked_at: Option<u64>,
     /// How the holder stood to it.
@@ -676,7 +676,7 @@ pub struct StoreRecord {
     #[cbor(skip_if = "not")]
     pub tells_before_sending: bool,
     /// How payments are named to an acquirer: by which rule those whose request
-    /// stands behind which entry, ascending; the newest [`MOST_TRACE_RULES`].
+    /// stands behind which entry, ascending; at most [`MOST_TRACE_RULES`].
     #[n(30)]
     #[cbor(skip_if = "Vec::is_empty")]
     pub traces: Vec<TracesSince>,
@@ -686,9 +686,9 @@ fn not(yes: &bool) -> bool {
     !yes
 }
 
-/// The most changes of the trace rule that are remembered. Of a payment that
-/// waits through more of them nobody knows the reference any more.
-pub const MOST_TRACE_RULES: usize = 16;
+/// The most changes of the trace rule in a ledger. Above them it changes no
+/// more, whatever the dialect says: a payment that waits must keep its name.
+pub const MOST_TRACE_RULES: usize = 256;
 
 /// A rule by which payments are named to an acquirer, and from where on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -705,11 +705,8 @@ pub struct TracesSince {
 impl StoreRecord {
     /// The hub starts: from here on payments are named by this rule.
     pub(crate) fn traced_by(&mut self, rule: TraceRule, sequence: u64) {
-        if self.traces_at(sequence) == rule {
+        if self.traces_at(sequence) == rule || self.traces.len() >= MOST_TRACE_RULES {
             return;
-        }
-        if self.traces.len() >= MOST_TRACE_RULES {
-            self.traces.remove(0);
         }
         self.traces.push(TracesSince { sequence, rule });
     }

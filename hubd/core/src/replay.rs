@@ -77,7 +77,11 @@ impl Core {
         let (card, since_ms) = (payment.card, self.maybe_sent_since_ms(&id));
         let mut forward = Forward {
             operation,
-            maybe_sent: self.may_have_been_sent(&id),
+            maybe_sent: if wanted == Operation::Reverse {
+                !self.queue.never_reversed(&id, payment)
+            } else {
+                self.may_have_been_sent(&id)
+            },
             traces: self.state.store().traces_at(payment.request_sequence),
             deadline_ms: self.settings.replay_deadline_ms,
             ..payment.forward(id)
@@ -86,7 +90,7 @@ impl Core {
         forward.attempt = attempt;
         let reversal = operation == Operation::Reverse;
         if let Some(item) = self.queue.take_off(sequence, attempt, reversal) {
-            forward.number = item.attempts;
+            forward.number = if reversal { item.reversals } else { item.attempts };
         }
         let now = self.now.monotonic_ms;
         if look_up {

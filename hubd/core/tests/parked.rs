@@ -374,6 +374,37 @@ fn rule_3_a_copy_that_was_put_back_or_a_torn_end_proves_nothing() {
 }
 
 #[test]
+fn the_first_reversal_is_no_repeat_of_the_payment_and_the_next_is_of_it() {
+    let mut shop = Shop::offline();
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.go_online();
+    let refuses = GatewayAnswer::Conflict {
+        detail: "422".to_owned(),
+    };
+    assert!(!shop.gateway(refuses).maybe_sent);
+    assert_eq!(shop.state_of(1), PaymentState::Parked);
+    shop.void(MPOS, payment_id(1));
+    let first = shop.gateway(no_answer());
+    assert_eq!(
+        (first.operation, first.number, first.maybe_sent),
+        (Operation::Reverse, 1, false)
+    );
+    shop.pass(60_000);
+    let second = shop.gateway(no_answer());
+    assert_eq!((second.number, second.maybe_sent), (2, true));
+    shop.crash();
+    shop.pass(60_000);
+    let third = shop.gateway(GatewayAnswer::Conflict {
+        detail: "422".to_owned(),
+    });
+    assert!(third.maybe_sent, "by the process before");
+    assert_eq!(shop.state_of(1), PaymentState::ReversalParked);
+    release(&mut shop, 1, false);
+    assert!(shop.gateway(approved()).maybe_sent, "it was parked");
+    assert_eq!(shop.state_of(1), PaymentState::Reversed);
+}
+
+#[test]
 fn rule_3_an_older_hubs_outage_proves_nothing() {
     // It sent before its ledger said that the gateway was back.
     let mut shop = Shop::offline();
@@ -429,7 +460,8 @@ fn rule_3_a_payment_keeps_the_name_that_the_acquirer_knows_it_by() {
 #[test]
 fn changes_of_the_trace_rule_are_bounded() {
     let mut shop = acquirer();
-    for change in 0..100 {
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    for change in 0..400 {
         shop.settings.traces = if change % 2 == 0 {
             TraceRule::Payment
         } else {
@@ -440,6 +472,17 @@ fn changes_of_the_trace_rule_are_bounded() {
     let traces = &shop.core.state().store().traces;
     assert_eq!(traces.len(), hub_core::state::MOST_TRACE_RULES);
     assert_eq!(traces.last().map(|since| since.rule), Some(TraceRule::Entry));
+    let first = shop
+        .core
+        .state()
+        .payment(&payment_id(1))
+        .unwrap()
+        .request_sequence;
+    assert_eq!(
+        shop.core.state().store().traces_at(first),
+        TraceRule::Entry,
+        "it keeps its name"
+    );
 }
 
 #[test]

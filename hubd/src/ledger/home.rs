@@ -1,14 +1,19 @@
-//! Whether the ledger's folder is the one that the hub wrote last, or a copy
-//! of it that was put back.
+//! Whether an outage of which the ledger tells is still the one that the hub
+//! is in, or the ledger is a copy that was put back.
 //!
 //! A hub that is started again knows that what was queued in an outage has not
-//! left. A copy knows nothing of the kind: the hub may have sent it all since
-//! the copy was made. The file `home` holds its own place on the disk, inode
-//! and time of birth, which no copy of it has. Of an image of the whole disk it
-//! cannot tell; who puts one back removes the file (docs/ledger.md).
+//! left. A copy of the ledger made in that outage and put back after it knows
+//! nothing of the kind. So there is a file `home` in the ledger's folder while
+//! an outage lasts, and only then: it names the entry with which the outage
+//! began, and its own place on the disk, inode and time of birth. It is removed
+//! before anything leaves. A file that was copied has another place; one that
+//! was left where it was, under older segments, names another outage.
+//!
+//! Of an image of the whole disk it cannot tell; who puts one back removes the
+//! file (docs/ledger.md).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -18,39 +23,35 @@ use super::error::LedgerError;
 /// The file's name in the ledger's folder.
 pub const HOME: &str = "home";
 
-/// Where a ledger is at home.
-#[derive(Debug)]
+/// The ledger's folder, for what is kept there of an outage.
+#[derive(Clone, Debug)]
 pub struct Home {
     folder: PathBuf,
-    is_here: bool,
 }
 
 impl Home {
-    /// Of the ledger in this folder. One whose file is missing or cannot be
-    /// read is not at home.
+    /// Of the ledger in this folder.
     pub fn of(folder: &Path) -> Self {
-        let is_here = read(&folder.join(HOME)).unwrap_or(false);
         Self {
             folder: folder.to_owned(),
-            is_here,
         }
     }
 
-    /// Whether the folder is the one that the hub wrote last.
-    pub fn is_here(&self) -> bool {
-        self.is_here
+    /// Whether the outage that began with this entry has lasted since, as far
+    /// as the files can tell.
+    pub fn is_in_outage_since(&self, sequence: u64) -> bool {
+        let path = self.folder.join(HOME);
+        File::open(&path)
+            .and_then(|file| Ok(fs::read_to_string(&path)? == content(&file, sequence)?))
+            .unwrap_or(false)
     }
 
-    /// From now on this is home. Only once the ledger says of a copy that it
-    /// is one.
+    /// An outage has begun with this entry, which is on disk.
     ///
     /// # Errors
     /// The system's refusal. It costs nothing but the knowledge of what has
     /// never left.
-    pub fn settle(self) -> Result<(), LedgerError> {
-        if self.is_here {
-            return Ok(());
-        }
+    pub fn outage_begins(&self, sequence: u64) -> Result<(), LedgerError> {
         let (path, new) = (self.folder.join(HOME), self.folder.join("home.new"));
         // Another file than any before, whatever a crash has left.
         let _ = fs::remove_file(&new);
@@ -60,25 +61,38 @@ impl Home {
                 .create_new(true)
                 .mode(0o600)
                 .open(&new)?;
-            let place = place(&file)?;
-            file.write_all(place.as_bytes())?;
+            let content = content(&file, sequence)?;
+            file.write_all(content.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &path)
         })();
         written.map_err(LedgerError::io("write", &path))?;
+        self.flush()
+    }
+
+    /// What waits may leave from now on.
+    ///
+    /// # Errors
+    /// The system's refusal: nothing may leave then.
+    pub fn outage_ends(&self) -> Result<(), LedgerError> {
+        let path = self.folder.join(HOME);
+        match fs::remove_file(&path) {
+            Ok(()) => self.flush(),
+            // Removed by a process that may have stopped before its flush.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.flush(),
+            Err(error) => Err(LedgerError::io("remove", &path)(error)),
+        }
+    }
+
+    fn flush(&self) -> Result<(), LedgerError> {
         File::open(&self.folder)
             .and_then(|folder| folder.sync_all())
             .map_err(LedgerError::io("flush the folder", &self.folder))
     }
 }
 
-fn read(path: &Path) -> std::io::Result<bool> {
-    let file = File::open(path)?;
-    Ok(fs::read_to_string(path)? == place(&file)?)
-}
-
-/// Which file this is, among all that this file system ever had.
-fn place(file: &File) -> std::io::Result<String> {
+/// The outage, and which file this is among all that this file system ever had.
+fn content(file: &File, sequence: u64) -> std::io::Result<String> {
     let metadata = file.metadata()?;
     // Some file systems tell no birth; the inode is then all there is.
     let born = metadata
@@ -86,7 +100,10 @@ fn place(file: &File) -> std::io::Result<String> {
         .ok()
         .and_then(|born| born.duration_since(UNIX_EPOCH).ok())
         .map_or(0, |born| born.as_nanos());
-    Ok(format!("inode {}\nborn {born}\n", metadata.ino()))
+    let inode = metadata.ino();
+    Ok(format!(
+        "outage since entry {sequence}\ninode {inode}\nborn {born}\n"
+    ))
 }
 
 #[cfg(test)]
@@ -95,45 +112,58 @@ mod tests {
 
     use super::*;
 
-    fn settled(folder: &Path) {
-        Home::of(folder).settle().unwrap();
-        assert!(Home::of(folder).is_here());
+    fn run(command: &str, arguments: &[&Path]) {
+        let mut command = Command::new(command);
+        assert!(command.arg("-a").args(arguments).status().unwrap().success());
     }
 
     #[test]
-    fn a_folder_is_at_home_until_it_is_a_copy() {
+    fn an_outage_lasts_until_it_ends() {
         let dir = tempfile::tempdir().unwrap();
-        let first = dir.path().join("ledger");
-        fs::create_dir(&first).unwrap();
-        assert!(!Home::of(&first).is_here(), "nobody has said so yet");
-        settled(&first);
-        settled(&first);
-        let moved = dir.path().join("moved");
-        fs::rename(&first, &moved).unwrap();
-        assert!(Home::of(&moved).is_here(), "no copy");
-        // Whichever way it was copied, and wherever it is put.
-        let copy = |from: &Path, to: &Path| {
-            let mut command = Command::new("cp");
-            assert!(command.arg("-a").arg(from).arg(to).status().unwrap().success());
-        };
-        copy(&moved, &first);
-        assert!(!Home::of(&first).is_here(), "a copy");
-        settled(&first);
-        fs::copy(moved.join(HOME), first.join(HOME)).unwrap();
-        assert!(!Home::of(&first).is_here(), "written over in place");
+        let home = Home::of(dir.path());
+        assert!(!home.is_in_outage_since(7), "nobody has said so");
+        home.outage_begins(7).unwrap();
+        assert!(home.is_in_outage_since(7) && !home.is_in_outage_since(8));
+        let moved = dir.path().with_extension("moved");
+        fs::rename(dir.path(), &moved).unwrap();
+        assert!(Home::of(&moved).is_in_outage_since(7), "no copy");
+        fs::rename(&moved, dir.path()).unwrap();
+        home.outage_ends().unwrap();
+        assert!(!home.is_in_outage_since(7));
+        home.outage_ends().unwrap();
+        fs::write(dir.path().join("home.new"), "left by a crash").unwrap();
+        home.outage_begins(9).unwrap();
+        assert!(home.is_in_outage_since(9) && !home.is_in_outage_since(7));
+        fs::write(dir.path().join(HOME), "").unwrap();
+        assert!(!home.is_in_outage_since(9), "damaged");
     }
 
     #[test]
-    fn a_damaged_or_missing_file_is_no_home_and_is_made_again() {
+    fn rule_3_a_copy_that_was_put_back_is_in_no_outage_wherever_it_is_put() {
         let dir = tempfile::tempdir().unwrap();
-        settled(dir.path());
-        for content in ["", "inode 1\nborn 2\n"] {
-            fs::write(dir.path().join(HOME), content).unwrap();
-            assert!(!Home::of(dir.path()).is_here());
-            fs::write(dir.path().join("home.new"), "left by a crash").unwrap();
-            settled(dir.path());
+        let [live, backup, other] = ["live", "backup", "other"].map(|name| dir.path().join(name));
+        fs::create_dir(&live).unwrap();
+        let home = Home::of(&live);
+        home.outage_begins(7).unwrap();
+        run("cp", &[&live, &backup]);
+        assert!(home.is_in_outage_since(7), "it is still the ledger itself");
+        run("cp", &[&backup, &other]);
+        assert!(!Home::of(&other).is_in_outage_since(7), "in another folder");
+        // The outage ends, and perhaps another begins.
+        for again in [false, true] {
+            home.outage_ends().unwrap();
+            if again {
+                home.outage_begins(12).unwrap();
+            }
+            let inside = backup.join(".");
+            run("cp", &[&inside, &live]);
+            assert!(
+                !home.is_in_outage_since(7),
+                "written over in place, again {again}"
+            );
+            // Segments alone: the file stays, and names another outage.
+            home.outage_begins(12).unwrap();
+            assert!(!home.is_in_outage_since(7), "again {again}");
         }
-        fs::remove_file(dir.path().join(HOME)).unwrap();
-        assert!(!Home::of(dir.path()).is_here());
     }
 }

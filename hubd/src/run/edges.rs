@@ -21,6 +21,7 @@ use crate::ledger::{
     Commit, CommitterHandle, INDEX_FORMAT, IndexReader, IndexWriterHandle, JournalReader, NextKey, NotTaken,
     Space, Stamp,
 };
+use crate::run::outages::Outages;
 
 /// All edges, joined.
 pub(super) struct RealEdges {
@@ -37,6 +38,7 @@ pub(super) struct RealEdges {
     pub(super) keys: KeyRing,
     /// Signed, and not handed to the ledger yet.
     pub(super) next_key: Option<NextKey>,
+    pub(super) outages: Outages,
 }
 
 impl Edges for RealEdges {
@@ -55,6 +57,10 @@ impl Edges for RealEdges {
                 receipt,
             })
             .is_ok()
+    }
+
+    fn outage(&mut self, sequence: u64, begins: bool) {
+        self.outages.expect(sequence, begins);
     }
 
     fn durable_head(&self) -> Head {

@@ -11,6 +11,7 @@ mod key_report;
 mod key_tests;
 mod migration;
 mod opening;
+mod outages;
 mod recovery;
 mod root_watch;
 mod storage;
@@ -49,6 +50,7 @@ use backend::HubBackend;
 use edges::RealEdges;
 pub(crate) use key_report::of_hub;
 pub use opening::{OpenError, Opened, open as open_store};
+use outages::Outages;
 pub(crate) use recovery::recover;
 
 /// Ended because the ledger or a part of the hub failed: systemd starts it
@@ -146,7 +148,8 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         policy_version: opened.state.store().policy_version,
         wan: opened.state.store().wan,
     };
-    let copied = !opened.home.is_here();
+    let outages = Outages::of(Home::of(&config.layout.ledger));
+    let copied = opened.copied;
     let journal = opened.journal.reader();
     let vault = opened.vault.reader();
     let vault_of_operators = vault.clone();
@@ -183,11 +186,16 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         opened.vault,
         {
             let (marks, port) = (Arc::clone(&marks), port.clone());
-            let mut home = Some(opened.home);
+            let (outages, fail) = (outages.clone(), fail.clone());
+            let mut failed = false;
             move |durable| {
-                // The ledger says now where it is.
-                if let Some(Err(error)) = home.take().map(Home::settle) {
-                    tracing::warn!(%error, "the next start will take the ledger for a copy that was put back");
+                if let Err(error) = outages.follow(durable.sequence) {
+                    failed = true;
+                    tell_failure(&fail, format!("ledger: {error}"));
+                }
+                if failed {
+                    // Nobody hears of it, so nothing leaves.
+                    return;
                 }
                 marks.committed(durable.sequence, durable.receipts);
                 port.wake();
@@ -254,6 +262,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         hub: config.keys.hub_id,
         keys: keys.clone(),
         next_key: None,
+        outages,
     };
     let hub = spawn_hub(runtime, (core, effects), edges, messages, marks, fail)?;
 

@@ -54,8 +54,9 @@ pub struct Opened {
     pub state: State,
     /// Bytes of an unfinished write that were cut off the journal.
     pub torn_bytes: u64,
-    /// Whether the ledger's folder is the one that a hub wrote last.
-    pub home: Home,
+    /// Whether the ledger tells of an outage, and is a copy that was put back
+    /// since.
+    pub copied: bool,
     /// The key that the store is encrypted under.
     pub store_key: StoreKey,
     /// A recovery that the ledger does not tell of yet.
@@ -140,12 +141,6 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         options,
     )?;
     journal.keep_room(&space);
-    let home = Home::of(&layout.ledger);
-    if !home.is_here() && !options.create {
-        tracing::warn!(
-            "the ledger is a copy that was put back, or of an earlier version: whatever waits may have been sent before"
-        );
-    }
     if report.torn_bytes > 0 {
         tracing::warn!(
             bytes = report.torn_bytes,
@@ -186,6 +181,13 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         full,
     )?;
     let older: Vec<&[u8; 32]> = vault_keys(config).into_iter().map(|key| &**key).collect();
+    let outage = state.store().unsent_since;
+    let copied = outage.is_some_and(|since| !Home::of(&layout.ledger).is_in_outage_since(since));
+    if copied {
+        tracing::warn!(
+            "the ledger is a copy that was put back: whatever waits may have been sent since it was made"
+        );
+    }
     let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;
     let named = state.store().vault_key;
     store_key.set_named(named);
@@ -234,7 +236,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         index,
         state,
         torn_bytes: report.torn_bytes,
-        home,
+        copied,
         store_key,
         recovered,
     })

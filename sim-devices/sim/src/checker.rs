@@ -73,6 +73,8 @@ pub(crate) struct Checker {
     pub(crate) attempts: BTreeMap<u64, (PaymentId, What)>,
     /// Payments that were ever sent, other than to be reversed.
     sent: BTreeSet<PaymentId>,
+    /// Reversals that were ever asked for.
+    reversals: BTreeSet<PaymentId>,
     /// What the desk said last.
     pub(crate) desk: BTreeMap<PaymentId, Finding>,
     heard: BTreeMap<PaymentId, Heard>,
@@ -501,8 +503,12 @@ impl Checker {
             Rule::DurableBeforeAnswered,
             || format!("{id} is sent before entry {} is on disk", payment.latest()),
         )?;
+        let before = match forward.what {
+            What::Reverse => &self.reversals,
+            _ => &self.sent,
+        };
         hold(
-            forward.maybe_sent || !self.sent.contains(&id),
+            forward.maybe_sent || !before.contains(&id),
             Rule::OneCharge,
             || format!("{id} is sent as if for the first time, and had been sent"),
         )?;
@@ -537,8 +543,10 @@ impl Checker {
                 format!("{id} is sent {} ms before the gateway wants it", until - now_ms)
             })?;
         }
-        if !matches!(forward.what, What::Reverse | What::LookUp) {
-            self.sent.insert(id);
+        match forward.what {
+            What::Reverse => _ = self.reversals.insert(id),
+            What::LookUp => {}
+            What::Online | What::Deferred | What::Advice => _ = self.sent.insert(id),
         }
         self.attempts.insert(forward.attempt, (id, forward.what));
         if !customer_waits {

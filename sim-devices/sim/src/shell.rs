@@ -432,6 +432,7 @@ impl Shell {
                     }
                     Effect::PushPolicy { .. }
                     | Effect::ChangeHubKey { .. }
+                    | Effect::Outage { .. }
                     | Effect::HubKeyChanged { .. }
                     | Effect::HubTlsKeys { .. }
                     | Effect::DeviceKeys { .. }

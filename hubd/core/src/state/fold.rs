@@ -186,6 +186,7 @@ impl State {
                     self.unpark(*payment_id);
                     let payment = self.touch(*payment_id, sequence)?;
                     payment.state = PaymentState::ReversalQueued;
+                    payment.parked_at = None;
                     payment.queue_sequence.get_or_insert(sequence);
                 }
             },

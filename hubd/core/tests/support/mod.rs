@@ -290,6 +290,7 @@ impl Shop {
                 Effect::LoadQueue { lane, after, limit } => self.loads.push((lane, after, limit)),
                 Effect::PushPolicy { .. }
                 | Effect::ChangeHubKey { .. }
+                | Effect::Outage { .. }
                 | Effect::HubKeyChanged { .. }
                 | Effect::HubTlsKeys { .. }
                 | Effect::DeviceKeys { .. }

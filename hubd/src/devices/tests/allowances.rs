@@ -34,6 +34,7 @@ struct Memory {
 }
 
 impl Edges for Memory {
+    fn outage(&mut self, _: u64, _: bool) {}
     fn push_tls_keys(&mut self, _: HubTlsKeys) {}
     fn device_keys(&mut self, _: DeviceId, _: hub_core::device_keys::DeviceKeys) {}
     fn append(
