@@ -53,6 +53,11 @@ impl Core {
             self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
             return;
         }
+        if finding != Finding::NotThere && self.never_left(&id) {
+            let text = "it has never left the hub: release it, or close it as not there";
+            self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
+            return;
+        }
         if note.trim().is_empty() || note.len() > MAX_NOTE {
             let text = format!("the note must have 1 to {MAX_NOTE} bytes: who was asked, and what they said");
             self.operator_reply(ticket, OperatorReply::Refused(text));
@@ -96,6 +101,16 @@ impl Core {
         self.park(id, ParkReason::KeptBack, operator);
         let sequence = self.state.head().sequence;
         self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+    }
+
+    /// Whether a parked payment was kept back before anything of it was sent.
+    fn never_left(&self, id: &PaymentId) -> bool {
+        self.state.payment(id).is_some_and(|payment| {
+            payment.state == PaymentState::Parked
+                && payment.parked == Some(ParkReason::KeptBack)
+                && !payment.asked_online
+                && self.queue.never_sent(id, payment)
+        })
     }
 
     /// The state of a payment that is parked; of any other the person is told

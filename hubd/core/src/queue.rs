@@ -221,11 +221,16 @@ impl Queue {
     /// Whether no attempt at this payment, which waits, was ever made out of
     /// the queue. What is not in the window is not being tried.
     pub(crate) fn never_tried(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
+        payment.parked_at.is_none() && self.never_sent(id, payment)
+    }
+
+    /// The same of one that may have been parked by a person before anything
+    /// else had come of it.
+    pub(crate) fn never_sent(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
         let decided_at = payment.decided.as_ref().map(|decided| decided.sequence);
         let decided_since = decided_at.is_some_and(|at| at > self.untried_after);
         decided_since
             && payment.queue_sequence == decided_at
-            && payment.parked_at.is_none()
             && self.get(id).is_none_or(|item| item.attempts == 0)
     }
 

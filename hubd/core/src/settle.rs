@@ -263,8 +263,8 @@ impl Core {
         let bound_ms = self.settings.undecided_after_ms;
         if told.for_ms >= bound_ms && told.answers >= LEAST_UNDECIDED_ANSWERS {
             let detail = format!(
-                "the gateway has had it for {} and has not decided: ask the gateway what became of it; once \
-                 released it is asked for again",
+                "the gateway has had it for {} and has not decided: ask the gateway what became of it, then close it; \
+                 released, it is asked for again",
                 span(told.for_ms)
             );
             self.park(id, ParkReason::GatewayUndecided, &detail);

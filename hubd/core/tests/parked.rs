@@ -229,6 +229,11 @@ fn what_a_person_keeps_back_is_not_sent_and_holds_up_nobody() {
     assert_eq!(exposure(&shop), 2_000);
     assert!(shop.forwards.is_empty());
     refused(shop.operate(OperatorCommand::Park(payment_id(1))));
+    // Nobody can have taken what has never left.
+    for finding in [Finding::Taken, Finding::Undone] {
+        let text = refused(close(&mut shop, 1, finding, "desk"));
+        assert!(text.contains("never left the hub"), "{text}");
+    }
     release(&mut shop, 1, false);
     assert_eq!(shop.forwards.len(), 1);
     let text = refused(shop.operate(OperatorCommand::Park(payment_id(1))));

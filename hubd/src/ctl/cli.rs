@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use hub_protocol::entry::ParkReason;
+
 use super::client::Client;
 use super::enrol::EnrolArgs;
 use super::failure::Failure;
@@ -208,7 +210,7 @@ pub(super) enum QueueCommand {
         /// Of all, those that are parked for this reason, such as
         /// "gateway-refuses-hub"
         #[arg(long, requires = "all")]
-        reason: Option<String>,
+        reason: Option<ParkReason>,
         /// The gateway's or acquirer's people were asked and do not have it:
         /// it is sent without a look-up. If they do have it, the customer is
         /// charged twice

@@ -98,7 +98,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                     ..
                 }) => match id {
                     Some(id) => parked::release(client, output, id, *not_there),
-                    None => parked::release_all(client, output, reason.as_deref()),
+                    None => parked::release_all(client, output, *reason),
                 },
                 Some(QueueCommand::Close { id, told, note }) => parked::close(client, output, id, told, note),
                 Some(QueueCommand::Park { id }) => parked::park(client, output, id),

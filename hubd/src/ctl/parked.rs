@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use hub_protocol::entry::ParkReason;
 use serde::Serialize;
 
 use super::cli::Told;
@@ -39,7 +40,13 @@ pub(super) fn release(client: &Client, output: &Output, id: &str, not_there: boo
 }
 
 /// All that are parked, or those for one reason.
-pub(super) fn release_all(client: &Client, output: &Output, reason: Option<&str>) -> Result<(), Failure> {
+pub(super) fn release_all(
+    client: &Client,
+    output: &Output,
+    reason: Option<ParkReason>,
+) -> Result<(), Failure> {
+    let reason = reason.map(ParkReason::name);
+    let mut others = BTreeSet::new();
     let mut released = BTreeSet::new();
     loop {
         // Of those that are parked again meanwhile, none is released twice.
@@ -48,7 +55,11 @@ pub(super) fn release_all(client: &Client, output: &Output, reason: Option<&str>
         let ids: Vec<String> = queue
             .items
             .into_iter()
-            .filter(|item| wanted(&item.parked) && !released.contains(&item.payment_id))
+            .filter(|item| {
+                let wanted = wanted(&item.parked);
+                others.extend(item.parked.clone().filter(|_| !wanted));
+                wanted && !released.contains(&item.payment_id)
+            })
             .map(|item| item.payment_id)
             .collect();
         if ids.is_empty() {
@@ -63,7 +74,14 @@ pub(super) fn release_all(client: &Client, output: &Output, reason: Option<&str>
         payment_ids: &released,
     };
     output.print(&all, || match released.len() {
-        0 => "Nothing was parked.".to_owned(),
+        0 if others.is_empty() => "Nothing was parked.".to_owned(),
+        0 => {
+            let others: Vec<&str> = others.iter().map(String::as_str).collect();
+            format!(
+                "Nothing was parked for that reason; what is parked is for {}",
+                others.join(", ")
+            )
+        }
         1 => "1 payment is back in the queue".to_owned(),
         many => format!("{many} payments are back in the queue"),
     })

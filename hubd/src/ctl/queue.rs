@@ -281,6 +281,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
     );
     let oldest = report
         .oldest_unsent_seconds
+        .filter(|_| report.queued + report.reversals_queued > 0)
         .map_or_else(String::new, |age| format!(", the oldest for {}", span(age)));
     let rows = [
         ("Shop", format!("{} ({})", report.store, report.store_id)),

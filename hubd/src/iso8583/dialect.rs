@@ -85,6 +85,20 @@ pub struct Carry {
     pub card_token: Option<u8>,
 }
 
+impl Carry {
+    /// The key that fills this field, if one does.
+    fn holder(&self, field: u8) -> Option<&'static str> {
+        let named = [
+            (self.payment_id, "carry.payment_id"),
+            (self.order_id, "carry.order_id"),
+            (self.card_token, "carry.card_token"),
+        ];
+        let named = named.into_iter().find(|(number, _)| *number == Some(field));
+        let sealed = self.sealed_card.contains(&field).then_some("carry.sealed_card");
+        named.map(|(_, name)| name).or(sealed)
+    }
+}
+
 /// A field that says something by its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marker {

@@ -41,7 +41,10 @@ impl Identity {
                 field.encode(&Value::Text(content), &mut Vec::new()).is_ok()
             });
             if text.is_empty() || text.len() > most || !fits {
-                let right = format!("1 to {most} characters that field {number} of the dialect takes");
+                let mut right = format!("1 to {most} characters that field {number} of the dialect takes");
+                if number == 41 && most < 8 {
+                    right += " (it names the device, which fills it up: terminal.names)";
+                }
                 faults.push((key, right));
             }
         };

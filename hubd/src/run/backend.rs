@@ -294,6 +294,7 @@ impl Backend for HubBackend {
             payment_id,
             not_there,
         };
+        tracing::info!(by = %operator, payment = %payment_id, not_there, "a person releases a payment");
         self.change(operator, command).await
     }
 
@@ -309,10 +310,12 @@ impl Backend for HubBackend {
             finding,
             note,
         };
+        tracing::info!(by = %operator, payment = %payment_id, %finding, "a person closes a payment");
         self.change(operator, command).await
     }
 
     async fn park(&self, operator: Operator, payment: PaymentId) -> Result<(), Refused> {
+        tracing::info!(by = %operator, %payment, "a person keeps a payment back");
         self.change(operator, OperatorCommand::Park(payment)).await
     }
 

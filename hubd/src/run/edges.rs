@@ -160,7 +160,10 @@ impl Edges for RealEdges {
     }
 
     fn wan_changed(&mut self, state: WanState, reason: WanReason) {
-        tracing::warn!(%state, %reason, "connectivity changed");
+        match state {
+            WanState::Online => tracing::info!(%state, %reason, "connectivity changed"),
+            _ => tracing::warn!(%state, %reason, "connectivity changed"),
+        }
         self.facts.wan = state;
         self.devices.set_facts(self.facts);
     }

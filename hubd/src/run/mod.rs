@@ -29,7 +29,7 @@ use std::time::Duration;
 use hub_core::{Core, Effect, Input, OperatorCommand, Settings};
 use hub_protocol::EntrySeal;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, AdminServer};
@@ -383,13 +383,19 @@ fn serve_operators(
 
 impl Running {
     fn until_stopped(mut self, runtime: &Runtime) -> ExitCode {
+        // Before anybody is told that it is up: whoever stops it then stops it
+        // in good order.
+        let stop = {
+            let _inside = runtime.enter();
+            StopSignals::heeded()
+        };
         // Without systemd there is nobody to notify.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         runtime.spawn(watchdog(self.port.clone()));
         let failed = runtime.block_on(async {
             tokio::select! {
                 text = self.failure.recv() => Some(text.unwrap_or_else(|| "the hub's thread ended".to_owned())),
-                () = told_to_stop() => None,
+                () = stop.given() => None,
             }
         });
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -418,16 +424,30 @@ impl Running {
     }
 }
 
-async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without signals the process can only be killed, which it survives.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT; without them the process can only be killed, which it
+/// survives.
+struct StopSignals(Option<(Signal, Signal)>);
+
+impl StopSignals {
+    /// From now on they do not end the process. Must be called inside a tokio
+    /// runtime.
+    fn heeded() -> Self {
+        let both = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        Self(match both {
+            (Ok(terminate), Ok(interrupt)) => Some((terminate, interrupt)),
+            _ => None,
+        })
+    }
+
+    /// Waits for one.
+    async fn given(self) {
+        let Some((mut terminate, mut interrupt)) = self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 

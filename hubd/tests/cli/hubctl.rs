@@ -50,6 +50,7 @@ impl Backend for Cardboard {
             wan_reason: "many-failed".to_owned(),
             exposure_minor: 123_456,
             currency: "EUR".to_owned(),
+            queued: 1,
             oldest_unsent_seconds: Some(3_700),
             ..StatusReport::default()
         })
@@ -496,12 +497,17 @@ fn all_that_is_parked_is_released_at_once_but_nothing_twice() {
     assert_eq!(said["payment_ids"].as_array().unwrap().len(), 1);
     // The hub of this test still says that it is parked.
     assert_eq!(served.done(), [format!("release {PAYMENT}")]);
-    served.ok(&["queue", "release", "--all", "--reason", "kept-back"]);
+    let said = served.ok(&["queue", "release", "--all", "--reason", "kept-back"]);
+    assert!(
+        said.stdout.contains("what is parked is for gateway-conflict"),
+        "{said:?}"
+    );
     assert!(served.done().is_empty(), "parked for another reason");
     for wrong in [
         &["queue", "release"][..],
         &["queue", "release", "0197", "--all"],
         &["queue", "release", "--all", "--not-there"],
+        &["queue", "release", "--all", "--reason", "foo"],
     ] {
         assert_eq!(served.hub.hubctl(wrong).code, 2, "{wrong:?}");
     }

@@ -92,6 +92,16 @@ pub(super) fn loopback() -> Hub {
     hub
 }
 
+/// Between being ready and heeding signals there was a moment in which SIGTERM
+/// ended the process as it does any other.
+#[test]
+fn a_hub_that_is_stopped_the_moment_it_is_ready_stops_in_good_order() {
+    let hub = loopback();
+    for _ in 0..5 {
+        Running::start(&hub).terminate();
+    }
+}
+
 #[test]
 fn a_hub_says_ready_answers_hubctl_and_stops_in_good_order_on_sigterm() {
     let hub = loopback();

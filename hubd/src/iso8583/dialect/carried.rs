@@ -9,7 +9,16 @@ use super::super::field::{Field, FieldFault, Kind, Length, Value};
 use super::Carry;
 use super::fields::{FREE_FIELD, free_field};
 
-pub(super) fn read(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Carry {
+/// A field of the messages that two keys want to fill.
+pub(super) fn taken(name: &str, number: u8, by: &str) -> String {
+    format!("{name}: field {number} holds {by} already; give it a field of its own")
+}
+
+pub(super) fn read(
+    section: Section<'_, '_>,
+    fields: &BTreeMap<u8, Field>,
+    constants: &BTreeMap<u8, String>,
+) -> Carry {
     let prefix = section.optional("payment_id_prefix", "a text of at most 32 characters", |value| {
         text::<String>(value).filter(|text| text.len() <= 32)
     });
@@ -50,17 +59,36 @@ pub(super) fn read(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Ca
                 format!("carry.{name}: a field of variable length and kind ans expected"),
             );
         }
-        Some(at.value)
+        Some(at)
     };
     let order_id = short("order_id");
     let card_token = short("card_token");
+    let mut holders: BTreeMap<u8, String> = BTreeMap::new();
+    for number in constants.keys() {
+        holders.insert(*number, format!("constants.{number}"));
+    }
+    let one = |name, at: &Option<At<u8>>| at.iter().map(|at| (name, at.line, at.value)).collect::<Vec<_>>();
+    let of_sealed = sealed.iter().flat_map(|at| {
+        at.value
+            .iter()
+            .map(|number| ("carry.sealed_card", at.line, *number))
+    });
+    let all = one("carry.payment_id", &payment_id).into_iter().chain(of_sealed);
+    let all = all
+        .chain(one("carry.order_id", &order_id))
+        .chain(one("carry.card_token", &card_token));
+    for (name, line, number) in all {
+        if let Some(by) = holders.insert(number, name.to_owned()) {
+            section.fault(line, taken(name, number, &by));
+        }
+    }
     section.finish();
     Carry {
         payment_id: payment_id.map(|at| at.value),
         payment_id_prefix: prefix,
         sealed_card: sealed.map(|at| at.value).unwrap_or_default(),
-        order_id,
-        card_token,
+        order_id: order_id.map(|at| at.value),
+        card_token: card_token.map(|at| at.value),
     }
 }
 

@@ -16,6 +16,13 @@ static NUMBERS: LazyLock<Vec<String>> = LazyLock::new(|| (0..=MAX_FIELD).map(|n|
 /// Fields that the hub fills itself, so that no constant may.
 const FILLED: [u8; 13] = [4, 7, 11, 12, 13, 22, 32, 37, 41, 42, 49, 70, 90];
 
+/// Fields that stay empty: card number, expiry, tracks, PIN, chip data. What is
+/// in clear there would be card data, or pass for it.
+const EMPTY: [u8; 7] = [2, 14, 34, 35, 45, 52, 55];
+
+/// The answer's own.
+const RESPONSE_CODE: u8 = 39;
+
 fn key(number: u8) -> &'static str {
     NUMBERS.get(usize::from(number)).map_or("", String::as_str)
 }
@@ -121,8 +128,22 @@ pub(super) fn takes(fields: &BTreeMap<u8, Field>, number: u8, text: &str) -> boo
 pub(super) fn read_constants(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> BTreeMap<u8, String> {
     let mut constants = BTreeMap::new();
     for number in fields.keys().filter(|number| !FILLED.contains(number)) {
-        let constant = section.optional(key(*number), "a text that the field takes", |value| {
-            text::<String>(value).filter(|text| takes(fields, *number, text))
+        if EMPTY.contains(number) || *number == RESPONSE_CODE {
+            // Whatever stands there is not repeated: it may be a card number.
+            let there = section.optional(key(*number), "nothing", |_| Some(()));
+            if let Some(at) = there {
+                let text = format!("constants.{number}: hubd leaves this field empty; take the line out");
+                section.fault(at.line, text);
+            }
+            continue;
+        }
+        let words = match number {
+            3 => "the processing code of a purchase, which begins with 00,",
+            _ => "a text that the field takes",
+        };
+        let constant = section.optional(key(*number), words, |value| {
+            let text = text::<String>(value).filter(|text| takes(fields, *number, text))?;
+            (*number != 3 || text.starts_with("00")).then_some(text)
         });
         if let Some(at) = constant {
             constants.insert(*number, at.value);
@@ -144,9 +165,10 @@ pub(super) fn free_field(fields: &BTreeMap<u8, Field>) -> impl Fn(&DeValue<'_>) 
     move |value| {
         let number = integer(2..=u64::from(MAX_FIELD))(value)?;
         let number = u8::try_from(number).ok()?;
-        (fields.contains_key(&number) && !FILLED.contains(&number) && number != 3 && number != 39)
-            .then_some(number)
+        let kept = FILLED.contains(&number) || EMPTY.contains(&number);
+        (fields.contains_key(&number) && !kept && number != 3 && number != RESPONSE_CODE).then_some(number)
     }
 }
 
-pub(super) const FREE_FIELD: &str = "the number of a field in [fields] that the hub does not fill otherwise";
+pub(super) const FREE_FIELD: &str =
+    "the number of a field in [fields] that the hub does not fill otherwise, nor leaves empty,";

@@ -14,7 +14,7 @@ use super::carried;
 use super::fields::{self, FREE_FIELD, free_field, takes};
 use super::notation::{self, Defaults, Numbers};
 use super::{
-    Asking, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule, TraceSource,
+    Asking, Carry, Dialect, EntryModes, Marker, Meaning, Messages, ResponseCodes, TerminalRule, TraceSource,
 };
 
 /// Approved for a part of the amount: there is no such thing here.
@@ -43,8 +43,8 @@ fn read_document(document: &Document<'_>) -> Option<Dialect> {
     let fields = fields::read(root.section("fields"), &defaults);
     let messages = read_messages(root.section("messages"));
     let constants = fields::read_constants(root.section("constants"), &fields);
-    let carry = carried::read(root.section("carry"), &fields);
-    let deferred = read_deferred(root.section("deferred"), &fields);
+    let carry = carried::read(root.section("carry"), &fields, &constants);
+    let deferred = read_deferred(root.section("deferred"), &fields, (&constants, &carry));
     let entry_modes = read_entry_modes(root.section("entry_modes"), &fields);
     let terminal = read_terminal(root.section("terminal"));
     let trace = read_trace(root.section("trace"), &fields);
@@ -203,7 +203,11 @@ fn read_messages(section: Section<'_, '_>) -> Option<Messages> {
     })
 }
 
-fn read_deferred(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Option<Marker> {
+fn read_deferred(
+    section: Section<'_, '_>,
+    fields: &BTreeMap<u8, Field>,
+    (constants, carry): (&BTreeMap<u8, String>, &Carry),
+) -> Option<Marker> {
     let field = section.required("field", FREE_FIELD, free_field(fields));
     let value = section.required(
         "value",
@@ -217,6 +221,20 @@ fn read_deferred(section: Section<'_, '_>, fields: &BTreeMap<u8, Field>) -> Opti
             value.line,
             format!("deferred.value: a text that field {} takes expected", field.value),
         );
+    }
+    if let Some(field) = &field
+        && let Some(by) = carry.holder(field.value)
+    {
+        section.fault(field.line, carried::taken("deferred.field", field.value, by));
+    }
+    if let (Some(field), Some(value)) = (&field, &value)
+        && (value.value.is_empty() || constants.get(&field.value) == Some(&value.value))
+    {
+        let text = format!(
+            "deferred.value: at least one character, and another text than constants.{} expected",
+            field.value
+        );
+        section.fault(value.line, text);
     }
     section.finish();
     Some(Marker {

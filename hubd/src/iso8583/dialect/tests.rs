@@ -115,7 +115,7 @@ fn each_wrong_value_is_named_with_its_key_and_what_would_be_right() {
         ("3 = \"000000\"\n", "", "constants.3 is missing"),
         (
             "payment_id = 48",
-            "payment_id = 25",
+            "payment_id = 50",
             "carry.payment_id: a field expected",
         ),
         (
@@ -152,6 +152,51 @@ fn each_wrong_value_is_named_with_its_key_and_what_would_be_right() {
             "names = \"hub\"",
             "names = \"till\"",
             "terminal.names: \"hub\" or \"device\"",
+        ),
+        (
+            "3 = \"000000\"",
+            "3 = \"200000\"",
+            "constants.3: the processing code of a purchase, which begins with 00,",
+        ),
+        (
+            "3 = \"000000\"",
+            "3 = \"000000\"\n2 = \"4111111111111111\"",
+            "constants.2: hubd leaves this field empty",
+        ),
+        (
+            "3 = \"000000\"",
+            "3 = \"000000\"\n39 = \"00\"",
+            "constants.39: hubd leaves this field empty",
+        ),
+        (
+            "3 = \"000000\"",
+            "3 = \"000000\"\n47 = \"x\"",
+            "carry.order_id: field 47 holds constants.47 already",
+        ),
+        (
+            "payment_id = 48",
+            "payment_id = 55",
+            "carry.payment_id: the number of a field in [fields] that the hub does not fill otherwise, nor leaves empty,",
+        ),
+        (
+            "order_id = 47",
+            "order_id = 46",
+            "carry.card_token: field 46 holds carry.order_id already",
+        ),
+        (
+            "sealed_card = [62, 63]",
+            "sealed_card = [62, 62]",
+            "carry.sealed_card: field 62 holds carry.sealed_card already",
+        ),
+        (
+            "field = 60",
+            "field = 48",
+            "deferred.field: field 48 holds carry.payment_id already",
+        ),
+        (
+            "value = \"DEFERRED\"",
+            "value = \"\"",
+            "deferred.value: at least one character",
         ),
         (
             "from = \"payment\"",
@@ -192,6 +237,7 @@ fn each_wrong_value_is_named_with_its_key_and_what_would_be_right() {
             fault(from, to)
         };
         assert!(fault.contains(expected), "{to}: {fault}");
+        assert!(!fault.contains("4111"), "a card number is not repeated: {fault}");
         assert!(fault.starts_with("line "), "{fault}");
     }
 }
