@@ -261,10 +261,11 @@ pub enum Event {
         /// ledger says that the gateway is back.
         #[n(3)]
         traces: Option<TraceRule>,
-        /// Whether the ledger is a copy that was put back, as far as the hub
-        /// can tell; absent: it is not.
+        /// Whether, in an outage, the ledger may have been elsewhere meanwhile:
+        /// the machine was off, or this is a copy that was put back. Absent: it
+        /// was not, or there was no outage.
         #[n(4)]
-        copied: Option<bool>,
+        away: Option<bool>,
     },
     /// The hub stopped in good order.
     #[n(2)]

@@ -106,7 +106,7 @@ impl Core {
                 version: version.to_owned(),
                 torn_bytes,
                 traces: Some(core.settings.traces),
-                copied: core.settings.copied.then_some(true),
+                away: core.settings.away.then_some(true),
             },
             None,
             None,

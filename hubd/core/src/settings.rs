@@ -67,9 +67,10 @@ pub struct Settings {
     /// ledger tells of it yet or not; 0 for none. What is archived is final, so
     /// no payment requested up to there is voided.
     pub archives_through: u64,
-    /// Whether the ledger is a copy that was put back, so that another hub may
-    /// have gone on with it meanwhile.
-    pub copied: bool,
+    /// Whether the ledger tells of an outage and may have been elsewhere since:
+    /// the machine was off, or it is a copy that was put back. What waits may
+    /// then have been sent by another.
+    pub away: bool,
     /// The signed root that the hub was installed with, verified: it comes into
     /// force if the ledger has none.
     pub pinned_root: Option<Vec<u8>>,
@@ -124,7 +125,7 @@ impl Settings {
             queue_window: 4_096,
             abandoned_after_ms: 60_000,
             archives_through: 0,
-            copied: false,
+            away: false,
             pinned_root: None,
             recovery_key: None,
             recovered: None,

@@ -259,7 +259,7 @@ fn only_what_is_parked_is_listed_where_that_is_asked_for() {
     assert_eq!(items[0].payment_id, payment_id(2));
 }
 
-/// A storm: the line is gone for days, and the power comes and goes.
+/// The line is gone for days, and the program is started again and again.
 #[test]
 fn rule_3_what_was_queued_in_an_outage_never_left_whatever_restarts_there_were() {
     let mut shop = acquirer();
@@ -353,27 +353,27 @@ fn rule_3_nothing_leaves_the_queue_before_the_end_of_the_outage_is_on_disk() {
 }
 
 #[test]
-fn rule_3_a_copy_that_was_put_back_or_a_torn_end_proves_nothing() {
-    for (copied, torn_bytes) in [(true, 0), (false, 100)] {
+fn rule_3_a_ledger_that_was_away_or_has_a_torn_end_proves_nothing() {
+    for (away, torn_bytes) in [(true, 0), (false, 100)] {
         let mut shop = Shop::offline();
         shop.pay(MPOS, &request(1, 2_000, "card"));
         shop.pay(MPOS, &request(2, 2_000, "other"));
-        (shop.settings.copied, shop.torn_bytes) = (copied, torn_bytes);
+        (shop.settings.away, shop.torn_bytes) = (away, torn_bytes);
         shop.crash();
         let voids = shop.void(MPOS, payment_id(1));
         assert_eq!(
             shop.status_of(voids).state,
             PaymentState::ReversalQueued,
-            "copied {copied}"
+            "away {away}"
         );
         // Nor after another start, until there is another outage.
-        (shop.settings.copied, shop.torn_bytes) = (false, 0);
+        (shop.settings.away, shop.torn_bytes) = (false, 0);
         shop.crash();
         let voids = shop.void(MPOS, payment_id(2));
         assert_eq!(
             shop.status_of(voids).state,
             PaymentState::ReversalQueued,
-            "copied {copied}"
+            "away {away}"
         );
     }
 }

@@ -1,16 +1,15 @@
 //! Whether an outage of which the ledger tells is still the one that the hub
-//! is in, or the ledger is a copy that was put back.
+//! is in, or the ledger may have been elsewhere meanwhile.
 //!
-//! A hub that is started again knows that what was queued in an outage has not
-//! left. A copy of the ledger made in that outage and put back after it knows
-//! nothing of the kind. So there is a file `home` in the ledger's folder while
-//! an outage lasts, and only then: it names the entry with which the outage
-//! began, and its own place on the disk, inode and time of birth. It is removed
-//! before anything leaves. A file that was copied has another place; one that
-//! was left where it was, under older segments, names another outage.
-//!
-//! Of an image of the whole disk it cannot tell; who puts one back removes the
-//! file (docs/ledger.md).
+//! A hub whose process is started again knows that what was queued in an outage
+//! has not left. A copy of the ledger made in that outage and put back after it
+//! knows nothing of the kind; nor does a machine that was off, since somebody
+//! may have thought it lost and gone on with a copy (ADR 0023). So there is a
+//! file `home` in the ledger's folder while an outage lasts, and only then: it
+//! names the entry with which the outage began, the machine's boot, and its own
+//! place on the disk, inode and time of birth. It is removed before anything
+//! leaves. A file that was copied has another place; one that was left where it
+//! was, under older segments, names another outage.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -27,13 +26,20 @@ pub const HOME: &str = "home";
 #[derive(Clone, Debug)]
 pub struct Home {
     folder: PathBuf,
+    /// The machine's present boot, as the kernel names it; without it nothing
+    /// is believed.
+    boot: Option<String>,
 }
+
+/// Where Linux names the boot (random(4)).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Home {
     /// Of the ledger in this folder.
     pub fn of(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
+            boot: fs::read_to_string(BOOT).ok(),
         }
     }
 
@@ -42,7 +48,7 @@ impl Home {
     pub fn is_in_outage_since(&self, sequence: u64) -> bool {
         let path = self.folder.join(HOME);
         File::open(&path)
-            .and_then(|file| Ok(fs::read_to_string(&path)? == content(&file, sequence)?))
+            .and_then(|file| Ok(fs::read_to_string(&path)? == self.content(&file, sequence)?))
             .unwrap_or(false)
     }
 
@@ -61,7 +67,7 @@ impl Home {
                 .create_new(true)
                 .mode(0o600)
                 .open(&new)?;
-            let content = content(&file, sequence)?;
+            let content = self.content(&file, sequence)?;
             file.write_all(content.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &path)
@@ -84,26 +90,28 @@ impl Home {
         }
     }
 
+    /// The outage, the boot, and which file this is among all that this file
+    /// system ever had.
+    fn content(&self, file: &File, sequence: u64) -> std::io::Result<String> {
+        let boot = self.boot.as_deref().ok_or(ErrorKind::NotFound)?.trim();
+        let metadata = file.metadata()?;
+        // Some file systems tell no birth; the inode is then all there is.
+        let born = metadata
+            .created()
+            .ok()
+            .and_then(|born| born.duration_since(UNIX_EPOCH).ok())
+            .map_or(0, |born| born.as_nanos());
+        let inode = metadata.ino();
+        Ok(format!(
+            "outage since entry {sequence}\nboot {boot}\ninode {inode}\nborn {born}\n"
+        ))
+    }
+
     fn flush(&self) -> Result<(), LedgerError> {
         File::open(&self.folder)
             .and_then(|folder| folder.sync_all())
             .map_err(LedgerError::io("flush the folder", &self.folder))
     }
-}
-
-/// The outage, and which file this is among all that this file system ever had.
-fn content(file: &File, sequence: u64) -> std::io::Result<String> {
-    let metadata = file.metadata()?;
-    // Some file systems tell no birth; the inode is then all there is.
-    let born = metadata
-        .created()
-        .ok()
-        .and_then(|born| born.duration_since(UNIX_EPOCH).ok())
-        .map_or(0, |born| born.as_nanos());
-    let inode = metadata.ino();
-    Ok(format!(
-        "outage since entry {sequence}\ninode {inode}\nborn {born}\n"
-    ))
 }
 
 #[cfg(test)]
@@ -136,6 +144,20 @@ mod tests {
         assert!(home.is_in_outage_since(9) && !home.is_in_outage_since(7));
         fs::write(dir.path().join(HOME), "").unwrap();
         assert!(!home.is_in_outage_since(9), "damaged");
+    }
+
+    #[test]
+    fn rule_3_a_machine_that_was_off_may_have_been_thought_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::of(dir.path());
+        home.outage_begins(7).unwrap();
+        assert!(Home::of(dir.path()).is_in_outage_since(7), "another process");
+        let boot = Some("67f6d3ca-0000-4000-8000-000000000000\n".to_owned());
+        let later = Home { boot, ..home.clone() };
+        assert!(!later.is_in_outage_since(7), "another boot");
+        let unknown = Home { boot: None, ..home };
+        assert!(!unknown.is_in_outage_since(7));
+        assert!(unknown.outage_begins(8).is_err());
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         wan: opened.state.store().wan,
     };
     let outages = Outages::of(Home::of(&config.layout.ledger));
-    let copied = opened.copied;
+    let away = opened.away;
     let journal = opened.journal.reader();
     let vault = opened.vault.reader();
     let vault_of_operators = vault.clone();
@@ -220,7 +220,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
 
     let settings = hub_core::Settings {
         archives_through,
-        copied,
+        away,
         seal: Some(EntrySeal::new(opened.store_key.key())),
         recovery_key: opened.store_key.recovery(),
         recovered: opened.recovered,

@@ -54,9 +54,9 @@ pub struct Opened {
     pub state: State,
     /// Bytes of an unfinished write that were cut off the journal.
     pub torn_bytes: u64,
-    /// Whether the ledger tells of an outage, and is a copy that was put back
+    /// Whether the ledger tells of an outage, and may have been elsewhere
     /// since.
-    pub copied: bool,
+    pub away: bool,
     /// The key that the store is encrypted under.
     pub store_key: StoreKey,
     /// A recovery that the ledger does not tell of yet.
@@ -182,10 +182,10 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     )?;
     let older: Vec<&[u8; 32]> = vault_keys(config).into_iter().map(|key| &**key).collect();
     let outage = state.store().unsent_since;
-    let copied = outage.is_some_and(|since| !Home::of(&layout.ledger).is_in_outage_since(since));
-    if copied {
+    let away = outage.is_some_and(|since| !Home::of(&layout.ledger).is_in_outage_since(since));
+    if away {
         tracing::warn!(
-            "the ledger is a copy that was put back: whatever waits may have been sent since it was made"
+            "the machine was off in an outage, or the ledger is a copy that was put back: whatever waits may have been sent elsewhere meanwhile"
         );
     }
     let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;
@@ -236,7 +236,7 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
         index,
         state,
         torn_bytes: report.torn_bytes,
-        copied,
+        away,
         store_key,
         recovered,
     })

@@ -806,13 +806,13 @@ pub(crate) fn events() -> Vec<Event> {
             version: "0.1.0".into(),
             torn_bytes: 0,
             traces: None,
-            copied: None,
+            away: None,
         },
         Event::HubStarted {
             version: "0.1.0".into(),
             torn_bytes: 0,
             traces: Some(TraceRule::PaymentAndDevice),
-            copied: Some(true),
+            away: Some(true),
         },
         Event::PolicyActivated {
             version: 7,

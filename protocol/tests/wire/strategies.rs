@@ -617,11 +617,11 @@ fn event() -> impl Strategy<Value = Event> {
             of(one_of(TraceRule::ALL)),
             of(any::<bool>())
         )
-            .prop_map(|(version, torn_bytes, traces, copied)| Event::HubStarted {
+            .prop_map(|(version, torn_bytes, traces, away)| Event::HubStarted {
                 version,
                 torn_bytes,
                 traces,
-                copied,
+                away,
             }),
         Just(Event::HubStopped),
         registration().prop_map(|registration| Event::DeviceEnrolled { registration }),

@@ -123,7 +123,7 @@ impl Shell {
         profile: &Profile,
         boot: u64,
         seed: u64,
-        torn_bytes: u64,
+        (torn_bytes, away): (u64, bool),
         now: Now,
     ) -> Result<(Self, Vec<Out>), NotOpened> {
         let state = open(disk)?;
@@ -137,6 +137,7 @@ impl Shell {
         settings.abandoned_after_ms = profile.abandoned_after_ms;
         settings.boot[..8].copy_from_slice(&boot.to_be_bytes());
         settings.seed = seed;
+        settings.away = away;
         if profile.acquirer {
             settings.looks_up = false;
             settings.presents_again = false;

@@ -77,7 +77,7 @@ impl Queue {
     pub(crate) fn restored(state: &State, settings: &Settings, torn_bytes: u64) -> Self {
         // What is no longer there may have said that the gateway was back.
         let unsent_since = state.store().unsent_since;
-        let unsent_since = unsent_since.filter(|_| torn_bytes == 0 && !settings.copied);
+        let unsent_since = unsent_since.filter(|_| torn_bytes == 0 && !settings.away);
         let mut queue = Self {
             items: BTreeMap::new(),
             parked: BTreeMap::new(),

@@ -26,12 +26,12 @@ impl State {
         match &entry.event {
             Event::HubStarted {
                 traces,
-                copied,
+                away,
                 torn_bytes,
                 ..
             } => {
                 self.store.tells_before_sending = traces.is_some();
-                if traces.is_none() || *copied == Some(true) || *torn_bytes > 0 {
+                if traces.is_none() || *away == Some(true) || *torn_bytes > 0 {
                     self.store.unsent_since = None;
                 }
                 self.store.traced_by(traces.unwrap_or(TraceRule::Entry), sequence);

@@ -36,7 +36,14 @@ impl World {
         let now = self.now();
         let seed = self.seed ^ self.boot;
         let index = self.disk.index.head();
-        let started = Shell::start(&mut self.disk, &self.profile, self.boot, seed, torn_bytes, now);
+        let started = Shell::start(
+            &mut self.disk,
+            &self.profile,
+            self.boot,
+            seed,
+            (torn_bytes, off),
+            now,
+        );
         let (hub, outs) = match started {
             Ok(started) => started,
             Err(error) => {
