@@ -496,6 +496,10 @@ impl Core {
             }
             let sequence = self.append(Event::WanChanged { from, to, reason }, None, None);
             self.after(sequence, Effect::WanChanged { state: to, reason });
+            if to == WanState::Offline {
+                // What a person wanted sent before that goes when all does.
+                self.queue.unforce();
+            }
             if from == WanState::Offline {
                 self.sends_after = sequence;
                 self.outage_ended();

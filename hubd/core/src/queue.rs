@@ -124,6 +124,8 @@ pub(crate) struct Queue {
     hungry: BTreeSet<DeviceId>,
     loading: Option<Lane>,
     parked_through: u64,
+    /// Whether a parked item, and what was tried of it, was ever dropped.
+    parked_dropped: bool,
     parked_hungry: bool,
     /// All that waits or is parked, in memory or not.
     total: u64,
@@ -204,6 +206,12 @@ impl Queue {
         self.items.get(sequence).or_else(|| self.parked.get(sequence))
     }
 
+    /// Nothing goes any more only because somebody asked for it.
+    pub(crate) fn unforce(&mut self) {
+        self.forced.clear();
+        self.forced_through = 0;
+    }
+
     /// Whether an attempt at this payment is under way.
     pub(crate) fn under_way(&self, id: &PaymentId) -> bool {
         self.get(id).is_some_and(|item| item.in_flight.is_some())
@@ -229,7 +237,9 @@ impl Queue {
     pub(crate) fn never_sent(&self, id: &PaymentId, payment: &PaymentRecord) -> bool {
         let decided_at = payment.decided.as_ref().map(|decided| decided.sequence);
         let decided_since = decided_at.is_some_and(|at| at > self.untried_after);
+        let remembered = payment.parked_at.is_none() || !self.parked_dropped;
         decided_since
+            && remembered
             && payment.queue_sequence == decided_at
             && self.get(id).is_none_or(|item| item.attempts == 0)
     }

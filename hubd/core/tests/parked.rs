@@ -410,6 +410,36 @@ fn the_first_reversal_is_no_repeat_of_the_payment_and_the_next_is_of_it() {
 }
 
 #[test]
+fn rule_3_an_order_to_drain_does_not_outlive_the_beginning_of_an_outage() {
+    let mut shop = Shop::offline();
+    shop.pay(MPOS, &request(1, 2_000, "card"));
+    shop.pay(MPOS, &request(2, 1_000, "card"));
+    shop.go_online();
+    assert_eq!(shop.forwards.len(), 1, "the other waits behind it");
+    shop.operate(OperatorCommand::Drain);
+    shop.go_offline();
+    shop.gateway(approved());
+    assert!(shop.forwards.is_empty(), "in an outage nothing leaves");
+    shop.pass(60_000);
+    assert!(shop.forwards.is_empty());
+    shop.operate(OperatorCommand::Drain);
+    assert_eq!(shop.forwards.len(), 1, "but on a new order");
+}
+
+#[test]
+fn what_has_left_is_never_said_not_to_have_however_many_are_parked() {
+    let mut shop = Shop::offline();
+    shop.pay(MPOS, &request(1, 100, "card 1"));
+    shop.go_online();
+    shop.gateway(no_answer());
+    assert_eq!(
+        shop.operate(OperatorCommand::Park(payment_id(1))),
+        OperatorReply::Done
+    );
+    assert_eq!(close(&mut shop, 1, Finding::Taken, "desk"), OperatorReply::Done);
+}
+
+#[test]
 fn rule_3_an_older_hubs_outage_proves_nothing() {
     // It sent before its ledger said that the gateway was back.
     let mut shop = Shop::offline();

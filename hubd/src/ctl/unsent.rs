@@ -1,7 +1,8 @@
 //! `hubctl ledger unsent`: what a hub that cannot go on has not sent, for
 //! whoever sends it in its place.
 //!
-//! Nothing of the folder is changed, and card data stay sealed to the gateway's
+//! Nothing of the folder is changed but what it
+//! [says of an outage](crate::ledger::Home), and card data stay sealed to the gateway's
 //! key. What comes out are the calls of `docs/gateway-api.md` that the hub would
 //! have made, each with its idempotency key and the look-up that goes before it.
 
@@ -24,7 +25,7 @@ use super::output::Output;
 use super::show::{Language, amount, count};
 use crate::config::{self, Config, Layout};
 use crate::data_key::{self, VaultKey};
-use crate::ledger::{self, DataLock, Fault, VerifiedEntry, sealed_cards};
+use crate::ledger::{self, DataLock, Fault, Home, VerifiedEntry, sealed_cards};
 use crate::rehearsal::Fold;
 use crate::upstream::{GatewayCall, call_for};
 use hub_protocol::{DataKey, EntrySeal};
@@ -115,6 +116,9 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
         .chain(store.vault_keys.iter().map(|key| **key))
         .collect();
     let cards = sealed_cards(&layout.vault, &keys, &wanted).map_err(unreadable)?;
+    // Whoever gets the file may send all of it: should this machine go on after
+    // all, nothing of it counts as never sent.
+    Home::of(&layout.ledger).outage_ends().map_err(unreadable)?;
     let failed = |error: std::io::Error| Failure::file(&order.out, "write", error);
     let mut file = OpenOptions::new()
         .write(true)

@@ -31,15 +31,28 @@ pub struct Home {
     boot: Option<String>,
 }
 
-/// Where Linux names the boot (random(4)).
+/// Where systemd names the boot to the hub, whose unit does not see the file
+/// below: `%b`.
+const BOOT_NAMED: &str = "HUBD_BOOT";
+
+/// Where Linux names it (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The boot, 32 hexadecimal digits.
+fn boot() -> Option<String> {
+    let named = std::env::var(BOOT_NAMED)
+        .or_else(|_| fs::read_to_string(BOOT))
+        .ok()?;
+    let digits: String = named.chars().filter(char::is_ascii_hexdigit).collect();
+    (digits.len() == 32).then_some(digits)
+}
 
 impl Home {
     /// Of the ledger in this folder.
     pub fn of(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
-            boot: fs::read_to_string(BOOT).ok(),
+            boot: boot(),
         }
     }
 
@@ -93,14 +106,13 @@ impl Home {
     /// The outage, the boot, and which file this is among all that this file
     /// system ever had.
     fn content(&self, file: &File, sequence: u64) -> std::io::Result<String> {
-        let boot = self.boot.as_deref().ok_or(ErrorKind::NotFound)?.trim();
+        let boot = self.boot.as_deref().ok_or(ErrorKind::NotFound)?;
         let metadata = file.metadata()?;
-        // Some file systems tell no birth; the inode is then all there is.
-        let born = metadata
-            .created()
-            .ok()
-            .and_then(|born| born.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |born| born.as_nanos());
+        // Where a file system tells none, an inode that is used again would
+        // pass for the same file: nothing is believed.
+        let born = metadata.created()?;
+        let born = born.duration_since(UNIX_EPOCH).map_err(std::io::Error::other)?;
+        let born = born.as_nanos();
         let inode = metadata.ino();
         Ok(format!(
             "outage since entry {sequence}\nboot {boot}\ninode {inode}\nborn {born}\n"
@@ -147,12 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_names_the_boot_that_it_hides() {
+        let unit = include_str!("../../../systemd/hubd.service");
+        assert!(unit.contains("\nProcSubset=pid\n"));
+        assert!(unit.contains(&format!("\nEnvironment={BOOT_NAMED}=%b\n")));
+        assert_eq!(boot().map(|boot| boot.len()), Some(32));
+    }
+
+    #[test]
     fn rule_3_a_machine_that_was_off_may_have_been_thought_lost() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::of(dir.path());
         home.outage_begins(7).unwrap();
         assert!(Home::of(dir.path()).is_in_outage_since(7), "another process");
-        let boot = Some("67f6d3ca-0000-4000-8000-000000000000\n".to_owned());
+        let boot = Some("67f6d3ca000040008000000000000000".to_owned());
         let later = Home { boot, ..home.clone() };
         assert!(!later.is_in_outage_since(7), "another boot");
         let unknown = Home { boot: None, ..home };

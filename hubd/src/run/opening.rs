@@ -183,9 +183,14 @@ pub(super) fn open_at(config: &Config, at: AtStep<'_>) -> Result<Opened, OpenErr
     let older: Vec<&[u8; 32]> = vault_keys(config).into_iter().map(|key| &**key).collect();
     let outage = state.store().unsent_since;
     let away = outage.is_some_and(|since| !Home::of(&layout.ledger).is_in_outage_since(since));
+    if outage.is_none() || away || report.torn_bytes > 0 {
+        // Before anything is sent: a process that ended between the end of an
+        // outage and this has left it.
+        Home::of(&layout.ledger).outage_ends()?;
+    }
     if away {
         tracing::warn!(
-            "the machine was off in an outage, or the ledger is a copy that was put back: whatever waits may have been sent elsewhere meanwhile"
+            "the machine was off in an outage, or the ledger is a copy that was put back, or it could not be told from one: whatever waits may have been sent elsewhere meanwhile"
         );
     }
     let mut vault = Vault::open_older(&layout.vault, &store_key.vault_cards(), &older, VAULT_FILE)?.0;

@@ -73,6 +73,7 @@ pub(crate) struct Load {
 
 impl Queue {
     /// The queue of a state that was just opened.
+    ///
     /// `torn_bytes`: how much of an unfinished write was cut off the ledger.
     pub(crate) fn restored(state: &State, settings: &Settings, torn_bytes: u64) -> Self {
         // What is no longer there may have said that the gateway was back.
@@ -99,6 +100,7 @@ impl Queue {
             hungry: BTreeSet::new(),
             loading: None,
             parked_through: 0,
+            parked_dropped: false,
             parked_hungry: false,
             total: state.store().queue.all(),
             total_parked: state.store().queue.parked,
@@ -208,6 +210,7 @@ impl Queue {
         while self.parked.len() > MOST_PARKED {
             if let Some((_, item)) = self.parked.pop_last() {
                 self.by_payment.remove(&item.payment_id);
+                self.parked_dropped = true;
             }
         }
     }
