@@ -154,10 +154,7 @@ fn day(python: &str, dialect: &str) -> Result<()> {
     })?;
     acquirer.control(&json!({"do": "set", "mode": "normal"}))?;
     acquirer.control(&json!({"do": "cut"}))?;
-    until("the queue to be empty and the line up", || {
-        let status = hub.hubctl(&["status"]).ok()?;
-        (status["queued"] == 0 && status["wan"] == "online").then_some(())
-    })?;
+    drained(&hub, &mut acquirer)?;
     sold.push(pay(&hub, 6, "card 6", "approved-online")?);
 
     let state = acquirer.control(&json!({"do": "book"}))?;

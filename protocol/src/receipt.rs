@@ -146,16 +146,18 @@ codes! {
         Queued = 3, "queued";
         /// Approved offline, and cannot be sent until somebody looks at it.
         Parked = 4, "parked";
-        /// Approved by the gateway, online or at replay. Final unless voided.
+        /// Approved by the gateway, online or at replay, or found there by a
+        /// person. Final unless voided.
         Settled = 5, "settled";
-        /// Approved offline and then declined by the gateway: the shop's
-        /// loss. Final.
+        /// Approved offline and then declined by the gateway, or never taken,
+        /// by a person's word: the shop's loss. Final.
         SettledDeclined = 6, "settled-declined";
         /// Voided before it was sent. Final.
         Voided = 7, "voided";
         /// A reversal waits to be sent.
         ReversalQueued = 8, "reversal-queued";
-        /// The gateway has confirmed the reversal. Final.
+        /// The gateway has confirmed the reversal, or a person that nothing is
+        /// taken. Final.
         Reversed = 9, "reversed";
         /// The reversal cannot be sent until somebody looks at it.
         ReversalParked = 10, "reversal-parked";
