@@ -2,6 +2,8 @@
 //! `hubctl` against a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may panic
 
+#[path = "cli/closures.rs"]
+mod closures;
 #[path = "../core/tests/support/mod.rs"]
 mod core_shop;
 #[path = "cli/dependencies.rs"]

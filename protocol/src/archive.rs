@@ -8,7 +8,7 @@ use crate::cbor;
 use crate::commit::ProofError;
 use crate::cose::{self, ObjectType};
 use crate::id::{Digest, HubId};
-use crate::money::Currency;
+use crate::totals::LedgerTotals;
 
 /// What an archive holds ([`ObjectType::ArchiveManifest`]). An archive is one
 /// closed segment of the ledger, byte for byte, compressed by gzip (RFC 1952).
@@ -55,102 +55,14 @@ pub struct ArchiveManifest {
     pub ids_digest: Digest,
     /// What happened in this archive, a currency each, in their order.
     #[n(13)]
-    pub totals: Vec<ArchiveTotals>,
+    pub totals: Vec<LedgerTotals>,
     /// The same since the ledger's first entry.
     #[n(14)]
-    pub running: Vec<ArchiveTotals>,
+    pub running: Vec<LedgerTotals>,
     /// SHA-256 of the signed manifest of the archive before; zeros for the
     /// first.
     #[n(15)]
     pub previous: Digest,
-}
-
-/// Payments of one currency, by what happened to them in a stretch of the
-/// ledger. A payment that is approved offline and settled counts in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct ArchiveTotals {
-    /// ISO 4217.
-    #[n(1)]
-    pub currency: Currency,
-    /// Approved by the gateway while the customer waited.
-    #[n(2)]
-    pub approved_online: Total,
-    /// Approved by the hub.
-    #[n(3)]
-    pub approved_offline: Total,
-    /// Approved by the hub, and then by the gateway.
-    #[n(4)]
-    pub settled: Total,
-    /// Approved by the hub, and then declined.
-    #[n(5)]
-    pub declined_at_replay: Total,
-    /// Cancelled before they were sent, or reversed.
-    #[n(6)]
-    pub voided: Total,
-}
-
-/// How many, and how much.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct Total {
-    /// How many payments.
-    #[n(1)]
-    pub count: u64,
-    /// How much, in minor units.
-    #[n(2)]
-    pub minor: u64,
-}
-
-impl Total {
-    /// One more payment.
-    pub const fn add(&mut self, minor: u64) {
-        self.count = self.count.saturating_add(1);
-        self.minor = self.minor.saturating_add(minor);
-    }
-
-    const fn plus(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_add(other.count),
-            minor: self.minor.saturating_add(other.minor),
-        }
-    }
-}
-
-impl ArchiveTotals {
-    /// Nothing yet.
-    pub fn none(currency: Currency) -> Self {
-        Self {
-            currency,
-            approved_online: Total::default(),
-            approved_offline: Total::default(),
-            settled: Total::default(),
-            declined_at_replay: Total::default(),
-            voided: Total::default(),
-        }
-    }
-
-    /// The totals of two stretches together, a currency each, in their order.
-    pub fn sum(before: &[Self], more: &[Self]) -> Vec<Self> {
-        let mut all = before.to_vec();
-        for add in more {
-            match all.iter_mut().find(|totals| totals.currency == add.currency) {
-                Some(totals) => {
-                    *totals = Self {
-                        currency: add.currency,
-                        approved_online: totals.approved_online.plus(add.approved_online),
-                        approved_offline: totals.approved_offline.plus(add.approved_offline),
-                        settled: totals.settled.plus(add.settled),
-                        declined_at_replay: totals.declined_at_replay.plus(add.declined_at_replay),
-                        voided: totals.voided.plus(add.voided),
-                    };
-                }
-                None => all.push(*add),
-            }
-        }
-        all.sort_by_key(|totals| totals.currency);
-        all
-    }
 }
 
 impl ArchiveManifest {
@@ -249,21 +161,5 @@ impl LedgerBase {
     /// The first fault: form, key, signature, then content.
     pub fn open(signed: &[u8], key: &VerifyingKey) -> Result<Self, ProofError> {
         Ok(cbor::decode(&cose::verify(signed, ObjectType::LedgerBase, key)?)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn totals_are_summed_a_currency_each_and_never_wrap() {
-        let of = |currency: &str, count, minor| {
-            let mut totals = ArchiveTotals::none(currency.parse().unwrap());
-            totals.settled = Total { count, minor };
-            totals
-        };
-        let sum = ArchiveTotals::sum(&[of("USD", 1, 5)], &[of("EUR", 2, 7), of("USD", 3, u64::MAX)]);
-        assert_eq!(sum, [of("EUR", 2, 7), of("USD", 4, u64::MAX)]);
     }
 }

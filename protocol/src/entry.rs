@@ -11,6 +11,7 @@ use minicbor::{Decode, Encode};
 use crate::allowance::{Allowance, AllowanceMisuse};
 use crate::anomaly::{AnomalyKind, Restriction, RestrictionCause};
 use crate::cbor;
+use crate::closure::Closure;
 use crate::codes::codes;
 use crate::enrolment::Registration;
 use crate::id::{DeviceId, Digest, KeyId, PaymentId};
@@ -266,6 +267,10 @@ pub enum Event {
         /// was not, or there was no outage.
         #[n(4)]
         away: Option<bool>,
+        /// Whether payments count towards closures from here on. Absent: by a
+        /// hub that closed no periods.
+        #[n(5)]
+        closes: Option<bool>,
     },
     /// The hub stopped in good order.
     #[n(2)]
@@ -1002,6 +1007,14 @@ pub enum Event {
         #[n(3)]
         operator: String,
     },
+    /// A day, month or year is over.
+    #[n(112)]
+    #[cbor(map)]
+    PeriodClosed {
+        /// What was done in it.
+        #[n(1)]
+        closure: Closure,
+    },
     /// An archive that had been copied away was removed from the hub's disk.
     #[n(73)]
     #[cbor(map)]
@@ -1063,6 +1076,7 @@ impl Event {
             Self::ArchiveRemoved { .. } => 73,
             Self::HubKeyChanged { .. } => 120,
             Self::VaultKeyChanged { .. } => 111,
+            Self::PeriodClosed { .. } => 112,
             Self::HubTlsKeyAdded { .. } => 121,
             Self::HubTlsKeyDropped { .. } => 122,
             Self::DeviceKeysChanged { .. } => 125,
@@ -1118,6 +1132,7 @@ impl Event {
             Self::SegmentArchived { .. } => "segment-archived",
             Self::ArchiveExported { .. } => "archive-exported",
             Self::ArchiveRemoved { .. } => "archive-removed",
+            Self::PeriodClosed { .. } => "period-closed",
             Self::HubKeyChanged { .. } => "hub-key-changed",
             Self::VaultKeyChanged { .. } => "vault-key-changed",
             Self::HubTlsKeyAdded { .. } => "hub-tls-key-added",

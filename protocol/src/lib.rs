@@ -15,6 +15,7 @@ mod archive;
 pub mod card_blob;
 pub mod card_number;
 pub mod cbor;
+mod closure;
 mod codes;
 pub mod commit;
 pub mod cose;
@@ -38,13 +39,15 @@ pub mod root;
 pub mod score;
 pub mod seal;
 mod tls_keys;
+mod totals;
 
 pub use allowance::{
     Allowance, AllowanceChain, AllowanceMisuse, AllowanceReturn, DeviceReceipt, MAX_ALLOWANCE_COUNT,
 };
 pub use anomaly::{AnomalyKind, Restriction, RestrictionCause};
-pub use archive::{ArchiveManifest, ArchiveTotals, BasePolicy, BaseRoot, LedgerBase, Total};
+pub use archive::{ArchiveManifest, BasePolicy, BaseRoot, LedgerBase};
 pub use card_blob::{CardBinding, CardBlob, SealScheme};
+pub use closure::{Closure, Period};
 pub use commit::{CommittedGroup, CommittedReceipt, LedgerCommit, ProofError, ReceiptGroup, ReceiptsRoot};
 pub use description::{
     AttestationResult, AttestationStatus, Certification, Confirmed, DeviceDescription, Version,
@@ -74,6 +77,7 @@ pub use tls_keys::{
     CertificateKeys, HubTlsKeys, MOST_CHANGES_IN_CERTIFICATE, MOST_TLS_KEYS, SignedTlsKeys, TLS_KEYS_OID,
     TlsKeysError, TlsPins,
 };
+pub use totals::{LedgerTotals, Total};
 
 /// The application protocol that devices and hub agree on in the TLS
 /// handshake. A wire version that is not compatible gets a new name.

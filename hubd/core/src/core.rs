@@ -8,6 +8,7 @@ use hub_protocol::{PaymentId, PaymentRequest, Refusal, RefusalCode, SealedCard, 
 
 use crate::allowance::Synced;
 use crate::clock::{Clock, ClockChange, is_set_back};
+use crate::closure::Today;
 use crate::contact::Contacts;
 use crate::effect::{Effect, Reply};
 use crate::input::{AttemptId, Input, Now, Probe, Ticket};
@@ -32,7 +33,9 @@ pub struct Core {
     pub(crate) now: Now,
     pub(crate) stopping: bool,
     /// The last entry has been made.
-    stopped: bool,
+    pub(crate) stopped: bool,
+    /// Since when periods were looked through; `None`: not yet.
+    pub(crate) today: Option<Today>,
     /// Newest entry known to be on disk.
     pub(crate) durable: u64,
     /// Newest entry that the index answers for.
@@ -93,6 +96,7 @@ impl Core {
             last_attempt: 0,
             stopping: false,
             stopped: false,
+            today: None,
             out: Vec::new(),
             settings,
             state,
@@ -107,10 +111,12 @@ impl Core {
                 torn_bytes,
                 traces: Some(core.settings.traces),
                 away: core.settings.away.then_some(true),
+                closes: Some(true),
             },
             None,
             None,
         );
+        core.close_periods();
         core.pin_root();
         core.tell_of_recovery();
         core.restrict_after_start();
@@ -124,6 +130,7 @@ impl Core {
     /// Handles one input and returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         self.observe_clock(now);
+        self.close_periods();
         match input {
             Input::Pay {
                 ticket,

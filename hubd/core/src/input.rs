@@ -390,6 +390,8 @@ pub enum OperatorCommand {
     },
     /// Keep back a payment, or its reversal, that waits to be sent: park it.
     Park(PaymentId),
+    /// Write down that the keys of so many entries were given to somebody.
+    Disclosed(u64),
     /// Nothing is kept back any more for the allowance of a device that is
     /// lost, and cannot return it.
     ForfeitAllowance(DeviceId),

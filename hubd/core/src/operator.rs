@@ -237,6 +237,14 @@ impl Core {
                 self.sends_after = sequence;
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
+            OperatorCommand::Disclosed(entries) => {
+                let event = Event::OperatorActed {
+                    operator,
+                    action: format!("ledger disclose: the keys of {entries} entries"),
+                };
+                let sequence = self.append(event, None, None);
+                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
+            }
             OperatorCommand::Release {
                 payment_id,
                 not_there,

@@ -189,6 +189,13 @@ impl Policy {
         }
     }
 
+    /// The shop's time zone, UTC if the policy does not know it.
+    pub(crate) fn time_zone(&self) -> TimeZone {
+        self.hours
+            .as_ref()
+            .map_or(TimeZone::UTC, |hours| hours.zone().clone())
+    }
+
     /// The hour of the shop's week at this time (milliseconds since 1970 UTC),
     /// 0 to 167, from Monday's first: by the shop's own time zone if the policy
     /// knows it, otherwise by UTC.

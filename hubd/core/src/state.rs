@@ -10,8 +10,10 @@ use hub_protocol::entry::Entry;
 use hub_protocol::{DeviceId, Digest, KeyId, PaymentId, PaymentRequest, Root};
 
 use crate::admission::FleetRecord;
+use crate::closure::OpenPeriods;
 use crate::policy::Policy;
 use crate::profile::Profile;
+use crate::totals::Told;
 mod allowance;
 mod fleet;
 mod fold;
@@ -120,6 +122,8 @@ pub struct State {
     root: Option<(Box<Root>, Digest)>,
     /// What is usual in the shop, if the policy asks for it.
     profile: Option<Box<Profile>>,
+    /// What closures will say, once there are some. In a box: few look.
+    open_periods: Option<Box<OpenPeriods>>,
     dirty: BTreeSet<Key>,
     /// Places that were taken (`Some`) or left.
     dirty_places: BTreeMap<Place, Option<PaymentId>>,
@@ -142,6 +146,7 @@ impl Default for State {
             policy_key: None,
             root: None,
             profile: None,
+            open_periods: None,
             dirty: BTreeSet::new(),
             dirty_places: BTreeMap::new(),
         }
@@ -195,6 +200,21 @@ impl State {
     /// How far the ledger is archived.
     pub fn archives(&self) -> ArchiveMarks {
         self.store.archives.unwrap_or_default()
+    }
+
+    /// The periods that are not over; `None` before the first start of a hub
+    /// that closes them.
+    pub fn open_periods(&self) -> Option<&OpenPeriods> {
+        self.open_periods.as_deref()
+    }
+
+    fn counted(&mut self, id: PaymentId, entry: &Entry) {
+        let (Some(open), Some(payment)) = (&mut self.open_periods, self.payments.get(&id)) else {
+            return;
+        };
+        if open.count(entry, &Told::of_record(payment)) {
+            self.dirty.insert(Key::OpenPeriods);
+        }
     }
 
     /// The policy in force.
@@ -257,6 +277,7 @@ impl State {
         self.apply_event(entry, digest, request)?;
         if let Some(id) = entry.event.payment_id() {
             self.moved(id, before, entry.sequence);
+            self.counted(id, entry);
         }
         self.head = Head {
             sequence: entry.sequence,

@@ -186,6 +186,10 @@ pub trait Backend: Send + Sync + 'static {
         digest: Digest,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
+    /// Writes down that the keys of so many entries are given to somebody.
+    fn disclosed(&self, operator: Operator, entries: u64)
+    -> impl Future<Output = Result<(), Refused>> + Send;
+
     /// Removes the compressed files of archives that were copied away, up to
     /// this one.
     fn remove_archives(

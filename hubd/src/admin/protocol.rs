@@ -125,6 +125,11 @@ pub enum Request {
         /// SHA-256 of the copy, 64 hex digits.
         digest: String,
     },
+    /// The keys of single entries are given to somebody.
+    Disclosed {
+        /// How many.
+        entries: u64,
+    },
     /// Remove the compressed files of archives that were copied away.
     ArchiveRemove {
         /// Up to this one.

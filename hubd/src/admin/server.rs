@@ -328,6 +328,7 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
             let digest = id(&digest)?;
             backend.archive_exported(operator, number, digest).await.map(done)
         }
+        Request::Disclosed { entries } => backend.disclosed(operator, entries).await.map(done),
         Request::ArchiveRemove { through } => backend.remove_archives(operator, through).await.map(done),
         Request::Keys => Ok(Answer::Keys {
             keys: backend.keys().await?,

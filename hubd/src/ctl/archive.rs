@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, Total};
+use hub_protocol::{ArchiveManifest, Digest};
 use serde::Serialize;
 
 use super::client::Client;
@@ -12,6 +12,7 @@ use super::ledger::{contents, place, seal, unreadable};
 use super::output::{Output, table};
 use super::policy::public_key;
 use super::show::{Language, amount, instant};
+use super::totals::{ShownTotals, columns};
 use crate::admin::protocol::{Answer, Request, StatusReport};
 use crate::config::Layout;
 use crate::data_key;
@@ -32,41 +33,6 @@ struct Shown {
     totals: Vec<ShownTotals>,
     /// Since the ledger's first entry.
     running: Vec<ShownTotals>,
-}
-
-#[derive(Serialize)]
-struct ShownTotals {
-    currency: String,
-    approved_online: ShownTotal,
-    approved_offline: ShownTotal,
-    settled: ShownTotal,
-    declined_at_replay: ShownTotal,
-    voided: ShownTotal,
-}
-
-#[derive(Serialize)]
-struct ShownTotal {
-    count: u64,
-    minor: u64,
-}
-
-impl From<Total> for ShownTotal {
-    fn from(Total { count, minor }: Total) -> Self {
-        Self { count, minor }
-    }
-}
-
-impl From<&ArchiveTotals> for ShownTotals {
-    fn from(totals: &ArchiveTotals) -> Self {
-        Self {
-            currency: totals.currency.to_string(),
-            approved_online: totals.approved_online.into(),
-            approved_offline: totals.approved_offline.into(),
-            settled: totals.settled.into(),
-            declined_at_replay: totals.declined_at_replay.into(),
-            voided: totals.voided.into(),
-        }
-    }
 }
 
 impl Shown {
@@ -197,13 +163,7 @@ fn described(found: &ArchiveFound, file: &Path, language: Language) -> String {
         text += "its table of payments (.ids) is not beside it\n";
     }
     for totals in &manifest.totals {
-        for (what, total) in [
-            ("approved online", totals.approved_online),
-            ("approved offline", totals.approved_offline),
-            ("settled", totals.settled),
-            ("declined at replay", totals.declined_at_replay),
-            ("voided", totals.voided),
-        ] {
+        for (what, total) in columns(totals) {
             let sum = amount(total.minor, totals.currency.as_str(), language);
             text += &format!("  {:>9} {what:<18} {sum}\n", total.count);
         }

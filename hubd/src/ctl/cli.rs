@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use hub_protocol::Period;
 use hub_protocol::entry::ParkReason;
 
 use super::client::Client;
@@ -471,6 +472,19 @@ pub(super) enum LedgerCommand {
         /// off below it does not verify
         #[arg(long, value_name = "FILE")]
         receipt: Vec<PathBuf>,
+        #[command(flatten)]
+        reading: Reading,
+    },
+    /// List the days that are over, or months or years, with what was done in
+    /// them and since the beginning; each is held against the ledger's entries
+    Closures {
+        /// Of which period: day, month or year
+        #[arg(long, value_name = "PERIOD", default_value = "day")]
+        period: Period,
+        /// The hub's public key, 64 hex digits or a file that holds them
+        /// [default: hub-signing.pub in the hub's folder]
+        #[arg(long, value_name = "HEX|FILE")]
+        key: Option<String>,
         #[command(flatten)]
         reading: Reading,
     },

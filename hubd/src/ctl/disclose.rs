@@ -12,10 +12,12 @@ use hub_protocol::{EntryKey, PaymentId, StoredPayload};
 use serde::{Deserialize, Serialize};
 
 use super::cli::DiscloseArgs;
+use super::client::Client;
 use super::failure::Failure;
 use super::ledger::{contents, place, progress, seal, unreadable};
 use super::output::Output;
 use super::policy::read_at_most;
+use crate::admin::protocol::{Answer, Request};
 use crate::ledger::{self, Fault};
 
 /// The largest file of disclosed keys, in bytes: a million entries have 100 MB.
@@ -34,9 +36,17 @@ struct Line {
 struct Disclosed<'a> {
     out: &'a Path,
     entries: u64,
+    /// The hub has written it down.
+    recorded: bool,
 }
 
-pub(super) fn disclose(output: &Output, dir: &Path, order: &DiscloseArgs) -> Result<(), Failure> {
+/// `connect`: to the hub of this folder, which writes down that it was done.
+pub(super) fn disclose(
+    output: &Output,
+    dir: &Path,
+    order: &DiscloseArgs,
+    connect: impl FnOnce() -> Result<Client, Failure>,
+) -> Result<(), Failure> {
     let place = place(dir, order.key.as_deref())?;
     let Some(seal) = seal(dir, &place.ledger, order.vault_key.as_deref())? else {
         return Err(Failure::Usage(
@@ -102,16 +112,39 @@ pub(super) fn disclose(output: &Output, dir: &Path, order: &DiscloseArgs) -> Res
         .and_then(|()| file.flush())
         .and_then(|()| file.get_ref().sync_all())
         .map_err(failed)?;
+    let recorded = record(entries, connect).inspect_err(|_| {
+        // Nobody has seen it yet. What is left of it is as private as the key.
+        let _ = std::fs::remove_file(&order.out);
+    })?;
     let disclosed = Disclosed {
         out: &order.out,
         entries,
+        recorded,
     };
     output.print(&disclosed, || {
+        let recorded = match recorded {
+            true => "the hub has written down that this was done",
+            false => "no hub is running here: nothing was written down of it",
+        };
         format!(
-            "the keys of {entries} entries are in {}: whoever has them and a copy of the ledger reads these entries (`hubctl ledger verify --disclosed`), and no other\n",
+            "the keys of {entries} entries are in {}: whoever has them and a copy of the ledger reads these entries (`hubctl ledger verify --disclosed`), and no other\n{recorded}\n",
             order.out.display()
         )
     })
+}
+
+/// Has the hub write it down, if one is running. Gives whether it did.
+fn record(entries: u64, connect: impl FnOnce() -> Result<Client, Failure>) -> Result<bool, Failure> {
+    let client = match connect() {
+        Ok(client) => client,
+        // A copy of a ledger, or a hub that is stopped.
+        Err(Failure::Unreachable(_) | Failure::Config(_)) => return Ok(false),
+        Err(failure) => return Err(failure),
+    };
+    match client.ask(&Request::Disclosed { entries })? {
+        Answer::Done => Ok(true),
+        other => Err(Client::unexpected(&other)),
+    }
 }
 
 /// Reads what [`disclose`] wrote.

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::cli::Reading;
+use super::closures::{Checking, Tally, wrong};
 use super::disclose;
 use super::failure::Failure;
 use super::output::Output;
@@ -54,6 +55,8 @@ struct Verified {
     unread: u64,
     broken: Option<BrokenPlace>,
     receipts: Vec<ReceiptFound>,
+    /// Closures of days, months and years.
+    closures: Tally,
 }
 
 /// Entries that are in an archive elsewhere.
@@ -114,6 +117,7 @@ pub(super) fn verify(
             by_sequence.entry(receipt.sequence).or_default().push(number);
         }
     }
+    let mut closures = Checking::default();
     let bar = progress(output);
     // One pass for the ledger and all receipts.
     let report = ledger::read_each(
@@ -125,12 +129,11 @@ pub(super) fn verify(
             for number in by_sequence.get(&head.sequence).into_iter().flatten() {
                 held[*number].found = Some(head.digest);
             }
+            if let Some(entry) = verified.entry {
+                closures.take(entry);
+            }
         },
-        &mut |progress: Progress| {
-            bar.set_length(progress.of_segments as u64);
-            bar.set_position(progress.segments as u64);
-            bar.set_message(progress.entries.to_string());
-        },
+        &mut |done| shown_progress(&bar, done),
     )
     .map_err(unreadable)?;
     bar.finish_and_clear();
@@ -140,7 +143,9 @@ pub(super) fn verify(
         .as_ref()
         .is_some_and(|broken| matches!(broken.fault, Fault::TornTail { .. }));
     let verified = Verified {
-        verified: report.broken.is_none() && receipts.iter().all(|receipt| receipt.present),
+        verified: report.broken.is_none()
+            && closures.tally.wrong == 0
+            && receipts.iter().all(|receipt| receipt.present),
         ledger: place.ledger,
         hub_id: report.hub.map(|hub| hub.to_string()),
         segments: report.segments,
@@ -166,8 +171,9 @@ pub(super) fn verify(
             fault: broken.fault.to_string(),
         }),
         receipts,
+        closures: closures.tally,
     };
-    output.print(&verified, || described(&verified))?;
+    output.print(&verified, || described(&verified, &closures))?;
     match &verified.broken {
         _ if verified.verified => Ok(()),
         Some(broken) => Err(Failure::Unverified(format!(
@@ -182,6 +188,7 @@ pub(super) fn verify(
                 ""
             }
         ))),
+        None if closures.first_wrong.is_some() => Err(wrong(closures.first_wrong.unwrap_or_default())),
         None => Err(Failure::Unverified(
             "the ledger does not hold every receipt: a file is no receipt of this hub, the ledger's end was cut off, it was rewritten, or an archive is elsewhere"
                 .to_owned(),
@@ -388,7 +395,14 @@ pub(super) fn progress(output: &Output) -> ProgressBar {
     }
 }
 
-fn described(report: &Verified) -> String {
+/// Moves it on.
+pub(super) fn shown_progress(bar: &ProgressBar, done: Progress) {
+    bar.set_length(done.of_segments as u64);
+    bar.set_position(done.segments as u64);
+    bar.set_message(done.entries.to_string());
+}
+
+fn described(report: &Verified, closures: &Checking) -> String {
     let mut text = format!(
         "{}: {} entries in {} files, {}\n",
         report.ledger.display(),
@@ -415,6 +429,7 @@ fn described(report: &Verified) -> String {
     for (kind, count) in report.kinds.iter().filter(|(kind, _)| **kind != UNREAD) {
         text += &format!("  {count:>9} {kind}\n");
     }
+    text += &closures.told();
     for receipt in &report.receipts {
         text += &format!("receipt {} {}\n", receipt.file.display(), receipt.finding);
     }

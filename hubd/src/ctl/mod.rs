@@ -9,6 +9,7 @@ mod archive;
 mod cli;
 pub mod client;
 mod clock;
+mod closures;
 mod devices;
 mod disclose;
 mod doctor;
@@ -27,6 +28,7 @@ mod restrictions;
 mod root;
 mod show;
 mod standing;
+mod totals;
 mod unsent;
 
 use std::process::ExitCode;
@@ -187,10 +189,13 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 receipt,
                 reading,
             } => ledger::verify(output, &cli.dir, key.as_deref(), reading, receipt),
+            LedgerCommand::Closures { period, key, reading } => {
+                closures::closures(output, &cli.dir, key.as_deref(), reading, *period)
+            }
             LedgerCommand::Salvage { out, key, vault_key } => {
                 ledger::salvage(output, &cli.dir, key.as_deref(), vault_key.as_deref(), out)
             }
-            LedgerCommand::Disclose(order) => disclose::disclose(output, &cli.dir, order),
+            LedgerCommand::Disclose(order) => disclose::disclose(output, &cli.dir, order, || cli.connect()),
             LedgerCommand::Unsent(order) => unsent::unsent(output, &cli.dir, order),
             LedgerCommand::Archive { command } => match command {
                 None => archive::list(output, &cli.dir, None),

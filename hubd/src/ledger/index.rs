@@ -54,9 +54,10 @@ mod forget;
 const CACHE_BYTES: u64 = 1 << 20;
 /// Keys that begin with 0 are the index's own.
 const STAMP_KEY: &[u8] = b"\0stamp";
-/// How keys begin whose values are kept in sled: devices, fleets, the store and what
-/// is usual in it, which change all the time and do not grow in number with the ledger.
-const SMALL: [u8; 4] = *b"dfsu";
+/// How keys begin whose values are kept in sled: devices, fleets, the store, what is
+/// usual in it and the periods that are not over, which change all the time and do not
+/// grow in number with the ledger.
+const SMALL: [u8; 5] = *b"dfosu";
 /// How keys begin whose records move to the tables of archives.
 const ARCHIVED: u8 = b'p';
 /// So many records in memory become a table.

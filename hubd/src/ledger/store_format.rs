@@ -22,8 +22,8 @@ use super::error::LedgerError;
 /// descriptions, anomalies, allowances, fleets and lists of devices, which an older program takes for
 /// damage. 5: entries, index and vault are encrypted under the store's data key. 6: changes of devices'
 /// keys with their proof, and recovery keys. 7: payments that a person has closed, and how an acquirer knows
-/// payments. Rises with everything that an entry can newly hold.
-pub const STORE_FORMAT: u16 = 7;
+/// payments. 8: closures of days, months and years. Rises with everything that an entry can newly hold.
+pub const STORE_FORMAT: u16 = 8;
 
 /// The oldest format whose files lie as today's do: a store from this one on
 /// is stamped anew and not migrated.
@@ -113,7 +113,7 @@ mod tests {
 
     /// The newest format, and the start of SHA-256 over what its entries can
     /// hold.
-    const WRITTEN_BY: (u16, &str) = (7, "1f4f6134eac1f1f5");
+    const WRITTEN_BY: (u16, &str) = (8, "fc799dc3939b19ac");
 
     /// What an entry can hold, by the protocol's document: every CDDL rule
     /// that `stored-entry` leads to, without comments and white space.

@@ -334,6 +334,10 @@ impl Backend for HubBackend {
             .await
     }
 
+    async fn disclosed(&self, operator: Operator, entries: u64) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Disclosed(entries)).await
+    }
+
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {
         self.archiving.remove(operator.to_string(), through).await
     }

@@ -169,6 +169,9 @@ impl Backend for Cardboard {
     async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
         self.note(operator, format!("clock {told_ms}"))
     }
+    async fn disclosed(&self, _: Operator, _: u64) -> Result<(), Refused> {
+        Err(Refused::unavailable("stopping"))
+    }
     async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {
         self.note(operator, format!("exported {number} {digest}"))
     }

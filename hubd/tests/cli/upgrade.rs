@@ -190,6 +190,40 @@ fn the_store_of_format_7_opens_with_the_same_queue_exposure_and_answers() {
 }
 
 #[test]
+fn the_store_of_format_8_opens_with_the_same_queue_exposure_and_answers() {
+    opens_with_the_same_queue_exposure_and_answers("store-v8");
+}
+
+#[test]
+fn a_store_from_before_closures_counts_from_its_next_start() {
+    let store = Earlier::unpack("store-v7");
+    let closures = || store.hub.hubctl(&["ledger", "closures", "--json"]).json();
+    assert_eq!(closures()["closures"], serde_json::json!([]));
+    let since = store.expected["entries"].as_u64().unwrap() + 1;
+    Running::start(&store.hub).terminate();
+    let started = store.hub.hubctl(&["ledger", "verify", "--json"]).json();
+    assert!(started["entries"].as_u64() >= Some(since));
+    // The newer one has them: of the day on which its archived payments were
+    // made, 40 days before the others.
+    let store = Earlier::unpack("store-v8");
+    for period in ["day", "month"] {
+        let said = store
+            .hub
+            .hubctl(&["ledger", "closures", "--json", "--period", period]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let list = said.json();
+        let closures = list["closures"].as_array().unwrap();
+        assert!(!closures.is_empty(), "{list}");
+        for closure in closures {
+            assert_eq!(
+                (&closure["held"], &closure["since_entry"]),
+                (&"right".into(), &1.into())
+            );
+        }
+    }
+}
+
+#[test]
 fn the_store_of_format_6_opens_by_its_recovery_key_once_its_vault_key_is_lost() {
     let store = Earlier::unpack("store-v6");
     std::fs::remove_file(store.hub.file("keys").join("hub-vault.key")).unwrap();

@@ -552,16 +552,45 @@ pub(crate) fn ledger_commit(receipts: Option<ReceiptsRoot>) -> LedgerCommit {
     }
 }
 
-/// The archive of entries 1018 to 2040.
-pub(crate) fn archive_manifest() -> ArchiveManifest {
+fn ledger_totals() -> LedgerTotals {
     let total = |count, minor| Total { count, minor };
-    let totals = ArchiveTotals {
+    LedgerTotals {
         currency: Currency::EUR,
         approved_online: total(310, 912_345),
         approved_offline: total(31, 60_210),
         settled: total(29, 55_010),
         declined_at_replay: total(2, 5_200),
         voided: total(1, 1_990),
+        refunded: Some(total(3, 7_450)),
+        refunds_voided: Some(total(0, 0)),
+    }
+}
+
+/// The closure of a day.
+fn closure() -> Closure {
+    let totals = ledger_totals();
+    Closure {
+        period: Period::Day,
+        name: "2026-03-28".into(),
+        number: 2,
+        first: 1018,
+        last: 2040,
+        totals: vec![totals],
+        running: LedgerTotals::sum(&[totals], &[totals]),
+        since: 1,
+    }
+}
+
+/// The archive of entries 1018 to 2040.
+pub(crate) fn archive_manifest() -> ArchiveManifest {
+    let totals = ledger_totals();
+    // Counted by a hub that did not tell refunds apart.
+    let earlier = LedgerTotals {
+        approved_online: Total {
+            count: 2,
+            minor: 5_000,
+        },
+        ..LedgerTotals::none_with_refunds_as_sales("CHF".parse().unwrap())
     };
     ArchiveManifest {
         hub: hub_id(),
@@ -577,7 +606,7 @@ pub(crate) fn archive_manifest() -> ArchiveManifest {
         archive_digest: Digest::of(b"archive"),
         ids_digest: Digest::of(b"ids"),
         totals: vec![totals],
-        running: ArchiveTotals::sum(&[totals], &[totals]),
+        running: LedgerTotals::sum(&[earlier, totals], &[totals]),
         previous: Digest::of(b"manifest of archive 1"),
     }
 }
@@ -807,12 +836,14 @@ pub(crate) fn events() -> Vec<Event> {
             torn_bytes: 0,
             traces: None,
             away: None,
+            closes: None,
         },
         Event::HubStarted {
             version: "0.1.0".into(),
             torn_bytes: 0,
             traces: Some(TraceRule::PaymentAndDevice),
             away: Some(true),
+            closes: Some(true),
         },
         Event::PolicyActivated {
             version: 7,
@@ -880,6 +911,7 @@ pub(crate) fn events() -> Vec<Event> {
             note: "desk 2026-11-27, 00123".into(),
             operator: operator(),
         },
+        Event::PeriodClosed { closure: closure() },
         Event::PaymentRetryScheduled {
             payment_id,
             gateway: gateway_no(),

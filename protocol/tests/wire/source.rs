@@ -33,7 +33,7 @@ impl Enum {
 }
 
 /// In the order of reading: what devices send, what hubs answer, the ledger.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     include_str!("../../src/payment.rs"),
     include_str!("../../src/card_blob.rs"),
     include_str!("../../src/description.rs"),
@@ -41,6 +41,7 @@ const SOURCES: [&str; 11] = [
     include_str!("../../src/reason.rs"),
     include_str!("../../src/refusal.rs"),
     include_str!("../../src/entry.rs"),
+    include_str!("../../src/closure.rs"),
     include_str!("../../src/anomaly.rs"),
     include_str!("../../src/score.rs"),
     include_str!("../../src/allowance.rs"),
@@ -106,7 +107,7 @@ fn the_source_as_read_is_the_enums_as_compiled() {
     }
     compare!(DeviceClass CardScheme Funding EntryMode Verification Cryptogram Decision FallbackAction);
     compare!(Submission PaymentState Reason RefusalCode ClockQuality VoidEffect ParkReason WanState WanReason);
-    compare!(Finding TraceRule);
+    compare!(Finding TraceRule Period);
     compare!(StorageLevel AnomalyKind Restriction RestrictionCause TransactionType Certification AttestationStatus ScoreFactor AllowanceMisuse SealScheme Delegated);
     assert!(left.is_empty(), "not compared: {left:?}");
 }

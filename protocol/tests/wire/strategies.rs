@@ -266,19 +266,38 @@ pub(crate) fn ledger_commit() -> impl Strategy<Value = LedgerCommit> {
     )
 }
 
-fn totals() -> impl Strategy<Value = Vec<ArchiveTotals>> {
+fn totals() -> impl Strategy<Value = Vec<LedgerTotals>> {
     let total = || (any::<u64>(), any::<u64>()).prop_map(|(count, minor)| Total { count, minor });
-    let one = (currency(), total(), total(), total(), total(), total()).prop_map(
-        |(currency, approved_online, approved_offline, settled, declined_at_replay, voided)| ArchiveTotals {
+    let five = (total(), total(), total(), total(), total());
+    let one = (currency(), five, of(total()), of(total())).prop_map(
+        |(currency, five, refunded, refunds_voided)| LedgerTotals {
             currency,
-            approved_online,
-            approved_offline,
-            settled,
-            declined_at_replay,
-            voided,
+            approved_online: five.0,
+            approved_offline: five.1,
+            settled: five.2,
+            declined_at_replay: five.3,
+            voided: five.4,
+            refunded,
+            refunds_voided,
         },
     );
     proptest::collection::vec(one, 0..3)
+}
+
+fn closure() -> impl Strategy<Value = Closure> {
+    let places = (any::<u32>(), any::<[u64; 3]>());
+    (one_of(Period::ALL), any::<String>(), places, totals(), totals()).prop_map(
+        |(period, name, (number, [first, last, since]), totals, running)| Closure {
+            period,
+            name,
+            number,
+            first,
+            last,
+            totals,
+            running,
+            since,
+        },
+    )
 }
 
 pub(crate) fn archive_manifest() -> impl Strategy<Value = ArchiveManifest> {
@@ -615,14 +634,17 @@ fn event() -> impl Strategy<Value = Event> {
             any::<String>(),
             any::<u64>(),
             of(one_of(TraceRule::ALL)),
+            of(any::<bool>()),
             of(any::<bool>())
         )
-            .prop_map(|(version, torn_bytes, traces, away)| Event::HubStarted {
+            .prop_map(|(version, torn_bytes, traces, away, closes)| Event::HubStarted {
                 version,
                 torn_bytes,
                 traces,
                 away,
+                closes,
             }),
+        closure().prop_map(|closure| Event::PeriodClosed { closure }),
         Just(Event::HubStopped),
         registration().prop_map(|registration| Event::DeviceEnrolled { registration }),
         (device(), bytes(), of(bytes())).prop_map(|(device, description, attestation)| {

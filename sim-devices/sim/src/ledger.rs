@@ -14,8 +14,9 @@ use hub_protocol::{
 };
 
 use crate::attested::{Described, Known};
+use crate::closed::Closed;
 use crate::kept::Kept;
-use crate::limits::{Limits, Window, is_tap, is_verified};
+use crate::limits::{Hours, Limits, Window, is_tap, is_verified};
 use crate::violation::{Checked, Rule, hold};
 use crate::wallet::Approval;
 use crate::watched::Watched;
@@ -129,6 +130,7 @@ pub(crate) struct Ledger {
     /// Devices that have misused one, and nobody has lifted that.
     pub(crate) quarantined: BTreeSet<DeviceId>,
     pub(crate) watched: Watched,
+    closed: Closed,
     /// How much room the disk has, as the hub was told since it started.
     pub(crate) storage: Option<StorageLevel>,
     /// What devices have said of themselves, and verifiers of them.
@@ -155,6 +157,29 @@ impl Ledger {
     /// Takes in one entry, and holds it to the rules. `max_queue` is the
     /// core's setting.
     pub(crate) fn apply(&mut self, entry: &Entry, signed: &Signed, max_queue: usize) -> Checked {
+        let about = entry.event.payment_id();
+        let state = about
+            .and_then(|id| self.payments.get(&id))
+            .map(|payment| payment.state);
+        let ahead = self.ahead();
+        self.apply_event(entry, signed, max_queue)?;
+        match about.and_then(|id| self.payments.get(&id)) {
+            // One that is decided with the entry that asks was open before.
+            Some(payment) => self
+                .closed
+                .moved(state.or(Some(PaymentState::Open)), payment, entry, ahead),
+            None => Ok(()),
+        }
+    }
+
+    /// By how many minutes the shop's clocks are ahead of UTC, as far as the
+    /// hub's policy knows.
+    fn ahead(&self) -> i64 {
+        let hours = self.policy.as_ref().and_then(|policy| policy.hours.as_ref());
+        hours.map_or(0, Hours::ahead)
+    }
+
+    fn apply_event(&mut self, entry: &Entry, signed: &Signed, max_queue: usize) -> Checked {
         let (sequence, time) = (entry.sequence, entry.time);
         self.hold_trust(entry)?;
         match &entry.event {
@@ -386,9 +411,16 @@ impl Ledger {
                 description,
                 attestation,
             } => self.describe(*device, description, attestation.as_deref(), time.wall_ms, signed)?,
-            Event::HubStarted { .. } => {
+            Event::HubStarted { closes, .. } => {
+                if *closes == Some(true) {
+                    self.closed.counts(sequence);
+                }
                 self.storage = None;
                 self.apply_watched(&entry.event, time)?;
+            }
+            Event::PeriodClosed { closure } => {
+                let ahead = self.ahead();
+                self.closed.closed(entry, closure, ahead)?;
             }
             Event::StorageChanged { level, .. } => self.storage = Some(*level),
             Event::AnomalyFound { .. } | Event::RestrictionChanged { .. } => {

@@ -41,6 +41,7 @@ mod attested;
 mod checker;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod closed;
 mod disk;
 #[cfg(feature = "cli")]
 mod faults;

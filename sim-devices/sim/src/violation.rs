@@ -23,6 +23,8 @@ pub enum Rule {
     RetryAfter,
     /// The same inputs give the same outputs, and a restart the same state.
     SameAgain,
+    /// A closure says what was done, before anything of the next period.
+    Closures,
     /// The core panicked, or could not open its own ledger.
     Broken,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Rule {
             Self::Order => "10 order of replay",
             Self::RetryAfter => "retry-after kept",
             Self::SameAgain => "9 the same again",
+            Self::Closures => "closures say what was done",
             Self::Broken => "runs at all",
         })
     }

@@ -7,6 +7,7 @@ use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, Ro
 use super::stored::Key;
 use super::{CardKey, Decided, FoldError, KeyRatchet, NotThere, PaymentRecord, Reserved, State, Subject};
 use crate::clock::is_set_back;
+use crate::closure::OpenPeriods;
 use crate::described::Described;
 use crate::policy::Policy;
 
@@ -28,8 +29,13 @@ impl State {
                 traces,
                 away,
                 torn_bytes,
+                closes,
                 ..
             } => {
+                if *closes == Some(true) && self.open_periods.is_none() {
+                    self.open_periods = Some(Box::new(OpenPeriods::since(sequence)));
+                    self.dirty.insert(Key::OpenPeriods);
+                }
                 self.store.tells_before_sending = traces.is_some();
                 if traces.is_none() || *away == Some(true) || *torn_bytes > 0 {
                     self.store.unsent_since = None;
@@ -101,6 +107,12 @@ impl State {
             Event::SegmentArchived { number, last, .. } => {
                 let marks = self.store.archives.get_or_insert_default();
                 (marks.written, marks.through) = (*number, *last);
+            }
+            Event::PeriodClosed { closure } => {
+                if let Some(open) = &mut self.open_periods {
+                    open.closed(closure);
+                    self.dirty.insert(Key::OpenPeriods);
+                }
             }
             Event::ArchiveExported { number, .. } => {
                 let marks = self.store.archives.get_or_insert_default();

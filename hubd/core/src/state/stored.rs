@@ -12,6 +12,7 @@
 //! | `s` | the store's record |
 //! | `f` | tokens of fleets and headquarters' list of devices, once there was one |
 //! | `u` | what is usual in the shop, if the policy asks for it |
+//! | `o` | the day, month and year that are not over |
 //!
 //! Payments and cards, with the places that payments hold, grow with the
 //! ledger; the others do not, and are all that opening reads.
@@ -33,6 +34,7 @@ pub(super) enum Key {
     Store,
     Profile,
     Fleet,
+    OpenPeriods,
 }
 
 impl Key {
@@ -45,6 +47,7 @@ impl Key {
             Self::Store => State::STORE.to_vec(),
             Self::Profile => PROFILE.to_vec(),
             Self::Fleet => FLEET.to_vec(),
+            Self::OpenPeriods => OPEN_PERIODS.to_vec(),
         }
     }
 }
@@ -68,6 +71,9 @@ const PROFILE: &[u8] = b"u";
 
 /// The key of what is remembered of fleets: kept small by the bounds of lists.
 const FLEET: &[u8] = b"f";
+
+/// The key of the periods that are not over: a few totals of each currency.
+const OPEN_PERIODS: &[u8] = b"o";
 
 /// A part of the queue that is loaded by itself, in the order of its places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +120,7 @@ impl State {
                 Key::Store => Some(cbor::encode(&self.store)),
                 Key::Profile => self.profile.as_deref().map(cbor::encode),
                 Key::Fleet => Some(cbor::encode(&self.fleet)),
+                Key::OpenPeriods => self.open_periods.as_deref().map(cbor::encode),
             };
             (key.bytes(), value)
         }));
@@ -141,16 +148,15 @@ impl State {
 
     /// What the keys begin with whose values [`restore`](Self::restore)
     /// takes.
-    pub const RESTORED: [&'static [u8]; 5] = [b"d", b"s", b"t", PROFILE, FLEET];
+    pub const RESTORED: [&'static [u8]; 6] = [b"d", b"s", b"t", PROFILE, FLEET, OPEN_PERIODS];
 
     /// What the keys begin with whose values are ids of payments to
     /// [`recall`](Self::recall) while opening.
     pub const HELD: &'static [u8] = HELD;
 
     /// Takes one value of the index in, while opening: of a device, a member of
-    /// staff or the store. Payments and cards stay in the index until somebody asks.
-    /// Takes one value of the index in, while opening: of a device, of the
-    /// store or of what is usual in it. Payments and cards stay in the index until somebody asks.
+    /// staff, the store, or what is kept beside its record. Payments and cards
+    /// stay in the index until somebody asks.
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), FoldError> {
         let wrong = |_| FoldError::IndexValue;
         match key.split_first() {
@@ -168,6 +174,7 @@ impl State {
             }
             Some((b's', [])) => self.store = cbor::decode(value).map_err(wrong)?,
             Some((b'f', [])) => self.fleet = cbor::decode(value).map_err(wrong)?,
+            Some((b'o', [])) => self.open_periods = Some(Box::new(cbor::decode(value).map_err(wrong)?)),
             Some((b'u', [])) => self.profile = Some(Box::new(cbor::decode(value).map_err(wrong)?)),
             _ => return Err(FoldError::IndexValue),
         }

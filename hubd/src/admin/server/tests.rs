@@ -75,6 +75,10 @@ impl Backend for Notebook {
     async fn drain(&self, _: Operator) -> Result<(), Refused> {
         Err(Refused::unavailable("stopping"))
     }
+    async fn disclosed(&self, operator: Operator, entries: u64) -> Result<(), Refused> {
+        self.note(format!("{operator} disclosed {entries}"));
+        Ok(())
+    }
     async fn release(&self, operator: Operator, payment: PaymentId, not_there: bool) -> Result<(), Refused> {
         self.note(format!("{operator} release {payment} {not_there}"));
         Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::{ArchiveManifest, Digest, HubId, KeyChain, StoredPayload};
 
-use super::totals::Totals;
+use super::totals::{Totals, Way};
 use super::{FOLDER, IDS, MANIFEST, PACKED, broken, checked_manifest, files, head_of, opened_manifest};
 use crate::ledger::contents::{Contents, VerifiedEntry};
 use crate::ledger::disk::{self, Numbered};
@@ -122,7 +122,7 @@ pub(crate) fn check_bytes(
         keys,
     };
     let mut times = None;
-    let mut totals = Totals::default();
+    let mut totals = Totals::new(Way::of(&manifest.totals));
     let mut unread = false;
     let scanned = scan(&bytes, expect, Signatures::All, &mut |seen: Seen<'_>| {
         let entry = contents.read(seen.payload)?;

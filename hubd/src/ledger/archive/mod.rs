@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use hub_protocol::cose::ObjectType;
-use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId, KeyChain};
+use hub_protocol::{ArchiveManifest, Digest, HubId, KeyChain, LedgerTotals};
 
 use super::at_rest::RestSeal;
 use super::disk::{self, Numbered};
@@ -283,7 +283,7 @@ pub(crate) fn checked_manifest(
         && manifest.before == head.digest
         && manifest.last >= manifest.first
         && manifest.previous == before.map_or(Digest::ZERO, |(_, digest)| digest)
-        && manifest.running == ArchiveTotals::sum(running, &manifest.totals);
+        && manifest.running == LedgerTotals::sum(running, &manifest.totals);
     follows.then_some(manifest).ok_or(Fault::Manifest)
 }
 

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use hub_core::state::{PaymentRecord, State};
-use hub_protocol::{ArchiveManifest, ArchiveTotals, Digest, HubId, LedgerBase, PaymentId, cbor};
+use hub_core::totals::Told;
+use hub_protocol::{ArchiveManifest, Digest, HubId, LedgerBase, LedgerTotals, PaymentId, cbor};
 
 use super::totals::Totals;
 use super::{Archives, IDS, MANIFEST, PACKED, broken, files, ids};
@@ -265,7 +266,7 @@ impl Archiver {
             let stored = stored?;
             let entry = &stored.entry;
             let mut earlier = |payment| match self.record(segment.number, payment) {
-                Ok(record) => Some((record.amount_minor, record.currency)),
+                Ok(record) => Some(Told::of_record(&record)),
                 Err(error) => {
                     unreadable = Some(error);
                     None
@@ -378,7 +379,7 @@ impl Archiver {
             segment_digest: packed.segment_digest,
             archive_digest: packed.archive_digest,
             ids_digest,
-            running: ArchiveTotals::sum(running, &survey.totals),
+            running: LedgerTotals::sum(running, &survey.totals),
             totals: survey.totals,
             previous: last.as_ref().map_or(Digest::ZERO, |archive| archive.digest),
         }
@@ -432,7 +433,7 @@ impl Archiver {
 #[derive(Debug)]
 struct Survey {
     payments: BTreeSet<PaymentId>,
-    totals: Vec<ArchiveTotals>,
+    totals: Vec<LedgerTotals>,
     from_ms: Option<u64>,
     to_ms: u64,
     last_digest: Digest,

@@ -362,14 +362,15 @@ fn policy_in(
 #[cfg(test)]
 mod tests {
     use hub_core::admission::{FleetRecord, FleetToken};
+    use hub_core::closure::{OpenPeriod, OpenPeriods};
     use hub_core::state::{StaffKey, Subject};
-    use hub_protocol::{DeviceClass, Digest, cbor};
+    use hub_protocol::{Currency, DeviceClass, Digest, LedgerTotals, cbor};
 
     use super::*;
     use crate::ledger::{INDEX_FORMAT, Stamp};
 
     #[test]
-    fn rule_4_what_staff_have_at_risk_and_fleets_tokens_come_back_from_the_index() {
+    fn rules_2_and_4_whatever_a_state_begins_with_comes_back_from_the_index() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("index");
         let staff = StaffKey::of(Some("anna"));
@@ -389,9 +390,23 @@ mod tests {
             }],
             ..FleetRecord::default()
         };
+        let day = OpenPeriod {
+            first: 9,
+            closed: 2,
+            opened_ms: Some(77),
+            totals: vec![LedgerTotals::none(Currency::EUR)],
+        };
+        let periods = OpenPeriods {
+            since: 1,
+            running: day.totals.clone(),
+            day: day.clone(),
+            month: day.clone(),
+            year: day,
+        };
         let records = vec![
             ([STAFF, &staff.0].concat(), Some(cbor::encode(&subject))),
             (b"f".to_vec(), Some(cbor::encode(&fleet))),
+            (b"o".to_vec(), Some(cbor::encode(&periods))),
             (b"payment".to_vec(), Some(b"left where it is".to_vec())),
         ];
         let stamp = Stamp {
@@ -410,5 +425,9 @@ mod tests {
         };
         assert_eq!(state.staff(staff), subject);
         assert_eq!(state.fleet(), &fleet);
+        assert_eq!(state.open_periods(), Some(&periods));
+        // Devices and the store, and what is usual there, are held by every
+        // test that restarts a hub.
+        assert_eq!(State::RESTORED.len(), 6, "what is new is to be here too");
     }
 }

@@ -62,6 +62,11 @@ impl Hours {
         }
     }
 
+    /// By how many minutes the shop's clocks are ahead of UTC.
+    pub(crate) fn ahead(&self) -> i64 {
+        self.zone.1
+    }
+
     pub(super) fn text(&self) -> String {
         let Self {
             zone: (zone, _),
