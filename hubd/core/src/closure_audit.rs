@@ -65,7 +65,9 @@ impl ClosureAudit {
     /// # Errors
     /// A request in it cannot be read.
     pub fn take<'a>(&mut self, entry: &'a Entry) -> Result<Option<(&'a Closure, Held)>, FoldError> {
-        let follows = self.last.is_none_or(|last| entry.sequence == last + 1);
+        let follows = self
+            .last
+            .is_none_or(|last| last.checked_add(1) == Some(entry.sequence));
         if !follows {
             self.begin(None);
         }
@@ -134,9 +136,9 @@ impl ClosureAudit {
             Period::Year => &mut self.year,
         };
         let totals = kind.counted.compare(&closure.totals);
-        let follows = kind
-            .before
-            .is_none_or(|(number, last)| closure.number == number + 1 && closure.first == last + 1);
+        let follows = kind.before.is_none_or(|(number, last)| {
+            number.checked_add(1) == Some(closure.number) && last.checked_add(1) == Some(closure.first)
+        });
         let ends = self.last == closure.last.checked_add(1);
         *kind = Kind {
             counted: Counted(Some(Vec::new())),

@@ -378,6 +378,15 @@ fn a_closure_that_says_something_else_than_the_entries_is_found() {
         change(last.unwrap());
         assert_eq!(audited(&forged), [Held::Right, Held::Wrong], "{what}");
     }
+    // The highest numbers there are, and something after them.
+    let mut forged = entries.clone();
+    let first = forged.iter_mut().find_map(|entry| match &mut entry.event {
+        Event::PeriodClosed { closure } => Some(closure),
+        _ => None,
+    });
+    let first = first.unwrap();
+    (first.number, first.last) = (u32::MAX, u64::MAX);
+    assert_eq!(audited(&forged), [Held::Wrong, Held::Wrong]);
     // Without the first entries, the rest is held as far as it is there.
     assert_eq!(audited(entries.get(3..).unwrap()), [Held::HubsWord, Held::Right]);
 }
