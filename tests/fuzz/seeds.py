@@ -20,7 +20,7 @@ OBJECTS = (
     "PaymentStatus HubKeyChange HubTlsKeys DeviceKeyChange CertificateKeys SealedEntry Event"
 ).split()
 # As fuzz_targets/records.rs numbers the kinds of keys in the index.
-RECORDS = {b"p": 0, b"c": 1, b"d": 2, b"s": 3, b"f": 4, b"u": 5, b"t": 6}
+RECORDS = {b"p": 0, b"c": 1, b"d": 2, b"s": 3, b"f": 4, b"u": 5, b"o": 6, b"t": 7}
 BLOCK = 8192
 
 

@@ -1,8 +1,10 @@
 //! Segments whose checksums, links, marks and signatures are right, of entries
 //! with any content, in clear and encrypted: verified, read with the store's
-//! key and with disclosed ones, salvaged, opened and folded.
+//! key and with disclosed ones, salvaged, opened, folded, and its closures
+//! held against the rest.
 #![no_main]
 
+use hub_core::closure_audit::ClosureAudit;
 use hub_core::state::State;
 use hub_fuzz::folder;
 use hub_fuzz::segment::{HUB, Writer};
@@ -36,9 +38,10 @@ fuzz_target!(|bytes: &[u8]| {
     let options = JournalOptions { segment_bytes: 64 * 1024, create: false };
     let Ok((journal, _)) = Journal::open(dir.path(), HUB, candidates, options) else { return };
     let Ok(entries) = journal.reader().entries_from(1) else { return };
-    let mut state = State::default();
+    let (mut state, mut audit) = (State::default(), ClosureAudit::default());
     for stored in entries {
         let Ok(stored) = stored else { return };
+        let _ = audit.take(&stored.entry);
         if state.apply(&stored.entry, stored.digest).is_err() {
             return;
         }
