@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use hub_tests::hub::free_address;
+use hub_tests::peer::python;
 use hub_tests::process::{Process, Programs, output, until};
 use hub_tests::year::{Plan, pass};
 
@@ -78,6 +79,7 @@ fn an_operator_lists_copies_removes_and_checks_archives_of_a_running_hub() -> Re
     let ledger = hubctl(&["ledger", "verify"])?;
     assert_eq!(ledger["verified"], true);
     assert_eq!(ledger["away"].as_array().map(Vec::len), Some(count as usize));
+    a_stranger_verifies(&config, &away, &ledger["last_entry"])?;
     let byte = fs::read(&copies[1])?.len() / 2;
     let mut bytes = fs::read(&copies[1])?;
     bytes[byte] ^= 1;
@@ -86,6 +88,32 @@ fn an_operator_lists_copies_removes_and_checks_archives_of_a_running_hub() -> Re
     assert!(refused.contains("00000002.seg.gz"), "{refused}");
     let (mut shop, _) = Shop::open(&load(hub)?, today_ms + DAY_MS / 24)?;
     assert_known(&mut shop, &receipts, 31)
+}
+
+/// What was exported and what is still at the hub make one ledger, for a
+/// program that is not by our hand and has the public key alone.
+fn a_stranger_verifies(config: &Config, away: &Path, last: &serde_json::Value) -> Result<()> {
+    let Some(python) = python("archive", "cbor2, cryptography") else {
+        return Ok(());
+    };
+    let together = away.join("together");
+    fs::create_dir(&together)?;
+    let exported = away.join(config.keys.hub_id.to_string());
+    for file in files(&exported, "gz")?
+        .into_iter()
+        .chain(files(&config.layout.ledger, "seg")?)
+    {
+        let name = file.file_name().context("a name")?;
+        fs::copy(&file, together.join(name))?;
+    }
+    let verifier = concat!(env!("CARGO_MANIFEST_DIR"), "/python_device/ledger_verify.py");
+    let mut run = Command::new(python);
+    let said = output(
+        run.args(["-B", verifier])
+            .args([&config.layout.signing_public, &together]),
+    )?;
+    assert_eq!(said.trim(), format!("{last} entries hold"));
+    Ok(())
 }
 
 #[test]

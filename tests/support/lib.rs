@@ -6,6 +6,7 @@ pub mod hub;
 pub mod image;
 pub mod machine;
 pub mod namespaces;
+pub mod peer;
 pub mod process;
 pub mod served;
 pub mod shop;
