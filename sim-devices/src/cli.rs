@@ -292,6 +292,10 @@ pub(crate) struct FloodArgs {
     /// itself
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     requests_per_second: Option<u32>,
+    /// Fail if a flood makes honest sales this many times slower, at the 99th
+    /// percentile: on a machine that does nothing else
+    #[arg(long, value_name = "TIMES")]
+    pub(crate) at_most: Option<f64>,
 }
 
 impl FloodArgs {

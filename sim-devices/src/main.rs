@@ -101,7 +101,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             } else {
                 report.print(&mut out)?;
             }
-            Ok(if report.clean() {
+            Ok(if report.clean() && report.is_within(args.at_most) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

@@ -6,4 +6,5 @@ mod at_rest;
 mod erased;
 mod every_field;
 mod raw;
+mod secrets;
 mod tree;

@@ -58,7 +58,7 @@ def opened(table: Table, shop: Shop, folder: pathlib.Path) -> list:
     """Every event, its number and its fields, by the keys that the hub's owner discloses."""
     file, other = shop.dir / "disclosed.jsonl", shop.dir / "one.jsonl"
     of_hub = [shop.hubctl, "ledger", "disclose", "--dir", shop.hub_dir]
-    subprocess.run(list(map(str, [*of_hub, file])), check=True, capture_output=True)
+    subprocess.run(list(map(str, [*of_hub, "--all", file])), check=True, capture_output=True)
     keys = file.read_text()
     ledger = ledger_verify.verify(folder, shop.signing_key, keys=keys)
     events = ledger.events[1:]

@@ -76,7 +76,16 @@ impl Core {
         let (policy, mut allowance) =
             match sized.and_then(|sized| Ok((sized, number.ok_or(Reason::DeviceCeiling)?))) {
                 Err(reason) => {
-                    let text = format!("no allowance is given to this device now: {reason}");
+                    let none = self
+                        .state
+                        .policy()
+                        .is_some_and(|policy| policy.allowance.is_none());
+                    let text = match reason {
+                        Reason::OfflineDisabled if none => {
+                            "no allowance is given in this shop: the policy has no [allowance]".to_owned()
+                        }
+                        _ => format!("no allowance is given to this device now: {reason}"),
+                    };
                     self.refuse(ticket, RefusalCode::AllowanceNotGiven, &text);
                     return;
                 }

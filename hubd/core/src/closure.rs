@@ -6,11 +6,13 @@
 //! nothing was done is not closed. It is over as soon as the ledger's time is
 //! in another one, also in an earlier one, which the clock's being set right
 //! can bring about: a day can then be closed twice, and both say which entries
-//! they cover.
+//! they cover. While the clock is in doubt nothing is over, and nothing begins:
+//! what is done meanwhile counts for what was open, or for the day on which the
+//! clock is trusted again.
 
 use core::ops::Range;
 
-use hub_protocol::entry::{Entry, Event};
+use hub_protocol::entry::{ClockQuality, Entry, Event};
 use hub_protocol::{Closure, LedgerTotals, Period};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -52,8 +54,9 @@ pub struct OpenPeriod {
     /// How many of its kind were closed before.
     #[n(2)]
     pub closed: u32,
-    /// When the first payment was counted, milliseconds since 1970 UTC; none
-    /// yet: then it has not begun.
+    /// When the first payment was counted, or, of one by a clock in doubt, when
+    /// the clock was trusted again; milliseconds since 1970 UTC. `None`: it has
+    /// not begun.
     #[n(3)]
     pub opened_ms: Option<u64>,
     /// What was done in it, a currency each.
@@ -107,11 +110,27 @@ impl OpenPeriods {
         if counts {
             for period in Period::ALL {
                 let open = self.of_mut(*period);
-                open.opened_ms.get_or_insert(entry.time.wall_ms);
+                if entry.time.quality != ClockQuality::Suspect {
+                    open.opened_ms.get_or_insert(entry.time.wall_ms);
+                }
                 count(&mut open.totals, &entry.event, told);
             }
         }
         counts
+    }
+
+    /// The clock is trusted again: what was counted while it was in doubt is of
+    /// this time. Gives whether there is something.
+    pub(crate) fn trusted(&mut self, wall_ms: u64) -> bool {
+        let mut began = false;
+        for period in Period::ALL {
+            let open = self.of_mut(*period);
+            if open.opened_ms.is_none() && !open.totals.is_empty() {
+                open.opened_ms = Some(wall_ms);
+                began = true;
+            }
+        }
+        began
     }
 
     /// A period is over, as its entry says.
@@ -121,7 +140,7 @@ impl OpenPeriods {
 
     /// The closure of the period of this kind, if it has begun and the ledger's
     /// time is in another one.
-    fn due(&self, period: Period, now: Date, zone: &TimeZone, head: u64) -> Option<Closure> {
+    pub(crate) fn due(&self, period: Period, now: Date, zone: &TimeZone, head: u64) -> Option<Closure> {
         let open = self.of(period);
         let opened = local(open.opened_ms?, zone)?.date();
         let over = name(period, opened) != name(period, now);
@@ -149,15 +168,18 @@ pub(crate) struct Today {
 }
 
 impl Core {
-    /// Closes what is over.
+    /// Closes what is over, unless the clock is in doubt.
     pub(crate) fn close_periods(&mut self) {
+        if self.clock.suspect() || self.stopped {
+            return;
+        }
         let now_ms = self.clock.entry_time().wall_ms;
         let policy_sequence = self.state.store().policy_sequence;
         let still = self
             .today
             .as_ref()
             .is_some_and(|today| today.policy_sequence == policy_sequence && today.lasts.contains(&now_ms));
-        if still || self.stopped {
+        if still {
             return;
         }
         let zone = self.state.policy().map_or(TimeZone::UTC, Policy::time_zone);
@@ -181,9 +203,17 @@ impl Core {
     }
 }
 
-fn local(at_ms: u64, zone: &TimeZone) -> Option<Zoned> {
+pub(crate) fn local(at_ms: u64, zone: &TimeZone) -> Option<Zoned> {
     let at = Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
     Some(at.to_zoned(zone.clone()))
+}
+
+/// Whether both times are in the same period. Those that cannot be told are.
+pub(crate) fn is_of(period: Period, one_ms: u64, other_ms: u64, zone: &TimeZone) -> bool {
+    match (local(one_ms, zone), local(other_ms, zone)) {
+        (Some(one), Some(other)) => name(period, one.date()) == name(period, other.date()),
+        _ => true,
+    }
 }
 
 /// From midnight to midnight.

@@ -116,7 +116,6 @@ impl Core {
             None,
             None,
         );
-        core.close_periods();
         core.pin_root();
         core.tell_of_recovery();
         core.restrict_after_start();
@@ -130,7 +129,6 @@ impl Core {
     /// Handles one input and returns what is to be done, in order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         self.observe_clock(now);
-        self.close_periods();
         match input {
             Input::Pay {
                 ticket,
@@ -385,6 +383,8 @@ impl Core {
             }
             self.append(Event::ClockChanged { quality, jump_ms }, None, None);
         }
+        // Also where trust stays as it was, the time may have moved.
+        self.close_periods();
     }
 
     /// Makes the next entry, folds it, and asks for it to be written. Whoever

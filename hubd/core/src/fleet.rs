@@ -3,6 +3,7 @@
 use hub_protocol::entry::Event;
 use hub_protocol::{
     AnomalyKind, DeviceClass, DeviceId, DeviceList, Digest, KeyId, Refusal, RefusalCode, Registration,
+    Restriction,
 };
 
 use crate::admission::{FleetToken, Replaced, ShutOut, TwoPlaces};
@@ -63,9 +64,10 @@ pub struct ListToTake {
 pub struct ListChanges {
     /// Its version.
     pub version: u64,
-    /// Devices that are enrolled by it, or by another name or class than
-    /// before.
+    /// Devices that are enrolled by it.
     pub enrolled: usize,
+    /// Devices that were in, and have another name, model or class by it.
+    pub changed: usize,
     /// Devices that were known and that it approves.
     pub approved: usize,
     /// Devices that it shuts out.
@@ -102,6 +104,10 @@ pub struct Standing {
     pub token: Option<Digest>,
     /// The version of headquarters' list that named it first.
     pub listed: Option<u64>,
+    /// How far its offline approvals are restricted, by what was found at it.
+    pub restriction: Restriction,
+    /// It misused an allowance, or sent card numbers.
+    pub quarantined: bool,
     /// That headquarters shut it out.
     pub shut_out: Option<ShutOut>,
     /// Whose place it has.
@@ -134,7 +140,8 @@ impl Core {
             Some("a token is good for a minute to 30 days".to_owned())
         } else if open >= MAX_FLEET_TOKENS {
             Some(format!(
-                "{MAX_FLEET_TOKENS} tokens are outstanding; withdraw one with `hubctl fleet withdraw`"
+                "{MAX_FLEET_TOKENS} codes for several devices are outstanding, used up or not; withdraw one \
+                 with `hubctl fleet withdraw`"
             ))
         } else if tokens.iter().any(|known| known.token == token) {
             Some("there is such a token already; make another".to_owned())
@@ -393,7 +400,11 @@ impl Core {
                     }
                 }
                 known => {
-                    changes.enrolled += 1;
+                    match known {
+                        None => changes.enrolled += 1,
+                        Some(known) if known.pending() || known.shut_out().is_some() => changes.approved += 1,
+                        Some(_) => changes.changed += 1,
+                    }
                     let enrolled_ms =
                         known.map_or(registration.enrolled_ms, |known| known.registration.enrolled_ms);
                     Event::DeviceListed {
@@ -554,6 +565,8 @@ impl Core {
             pending: known.pending(),
             token: admission.and_then(|one| one.token),
             listed: admission.and_then(|one| one.listed),
+            restriction: known.restriction(),
+            quarantined: known.quarantined(),
             shut_out: known.shut_out(),
             replaces: admission.and_then(|one| one.replaces),
             replaced: admission.and_then(|one| one.replaced),

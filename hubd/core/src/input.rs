@@ -338,6 +338,48 @@ pub enum ArchiveChange {
 /// The longest note on why a payment was closed, in bytes.
 pub const MAX_NOTE: usize = 200;
 
+/// Keys of single entries that were given to somebody, each of which opens its
+/// own entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disclosed {
+    /// How many entries.
+    pub entries: u64,
+    /// The first of them.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+    /// Only those of these payments; empty: of all kinds.
+    pub payments: Vec<PaymentId>,
+}
+
+/// How many payments [`Disclosed`] names in the ledger.
+const MOST_NAMED: usize = 8;
+
+impl Disclosed {
+    /// What the ledger says of it.
+    pub(crate) fn action(&self) -> String {
+        let Self {
+            entries,
+            first,
+            last,
+            payments,
+        } = self;
+        let mut text = format!("ledger disclose: the keys of {entries} entries, {first} to {last}");
+        if !payments.is_empty() {
+            let named: Vec<String> = payments
+                .iter()
+                .take(MOST_NAMED)
+                .map(ToString::to_string)
+                .collect();
+            text += &format!(", of the payments {}", named.join(", "));
+        }
+        if let Some(more) = payments.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            text += &format!(" and {more} more");
+        }
+        text
+    }
+}
+
 /// What a person can ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
@@ -390,8 +432,8 @@ pub enum OperatorCommand {
     },
     /// Keep back a payment, or its reversal, that waits to be sent: park it.
     Park(PaymentId),
-    /// Write down that the keys of so many entries were given to somebody.
-    Disclosed(u64),
+    /// Write down that keys of entries were given to somebody.
+    Disclosed(Disclosed),
     /// Nothing is kept back any more for the allowance of a device that is
     /// lost, and cannot return it.
     ForfeitAllowance(DeviceId),

@@ -68,7 +68,7 @@ pub use fleet::{
     Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,
 };
 pub use input::{
-    ArchiveChange, AttemptId, GatewayAnswer, Input, MAX_NOTE, Now, OperatorCommand, Probe, Ticket,
+    ArchiveChange, AttemptId, Disclosed, GatewayAnswer, Input, MAX_NOTE, Now, OperatorCommand, Probe, Ticket,
     TlsKeyChange,
 };
 pub use pacing::LONGEST_SPREAD_MS;

@@ -135,6 +135,8 @@ impl Core {
                     None,
                     None,
                 );
+                // By its time zone another day may have begun.
+                self.close_periods();
                 self.after(sequence, Effect::PushPolicy { version });
                 self.policy_reply(ticket, version, sequence);
             }
@@ -237,10 +239,10 @@ impl Core {
                 self.sends_after = sequence;
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
-            OperatorCommand::Disclosed(entries) => {
+            OperatorCommand::Disclosed(disclosed) => {
                 let event = Event::OperatorActed {
                     operator,
-                    action: format!("ledger disclose: the keys of {entries} entries"),
+                    action: disclosed.action(),
                 };
                 let sequence = self.append(event, None, None);
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));

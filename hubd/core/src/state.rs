@@ -32,7 +32,7 @@ pub use crate::record::{
     StoreRecord, Subject, TlsKeysRecord, TracesSince, Velocity,
 };
 pub use crate::reserve::{AllowanceRecord, Closed, Reserved, Spent};
-pub(crate) use fold::SENDS_NOW;
+pub(crate) use fold::{SENDS_NOW, parse_policy};
 pub use memory::{Evicted, Recalled};
 pub use stored::Lane;
 

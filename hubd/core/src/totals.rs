@@ -85,6 +85,17 @@ pub fn count(totals: &mut Vec<LedgerTotals>, event: &Event, told: &Told) -> bool
     true
 }
 
+/// Whether an entry counts for a payment of some kind, and so cannot be counted
+/// if nothing is known of the payment.
+pub fn may_count(event: &Event) -> bool {
+    match event {
+        Event::PaymentDecided { record, .. } => is_approval(record.decision),
+        Event::PaymentVoided { effect, .. } => *effect == VoidEffect::CancelledBeforeSending,
+        Event::PaymentSettled { .. } | Event::PaymentReversed { .. } | Event::PaymentClosed { .. } => true,
+        _ => false,
+    }
+}
+
 /// One of the totals.
 type Column = fn(&mut LedgerTotals) -> &mut Total;
 
@@ -97,12 +108,16 @@ fn column(event: &Event, told: &Told) -> Option<Column> {
             ..
         }
         | Event::PaymentReversed { .. } => undone(told),
-        Event::PaymentClosed { .. } if told.reversing => undone(told),
-        Event::PaymentClosed { finding, .. } => match finding {
-            Finding::Undone => undone(told),
-            Finding::Taken => ended(told, true),
-            Finding::NotThere => ended(told, false),
-        },
+        // Never of a reversal, whatever has become of the payment since.
+        Event::PaymentClosed {
+            finding: Finding::Taken,
+            ..
+        } => ended(told, true),
+        Event::PaymentClosed {
+            finding: Finding::NotThere,
+            ..
+        } if !told.reversing => ended(told, false),
+        Event::PaymentClosed { .. } => undone(told),
         _ => None,
     }
 }
@@ -137,4 +152,36 @@ fn undone(told: &Told) -> Option<Column> {
 
 fn is_approval(decision: Decision) -> bool {
     matches!(decision, Decision::ApprovedOnline | Decision::ApprovedOffline)
+}
+
+#[cfg(test)]
+mod tests {
+    use hub_protocol::PaymentId;
+
+    use super::*;
+
+    /// Whoever counts weeks later may know a payment as it has become since.
+    #[test]
+    fn what_a_person_found_counts_the_same_whatever_became_of_the_payment_since() {
+        let closed = |finding| Event::PaymentClosed {
+            payment_id: PaymentId([1; 16]),
+            finding,
+            note: "desk".to_owned(),
+            operator: "uid 0".to_owned(),
+        };
+        for reversing in [false, true] {
+            let told = Told {
+                minor: 700,
+                currency: Currency::EUR,
+                refund: false,
+                approved: true,
+                reversing,
+            };
+            let mut totals = Vec::new();
+            assert!(count(&mut totals, &closed(Finding::Taken), &told));
+            let mut wanted = LedgerTotals::none(Currency::EUR);
+            wanted.settled.add(700);
+            assert_eq!(totals, [wanted], "reversing {reversing}");
+        }
+    }
 }

@@ -198,8 +198,35 @@ fn what_was_asked_before_midnight_and_answered_after_it_is_of_the_new_day() {
 #[test]
 fn every_way_that_a_payment_ends_counts_once_and_refunds_apart() {
     let mut shop = Shop::online();
-    online(&mut shop, 1, 1_000, TransactionType::Sale);
-    online(&mut shop, 2, 300, TransactionType::Refund);
+    every_way(&mut shop);
+    to_midnight(&mut shop);
+    let (_, day) = closures(&shop).pop().unwrap();
+    let wanted = euros(|totals| {
+        totals.approved_online = total(1, 1_000);
+        totals.approved_offline = total(4, 400 + 500 + 600 + 700);
+        totals.settled = total(2, 500 + 700);
+        totals.declined_at_replay = total(1, 600);
+        totals.voided = total(2, 1_000 + 400);
+        totals.refunded = Some(total(1, 300));
+        totals.refunds_voided = Some(total(1, 300));
+    });
+    assert_eq!(day.totals, wanted);
+    assert_eq!(audited(&entries(&shop)), [Held::Right]);
+    // What a person found taken can be voided afterwards, and then is both.
+    shop.void(MPOS, payment_id(7));
+    shop.pass(1_000);
+    shop.gateway(approved());
+    to_midnight(&mut shop);
+    let (_, day) = closures(&shop).pop().unwrap();
+    assert_eq!(day.totals, euros(|totals| totals.voided = total(1, 700)));
+    assert_eq!(day.running.first().unwrap().settled, total(2, 1_200));
+    assert_eq!(audited(&entries(&shop)), [Held::Right; 2]);
+}
+
+/// Whatever can become of a payment, on one day.
+fn every_way(shop: &mut Shop) {
+    online(shop, 1, 1_000, TransactionType::Sale);
+    online(shop, 2, 300, TransactionType::Refund);
     // Voided at the counter: a reversal, once it is through.
     shop.void(MPOS, payment_id(1));
     shop.pass(1_000);
@@ -236,19 +263,6 @@ fn every_way_that_a_payment_ends_counts_once_and_refunds_apart() {
         note: "desk".to_owned(),
     });
     assert_eq!(closed, OperatorReply::Done);
-    to_midnight(&mut shop);
-    let (_, day) = closures(&shop).pop().unwrap();
-    let wanted = euros(|totals| {
-        totals.approved_online = total(1, 1_000);
-        totals.approved_offline = total(4, 400 + 500 + 600 + 700);
-        totals.settled = total(2, 500 + 700);
-        totals.declined_at_replay = total(1, 600);
-        totals.voided = total(2, 1_000 + 400);
-        totals.refunded = Some(total(1, 300));
-        totals.refunds_voided = Some(total(1, 300));
-    });
-    assert_eq!(day.totals, wanted);
-    assert_eq!(audited(&entries(&shop)), [Held::Right]);
 }
 
 #[test]
@@ -314,38 +328,83 @@ fn a_ledger_of_before_counts_from_where_closures_begin() {
         day.running,
         euros(|totals| totals.approved_offline = total(1, 700))
     );
-    // Whoever counts again cannot know what the first is to be.
-    assert_eq!(audited(&entries(&shop)), [Held::HubsWord, Held::Right]);
+    assert_eq!(audited(&entries(&shop)), [Held::Right, Held::Right]);
+}
+
+fn gateway_says(shop: &mut Shop, gateway_ms: u64) {
+    shop.input(Input::Probe(Probe {
+        ok: true,
+        latency_ms: 20,
+        gateway_time_ms: Some(gateway_ms),
+    }));
+}
+
+#[test]
+fn a_clock_in_doubt_closes_nothing() {
+    let mut shop = Shop::online();
+    online(&mut shop, 1, 1_000, TransactionType::Sale);
+    // It starts with a clock that is 40 days ahead: over a year's end.
+    shop.now.wall_ms += 40 * DAY_MS;
+    shop.crash();
+    shop.come_back();
+    online(&mut shop, 2, 500, TransactionType::Sale);
+    shop.pass(3 * DAY_MS);
+    online(&mut shop, 3, 200, TransactionType::Sale);
+    assert!(names(&shop).is_empty(), "{:?}", names(&shop));
+    shop.now.wall_ms -= 43 * DAY_MS;
+    let right = shop.now.wall_ms;
+    gateway_says(&mut shop, right);
+    online(&mut shop, 4, 100, TransactionType::Sale);
+    assert!(names(&shop).is_empty(), "it is the same day still");
+    to_midnight(&mut shop);
+    assert_eq!(names(&shop), ["2026-12-23"]);
+    let (_, day) = closures(&shop).pop().unwrap();
+    assert_eq!(
+        day.totals,
+        euros(|totals| totals.approved_online = total(4, 1_800))
+    );
+    assert_eq!(audited(&entries(&shop)), [Held::Right]);
+}
+
+#[test]
+fn what_is_done_in_doubt_on_no_open_day_is_of_the_day_of_trust() {
+    for restart in [false, true] {
+        let mut shop = Shop::online();
+        shop.now.wall_ms += 40 * DAY_MS;
+        shop.crash();
+        shop.come_back();
+        online(&mut shop, 1, 500, TransactionType::Sale);
+        shop.now.wall_ms -= 39 * DAY_MS;
+        let right = shop.now.wall_ms;
+        gateway_says(&mut shop, right);
+        if restart {
+            shop.crash();
+        }
+        to_midnight(&mut shop);
+        assert_eq!(names(&shop), ["2026-12-24"], "restart {restart}");
+        assert_eq!(audited(&entries(&shop)), [Held::Right]);
+    }
 }
 
 #[test]
 fn a_clock_that_is_set_right_closes_the_day_that_never_was() {
-    let gateway_says = |shop: &mut Shop, gateway_ms: u64| {
-        shop.input(Input::Probe(Probe {
-            ok: true,
-            latency_ms: 20,
-            gateway_time_ms: Some(gateway_ms),
-        }));
-    };
     let mut shop = Shop::online();
     online(&mut shop, 1, 1_000, TransactionType::Sale);
-    // It starts with a clock that is 40 days ahead, and does not know.
-    shop.now.wall_ms += 40 * DAY_MS;
+    // Not far enough ahead for anybody to doubt it.
+    shop.now.wall_ms += 23 * HOUR_MS;
     shop.crash();
     shop.come_back();
-    assert_eq!(names(&shop), ["2026-12-23", "2026-12", "2026"]);
     online(&mut shop, 2, 500, TransactionType::Sale);
-    shop.now.wall_ms -= 40 * DAY_MS;
+    assert_eq!(names(&shop), ["2026-12-23"]);
+    shop.now.wall_ms -= 23 * HOUR_MS;
     let right = shop.now.wall_ms;
     gateway_says(&mut shop, right);
-    shop.input(Input::Tick);
-    let never = ["2027-02-01", "2027-02", "2027"];
-    assert_eq!(names(&shop).get(3..).unwrap(), never);
+    assert_eq!(names(&shop), ["2026-12-23", "2026-12-24"]);
     online(&mut shop, 3, 100, TransactionType::Sale);
     to_midnight(&mut shop);
-    assert_eq!(names(&shop).last().unwrap(), "2026-12-23", "the rest of it");
-    let held = audited(&entries(&shop));
-    assert_eq!(held, [Held::Right; 7]);
+    let parts = ["2026-12-23", "2026-12-24", "2026-12-23"];
+    assert_eq!(names(&shop), parts, "the rest of it");
+    assert_eq!(audited(&entries(&shop)), [Held::Right; 3]);
 }
 
 #[test]
@@ -358,7 +417,9 @@ fn a_closure_that_says_something_else_than_the_entries_is_found() {
     let entries = entries(&shop);
     assert_eq!(audited(&entries), [Held::Right, Held::Right]);
     type Change = fn(&mut Closure);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 7] = [
+        ("its name", |closure| closure.name = "2026-12-25".to_owned()),
+        ("since when", |closure| closure.since = 2),
         ("its totals", |closure| {
             closure.totals = euros(|totals| totals.approved_offline = total(1, 1_000));
         }),
@@ -378,6 +439,25 @@ fn a_closure_that_says_something_else_than_the_entries_is_found() {
         change(last.unwrap());
         assert_eq!(audited(&forged), [Held::Right, Held::Wrong], "{what}");
     }
+    // A day that is left out, so that two are told as one.
+    let mut forged = entries.clone();
+    forged.retain(|entry| !matches!(&entry.event, Event::PeriodClosed { closure } if closure.number == 1));
+    for (at, entry) in (1..).zip(&mut forged) {
+        entry.sequence = at;
+        if let Event::PeriodClosed { closure } = &mut entry.event {
+            (closure.number, closure.first, closure.last) = (1, 1, at - 1);
+            closure.totals.clone_from(&closure.running);
+        }
+    }
+    assert_eq!(audited(&forged), [Held::Wrong]);
+    // A day that is closed before it is over.
+    let mut forged = entries.clone();
+    for entry in &mut forged {
+        if matches!(entry.event, Event::PeriodClosed { .. }) {
+            entry.time.wall_ms -= DAY_MS / 2;
+        }
+    }
+    assert_eq!(audited(&forged), [Held::Wrong, Held::Wrong]);
     // The highest numbers there are, and something after them.
     let mut forged = entries.clone();
     let first = forged.iter_mut().find_map(|entry| match &mut entry.event {
@@ -389,4 +469,40 @@ fn a_closure_that_says_something_else_than_the_entries_is_found() {
     assert_eq!(audited(&forged), [Held::Wrong, Held::Wrong]);
     // Without the first entries, the rest is held as far as it is there.
     assert_eq!(audited(entries.get(3..).unwrap()), [Held::HubsWord, Held::Right]);
+}
+
+#[test]
+fn a_ledger_that_lacks_entries_is_never_called_wrong() {
+    let mut shop = Shop::online();
+    every_way(&mut shop);
+    to_midnight(&mut shop);
+    for day in 0..3 {
+        shop.go_offline();
+        shop.pay(MPOS, &request(20 + day, 300, "card-20"));
+        shop.void(MPOS, payment_id(20 + day));
+        shop.come_back();
+        online(&mut shop, 30 + day, 250, TransactionType::Sale);
+        if day == 1 {
+            shop.void(MPOS, payment_id(7));
+            shop.void(MPOS, payment_id(30));
+            shop.pass(1_000);
+            shop.gateway(approved());
+            shop.pass(1_000);
+            shop.gateway(approved());
+        }
+        to_midnight(&mut shop);
+    }
+    let all = entries(&shop);
+    assert_eq!(audited(&all), [Held::Right; 4]);
+    for from in 0..all.len() {
+        for to in from + 1..=all.len() {
+            let left: Vec<Entry> = [all.get(..from).unwrap(), all.get(to..).unwrap()].concat();
+            let held = audited(&left);
+            assert!(
+                !held.contains(&Held::Wrong),
+                "without entries {} to {to}: {held:?}",
+                from + 1
+            );
+        }
+    }
 }

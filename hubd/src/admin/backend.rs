@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
+use hub_core::Disclosed;
 use hub_protocol::entry::Finding;
 use hub_protocol::{DeviceClass, DeviceId, Digest, PaymentId};
 
@@ -186,9 +187,12 @@ pub trait Backend: Send + Sync + 'static {
         digest: Digest,
     ) -> impl Future<Output = Result<(), Refused>> + Send;
 
-    /// Writes down that the keys of so many entries are given to somebody.
-    fn disclosed(&self, operator: Operator, entries: u64)
-    -> impl Future<Output = Result<(), Refused>> + Send;
+    /// Writes down that keys of entries are given to somebody.
+    fn disclosed(
+        &self,
+        operator: Operator,
+        disclosed: Disclosed,
+    ) -> impl Future<Output = Result<(), Refused>> + Send;
 
     /// Removes the compressed files of archives that were copied away, up to
     /// this one.

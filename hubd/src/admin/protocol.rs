@@ -129,6 +129,13 @@ pub enum Request {
     Disclosed {
         /// How many.
         entries: u64,
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
+        /// Only those of these payments, if any are named.
+        #[serde(default)]
+        payments: Vec<String>,
     },
     /// Remove the compressed files of archives that were copied away.
     ArchiveRemove {
@@ -524,6 +531,13 @@ pub struct StandingReport {
     /// The version of headquarters' list that named it first, while it is on
     /// the list.
     pub listed: Option<u64>,
+    /// How far its offline approvals are restricted: none, warned, tightened or
+    /// stopped.
+    #[serde(default)]
+    pub restriction: String,
+    /// Whether because it misused an allowance, or sent card numbers.
+    #[serde(default)]
+    pub quarantined: bool,
     /// The version of headquarters' list that shuts it out.
     pub shut_out: Option<u64>,
     /// Whether that names it as revoked, or only leaves it out.
@@ -588,8 +602,11 @@ pub struct TokenReport {
 pub struct ListReport {
     /// Its version.
     pub version: u64,
-    /// Devices that it enrolled, or gave another name or class.
+    /// Devices that it enrolled.
     pub enrolled: usize,
+    /// Devices that were in, and have another name, model or class by it.
+    #[serde(default)]
+    pub changed: usize,
     /// Known devices that it approved.
     pub approved: usize,
     /// Devices that it shut out.

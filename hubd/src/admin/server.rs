@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hub_core::Disclosed;
 use hub_protocol::entry::Finding;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -328,7 +329,24 @@ async fn dispatch<B: Backend>(request: Request, operator: Operator, backend: &B)
             let digest = id(&digest)?;
             backend.archive_exported(operator, number, digest).await.map(done)
         }
-        Request::Disclosed { entries } => backend.disclosed(operator, entries).await.map(done),
+        Request::Disclosed {
+            entries,
+            first,
+            last,
+            payments,
+        } => {
+            let payments = payments
+                .iter()
+                .map(|payment| id(payment))
+                .collect::<Result<_, _>>()?;
+            let disclosed = Disclosed {
+                entries,
+                first,
+                last,
+                payments,
+            };
+            backend.disclosed(operator, disclosed).await.map(done)
+        }
         Request::ArchiveRemove { through } => backend.remove_archives(operator, through).await.map(done),
         Request::Keys => Ok(Answer::Keys {
             keys: backend.keys().await?,

@@ -342,7 +342,7 @@ fn check_public(layout: &Layout, key: &VerifyingKey, next: Option<VerifyingKey>,
         Ok(_) => faults.whole(
             file,
             format!(
-                "is not the public half of keys/hub-signing.key; its content should be {}",
+                "is not the public half of keys/hub-signing.key: if that was put back from an older backup, put the newest back; if this file was changed, its content should be {}",
                 data_encoding::HEXLOWER.encode(key.as_bytes())
             ),
         ),

@@ -12,7 +12,7 @@ use super::client::Client;
 use super::enrol::EnrolArgs;
 use super::failure::Failure;
 use crate::admin::protocol::{Found, MAX_QUEUE_LIMIT};
-use crate::config::Config;
+use crate::config::{Config, Layout};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 65 a ledger, policy or receipt does not \
                           verify, 69 the hub cannot be reached, 78 hubd.toml has faults";
@@ -479,7 +479,7 @@ pub(super) enum LedgerCommand {
     /// them and since the beginning; each is held against the ledger's entries
     Closures {
         /// Of which period: day, month or year
-        #[arg(long, value_name = "PERIOD", default_value = "day")]
+        #[arg(long, value_name = "PERIOD", default_value = "day", value_parser = period)]
         period: Period,
         /// The hub's public key, 64 hex digits or a file that holds them
         /// [default: hub-signing.pub in the hub's folder]
@@ -539,6 +539,9 @@ pub(super) struct DiscloseArgs {
     /// Entries up to this one
     #[arg(long, value_name = "ENTRY")]
     pub(super) to: Option<u64>,
+    /// All entries, if neither payments nor a range are named
+    #[arg(long, conflicts_with_all = ["payment", "from", "to"])]
+    pub(super) all: bool,
     /// The hub's public key, 64 hex digits or a file that holds them
     /// [default: hub-signing.pub in the hub's folder]
     #[arg(long, value_name = "HEX|FILE")]
@@ -610,17 +613,33 @@ pub(super) enum ArchiveCommand {
 
 impl Cli {
     /// Finds the hub's socket and connects.
+    /// Connects to the hub of this folder; `None`: none is running, or the
+    /// folder is not a hub's, but a copy of a ledger.
+    pub(super) fn connect_if_running(&self) -> Result<Option<Client>, Failure> {
+        if self.socket.is_none() && !Layout::new(&self.dir).config.exists() {
+            return Ok(None);
+        }
+        Client::connect_if_running(&self.admin_socket()?)
+    }
+
     pub(super) fn connect(&self) -> Result<Client, Failure> {
-        let socket = match &self.socket {
-            Some(socket) => socket.clone(),
+        Client::connect(&self.admin_socket()?)
+    }
+
+    fn admin_socket(&self) -> Result<PathBuf, Failure> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
             None => Config::admin_socket(&self.dir).map_err(|fault| {
                 Failure::Config(format!(
                     "{fault}; name the hub's folder by --dir, or its --socket"
                 ))
-            })?,
-        };
-        Client::connect(&socket)
+            }),
+        }
     }
+}
+
+fn period(text: &str) -> Result<Period, String> {
+    text.parse().map_err(|_| "day, month or year expected".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

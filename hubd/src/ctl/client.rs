@@ -36,6 +36,14 @@ impl Client {
         Ok(Self { stream })
     }
 
+    /// [`connect`](Self::connect); `None` if nobody listens there.
+    pub fn connect_if_running(socket: &Path) -> Result<Option<Self>, Failure> {
+        match UnixStream::connect(socket).map_err(|error| error.kind()) {
+            Err(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+            _ => Self::connect(socket).map(Some),
+        }
+    }
+
     /// Asks and waits for the answer, at most 30 seconds. A refusal by the
     /// hub is a [`Failure`].
     pub fn ask(&self, request: &Request) -> Result<Answer, Failure> {

@@ -39,6 +39,8 @@ struct Shown {
 #[derive(Debug, Serialize)]
 struct List {
     verified: bool,
+    /// How many entries are encrypted and were not read.
+    unread: u64,
     closures: Vec<Shown>,
 }
 
@@ -50,7 +52,7 @@ pub(super) struct Tally {
     /// Entries or payments that they cover are not here.
     hubs_word: u64,
     /// The entries say something else.
-    pub(super) wrong: u64,
+    wrong: u64,
 }
 
 /// Goes through a ledger, entry by entry.
@@ -62,10 +64,39 @@ pub(super) struct Checking {
     pub(super) first_wrong: Option<u64>,
 }
 
+impl Tally {
+    fn of(closures: &[Shown]) -> Self {
+        let count = |held: &str| closures.iter().filter(|shown| shown.held == held).count() as u64;
+        Self {
+            right: count("right"),
+            hubs_word: count("hubs-word"),
+            wrong: count("wrong"),
+        }
+    }
+
+    /// What people are told of it.
+    pub(super) fn told(self) -> String {
+        let mut text = String::new();
+        for (number, what) in [
+            (self.right, "as the entries say"),
+            (
+                self.hubs_word,
+                "by the hub's word: not all that they rest on could be read",
+            ),
+            (self.wrong, "WRONG: the entries say something else"),
+        ] {
+            if number > 0 {
+                text += &format!("{} {what}\n", count(number, "closure", "closures"));
+            }
+        }
+        text
+    }
+}
+
 impl Checking {
     /// The next entry that could be read.
     pub(super) fn take<'a>(&mut self, entry: &'a Entry) -> Option<(&'a Closure, Held)> {
-        // A request that cannot be read is found by whoever verifies.
+        // One whose request this program cannot read counts as not there.
         let (closure, held) = self.audit.take(entry).ok()??;
         match held {
             Held::Right => self.tally.right += 1,
@@ -76,29 +107,6 @@ impl Checking {
             }
         }
         Some((closure, held))
-    }
-
-    /// What people are told of it.
-    pub(super) fn told(&self) -> String {
-        let Tally {
-            right,
-            hubs_word,
-            wrong,
-        } = self.tally;
-        let mut text = String::new();
-        for (number, what) in [
-            (right, "as the entries say"),
-            (
-                hubs_word,
-                "by the hub's word: not all entries that they cover could be read",
-            ),
-            (wrong, "WRONG: the entries say something else"),
-        ] {
-            if number > 0 {
-                text += &format!("{} {what}\n", count(number, "closure", "closures"));
-            }
-        }
-        text
     }
 }
 
@@ -144,10 +152,11 @@ pub(super) fn closures(
         .broken
         .filter(|broken| !matches!(broken.fault, Fault::TornTail { .. }));
     let list = List {
-        verified: broken.is_none() && checking.tally.wrong == 0,
+        verified: broken.is_none() && checking.first_wrong.is_none(),
+        unread,
         closures,
     };
-    output.print(&list, || as_table(&list.closures, period, unread, &checking))?;
+    output.print(&list, || as_table(&list, period, broken.is_some()))?;
     match (broken, checking.first_wrong) {
         (Some(broken), _) => Err(Failure::Unverified(broken.to_string())),
         (None, Some(entry)) => Err(wrong(entry)),
@@ -184,22 +193,25 @@ impl Shown {
     }
 }
 
-fn as_table(closures: &[Shown], period: Period, unread: u64, checking: &Checking) -> String {
+fn as_table(list: &List, period: Period, broken: bool) -> String {
+    let (closures, period) = (&list.closures, period.name());
     if closures.is_empty() {
-        let why = match unread {
-            0 => "none is over in which a payment was counted",
-            _ => {
-                "what the entries say is encrypted and could not be read: that takes the hub's vault key (--vault-key)"
-            }
+        return match list.unread {
+            _ if broken => format!("whether a {period} is closed is not known: the ledger does not verify"),
+            0 => format!("no {period} is closed: none is over in which a payment was counted"),
+            unread => format!(
+                "whether a {period} is closed is not known: what {unread} entries say is encrypted and was not \
+                 read, which takes the hub's vault key (--vault-key) and the data-key beside the ledger"
+            ),
         };
-        return format!("no {} is closed: {why}", period.name());
     }
     let language = Language::of_environment();
     let mut table = table([
-        period.name(),
+        period,
         "entries",
         "online",
         "offline",
+        "settled",
         "declined later",
         "voided",
         "refunded",
@@ -225,6 +237,7 @@ fn as_table(closures: &[Shown], period: Period, unread: u64, checking: &Checking
             format!("{} to {}", shown.first_entry, shown.last_entry),
             totals(|totals| Some(totals.approved_online)),
             totals(|totals| Some(totals.approved_offline)),
+            totals(|totals| Some(totals.settled)),
             totals(|totals| Some(totals.declined_at_replay)),
             totals(|totals| Some(totals.voided)),
             totals(|totals| totals.refunded),
@@ -239,7 +252,7 @@ fn as_table(closures: &[Shown], period: Period, unread: u64, checking: &Checking
     let since = closures.last().map_or(0, |shown| shown.since_entry);
     format!(
         "{table}\nperpetual: all that was approved, online and offline, since entry {since}; the other perpetual totals: --json\n{}",
-        checking.told()
+        Tally::of(closures).told()
     )
 }
 

@@ -2,10 +2,10 @@
 //! a copy of the ledger and is to read these entries and no other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use hub_protocol::{EntryKey, PaymentId, StoredPayload};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::cli::DiscloseArgs;
 use super::client::Client;
 use super::failure::Failure;
-use super::ledger::{contents, place, progress, seal, unreadable};
+use super::ledger::{contents, place, progress, seal, shown_progress, unreadable};
 use super::output::Output;
 use super::policy::read_at_most;
 use crate::admin::protocol::{Answer, Request};
@@ -40,13 +40,19 @@ struct Disclosed<'a> {
     recorded: bool,
 }
 
-/// `connect`: to the hub of this folder, which writes down that it was done.
+/// `connect`: to the hub of this folder, if one is running; it writes down that
+/// this was done.
 pub(super) fn disclose(
     output: &Output,
     dir: &Path,
     order: &DiscloseArgs,
-    connect: impl FnOnce() -> Result<Client, Failure>,
+    connect: impl FnOnce() -> Result<Option<Client>, Failure>,
 ) -> Result<(), Failure> {
+    if !order.all && order.payment.is_empty() && order.from.is_none() && order.to.is_none() {
+        return Err(Failure::Usage(
+            "say which entries: --payment, --from and --to, or --all".to_owned(),
+        ));
+    }
     let place = place(dir, order.key.as_deref())?;
     let Some(seal) = seal(dir, &place.ledger, order.vault_key.as_deref())? else {
         return Err(Failure::Usage(
@@ -61,15 +67,9 @@ pub(super) fn disclose(
         .collect::<Result<BTreeSet<_>, _>>()
         .map_err(|error| Failure::Usage(format!("--payment: {error}")))?;
     let range = order.from.unwrap_or(1)..=order.to.unwrap_or(u64::MAX);
-    let failed = |error: std::io::Error| Failure::file(&order.out, "write", error);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&order.out)
-        .map(BufWriter::new)
-        .map_err(failed)?;
-    let (mut entries, mut written) = (0, Ok(()));
+    // The file gets its name once the hub has written down what is in it.
+    let mut unnamed = Unnamed::create(&order.out)?;
+    let (mut first, mut last, mut entries, mut written) = (None, 0, 0, Ok(()));
     let bar = progress(output);
     let report = ledger::read_each(
         &place.ledger,
@@ -77,7 +77,8 @@ pub(super) fn disclose(
         contents(Some(&seal)),
         &mut |verified| {
             let about = verified.entry.and_then(|entry| entry.event.payment_id());
-            let wanted = range.contains(&verified.head.sequence)
+            let sequence = verified.head.sequence;
+            let wanted = range.contains(&sequence)
                 && (payments.is_empty() || about.is_some_and(|id| payments.contains(&id)));
             let key = match StoredPayload::decode(verified.payload) {
                 Ok(StoredPayload::Sealed(sealed)) if wanted => seal.disclose(&sealed),
@@ -85,19 +86,15 @@ pub(super) fn disclose(
             };
             if let (Some(key), Ok(())) = (key, &written) {
                 let line = Line {
-                    sequence: verified.head.sequence,
+                    sequence,
                     key: HEXLOWER.encode(&key.0),
                 };
-                entries += 1;
-                written = serde_json::to_writer(&mut file, &line)
-                    .map_err(std::io::Error::from)
-                    .and_then(|()| file.write_all(b"\n"));
+                written = unnamed.line(&line);
+                first.get_or_insert(sequence);
+                (last, entries) = (sequence, entries + 1);
             }
         },
-        &mut |progress| {
-            bar.set_length(progress.of_segments as u64);
-            bar.set_position(progress.segments as u64);
-        },
+        &mut |done| shown_progress(&bar, done),
     )
     .map_err(unreadable)?;
     bar.finish_and_clear();
@@ -108,14 +105,28 @@ pub(super) fn disclose(
     {
         return Err(Failure::Unverified(broken.to_string()));
     }
+    let Some(first) = first else {
+        return Err(Failure::Refused(
+            "no encrypted entry is among those: `hubctl ledger verify` says how many there are".to_owned(),
+        ));
+    };
     written
-        .and_then(|()| file.flush())
-        .and_then(|()| file.get_ref().sync_all())
-        .map_err(failed)?;
-    let recorded = record(entries, connect).inspect_err(|_| {
-        // Nobody has seen it yet. What is left of it is as private as the key.
-        let _ = std::fs::remove_file(&order.out);
-    })?;
+        .and_then(|()| unnamed.flush())
+        .map_err(|error| Failure::file(&order.out, "write", error))?;
+    let which = Request::Disclosed {
+        entries,
+        first,
+        last,
+        payments: order.payment.clone(),
+    };
+    let recorded = match connect()? {
+        None => false,
+        Some(client) => match client.ask(&which)? {
+            Answer::Done => true,
+            other => return Err(Client::unexpected(&other)),
+        },
+    };
+    unnamed.name(&order.out)?;
     let disclosed = Disclosed {
         out: &order.out,
         entries,
@@ -124,7 +135,7 @@ pub(super) fn disclose(
     output.print(&disclosed, || {
         let recorded = match recorded {
             true => "the hub has written down that this was done",
-            false => "no hub is running here: nothing was written down of it",
+            false => "no running hub was reached: nothing was written down of it",
         };
         format!(
             "the keys of {entries} entries are in {}: whoever has them and a copy of the ledger reads these entries (`hubctl ledger verify --disclosed`), and no other\n{recorded}\n",
@@ -133,17 +144,53 @@ pub(super) fn disclose(
     })
 }
 
-/// Has the hub write it down, if one is running. Gives whether it did.
-fn record(entries: u64, connect: impl FnOnce() -> Result<Client, Failure>) -> Result<bool, Failure> {
-    let client = match connect() {
-        Ok(client) => client,
-        // A copy of a ledger, or a hub that is stopped.
-        Err(Failure::Unreachable(_) | Failure::Config(_)) => return Ok(false),
-        Err(failure) => return Err(failure),
-    };
-    match client.ask(&Request::Disclosed { entries })? {
-        Answer::Done => Ok(true),
-        other => Err(Client::unexpected(&other)),
+/// A file beside the name that it is to have, and removed unless it gets that.
+struct Unnamed {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Unnamed {
+    fn create(out: &Path) -> Result<Self, Failure> {
+        let failed = |error: std::io::Error| Failure::file(out, "write", error);
+        if out.exists() {
+            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let mut name = out.as_os_str().to_owned();
+        name.push(format!(".{}.unfinished", std::process::id()));
+        let path = PathBuf::from(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        Ok(Self {
+            path,
+            file: BufWriter::new(file),
+        })
+    }
+
+    fn line(&mut self, line: &Line) -> std::io::Result<()> {
+        serde_json::to_writer(&mut self.file, line)?;
+        self.file.write_all(b"\n")
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+
+    /// A name that somebody took meanwhile is not taken away.
+    fn name(&self, out: &Path) -> Result<(), Failure> {
+        std::fs::hard_link(&self.path, out).map_err(|error| Failure::file(out, "write", error))
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // What is left of it is as private as the key.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -19,12 +19,17 @@ use crate::admin::protocol::{Answer, EnrolReport, FleetOrder, Request};
 use crate::qr::{Ink, Qr};
 
 /// What `hubctl enrol` takes.
+fn class(text: &str) -> Result<DeviceClass, String> {
+    text.parse()
+        .map_err(|_| "mpos, softpos or terminal expected".to_owned())
+}
+
 #[derive(Args)]
 pub(super) struct EnrolArgs {
     /// What the device is: mpos, softpos or terminal [default: softpos]. Its
     /// limits depend on it, so the device does not choose; softpos has the
     /// strictest
-    #[arg(long)]
+    #[arg(long, value_parser = class)]
     class: Option<DeviceClass>,
     /// Make a code for several devices, which are pending until somebody
     /// approves them: `hubctl devices approve`, or headquarters' list

@@ -182,6 +182,7 @@ pub(super) fn check(output: &Output, file: &Path, keys: &[String], dir: &Path) -
 
 pub(super) fn apply(client: &Client, output: &Output, file: &Path) -> Result<(), Failure> {
     let bytes = policy::read_at_most(file, MAX_DEVICE_LIST as u64)?;
+    policy::refuse_root(file, &bytes)?;
     if Unverified::parse(&bytes).is_err() {
         return Err(Failure::Unverified(format!(
             "{} is not signed; `hubctl fleet sign` does that",
@@ -195,6 +196,9 @@ pub(super) fn apply(client: &Client, output: &Output, file: &Path) -> Result<(),
                 "Headquarters' list, version {}, is in force: {} enrolled, {} approved, {} shut out",
                 report.version, report.enrolled, report.approved, report.shut_out
             );
+            if report.changed > 0 {
+                text.push_str(&format!("; {} have another name, model or class", report.changed));
+            }
             if report.blocked > 0 {
                 text.push_str(&format!("; {} on it stay blocked at this hub", report.blocked));
             }

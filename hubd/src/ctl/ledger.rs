@@ -144,7 +144,7 @@ pub(super) fn verify(
         .is_some_and(|broken| matches!(broken.fault, Fault::TornTail { .. }));
     let verified = Verified {
         verified: report.broken.is_none()
-            && closures.tally.wrong == 0
+            && closures.first_wrong.is_none()
             && receipts.iter().all(|receipt| receipt.present),
         ledger: place.ledger,
         hub_id: report.hub.map(|hub| hub.to_string()),
@@ -173,7 +173,7 @@ pub(super) fn verify(
         receipts,
         closures: closures.tally,
     };
-    output.print(&verified, || described(&verified, &closures))?;
+    output.print(&verified, || described(&verified))?;
     match &verified.broken {
         _ if verified.verified => Ok(()),
         Some(broken) => Err(Failure::Unverified(format!(
@@ -277,7 +277,20 @@ pub(super) fn seal(
     let refused = |error: data_key::DataKeyError| Failure::Refused(error.to_string());
     if let Some(path) = vault_key {
         let key = config::read_vault_key(path).map_err(|error| Failure::Usage(error.to_string()))?;
-        return data_key::seal_of_copy(ledger, &[key]).map_err(refused);
+        return match data_key::seal_of_copy(ledger, &[key]) {
+            Ok(Some(seal)) => Ok(Some(seal)),
+            Ok(None) => Err(Failure::Usage(format!(
+                "there is no file {} beside {}: copy it from the hub's folder, or from the ledger's there; the vault key opens nothing without it",
+                data_key::DATA_KEY,
+                ledger.display()
+            ))),
+            Err(data_key::DataKeyError::OtherVaultKey { path: wrapped }) => Err(Failure::Refused(format!(
+                "{} does not open {}, which is wrapped under another vault key: it is another hub's, or older",
+                path.display(),
+                wrapped.display()
+            ))),
+            Err(error) => Err(refused(error)),
+        };
     }
     // Nobody asked for it: what verifies without a key does so whatever has
     // become of that.
@@ -293,7 +306,7 @@ fn unread(count: u64) -> String {
     match count {
         0 => String::new(),
         _ => format!(
-            "what {count} entries say is encrypted and was not read: that takes the hub's vault key (--vault-key), or keys of single entries\n"
+            "what {count} entries say is encrypted and was not read: that takes the hub's vault key (--vault-key, which also says why a key is of no use), or keys of single entries\n"
         ),
     }
 }
@@ -402,7 +415,7 @@ pub(super) fn shown_progress(bar: &ProgressBar, done: Progress) {
     bar.set_message(done.entries.to_string());
 }
 
-fn described(report: &Verified, closures: &Checking) -> String {
+fn described(report: &Verified) -> String {
     let mut text = format!(
         "{}: {} entries in {} files, {}\n",
         report.ledger.display(),
@@ -429,7 +442,7 @@ fn described(report: &Verified, closures: &Checking) -> String {
     for (kind, count) in report.kinds.iter().filter(|(kind, _)| **kind != UNREAD) {
         text += &format!("  {count:>9} {kind}\n");
     }
-    text += &closures.told();
+    text += &report.closures.told();
     for receipt in &report.receipts {
         text += &format!("receipt {} {}\n", receipt.file.display(), receipt.finding);
     }

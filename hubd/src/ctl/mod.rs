@@ -195,7 +195,9 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
             LedgerCommand::Salvage { out, key, vault_key } => {
                 ledger::salvage(output, &cli.dir, key.as_deref(), vault_key.as_deref(), out)
             }
-            LedgerCommand::Disclose(order) => disclose::disclose(output, &cli.dir, order, || cli.connect()),
+            LedgerCommand::Disclose(order) => {
+                disclose::disclose(output, &cli.dir, order, || cli.connect_if_running())
+            }
             LedgerCommand::Unsent(order) => unsent::unsent(output, &cli.dir, order),
             LedgerCommand::Archive { command } => match command {
                 None => archive::list(output, &cli.dir, None),

@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
 use hub_core::policy::{MAX_POLICY, Policy};
-use hub_protocol::KeyId;
 use hub_protocol::cose::{self, ObjectType, Unverified};
 use hub_protocol::root::Delegated;
+use hub_protocol::{KeyId, SignedRoot};
 use serde::Serialize;
 
 use super::client::Client;
@@ -140,8 +140,20 @@ pub(super) fn load(file: &Path, keys: &[String], dir: &Path) -> Result<Loaded, F
     })
 }
 
+/// A root is signed by others, and goes another way.
+pub(super) fn refuse_root(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    match SignedRoot::parse(bytes) {
+        Ok(_) => Err(Failure::Usage(format!(
+            "{} is a root: `hubctl root apply` brings it in",
+            file.display()
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
 pub(super) fn install(client: &Client, output: &Output, file: &Path) -> Result<(), Failure> {
     let bytes = read(file)?;
+    refuse_root(file, &bytes)?;
     if !is_signed(&bytes) {
         return Err(Failure::Unverified(format!(
             "{} is not signed; `hubctl policy sign` does that",

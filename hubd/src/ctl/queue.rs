@@ -273,9 +273,15 @@ fn standing(report: &StatusReport, language: Language) -> String {
     let policy = report.policy.as_ref().map_or_else(
         || "none: nothing is approved offline".to_owned(),
         |policy| {
-            let until = policy
-                .expires_ms
-                .map_or_else(String::new, |ms| format!(", until {}", instant(ms)));
+            let counts = report
+                .root
+                .as_ref()
+                .is_none_or(|root| root.policy_objection.is_none());
+            let until = match policy.expires_ms.filter(|_| counts) {
+                _ if !counts => ", which does not count: see Root".to_owned(),
+                Some(ms) => format!(", until {}", instant(ms)),
+                None => String::new(),
+            };
             format!("version {}{until}", policy.version)
         },
     );
@@ -326,7 +332,7 @@ fn standing(report: &StatusReport, language: Language) -> String {
         (
             "Listening at",
             format!(
-                "{} (payments), {} (enrolment)",
+                "{} (payments), {} (enrolment, while a code is outstanding)",
                 report.listen, report.enrol_listen
             ),
         ),

@@ -112,7 +112,9 @@ fn shown(restrictions: &[RestrictionReport], devices: &[DeviceReport]) -> String
             &one.points.to_string(),
         ]);
     }
-    format!("{table}\nWhat was found stands in the ledger (anomaly-found).")
+    format!(
+        "{table}\nWhat was found stands in the ledger (anomaly-found, allowance-misused, card-numbers-sent). `hubctl devices show` says more of a device."
+    )
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ enum Verdict {
     Replaced,
     /// The same, and it is lost.
     Lost,
+    /// Blocked here, or shut out by headquarters' list.
+    ShutOut,
+    /// Something odd was found: it approves less offline, or nothing.
+    Restricted,
 }
 
 #[derive(Serialize)]
@@ -90,6 +94,7 @@ pub(super) fn hints(device: &DeviceReport, all: &[DeviceReport]) -> Vec<String> 
         Verdict::Reset if !standing.like_older.is_empty() => {
             Some("is probably a known device, reset, with new keys")
         }
+        Verdict::Restricted => Some("is restricted, because something odd was found"),
         _ => None,
     };
     hints.extend(odd.map(|what| format!("{name} ({id}) {what}: hubctl devices show {id}")));
@@ -113,6 +118,12 @@ fn verdict(device: &DeviceReport, standing: &StandingReport, all: &[DeviceReport
     // is connected, they are two.
     let older_in_use = standing.like_older.iter().any(in_use);
     let this_in_use = device.connected && !standing.like_newer.is_empty();
+    if device.blocked {
+        return Verdict::ShutOut;
+    }
+    if matches!(standing.restriction.as_str(), "tightened" | "stopped") {
+        return Verdict::Restricted;
+    }
     if standing.like_older.is_empty() && standing.like_newer.is_empty() {
         Verdict::Usual
     } else if older_in_use || this_in_use && standing.like_newer.iter().any(in_use) {
@@ -148,6 +159,15 @@ fn said(verdict: Verdict) -> (&'static str, &'static str) {
         Verdict::Replaced => (
             "Cet appareil a été remplacé et bloqué. Ses paiements restent les siens.",
             "This device was replaced and blocked. Its payments stay its own.",
+        ),
+        Verdict::ShutOut => (
+            "EXCLU : cet appareil est bloqué, et rien n'est décidé pour lui.",
+            "SHUT OUT: this device is blocked, and nothing is decided for it.",
+        ),
+        Verdict::Restricted => (
+            "RESTREINT : quelque chose d'anormal a été constaté sur cet appareil. Regardez-le, puis : hubctl \
+             restrictions lift.",
+            "RESTRICTED: something odd was found at this device. Look at it, and then: hubctl restrictions lift.",
         ),
         Verdict::Lost => (
             "PERDU : cet appareil a été déclaré perdu et remplacé. Rien n'est plus réservé pour lui.",
@@ -198,6 +218,18 @@ fn why(standing: &StandingReport, all: &[DeviceReport], now: u64) -> Vec<String>
         }
     };
     let mut why: Vec<String> = standing.signs.iter().map(|sign| sign_said(sign, now)).collect();
+    if standing.quarantined {
+        why.push(
+            "nothing is approved for it offline: it misused an allowance, or sent card numbers where none belong \
+             (allowance-misused or card-numbers-sent in the ledger)"
+                .to_owned(),
+        );
+    } else if matches!(standing.restriction.as_str(), "tightened" | "stopped") {
+        why.push(format!(
+            "its offline approvals are {} (anomaly-found in the ledger)",
+            standing.restriction
+        ));
+    }
     why.extend(
         standing
             .replaced_by
@@ -275,6 +307,27 @@ mod tests {
         let hint = hints(&pair(false)[1], &pair(false));
         assert!(hint[0].contains("probably a known device, reset"), "{hint:?}");
         assert!(hints(&pair(false)[0], &pair(false)).is_empty());
+    }
+
+    #[test]
+    fn a_device_that_is_shut_out_or_restricted_is_not_called_usual() {
+        let standing = StandingReport {
+            restriction: "stopped".to_owned(),
+            quarantined: true,
+            ..StandingReport::default()
+        };
+        let mut all = [device("odd", true, standing)];
+        assert_eq!(verdicts(&all), [Verdict::Restricted]);
+        assert!(hints(&all[0], &all)[0].contains("restricted"));
+        let reasons = why(all[0].standing.as_ref().unwrap(), &all, 0);
+        assert!(reasons[0].contains("card-numbers-sent"), "{reasons:?}");
+        all[0].blocked = true;
+        assert_eq!(verdicts(&all), [Verdict::ShutOut]);
+        let warned = StandingReport {
+            restriction: "warned".to_owned(),
+            ..StandingReport::default()
+        };
+        assert_eq!(verdicts(&[device("fine", true, warned)]), [Verdict::Usual]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ed25519_dalek::VerifyingKey;
 use hub_core::described::Described;
-use hub_core::{OperatorCommand, OperatorReply, Reply};
+use hub_core::{Disclosed, OperatorCommand, OperatorReply, Reply};
 use hub_protocol::entry::{Finding, StorageLevel};
 use hub_protocol::root::{Authority, Delegated};
 use hub_protocol::{DeviceId, Digest, PaymentId, RefusalCode};
@@ -334,8 +334,8 @@ impl Backend for HubBackend {
             .await
     }
 
-    async fn disclosed(&self, operator: Operator, entries: u64) -> Result<(), Refused> {
-        self.change(operator, OperatorCommand::Disclosed(entries)).await
+    async fn disclosed(&self, operator: Operator, disclosed: Disclosed) -> Result<(), Refused> {
+        self.change(operator, OperatorCommand::Disclosed(disclosed)).await
     }
 
     async fn remove_archives(&self, operator: Operator, through: u32) -> Result<(), Refused> {

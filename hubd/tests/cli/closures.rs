@@ -1,24 +1,41 @@
 //! `hubctl ledger closures`: what a ledger says of its days is held against
 //! the rest of it.
 
-use hub_protocol::entry::{ClockQuality, EntryTime};
-use hub_protocol::{Closure, Currency, Entry, EntrySeal, Event, LedgerTotals, Period, Total};
+use hub_protocol::entry::{Entry, Event};
+use hub_protocol::{Closure, EntrySeal, cbor};
 use hubd::config::Config;
 use hubd::data_key::StoreKey;
 use hubd::ledger::{Journal, JournalOptions};
 
+use super::core_shop::{MPOS, POLICY, Shop, request};
 use super::running::Running;
 use super::{Hub, path};
 
-const TIME: EntryTime = EntryTime {
-    wall_ms: 1_767_225_600_000,
-    monotonic_ms: 1,
-    boot: [3; 16],
-    quality: ClockQuality::Synchronised,
-};
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A shop that sells on two days, each of which is closed: 2,000 and 700.
+fn two_days() -> Vec<Entry> {
+    let policy = POLICY.replace("longest_minutes = 240", "longest_minutes = 20000");
+    let mut shop = Shop::offline_under(&policy);
+    for (number, amount) in [(1, 2_000), (2, 700)] {
+        shop.pay(MPOS, &request(number, amount, &format!("card-{number}")));
+        shop.pass(DAY_MS - shop.now.wall_ms % DAY_MS);
+    }
+    let entry = |payload: &Vec<u8>| cbor::decode(payload).unwrap();
+    shop.disk.iter().map(entry).collect()
+}
+
+/// The last closure of a ledger.
+fn last_closure(entries: &mut [Entry]) -> &mut Closure {
+    let closures = entries.iter_mut().filter_map(|entry| match &mut entry.event {
+        Event::PeriodClosed { closure } => Some(closure),
+        _ => None,
+    });
+    closures.last().unwrap()
+}
 
 /// A hub whose ledger says this, encrypted and signed by its key.
-fn hub_that_says(events: Vec<Event>) -> Hub {
+fn hub_that_says(entries: &[Entry]) -> Hub {
     let hub = Hub::init(&[]);
     let config = Config::load(&hub.dir).unwrap();
     let options = JournalOptions {
@@ -30,83 +47,52 @@ fn hub_that_says(events: Vec<Event>) -> Hub {
         Journal::open(&config.layout.ledger, config.keys.hub_id, signing, options).unwrap();
     let store_key = StoreKey::create(&config.layout, &[7; 32], &config.keys.vault).unwrap();
     let seal = EntrySeal::new(store_key.key());
-    for event in events {
+    for entry in entries {
         let before = journal.head();
         let entry = Entry {
             sequence: before.sequence + 1,
             previous: before.digest,
-            time: TIME,
-            policy_version: 0,
-            event,
+            ..entry.clone()
         };
         journal.append(&[seal.encode(&entry)]).unwrap();
     }
     hub
 }
 
-fn started() -> Event {
-    Event::HubStarted {
-        version: "0.1.0".to_owned(),
-        torn_bytes: 0,
-        traces: None,
-        away: None,
-        closes: Some(true),
-    }
-}
-
-fn day(number: u32, first: u64, last: u64, totals: Vec<LedgerTotals>) -> Event {
-    Event::PeriodClosed {
-        closure: Closure {
-            period: Period::Day,
-            name: format!("2026-01-{number:02}"),
-            number,
-            first,
-            last,
-            running: totals.clone(),
-            totals,
-            since: 1,
-        },
-    }
-}
-
-fn ten_euros() -> Vec<LedgerTotals> {
-    let mut totals = LedgerTotals::none(Currency::EUR);
-    totals.approved_online = Total {
-        count: 1,
-        minor: 1_000,
-    };
-    vec![totals]
-}
-
 #[test]
 fn whatever_closures_say_is_held_against_the_entries() {
-    let right = hub_that_says(vec![started(), day(1, 1, 1, vec![]), day(2, 2, 2, vec![])]);
+    let entries = two_days();
+    let right = hub_that_says(&entries);
     let said = right.hubctl(&["ledger", "closures", "--json"]);
     assert_eq!(said.code, 0, "{said:?}");
     let list = said.json();
-    let held: Vec<_> = list["closures"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|day| &day["held"])
-        .collect();
-    assert_eq!(held, ["right", "right"]);
+    let days = list["closures"].as_array().unwrap();
+    assert_eq!(days.len(), 2);
+    for (day, (minor, running)) in days.iter().zip([(2_000, 2_000), (700, 2_700)]) {
+        assert_eq!(day["held"], "right");
+        assert_eq!(day["totals"][0]["approved_offline"]["minor"], minor);
+        assert_eq!(day["running"][0]["approved_offline"]["minor"], running);
+    }
     let verified = right.hubctl(&["ledger", "verify", "--json"]).json();
     assert_eq!(verified["closures"]["right"], 2);
-    assert_eq!(right.hubctl(&["ledger", "closures", "--period", "month"]).code, 0);
+    let months = right.hubctl(&["ledger", "closures", "--period", "month"]);
+    assert_eq!(months.code, 0);
+    assert!(months.stdout.contains("no month is closed"), "{months:?}");
 
-    // A payment that no entry tells of, and a day that is left out: whoever has
-    // the signing key can write that, and cannot make it follow.
-    let forged: [(&str, Vec<Event>); 2] = [
-        ("a payment", vec![started(), day(1, 1, 1, ten_euros())]),
-        (
-            "a day",
-            vec![started(), day(1, 1, 1, vec![]), day(3, 2, 2, vec![])],
-        ),
+    // Whoever has the signing key can write these, and cannot make them follow.
+    type Change = fn(&mut Closure);
+    let forged: [(&str, Change); 3] = [
+        ("less was sold", |day| day.totals[0].approved_offline.minor = 600),
+        ("less was ever sold", |day| {
+            day.running[0].approved_offline.minor = 2_600
+        }),
+        ("on another day", |day| day.name = "2026-12-31".to_owned()),
     ];
-    for (what, events) in forged {
-        let entry = events.len();
-        let hub = hub_that_says(events);
+    for (what, change) in forged {
+        let mut entries = entries.clone();
+        change(last_closure(&mut entries));
+        let hub = hub_that_says(&entries);
+        let entry = entries.len();
         for command in ["closures", "verify"] {
             let said = hub.hubctl(&["ledger", command, "--json"]);
             assert_eq!(said.code, 65, "{what}, {command}: {said:?}");
@@ -121,9 +107,10 @@ fn whatever_closures_say_is_held_against_the_entries() {
 
 #[test]
 fn closures_are_read_with_the_vault_key_or_the_keys_of_their_entries() {
-    let hub = hub_that_says(vec![started(), day(1, 1, 1, vec![]), day(2, 2, 2, vec![])]);
-    let keys = hub.file("days.jsonl");
-    let said = hub.hubctl(&["ledger", "disclose", "--from", "3", path(&keys)]);
+    let entries = two_days();
+    let hub = hub_that_says(&entries);
+    let (keys, last) = (hub.file("days.jsonl"), entries.len().to_string());
+    let said = hub.hubctl(&["ledger", "disclose", "--from", &last, path(&keys)]);
     assert_eq!(said.code, 0, "{said:?}");
     let disclosed = ["ledger", "closures", "--json", "--disclosed", path(&keys)];
     let list = hub.hubctl(&disclosed).json();
@@ -135,7 +122,18 @@ fn closures_are_read_with_the_vault_key_or_the_keys_of_their_entries() {
     std::fs::remove_file(hub.file("keys/hub-vault.key")).unwrap();
     let said = hub.hubctl(&["ledger", "closures"]);
     assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("not known"), "{said:?}");
     assert!(said.stdout.contains("--vault-key"), "{said:?}");
+    let said = hub.hubctl(&["ledger", "closures", "--json"]).json();
+    assert_ne!(said["unread"], 0, "{said}");
+    // Where the ledger does not verify nothing is said of what is behind.
+    let segment = hub.file("ledger/00000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let said = hub.hubctl(&["ledger", "closures"]);
+    assert_eq!(said.code, 65, "{said:?}");
+    assert!(said.stdout.contains("not known"), "{said:?}");
 }
 
 #[test]
@@ -143,7 +141,7 @@ fn a_running_hub_writes_down_that_entries_were_disclosed() {
     let hub = Hub::init(&[]);
     let running = Running::start(&hub);
     let out = hub.file("disclosed.jsonl");
-    let said = hub.hubctl(&["ledger", "disclose", "--json", path(&out)]);
+    let said = hub.hubctl(&["ledger", "disclose", "--all", "--json", path(&out)]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(said.json()["recorded"], true);
     running.terminate();
@@ -151,6 +149,6 @@ fn a_running_hub_writes_down_that_entries_were_disclosed() {
     assert_eq!(verified["kinds"]["operator-acted"], 1, "{verified}");
     // Nobody is there to write it down.
     let again = hub.file("again.jsonl");
-    let said = hub.hubctl(&["ledger", "disclose", "--json", path(&again)]);
+    let said = hub.hubctl(&["ledger", "disclose", "--all", "--json", path(&again)]);
     assert_eq!(said.json()["recorded"], false);
 }

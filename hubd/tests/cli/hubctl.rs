@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hub_core::Disclosed;
 use hub_protocol::entry::Finding;
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use hubd::admin::protocol::{
@@ -169,7 +170,7 @@ impl Backend for Cardboard {
     async fn confirm_clock(&self, operator: Operator, told_ms: u64) -> Result<(), Refused> {
         self.note(operator, format!("clock {told_ms}"))
     }
-    async fn disclosed(&self, _: Operator, _: u64) -> Result<(), Refused> {
+    async fn disclosed(&self, _: Operator, _: Disclosed) -> Result<(), Refused> {
         Err(Refused::unavailable("stopping"))
     }
     async fn archive_exported(&self, operator: Operator, number: u32, digest: Digest) -> Result<(), Refused> {

@@ -350,6 +350,7 @@ fn keys_of_single_entries_open_these_and_no_others() {
         &[
             "ledger",
             "disclose",
+            "--all",
             "--dir",
             path(&copied),
             "--key",

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hub_protocol::Entry;
+use hub_protocol::entry::{ClockQuality, Entry};
 use hub_protocol::{Closure, Currency, Decision, LedgerTotals, PaymentState, Period, TransactionType};
 
 use crate::ledger::Payment;
@@ -65,8 +65,12 @@ impl Closed {
         };
         add(&mut self.all);
         for (open, period) in self.open.iter_mut().zip(Period::ALL) {
-            let began = day_of(*open.began_ms.get_or_insert(entry.time.wall_ms), ahead);
             add(&mut open.sums);
+            // By a clock in doubt no day begins, and none ends.
+            if entry.time.quality == ClockQuality::Suspect {
+                continue;
+            }
+            let began = day_of(*open.began_ms.get_or_insert(entry.time.wall_ms), ahead);
             hold(name(*period, began) == name(*period, day), Rule::Closures, || {
                 format!(
                     "entry {} is of another {period} than {}, which is not closed",
@@ -76,6 +80,15 @@ impl Closed {
             })?;
         }
         Ok(())
+    }
+
+    /// The clock is trusted, again perhaps: what was counted in doubt is of now.
+    pub(crate) fn trusted(&mut self, entry: &Entry) {
+        for open in &mut self.open {
+            if open.began_ms.is_none() && !open.sums.is_empty() {
+                open.began_ms = Some(entry.time.wall_ms);
+            }
+        }
     }
 
     /// A period is over.
@@ -96,6 +109,10 @@ impl Closed {
         });
         hold(wanted.as_ref() == Some(closure), Rule::Closures, || {
             format!("entry {} says {closure:?}, and not {wanted:?}", entry.sequence)
+        })?;
+        let doubt = entry.time.quality == ClockQuality::Suspect;
+        hold(!doubt, Rule::Closures, || {
+            format!("{} is closed by a clock in doubt", closure.name)
         })?;
         let now = name(closure.period, day_of(entry.time.wall_ms, ahead));
         hold(now != closure.name, Rule::Closures, || {

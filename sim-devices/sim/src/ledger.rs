@@ -162,6 +162,11 @@ impl Ledger {
             .and_then(|id| self.payments.get(&id))
             .map(|payment| payment.state);
         let ahead = self.ahead();
+        if let Event::ClockChanged { quality, .. } = &entry.event
+            && *quality != ClockQuality::Suspect
+        {
+            self.closed.trusted(entry);
+        }
         self.apply_event(entry, signed, max_queue)?;
         match about.and_then(|id| self.payments.get(&id)) {
             // One that is decided with the entry that asks was open before.

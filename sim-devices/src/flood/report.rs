@@ -23,6 +23,11 @@ impl FloodReport {
         to_f64(row.p99_us) / to_f64(self.idle_p99_us().max(1))
     }
 
+    /// Whether no flood made honest sales more than so many times slower.
+    pub fn is_within(&self, most: Option<f64>) -> bool {
+        most.is_none_or(|most| self.rows.iter().all(|row| self.ratio(row) <= most))
+    }
+
     /// One object for machines.
     ///
     /// # Errors

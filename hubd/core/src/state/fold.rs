@@ -1,7 +1,7 @@
 //! One event, folded.
 
 use hub_protocol::cose::Unverified;
-use hub_protocol::entry::{Entry, Event, Finding, TraceRule, VoidEffect, WanState};
+use hub_protocol::entry::{ClockQuality, Entry, Event, Finding, TraceRule, VoidEffect, WanState};
 use hub_protocol::{Decision, Digest, PaymentId, PaymentRequest, PaymentState, Root, SignedRoot, cbor};
 
 use super::stored::Key;
@@ -52,6 +52,12 @@ impl State {
             Event::StoreRecovered { vault_key, .. } => self.store.vault_key = Some(*vault_key),
             Event::RecoveryKeyChanged { key, .. } => self.store.recovery_key = *key,
             Event::ClockChanged { quality, jump_ms } => {
+                if *quality != ClockQuality::Suspect
+                    && let Some(open) = &mut self.open_periods
+                    && open.trusted(entry.time.wall_ms)
+                {
+                    self.dirty.insert(Key::OpenPeriods);
+                }
                 if is_set_back(*quality, *jump_ms) {
                     self.store.set_back_at = Some(sequence);
                     // Or the next start would have the wrong time again.
@@ -495,7 +501,7 @@ pub(super) fn parse_root(signed: &[u8]) -> Option<(Box<Root>, Digest)> {
 }
 
 /// A policy that this program cannot read any more is no policy.
-pub(super) fn parse_policy(signed: &[u8]) -> Option<Policy> {
+pub(crate) fn parse_policy(signed: &[u8]) -> Option<Policy> {
     let object = Unverified::parse(signed).ok()?;
     Policy::parse_taken(object.payload_unverified()).ok()
 }

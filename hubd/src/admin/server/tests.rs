@@ -1,5 +1,6 @@
 use std::sync::Mutex;
 
+use hub_core::Disclosed;
 use hub_protocol::entry::Finding;
 use hub_protocol::{DeviceId, Digest, PaymentId};
 use tempfile::TempDir;
@@ -75,8 +76,8 @@ impl Backend for Notebook {
     async fn drain(&self, _: Operator) -> Result<(), Refused> {
         Err(Refused::unavailable("stopping"))
     }
-    async fn disclosed(&self, operator: Operator, entries: u64) -> Result<(), Refused> {
-        self.note(format!("{operator} disclosed {entries}"));
+    async fn disclosed(&self, operator: Operator, disclosed: Disclosed) -> Result<(), Refused> {
+        self.note(format!("{operator} disclosed {}", disclosed.entries));
         Ok(())
     }
     async fn release(&self, operator: Operator, payment: PaymentId, not_there: bool) -> Result<(), Refused> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hub_core::state::State;
-use hub_core::totals::{Told, count};
+use hub_core::totals::{Told, count, may_count};
 use hub_protocol::entry::VoidEffect;
 use hub_protocol::{Decision, Entry, Event, LedgerTotals, PaymentId, Total};
 
@@ -70,7 +70,7 @@ impl Totals {
                 Some(*told)
             }
             None => {
-                self.from_before += u64::from(counts(&entry.event));
+                self.from_before += u64::from(may_count(&entry.event));
                 earlier(payment)
             }
         };
@@ -108,20 +108,5 @@ impl Totals {
 
     pub(super) fn finish(self) -> Vec<LedgerTotals> {
         self.counted
-    }
-}
-
-/// Whether it counts for any payment.
-fn counts(event: &Event) -> bool {
-    match event {
-        Event::PaymentDecided { record, .. } => {
-            matches!(
-                record.decision,
-                Decision::ApprovedOnline | Decision::ApprovedOffline
-            )
-        }
-        Event::PaymentVoided { effect, .. } => *effect == VoidEffect::CancelledBeforeSending,
-        Event::PaymentSettled { .. } | Event::PaymentReversed { .. } | Event::PaymentClosed { .. } => true,
-        _ => false,
     }
 }
