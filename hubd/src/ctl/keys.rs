@@ -107,7 +107,7 @@ fn rotated(
     if report.unconfirmed {
         let mut lines = vec!["Nothing was changed, because devices would be left behind.".to_owned()];
         lines.extend(left(&report));
-        lines.push("With --yes it is done all the same.".to_owned());
+        lines.push("Wait until they have been here, or give --yes: it is done all the same then.".to_owned());
         return Err(Failure::Refused(lines.join("\n")));
     }
     output.print(&report, || text(&report))

@@ -29,7 +29,14 @@ impl Contents<'_> {
             (Self::Unread, _) => return Ok(None),
             (Self::Sealed(seal), StoredPayload::Sealed(sealed)) => seal.open(&sealed),
             (Self::Disclosed(keys), StoredPayload::Sealed(sealed)) => match keys.get(&sealed.sequence) {
-                Some(key) => sealed.open_by(key),
+                Some(key) => {
+                    return sealed.open_by(key).map(Some).map_err(|_| {
+                        Fault::Contents(
+                            "the disclosed key for it does not open it: the keys are of another ledger or other entries"
+                                .to_owned(),
+                        )
+                    });
+                }
                 None => return Ok(None),
             },
         };
