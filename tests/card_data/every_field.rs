@@ -14,7 +14,7 @@ use serde_json::Value;
 use sim_devices::gateway::{Canned, Faults};
 use sim_devices::scene::Scene;
 
-use crate::raw::{NUMBER, files, holder, sale, scene, spelled};
+use crate::raw::{NUMBER, files, holder, sale, scene, spelled, talkative};
 use crate::tree::Tree;
 
 const FRAMES: &str = include_str!("../../protocol/vectors/frames.json");
@@ -131,12 +131,7 @@ fn holds(bytes: &[u8]) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_6_a_card_number_in_any_field_is_refused_and_lies_nowhere() -> Result<()> {
     let mut scene = scene().await?;
-    let config = scene.shop.hub_dir().join("hubd.toml");
-    let text = fs::read_to_string(&config)?.replace("level = \"info\"", "level = \"trace\"");
-    ensure!(text.contains("level = \"trace\""), "hubd.toml has a level");
-    fs::write(&config, text)?;
-    scene.shop.stop().await?;
-    scene.shop.start().await?;
+    talkative(&mut scene).await?;
 
     let identity = DeviceIdentity::generate()?;
     let class = DeviceClass::Terminal;

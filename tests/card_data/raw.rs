@@ -32,6 +32,16 @@ pub(crate) async fn scene() -> Result<Scene> {
     Scene::open(&options, &|_| ()).await
 }
 
+/// The hub starts again, and says in its log whatever it can.
+pub(crate) async fn talkative(scene: &mut Scene) -> Result<()> {
+    let config = scene.shop.hub_dir().join("hubd.toml");
+    let text = fs::read_to_string(&config)?.replace("level = \"info\"", "level = \"trace\"");
+    anyhow::ensure!(text.contains("level = \"trace\""), "hubd.toml has a level");
+    fs::write(&config, text)?;
+    scene.shop.stop().await?;
+    scene.shop.start().await
+}
+
 pub(crate) fn sale(order_id: &str, sealed_card: CardData) -> Sale {
     Sale {
         amount_minor: 1250,

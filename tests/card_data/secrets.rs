@@ -11,7 +11,7 @@ use hub_protocol::{DeviceClass, EnrolmentCode};
 use hub_sdk::{CardData, DeviceIdentity};
 use sim_devices::gateway::Faults;
 
-use crate::raw::{files, sale, scene};
+use crate::raw::{files, sale, scene, talkative};
 
 /// A secret, in every way in which a log would show it.
 fn shown(secret: &[u8]) -> Vec<String> {
@@ -55,12 +55,7 @@ fn secrets(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_in_the_log_at_its_most_talkative() -> Result<()> {
     let mut scene = scene().await?;
-    let config = scene.shop.hub_dir().join("hubd.toml");
-    let text = fs::read_to_string(&config)?.replace("level = \"info\"", "level = \"trace\"");
-    ensure!(text.contains("level = \"trace\""), "hubd.toml has a level");
-    fs::write(&config, text)?;
-    scene.shop.stop().await?;
-    scene.shop.start().await?;
+    talkative(&mut scene).await?;
     let hub = scene.shop.hub_dir();
     let mut all = secrets(&hub)?;
 

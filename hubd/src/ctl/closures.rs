@@ -8,13 +8,12 @@ use hub_protocol::{Closure, Entry, LedgerTotals, Period, Total};
 use serde::Serialize;
 
 use super::cli::Reading;
-use super::disclose;
 use super::failure::Failure;
-use super::ledger::{contents, place, progress, seal, shown_progress, unreadable};
+use super::ledger::{Opened, place, progress, shown_progress, unreadable};
 use super::output::{Output, table};
 use super::show::{Language, amount, count};
 use super::totals::ShownTotals;
-use crate::ledger::{self, Contents, Fault};
+use crate::ledger::{self, Fault};
 
 /// One closure, as it is shown.
 #[derive(Debug, Serialize)]
@@ -119,21 +118,14 @@ pub(super) fn closures(
     period: Period,
 ) -> Result<(), Failure> {
     let place = place(dir, key)?;
-    let disclosed = reading.disclosed.as_deref().map(disclose::read).transpose()?;
-    let seal = match &disclosed {
-        Some(_) => None,
-        None => seal(dir, &place.ledger, reading.vault_key.as_deref())?,
-    };
-    let reads = disclosed
-        .as_ref()
-        .map_or_else(|| contents(seal.as_ref()), Contents::Disclosed);
+    let opened = Opened::with(reading, dir, &place.ledger)?;
     let mut checking = Checking::default();
     let mut closures = Vec::new();
     let bar = progress(output);
     let report = ledger::read_each(
         &place.ledger,
         &place.key,
-        reads,
+        opened.contents(),
         &mut |verified| {
             let found = verified.entry.and_then(|entry| checking.take(entry));
             if let Some((closure, held)) = found

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::VerifyingKey;
 use hub_protocol::cose::ObjectType;
-use hub_protocol::{CommittedReceipt, Digest, EntrySeal, KeyChain, Receipt};
+use hub_protocol::{CommittedReceipt, Digest, EntryKey, EntrySeal, KeyChain, Receipt};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -102,14 +102,7 @@ pub(super) fn verify(
     receipts: &[PathBuf],
 ) -> Result<(), Failure> {
     let place = place(dir, key)?;
-    let disclosed = reading.disclosed.as_deref().map(disclose::read).transpose()?;
-    let seal = match &disclosed {
-        Some(_) => None,
-        None => seal(dir, &place.ledger, reading.vault_key.as_deref())?,
-    };
-    let reads = disclosed
-        .as_ref()
-        .map_or_else(|| contents(seal.as_ref()), Contents::Disclosed);
+    let opened = Opened::with(reading, dir, &place.ledger)?;
     let mut held = Held::read_all(&place, receipts)?;
     let mut by_sequence: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (number, held) in held.iter().enumerate() {
@@ -123,7 +116,7 @@ pub(super) fn verify(
     let report = ledger::read_each(
         &place.ledger,
         &place.key,
-        reads,
+        opened.contents(),
         &mut |verified| {
             let head = verified.head;
             for number in by_sequence.get(&head.sequence).into_iter().flatten() {
@@ -244,6 +237,29 @@ pub(super) fn salvage(
         }
         text
     })
+}
+
+/// What opens entries: keys of single ones, or that of the store, or nothing.
+pub(super) struct Opened {
+    disclosed: Option<BTreeMap<u64, EntryKey>>,
+    seal: Option<EntrySeal>,
+}
+
+impl Opened {
+    pub(super) fn with(reading: &Reading, dir: &Path, ledger: &Path) -> Result<Self, Failure> {
+        let disclosed = reading.disclosed.as_deref().map(disclose::read).transpose()?;
+        let seal = match &disclosed {
+            Some(_) => None,
+            None => seal(dir, ledger, reading.vault_key.as_deref())?,
+        };
+        Ok(Self { disclosed, seal })
+    }
+
+    pub(super) fn contents(&self) -> Contents<'_> {
+        self.disclosed
+            .as_ref()
+            .map_or_else(|| contents(self.seal.as_ref()), Contents::Disclosed)
+    }
 }
 
 /// `dir` is a hub's folder, or a ledger folder copied from one.
