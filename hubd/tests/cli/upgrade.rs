@@ -195,7 +195,7 @@ fn the_store_of_format_8_opens_with_the_same_queue_exposure_and_answers() {
 }
 
 #[test]
-fn a_store_from_before_closures_counts_from_its_next_start() {
+fn a_store_tells_of_its_closures_and_one_from_before_them_has_none() {
     let store = Earlier::unpack("store-v7");
     let closures = || store.hub.hubctl(&["ledger", "closures", "--json"]).json();
     assert_eq!(closures()["closures"], serde_json::json!([]));
