@@ -135,10 +135,11 @@ impl Core {
                     None,
                     None,
                 );
-                // By its time zone another day may have begun.
+                // By its time zone another day may have begun. Whoever is told
+                // that it is in force waits for what it brought about as well.
                 self.close_periods();
                 self.after(sequence, Effect::PushPolicy { version });
-                self.policy_reply(ticket, version, sequence);
+                self.policy_reply(ticket, version, self.state.head().sequence);
             }
         }
     }

@@ -5,7 +5,7 @@ mod support;
 
 use hub_core::closure_audit::{ClosureAudit, Held};
 use hub_core::state::State;
-use hub_core::{Input, OperatorCommand, OperatorReply, Probe};
+use hub_core::{Effect, Input, OperatorCommand, OperatorReply, Probe, Reply};
 use hub_protocol::cbor;
 use hub_protocol::entry::{Entry, Event, Finding};
 use hub_protocol::{
@@ -175,6 +175,41 @@ fn the_shops_day_is_that_of_its_time_zone() {
     assert!(closures(&shop).is_empty());
     shop.pass(1);
     assert_eq!(names(&shop), ["2026-12-23"]);
+}
+
+#[test]
+fn rule_1_a_policy_is_told_as_active_after_the_day_that_its_time_zone_ends_is_on_disk() {
+    let mut shop = alone();
+    shop.pay(MPOS, &request(1, 2_000, "card-1"));
+    shop.pass(2 * HOUR_MS);
+    assert!(closures(&shop).is_empty());
+
+    // By it the payment was made on 22 December, and now is 01:26 on the 23rd.
+    let zone = "\n[hours]\ntime_zone = \"EST5\"\napprove_outside = true\n";
+    let policy = support::POLICY.replace("version = 1", "version = 2");
+    shop.flush_at_once = false;
+    assert_eq!(shop.install(&format!("{policy}{zone}")), None);
+    let [(activated, _), (closed, _)] = shop.written.as_slice() else {
+        panic!("an activation and a closure expected, not {:?}", shop.written);
+    };
+    let (activated, closed) = (*activated, *closed);
+    let mut told = |sequence| {
+        let effects = shop.core.handle(Input::Appended { sequence }, shop.now);
+        let active = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Reply {
+                    reply: Reply::PolicyActive { version: 2 },
+                    ..
+                }
+            )
+        };
+        effects.iter().any(active)
+    };
+    assert!(!told(activated));
+    assert!(told(closed));
+    shop.flush();
+    assert_eq!(names(&shop), ["2026-12-22"]);
 }
 
 #[test]
