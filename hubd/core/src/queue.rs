@@ -123,10 +123,13 @@ pub(crate) struct Queue {
     /// Devices of which more should be loaded.
     hungry: BTreeSet<DeviceId>,
     loading: Option<Lane>,
+    /// Up to where the index was asked for parked items.
     parked_through: u64,
     /// Whether a parked item, and what was tried of it, was ever dropped.
     parked_dropped: bool,
     parked_hungry: bool,
+    /// The index had none that is parked; not asked again before it has more.
+    index_lacks_parked: bool,
     /// All that waits or is parked, in memory or not.
     total: u64,
     total_parked: u64,

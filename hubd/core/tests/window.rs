@@ -1,13 +1,13 @@
 //! The window of the queue: whatever part of queue, payments and cards is in
 //! memory, the same is decided, sent and remembered.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod support;
 
 use std::collections::BTreeMap;
 
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
-use hub_core::{Forward, GatewayAnswer, Input, OperatorCommand, Reply, Ticket};
+use hub_core::{Forward, GatewayAnswer, Input, OperatorCommand, OperatorReply, Reply, Ticket};
 use hub_protocol::{
     Cryptogram, Decision, DeviceClass, DeviceId, Entry, PaymentId, PaymentRequest, PaymentState, Reason, cbor,
 };
@@ -30,6 +30,8 @@ struct Hub {
     told: BTreeMap<PaymentId, (Decision, Reason)>,
     asked: BTreeMap<Ticket, PaymentId>,
     loads: usize,
+    /// Nothing is written to the index for now.
+    lags: bool,
 }
 
 impl Hub {
@@ -54,6 +56,7 @@ impl Hub {
             told: BTreeMap::new(),
             asked: BTreeMap::new(),
             loads: 0,
+            lags: false,
         }
     }
 
@@ -65,18 +68,14 @@ impl Hub {
     /// What a shell does beside: writes the index, serves loads, listens.
     fn settle(&mut self) {
         loop {
-            for (key, value) in self.shop.core.state_mut().take_dirty() {
-                match value {
-                    Some(value) => self.index.insert(key, value),
-                    None => self.index.remove(&key),
-                };
+            if !self.lags {
+                self.write_index();
             }
-            self.head = self.shop.core.state().head();
-            self.shop.core.indexed(self.head.sequence);
             let Some((lane, after, limit)) = self.shop.loads.pop() else {
                 break;
             };
             self.loads += 1;
+            assert!(self.loads < 10_000, "it asks for the same again and again");
             let (found, end) = self.load(lane, after, limit);
             self.shop.input(Input::QueueLoaded { lane, found, end });
         }
@@ -84,6 +83,31 @@ impl Hub {
             if let (Some(id), Reply::Receipt(receipt)) = (self.asked.get(&ticket), reply) {
                 self.told.insert(*id, (receipt.decision, receipt.reason));
             }
+        }
+    }
+
+    fn write_index(&mut self) {
+        for (key, value) in self.shop.core.state_mut().take_dirty() {
+            match value {
+                Some(value) => self.index.insert(key, value),
+                None => self.index.remove(&key),
+            };
+        }
+        self.head = self.shop.core.state().head();
+        self.shop.core.indexed(self.head.sequence);
+    }
+
+    /// What waits for a person, of what is in memory, and how much in all.
+    fn parked(&mut self) -> (Vec<PaymentId>, usize) {
+        let command = OperatorCommand::Queue {
+            limit: 1_000,
+            parked_only: true,
+        };
+        match self.shop.operate(command) {
+            OperatorReply::Queue { items, parked, .. } => {
+                (items.into_iter().map(|item| item.payment_id).collect(), parked)
+            }
+            other => panic!("a list expected, not {other:?}"),
         }
     }
 
@@ -161,7 +185,7 @@ impl Hub {
     }
 
     fn operate(&mut self, command: OperatorCommand) {
-        if let OperatorCommand::Release { payment_id: id, .. } = command {
+        if let OperatorCommand::Release { payment_id: id, .. } | OperatorCommand::Park(id) = command {
             self.recall(id, None);
         }
         self.shop.operate(command);
@@ -205,6 +229,10 @@ impl Hub {
         state.restored(self.head, policy.as_deref());
         for payload in self.shop.disk.iter().skip(self.head.sequence as usize) {
             let entry: Entry = cbor::decode(payload).unwrap();
+            let unknown = entry.event.payment_id().filter(|id| state.payment(id).is_none());
+            if let Some(recalled) = unknown.and_then(|id| self.recalled(id)) {
+                state.recall(recalled);
+            }
             state.apply(&entry, Entry::digest(payload)).unwrap();
         }
         let held = self.index.iter().filter(|(key, _)| key.starts_with(State::HELD));
@@ -434,6 +462,50 @@ fn a_stuck_device_holds_up_no_other_however_much_waits_on_it() {
         .collect();
     assert!(lanes.is_sorted(), "in order");
     assert!(hub.loads > 0, "the window was smaller than the queue");
+}
+
+#[test]
+fn what_is_parked_is_found_behind_what_the_index_does_not_know_to_be_released() {
+    let mut hub = Hub::new(100);
+    for number in 0..40 {
+        hub.pay(MPOS, &card_approved(number, &format!("card-{number}")));
+        hub.operate(OperatorCommand::Park(payment_id(number)));
+    }
+    hub.lags = true;
+    for number in 0..35 {
+        hub.operate(OperatorCommand::Release {
+            payment_id: payment_id(number),
+            not_there: false,
+        });
+    }
+    hub.loads = 0;
+    hub.crash(true);
+    let left: Vec<_> = (35..40).map(payment_id).collect();
+    assert_eq!(hub.parked(), (left, 5));
+}
+
+#[test]
+fn where_the_index_has_nothing_of_what_is_parked_it_is_asked_when_it_has_more() {
+    // As many as are kept in memory, and one more.
+    let most = 1_000;
+    let mut hub = Hub::new(4);
+    hub.lags = true;
+    for number in 0..=most {
+        hub.pay(MPOS, &card_approved(number, &format!("card-{number}")));
+        hub.operate(OperatorCommand::Park(payment_id(number)));
+    }
+    for number in 0..most {
+        hub.operate(OperatorCommand::Release {
+            payment_id: payment_id(number),
+            not_there: false,
+        });
+    }
+    assert_eq!(hub.parked(), (Vec::new(), 1));
+    hub.lags = false;
+    hub.settle();
+    hub.shop.pass(1_000);
+    hub.settle();
+    assert_eq!(hub.parked(), (vec![payment_id(most)], 1));
 }
 
 #[test]

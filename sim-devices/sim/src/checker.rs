@@ -143,6 +143,9 @@ impl Checker {
             }
             Event::PaymentDecided { payment_id, .. } => {
                 self.live.remove(payment_id);
+                // What it said while the customer stood there was said to
+                // another question.
+                self.undecided.remove(payment_id);
             }
             Event::PaymentReleased { payment_id, .. } | Event::PaymentVoided { payment_id, .. } => {
                 self.wait_ms.remove(payment_id);

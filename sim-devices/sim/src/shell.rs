@@ -42,6 +42,10 @@ pub(crate) enum Ask<'a> {
     Describe(&'a Described),
 }
 
+/// The most that may be loaded from the index in a row. The largest queue of a
+/// run takes a hundredth of them.
+const MOST_LOADS: u32 = 10_000;
+
 /// What the hub wants done.
 #[derive(Clone, Debug)]
 pub(crate) enum Out {
@@ -56,8 +60,8 @@ pub(crate) enum Out {
     Forward(Forward),
     Push(DeviceId, PaymentStatus),
     EraseCard(PaymentId),
-    /// The core does not read a policy that was drawn.
-    NotRead(String),
+    /// The core does what it never may, whatever it is told: why.
+    Broken(String),
 }
 
 /// An attempt to make at the gateway.
@@ -161,7 +165,14 @@ impl Shell {
     /// Serves what the core wants of the index.
     pub(crate) fn load(&mut self, index: &Index, now: Now) -> Vec<Out> {
         let mut outs = Vec::new();
+        let mut loads = 0;
         while let Some((lane, after, limit)) = self.loads.pop() {
+            loads += 1;
+            if loads > MOST_LOADS {
+                let text = format!("it asks for {lane:?} after {after} again and again");
+                outs.push(Out::Broken(text));
+                break;
+            }
             let prefix = lane.prefix();
             let behind = index.values().range(lane.key(after + 1)..);
             let behind = behind.take_while(|(key, _)| key.starts_with(&prefix));
@@ -251,7 +262,7 @@ impl Shell {
                     signed: limits.signed(),
                     key: POLICY_KEY,
                 },
-                Err(faults) => return vec![Out::NotRead(format!("{faults:?}"))],
+                Err(faults) => return vec![Out::Broken(format!("the policy is not read: {faults:?}"))],
             },
             Ask::Block(device, true) => operator(OperatorCommand::Block(device)),
             Ask::Block(device, false) => operator(OperatorCommand::Unblock(device)),

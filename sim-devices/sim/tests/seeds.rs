@@ -92,6 +92,7 @@ fn the_document_lists_the_deliberate_faults_with_their_rules() {
             let rule = match rule.split_once(' ').unwrap() {
                 (number, _) if number.parse::<u8>().is_ok() => number,
                 ("closures", _) => "closures",
+                ("runs", _) => "runs at all",
                 _ => "Retry-After",
             };
             (fault["name"].as_str().unwrap(), rule)

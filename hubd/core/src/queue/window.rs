@@ -102,6 +102,7 @@ impl Queue {
             parked_through: 0,
             parked_dropped: false,
             parked_hungry: false,
+            index_lacks_parked: false,
             total: state.store().queue.all(),
             total_parked: state.store().queue.parked,
         };
@@ -208,9 +209,10 @@ impl Queue {
         self.by_payment.insert(item.payment_id, sequence);
         self.parked.insert(sequence, item);
         while self.parked.len() > MOST_PARKED {
-            if let Some((_, item)) = self.parked.pop_last() {
+            if let Some((dropped, item)) = self.parked.pop_last() {
                 self.by_payment.remove(&item.payment_id);
                 self.parked_dropped = true;
+                self.parked_through = self.parked_through.min(dropped.saturating_sub(1));
             }
         }
     }
@@ -229,6 +231,9 @@ impl Queue {
 
     /// The index has more than before.
     pub(crate) fn index_grew(&mut self) {
+        if core::mem::take(&mut self.index_lacks_parked) {
+            self.parked_through = 0;
+        }
         for (device, lane) in &mut self.devices {
             if core::mem::take(&mut lane.index_lacks) && lane.wants_more(self.share) {
                 self.hungry.insert(*device);
@@ -285,17 +290,13 @@ impl Queue {
                 break;
             }
         }
-        let parked_low = self.parked_hungry || (self.parked.is_empty() && self.total_parked > 0);
-        if parked_low && self.loading.is_none() {
+        let none_here = self.parked.is_empty() && self.total_parked > 0 && !self.index_lacks_parked;
+        if (self.parked_hungry || none_here) && self.loading.is_none() {
             self.parked_hungry = false;
             self.loading = Some(Lane::Parked);
             return Some(Load {
                 lane: Lane::Parked,
-                after: if self.parked.is_empty() {
-                    0
-                } else {
-                    self.parked_through
-                },
+                after: self.parked_through,
                 limit: LOAD_AT_ONCE,
             });
         }
@@ -341,6 +342,9 @@ impl Queue {
         let last = found.last().map(|(sequence, _)| *sequence);
         match lane {
             Lane::Parked => {
+                // Also where none of them is parked any more, which the index
+                // may not know yet: the next load goes on behind them.
+                self.parked_through = self.parked_through.max(last.unwrap_or(0));
                 for (sequence, id) in found {
                     if let Some(payment) = state.payment(id)
                         && payment.place(*id) == Some(Place::Parked(*sequence))
@@ -350,8 +354,8 @@ impl Queue {
                         self.park(*sequence, item);
                     }
                 }
-                self.parked_through = last.unwrap_or(u64::MAX);
                 self.parked_hungry = !end && self.parked.len() < MOST_PARKED;
+                self.index_lacks_parked = end && self.parked.is_empty();
             }
             Lane::Device(device) => {
                 for (sequence, id) in found {

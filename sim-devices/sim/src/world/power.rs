@@ -252,11 +252,7 @@ impl World {
                     })?;
                     self.check.status(&self.disk, &status)?;
                 }
-                Out::NotRead(faults) => {
-                    return hold(false, Rule::Broken, || {
-                        format!("the policy is not read: {faults}")
-                    });
-                }
+                Out::Broken(text) => return hold(false, Rule::Broken, || text),
                 Out::EraseCard(id) => {
                     self.check.erase(&self.disk, &id)?;
                     self.disk.erase(id);
