@@ -152,7 +152,7 @@ struct Unnamed {
 
 impl Unnamed {
     fn create(out: &Path) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::file(out, "write", error);
+        let failed = |error: std::io::Error| Failure::new_file(out, error);
         if out.exists() {
             return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
         }
@@ -183,7 +183,7 @@ impl Unnamed {
 
     /// A name that somebody took meanwhile is not taken away.
     fn name(&self, out: &Path) -> Result<(), Failure> {
-        std::fs::hard_link(&self.path, out).map_err(|error| Failure::file(out, "write", error))
+        std::fs::hard_link(&self.path, out).map_err(|error| Failure::new_file(out, error))
     }
 }
 

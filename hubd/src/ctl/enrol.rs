@@ -1,8 +1,8 @@
 //! `hubctl enrol`: codes as text, on the terminal as QR code, and as a picture.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -147,7 +147,11 @@ fn write_svg(file: &Path, svg: &str) -> Result<(), Failure> {
         .mode(0o600)
         .open(file);
     opened
-        .and_then(|mut out| out.write_all(svg.as_bytes()))
+        .and_then(|mut out| {
+            // Of a picture that is drawn over too.
+            out.set_permissions(Permissions::from_mode(0o600))?;
+            out.write_all(svg.as_bytes())
+        })
         .map_err(|error| Failure::file(file, "write", error))
 }
 

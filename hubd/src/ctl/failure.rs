@@ -66,4 +66,15 @@ impl Failure {
     pub(super) fn file(path: &std::path::Path, doing: &str, error: impl std::fmt::Display) -> Self {
         Self::Refused(format!("cannot {doing} {}: {error}", path.display()))
     }
+
+    /// A file that was to be a new one.
+    pub(super) fn new_file(path: &std::path::Path, error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Self::Refused(format!(
+                "{} is there already, and nothing is written over it: give another name",
+                path.display()
+            )),
+            _ => Self::file(path, "write", error),
+        }
+    }
 }

@@ -34,7 +34,7 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
             opened.write_all(text.as_bytes())?;
             opened.sync_all()
         });
-    written.map_err(|error| Failure::file(file, "write", error))
+    written.map_err(|error| Failure::new_file(file, error))
 }
 
 /// Makes a TLS key for the hub (P-256, PKCS#8 in PEM) in a new file that only

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -199,10 +200,11 @@ pub(super) fn salvage(
 ) -> Result<(), Failure> {
     let place = place(dir, key)?;
     let seal = seal(dir, &place.ledger, vault_key)?;
-    let failed = |error: std::io::Error| Failure::file(out, "write", error);
+    let failed = |error: std::io::Error| Failure::new_file(out, error);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
+        .mode(0o600)
         .open(out)
         .map(BufWriter::new)
         .map_err(failed)?;

@@ -159,7 +159,7 @@ pub(super) fn init(output: &Output, text: &Path, out: &Path) -> Result<(), Failu
         .create_new(true)
         .open(out)
         .and_then(|mut file| file.write_all(&signed.to_bytes()))
-        .map_err(|error| Failure::file(out, "write", error))?;
+        .map_err(|error| Failure::new_file(out, error))?;
     let collected = Collected::of(out, &signed, None)?;
     output.print(&collected, || {
         format!(

@@ -119,7 +119,7 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
     // Whoever gets the file may send all of it: should this machine go on after
     // all, nothing of it counts as never sent.
     Home::of(&layout.ledger).outage_ends().map_err(unreadable)?;
-    let failed = |error: std::io::Error| Failure::file(&order.out, "write", error);
+    let failed = |error: std::io::Error| Failure::new_file(&order.out, error);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

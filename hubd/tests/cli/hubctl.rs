@@ -318,6 +318,8 @@ fn every_command_answers_people_and_with_json_machines() {
     let picture = drawn.find('█').unwrap();
     assert!(picture < drawn.find("HUB1-TEST").unwrap(), "{drawn}");
     let svg = served.hub.file("code.svg");
+    // Left by somebody, for everybody.
+    std::fs::write(&svg, "").unwrap();
     served.ok(&["enrol", "--svg", svg.to_str().unwrap()]);
     assert!(std::fs::read_to_string(&svg).unwrap().contains("<svg"));
     let mode = std::os::unix::fs::PermissionsExt::mode(&svg.metadata().unwrap().permissions());

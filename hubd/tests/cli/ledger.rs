@@ -1,6 +1,7 @@
 //! `hubctl ledger` on a real journal, and on copies of it that were touched.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hub_protocol::cose::{self, ObjectType};
@@ -390,5 +391,7 @@ fn what_is_salvaged_of_an_encrypted_ledger_is_opened_by_the_vault_key_only() {
         );
         let lines = fs::read_to_string(&out).unwrap();
         assert_eq!(lines.contains("event_opened"), unread == 0);
+        let mode = out.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600, "persons are named in it");
     }
 }

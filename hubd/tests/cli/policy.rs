@@ -51,11 +51,9 @@ fn a_key_is_made_once_and_signs() {
     );
     assert!(said.stdout.contains(public), "{said:?}");
     let before = fs::read(&key).unwrap();
-    assert_eq!(
-        hub.hubctl(&["keygen", path(&key)]).code,
-        1,
-        "never over a key that is there"
-    );
+    let again = hub.hubctl(&["keygen", path(&key)]);
+    assert_eq!(again.code, 1, "never over a key that is there");
+    assert!(again.stderr.contains("give another name"), "{again:?}");
     assert_eq!(fs::read(&key).unwrap(), before);
 }
 
