@@ -1,9 +1,9 @@
 //! Floods: what honest devices notice while somebody on the shop's network
 //! sends as much as it can.
 //!
-//! Hub and floods are two processes. The flood's threads run at the lowest
-//! priority: on a real network whoever floods has a processor of its own, here
-//! it takes what hub and honest devices leave. The line to the gateway is cut,
+//! Hub and floods are two processes. On a real network whoever floods has a
+//! processor of its own; here its thread takes what hub and honest devices
+//! leave, with the scheduling class for idle work where there is `chrt`. The line to the gateway is cut,
 //! so that every answer is the hub's own.
 
 mod half_open;

@@ -139,8 +139,7 @@ impl Running {
         let thread = std::thread::Builder::new()
             .name("flood".to_owned())
             .spawn(move || {
-                // Of this thread alone; without it the flood weighs more.
-                let _ = rustix::process::nice(NICE);
+                give_way();
                 if let Err(error) = flood(kind, &intruder, &own) {
                     own.answer(&format!("came to grief: {error:#}"));
                 }
@@ -164,6 +163,17 @@ impl Running {
             std::mem::take(&mut *answers),
         )
     }
+}
+
+/// Lets this thread run only when nobody else wants a processor, as far as the
+/// system has that; without it the flood weighs more.
+fn give_way() {
+    let _ = rustix::process::nice(NICE);
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let _ = std::process::Command::new("chrt")
+        .args(["--idle", "--pid", "0", &thread])
+        .stderr(std::process::Stdio::null())
+        .status();
 }
 
 fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
