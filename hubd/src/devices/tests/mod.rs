@@ -40,6 +40,17 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
         .expect("did not happen in time")
 }
 
+/// Waits until so many failed handshakes are counted: whoever is turned away may
+/// hear of it a moment earlier.
+async fn failed_handshakes(hub: &FakeHub, count: u64) {
+    within(async {
+        while hub.devices.bounds_reached().get("failed-handshakes") != Some(&count) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 fn keys() -> Keys {
     keys_of(&pem())
 }
