@@ -3,8 +3,8 @@
 //!
 //! Hub and floods are two processes. On a real network whoever floods has a
 //! processor of its own; here its thread takes what hub and honest devices
-//! leave, with the scheduling class for idle work where there is `chrt`. The line to the gateway is cut,
-//! so that every answer is the hub's own.
+//! leave, with the scheduling class for idle work where there is `chrt`. The
+//! line to the gateway is cut, so that every answer is the hub's own.
 
 mod half_open;
 mod honest;

@@ -42,8 +42,8 @@ pub(crate) enum Ask<'a> {
     Describe(&'a Described),
 }
 
-/// The most that may be loaded from the index in a row. The largest queue of a
-/// run takes a hundredth of them.
+/// The most that may be loaded from the index in a row. No run of the seeds 1
+/// to 120,000 comes to it.
 const MOST_LOADS: u32 = 10_000;
 
 /// What the hub wants done.
