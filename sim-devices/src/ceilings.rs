@@ -8,6 +8,7 @@
 //! never too high: whatever is found here is a breach.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hub_protocol::{Cryptogram, DeviceClass, DeviceId, EntryMode, PaymentId, Verification};
 
@@ -18,10 +19,23 @@ use crate::told::{Booked, Slip, Standing, Told};
 /// line had been cut until before it was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// The line is down.
+    /// The first millisecond all of which the line was down.
     pub from_ms: u64,
-    /// The line is still down.
+    /// The last millisecond that began with the line down.
     pub to_ms: u64,
+}
+
+impl Outage {
+    /// Between two moments at which nothing passed. What the gateway answered
+    /// in the millisecond of the cut can have passed before it.
+    pub fn between(cut: SystemTime, mended: SystemTime) -> Self {
+        let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ms = |millis: u128| u64::try_from(millis).unwrap_or(u64::MAX);
+        Self {
+            from_ms: ms(since(cut).as_nanos().div_ceil(1_000_000)),
+            to_ms: ms(since(mended).as_millis()),
+        }
+    }
 }
 
 /// One approval that the policy did not allow.

@@ -122,7 +122,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints the report. When the books do not agree, the evidence is kept.
+/// Prints the report. When the books do not agree, the evidence is kept, and
+/// the report with it.
 fn finish(report: &Report, scene: Scene, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if json {
@@ -133,11 +134,13 @@ fn finish(report: &Report, scene: Scene, json: bool) -> anyhow::Result<ExitCode>
     if report.clean() {
         return Ok(ExitCode::SUCCESS);
     }
+    let kept = scene.keep();
     writeln!(
         std::io::stderr(),
-        "the evidence is kept in {}",
-        scene.keep().display()
+        "the evidence is kept in {}, the verdict in report.json",
+        kept.display()
     )?;
+    std::fs::write(kept.join("report.json"), format!("{}\n", report.to_json()))?;
     Ok(ExitCode::FAILURE)
 }
 

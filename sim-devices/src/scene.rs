@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use hub_protocol::{Decision, PaymentState};
@@ -59,7 +59,7 @@ pub struct Scene {
     gateway: RunningGateway,
     wan: Wan,
     outages: Vec<Outage>,
-    cut_ms: Option<u64>,
+    cut_at: Option<SystemTime>,
     folder: Folder,
 }
 
@@ -174,7 +174,7 @@ impl Scene {
             gateway,
             wan,
             outages: Vec::new(),
-            cut_ms: None,
+            cut_at: None,
             folder,
         })
     }
@@ -202,16 +202,13 @@ impl Scene {
     /// Cuts the line.
     pub fn cut(&mut self, how: WanMode) {
         self.wan.set(how);
-        self.cut_ms = Some(now_ms());
+        self.cut_at = Some(SystemTime::now());
     }
 
     /// Mends the line.
     pub fn mend(&mut self) {
-        if let Some(from_ms) = self.cut_ms.take() {
-            self.outages.push(Outage {
-                from_ms,
-                to_ms: now_ms(),
-            });
+        if let Some(cut) = self.cut_at.take() {
+            self.outages.push(Outage::between(cut, SystemTime::now()));
         }
         self.wan.set(WanMode::Up);
     }
@@ -320,10 +317,4 @@ fn new_list(dir: &Path) -> PathBuf {
         path = dir.join(format!("witness-{number}.jsonl"));
     }
     path
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::limits::ClassLimits;
 use crate::sample::{booked, told};
@@ -132,6 +134,33 @@ fn nothing_is_settled_during_an_outage_whatever_the_book_says() {
     };
     assert_eq!(
         words(&told, &book, &[outage]),
+        ["card a: 3000 unsettled, ceiling 2500"]
+    );
+}
+
+#[test]
+fn what_was_answered_in_the_millisecond_of_the_cut_may_have_passed_before_it() {
+    let told: Vec<Told> = (1..=3).map(|n| paid(n, 1000, "a", n)).collect();
+    let decided = |number: usize| told[number].slip().unwrap().decided_ms;
+    // The second is answered as it is decided, and the line is cut then.
+    let at = |ms: u64, micros: u64| UNIX_EPOCH + Duration::from_millis(ms) + Duration::from_micros(micros);
+    let answered = |number: u8, answered_ms: u64| Booked {
+        answered_ms,
+        ..booked(number)
+    };
+    let book = [answered(1, decided(0)), answered(2, decided(1))];
+    let within = Outage::between(at(decided(1), 400), at(decided(2) + 7000, 900));
+    assert_eq!(
+        (within.from_ms, within.to_ms),
+        (decided(1) + 1, decided(2) + 7000)
+    );
+    assert!(words(&told, &book, &[within]).is_empty());
+    // Cut on the stroke, nothing of that millisecond passed.
+    let whole = Outage::between(at(decided(1), 0), at(decided(2) + 7000, 0));
+    assert_eq!(whole.from_ms, decided(1));
+    let book = [answered(2, decided(1))];
+    assert_eq!(
+        words(&told, &book, &[whole]),
         ["card a: 3000 unsettled, ceiling 2500"]
     );
 }
