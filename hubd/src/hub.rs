@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use hub_core::admission::FleetToken;
+use hub_core::admission::{Access, FleetToken};
 use hub_core::device_keys::DeviceKeys;
 use hub_core::state::{CardKey, CardRecord, Head, Lane, PaymentRecord, Recalled, State};
 use hub_core::{Core, Effect, Forward, Input, OperatorCommand, Reply, Ticket};
@@ -81,7 +81,7 @@ pub trait Edges: Send {
     /// Tell all devices that another policy is in force.
     fn push_policy(&mut self, version: u64);
     /// A device may, or may no longer, connect.
-    fn device_changed(&mut self, registration: &Registration, blocked: bool);
+    fn device_changed(&mut self, registration: &Registration, access: Access);
     /// The tokens of fleets are these from now on.
     fn fleet_tokens(&mut self, tokens: Vec<FleetToken>);
     /// The connectivity changed.
@@ -601,10 +601,9 @@ impl<E: Edges> Hub<E> {
                 Effect::LoadQueue { lane, after, limit } => self.loads.push_back((lane, after, limit)),
                 Effect::Push { device, status } => self.edges.push_status(device, status),
                 Effect::PushPolicy { version } => self.edges.push_policy(version),
-                Effect::DeviceChanged {
-                    registration,
-                    blocked,
-                } => self.edges.device_changed(&registration, blocked),
+                Effect::DeviceChanged { registration, access } => {
+                    self.edges.device_changed(&registration, access)
+                }
                 Effect::FleetTokens { tokens } => self.edges.fleet_tokens(tokens),
                 Effect::EraseCard { payment_id } => self.edges.erase_card(payment_id),
                 Effect::WanChanged { state, reason } => self.edges.wan_changed(state, reason),

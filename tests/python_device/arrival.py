@@ -174,10 +174,10 @@ async def session(table: Table, shop: Shop, device: Device) -> None:
         (1, 0, 0),
         (quic._retry_count, len(quic.tickets), len(quic.tokens)),
     )
-    allowed = (quic._remote_max_streams_bidi >= 64, quic._remote_max_streams_uni, quic._remote_max_data >= 256 * 1024)
-    table.check(area, "64 streams, none of one direction, 256 KiB ahead", (True, 0, True), allowed)
+    allowed = (quic._remote_max_streams_bidi >= 16, quic._remote_max_streams_uni, quic._remote_max_data >= 256 * 1024)
+    table.check(area, "16 streams, none of one direction, 256 KiB ahead", (True, 0, True), allowed)
     hellos = await asyncio.gather(*(device.hello() for _ in range(64)))
-    table.check(area, "64 requests at once", 64, len(hellos))
+    table.check(area, "64 requests, as many at once as may be", 64, len(hellos))
 
     stranger = Device("stranger")
     stranger.hub = shop.hub_id

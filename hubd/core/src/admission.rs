@@ -85,7 +85,27 @@ pub struct TwoPlaces {
     pub returns: u32,
 }
 
+/// How far a device may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It may pay.
+    Granted,
+    /// It may connect, and waits to be approved.
+    Pending,
+    /// It may not connect: blocked at the hub, or shut out by headquarters.
+    Barred,
+}
+
 impl DeviceRecord {
+    /// How far it may come in.
+    pub fn access(&self) -> Access {
+        match (self.barred(), self.pending()) {
+            (true, _) => Access::Barred,
+            (false, true) => Access::Pending,
+            (false, false) => Access::Granted,
+        }
+    }
+
     /// Whether it may not connect: blocked at the hub, or shut out by
     /// headquarters.
     pub fn barred(&self) -> bool {

@@ -7,7 +7,7 @@ use hub_protocol::{
     SealedCard, SignedKeyChange,
 };
 
-use crate::admission::{FleetToken, ListMark};
+use crate::admission::{Access, FleetToken, ListMark};
 use crate::described::Described;
 use crate::device_keys::DeviceKeys;
 use crate::fleet::{ListChanges, Standing};
@@ -102,8 +102,8 @@ pub enum Effect {
     DeviceChanged {
         /// The device.
         registration: Box<Registration>,
-        /// Whether it is blocked.
-        blocked: bool,
+        /// How far it may come in.
+        access: Access,
     },
     /// The tokens of fleets are these from now on; expired ones may be among
     /// them.

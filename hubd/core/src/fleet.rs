@@ -6,7 +6,7 @@ use hub_protocol::{
     Restriction,
 };
 
-use crate::admission::{FleetToken, Replaced, ShutOut, TwoPlaces};
+use crate::admission::{Access, FleetToken, Replaced, ShutOut, TwoPlaces};
 use crate::core::Core;
 use crate::effect::{Effect, OperatorReply, Reply};
 use crate::input::Ticket;
@@ -294,7 +294,7 @@ impl Core {
             sequence,
             Effect::DeviceChanged {
                 registration: old,
-                blocked: true,
+                access: Access::Barred,
             },
         );
         self.registered(sequence, ticket, registration);
@@ -596,7 +596,7 @@ impl Core {
         let known = self.state.device(&device);
         let changed = known.map(|known| Effect::DeviceChanged {
             registration: Box::new(known.registration.clone()),
-            blocked: known.barred(),
+            access: known.access(),
         });
         if let Some(effect) = changed {
             self.after(sequence, effect);

@@ -27,6 +27,9 @@ pub enum Bound {
     AddressConnections,
     /// Connections of one device: the oldest was closed.
     DeviceConnections,
+    /// Connections of devices that wait to be approved: no more were taken,
+    /// or the device's own oldest was closed.
+    PendingConnections,
     /// Handshakes that failed or were not finished in time.
     FailedHandshakes,
     /// Requests of a device above its rate: they waited.
@@ -41,7 +44,7 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unproved,
         Self::AddressRate,
         Self::StrangerRate,
@@ -50,6 +53,7 @@ impl Bound {
         Self::Connections,
         Self::AddressConnections,
         Self::DeviceConnections,
+        Self::PendingConnections,
         Self::FailedHandshakes,
         Self::Requests,
         Self::SlowStreams,
@@ -68,6 +72,7 @@ impl Bound {
             Self::Connections => "connections",
             Self::AddressConnections => "connections-of-address",
             Self::DeviceConnections => "connections-of-device",
+            Self::PendingConnections => "connections-of-pending",
             Self::FailedHandshakes => "failed-handshakes",
             Self::Requests => "requests-of-device",
             Self::SlowStreams => "slow-streams",

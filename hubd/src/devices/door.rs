@@ -77,6 +77,12 @@ impl Door {
         }
     }
 
+    /// Whether a device of the shop has come from this address.
+    #[cfg(test)]
+    pub(super) fn knows(&self, from: std::net::IpAddr) -> bool {
+        self.inside().gate.knows(from, (self.monotonic_ms)())
+    }
+
     /// A handshake failed.
     pub(super) fn failed(&self, from: SocketAddr, why: &str) {
         self.counts.count(Bound::FailedHandshakes);

@@ -31,17 +31,24 @@ use crate::clock;
 use crate::port::Ask;
 
 /// The most connections to the enrolment endpoint at once.
-const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 64;
 
 /// The most of them from one address: enough for a technician with several
 /// devices behind one router, and not all of them.
 const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
 
+/// The most streams of a connection: its requests are heard one by one.
+pub(super) const MAX_STREAMS: u32 = 2;
+
+/// How long a connection may have nothing to ask: whoever only holds places
+/// keeps others out.
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
+
 /// How often the endpoint looks whether a code is still outstanding.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long one connection may last.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The bounds of the endpoint.
 pub(super) const fn bounds() -> Bounds {
@@ -171,7 +178,8 @@ impl Enrolment {
     }
 
     fn open(self: &Arc<Self>) -> Result<Endpoint, EnrolmentError> {
-        let config = listener::server_config(self.shared.tls.crypto(Admit::AnyKey, &[ALPN_ENROL])?);
+        let config =
+            listener::server_config(self.shared.tls.crypto(Admit::AnyKey, &[ALPN_ENROL])?, MAX_STREAMS);
         let endpoint = listener::bind(&self.shared.tls, config, self.listen)
             .map_err(|source| self.bind_error(source))?;
         let this = Arc::clone(self);
@@ -217,7 +225,7 @@ impl Enrolment {
             return;
         };
         let from = connection.remote_address().ip();
-        while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+        while let Ok(Ok((mut send, mut recv))) = tokio::time::timeout(SILENCE, connection.accept_bi()).await {
             let _busy = self.shared.enter();
             let Some(read) = request::read_frame(&self.shared.counts, &mut recv, WireVersion::Four).await
             else {

@@ -95,8 +95,13 @@ impl Gate {
     /// Whether the first packet from an address, which may be forged, is
     /// answered with a Retry.
     pub(super) fn may_retry(&mut self, from: IpAddr, now_ms: u64) -> bool {
+        self.knows(from, now_ms) || self.retries.take(now_ms)
+    }
+
+    /// Whether a device of the shop has come from this address lately.
+    pub(super) fn knows(&self, from: IpAddr, now_ms: u64) -> bool {
         let known = self.addresses.get(&place(from));
-        known.is_some_and(|address| address.is_known(now_ms)) || self.retries.take(now_ms)
+        known.is_some_and(|address| address.is_known(now_ms))
     }
 
     /// A handshake from an address that has been proved.

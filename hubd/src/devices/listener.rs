@@ -21,8 +21,9 @@ use super::door::{Door, Knock, Ticket};
 use super::gate::Bounds;
 use super::hub_tls::HubTls;
 
-/// The most requests that one connection may have open at once.
-pub(super) const MAX_STREAMS: u32 = 64;
+/// The most requests that one connection may have open at once. Each may have
+/// the hub keep a frame, and some 32 KiB of packets that wait for others.
+pub(super) const MAX_STREAMS: u32 = 16;
 
 /// Bytes that one stream may send ahead: one frame and a little.
 pub(super) const STREAM_WINDOW: u32 = 20 * 1024;
@@ -83,11 +84,12 @@ pub(super) const fn bounds(connections: usize) -> Bounds {
     }
 }
 
-/// A QUIC server's configuration for devices in a shop.
-pub(super) fn server_config(crypto: QuicServerConfig) -> ServerConfig {
+/// A QUIC server's configuration for devices in a shop that may have so many
+/// streams open.
+pub(super) fn server_config(crypto: QuicServerConfig, streams: u32) -> ServerConfig {
     let mut transport = TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))

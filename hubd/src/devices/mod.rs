@@ -37,7 +37,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hub_core::admission::FleetToken;
+use hub_core::admission::{Access, FleetToken};
 use hub_core::device_keys::DeviceKeys;
 use hub_protocol::{
     ALPN, ALPN_1, ALPN_2, ALPN_3, ALPN_4, ALPN_5, DeviceId, EnrolmentCode, HubId, HubTlsKeys, PaymentStatus,
@@ -158,6 +158,8 @@ pub struct Devices {
 struct Inner {
     shared: Arc<Shared>,
     endpoint: Endpoint,
+    #[cfg(test)]
+    door: Arc<Door>,
     local: SocketAddr,
     enrolment: Arc<Enrolment>,
     discovery: Option<Discovery>,
@@ -185,8 +187,12 @@ impl Devices {
         };
         let versions = [ALPN, ALPN_5, ALPN_4, ALPN_3, ALPN_2, ALPN_1];
         let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), &versions)?;
-        let endpoint = listener::bind(&keys.tls, listener::server_config(crypto), settings.listen)
-            .map_err(bind_error)?;
+        let endpoint = listener::bind(
+            &keys.tls,
+            listener::server_config(crypto, listener::MAX_STREAMS),
+            settings.listen,
+        )
+        .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;
         let discovery = settings
             .discovery
@@ -222,20 +228,22 @@ impl Devices {
             settings.monotonic_ms,
         ));
         let for_sessions = Arc::clone(&shared);
-        let door = Door::new(
+        let door = Arc::new(Door::new(
             listener::bounds(settings.max_connections),
             settings.monotonic_ms,
             counts,
-        );
+        ));
         tokio::spawn(listener::accept(
             endpoint.clone(),
-            Arc::new(door),
+            Arc::clone(&door),
             move |connection, ticket| serve(Arc::clone(&for_sessions), connection, ticket),
         ));
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
                 endpoint,
+                #[cfg(test)]
+                door,
                 local,
                 enrolment,
                 discovery,
@@ -266,9 +274,9 @@ impl Devices {
 
     /// Takes over what the core says of a device. Blocked, it is cut off at
     /// once and its next handshake fails. From any thread.
-    pub fn apply(&self, registration: &Registration, blocked: bool) {
+    pub fn apply(&self, registration: &Registration, access: Access) {
         let shared = &self.inner.shared;
-        shared.registry.apply(registration, blocked);
+        shared.registry.apply(registration, access);
         if shared.registry.admitted(&registration.device).is_none() {
             let code = RefusalCode::DeviceNotAllowed;
             shared
@@ -464,7 +472,10 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
             session::turn_away(&shared, (device, key), &connection).await;
         }
         Some((key, (device, _))) => {
-            ticket.vouch();
+            // One that waits to be approved speaks for no address.
+            if !shared.registry.is_pending(&device) {
+                ticket.vouch();
+            }
             session::run(shared, (device, key), connection).await;
         }
         // Blocked since.

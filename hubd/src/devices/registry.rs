@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::VerifyingKey;
+use hub_core::admission::Access;
 use hub_core::device_keys::DeviceKeys;
 use hub_protocol::cose::Unverified;
 use hub_protocol::{DeviceClass, DeviceId, Digest, KeyId, Registration, cose};
@@ -29,6 +30,8 @@ pub struct RegisteredDevice {
     pub enrolled_ms: u64,
     /// Whether it is shut out.
     pub blocked: bool,
+    /// Whether it waits to be approved.
+    pub pending: bool,
     /// How often its keys have changed.
     pub key_changes: u32,
 }
@@ -94,9 +97,9 @@ impl Registry {
     ///
     /// Connections that the device has open are not touched here: call
     /// [`Devices::apply`](super::Devices::apply) once the hub is running.
-    pub fn apply(&self, registration: &Registration, blocked: bool) {
+    pub fn apply(&self, registration: &Registration, access: Access) {
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-        match registered(registration, blocked) {
+        match registered(registration, access) {
             Some(device) => devices.insert(registration.device, device),
             None => devices.remove(&registration.device),
         };
@@ -140,10 +143,15 @@ impl Registry {
         changed.of.get(device).cloned()
     }
 
+    /// Whether the device waits to be approved.
+    pub(super) fn is_pending(&self, device: &DeviceId) -> bool {
+        self.read().get(device).is_some_and(|d| d.pending)
+    }
+
     /// Adds a device that has just been enrolled, unless it is known: only
-    /// the core unblocks.
-    pub(super) fn apply_if_new(&self, registration: &Registration) {
-        if let Some(device) = registered(registration, false) {
+    /// the core unblocks and approves.
+    pub(super) fn apply_if_new(&self, registration: &Registration, access: Access) {
+        if let Some(device) = registered(registration, access) {
             self.devices
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -194,7 +202,7 @@ impl Registry {
     }
 }
 
-fn registered(registration: &Registration, blocked: bool) -> Option<RegisteredDevice> {
+fn registered(registration: &Registration, access: Access) -> Option<RegisteredDevice> {
     Some(RegisteredDevice {
         device: registration.device,
         verifying_key: cose::verifying_key(&registration.signing_key)?,
@@ -202,7 +210,8 @@ fn registered(registration: &Registration, blocked: bool) -> Option<RegisteredDe
         name: registration.name.clone(),
         model: registration.model.clone(),
         enrolled_ms: registration.enrolled_ms,
-        blocked,
+        blocked: access == Access::Barred,
+        pending: access == Access::Pending,
         key_changes: 0,
     })
 }

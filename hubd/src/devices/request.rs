@@ -14,7 +14,7 @@ use hub_protocol::{
     Answer, CardBlob, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, PaymentId, PaymentRequest,
     Refusal, RefusalCode, Request, SealedCard, VoidRequest, cbor,
 };
-use quinn::{ReadToEndError, RecvStream};
+use quinn::{ReadError, RecvStream};
 
 use super::bounds::{Bound, Counts};
 use super::registry::{RequestKeys, Standing};
@@ -27,6 +27,9 @@ use crate::port::{Ask, Tell};
 /// How long a device may take to send one frame.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest frame with its length before it.
+const LONGEST: usize = 4 + MAX_FRAME;
+
 /// Reads one frame, up to and including FIN. `None` if the peer reset the
 /// stream or the connection is gone, so that nobody waits for an answer.
 pub(super) async fn read_frame(
@@ -34,14 +37,13 @@ pub(super) async fn read_frame(
     recv: &mut RecvStream,
     wire: WireVersion,
 ) -> Option<Result<Request, Refusal>> {
-    // One byte more than the longest frame shows that it is too long.
-    match tokio::time::timeout(READ_TIMEOUT, recv.read_to_end(4 + MAX_FRAME + 1)).await {
-        Ok(Ok(bytes)) => Some(Request::from_wire(&bytes, wire.number())),
-        Ok(Err(ReadToEndError::TooLong)) => {
+    match tokio::time::timeout(READ_TIMEOUT, read_to_fin(recv)).await {
+        Ok(Ok(Some(bytes))) => Some(Request::from_wire(&bytes, wire.number())),
+        Ok(Ok(None)) => {
             counts.count(Bound::LongFrames);
             Some(Err(frame::oversized()))
         }
-        Ok(Err(ReadToEndError::Read(_))) => None,
+        Ok(Err(_)) => None,
         Err(_) => {
             counts.count(Bound::SlowStreams);
             Some(Err(Refusal::new(
@@ -50,6 +52,32 @@ pub(super) async fn read_frame(
             )))
         }
     }
+}
+
+/// The bytes of a stream up to FIN; `None` if they are more than the longest
+/// frame.
+///
+/// Read in order and copied, a piece at a time. A piece is a slice of the
+/// packet that it came in, and keeps all of that: whoever sends one byte a
+/// packet would have the hub keep a thousand times what it sent, since a
+/// piece that is read counts against no window any more. In order, the
+/// transport itself bounds what it keeps of pieces that wait for others.
+async fn read_to_fin(recv: &mut RecvStream) -> Result<Option<Vec<u8>>, ReadError> {
+    let mut bytes = Vec::new();
+    // One byte more shows that it is too long.
+    while let Some(piece) = recv.read_chunk(LONGEST + 1 - bytes.len(), true).await? {
+        // Doubled as usual, but never beyond a frame.
+        let wanted = bytes.len() + piece.bytes.len();
+        if wanted > bytes.capacity() {
+            let most = wanted.max(bytes.capacity() * 2).min(LONGEST + 1);
+            bytes.reserve_exact(most - bytes.len());
+        }
+        bytes.extend_from_slice(&piece.bytes);
+        if bytes.len() > LONGEST {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
 }
 
 /// Answers a request of a device. That one held a clear card number is told

@@ -17,7 +17,6 @@ use hub_protocol::{Answer, DeviceId, Digest, Refusal, RefusalCode, frame};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
 
-use super::bounds::Bound;
 use super::registry::Standing;
 use super::request;
 use super::sessions::{Outgoing, close_for};
@@ -49,9 +48,16 @@ pub(super) struct Peer {
 
 /// Serves a connection until it ends.
 pub(super) async fn run(shared: Arc<Shared>, (device, key): (DeviceId, Digest), connection: Connection) {
-    let (pushes, replaced) = shared.sessions.open((device, key), &connection);
-    if replaced {
-        shared.counts.count(Bound::DeviceConnections);
+    let is_pending = |device: &DeviceId| shared.registry.is_pending(device);
+    let (pushes, made_room) = match shared.sessions.open((device, key), &connection, is_pending) {
+        Ok(opened) => opened,
+        Err(bound) => {
+            shared.counts.count(bound);
+            return close_for(&connection, &too_many_wait());
+        }
+    };
+    if let Some(bound) = made_room {
+        shared.counts.count(bound);
     }
     // Looked up once more, after `open`: whoever blocks the device or ends its
     // key from now on finds this connection and closes it, and what was done
@@ -226,6 +232,14 @@ pub(super) async fn turn_away(shared: &Shared, (device, key): (DeviceId, Digest)
     let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, told).await;
     close_for(connection, &refusal);
     drop(listed);
+}
+
+fn too_many_wait() -> Refusal {
+    Refusal::new(
+        RefusalCode::Busy,
+        "as many devices that wait to be approved are connected as may be; ask the manager to approve this one, or \
+         try again later",
+    )
 }
 
 pub(super) fn not_allowed() -> Refusal {

@@ -7,9 +7,17 @@ use hub_protocol::{DeviceId, Digest, PaymentStatus, Refusal, RefusalCode, Signed
 use quinn::{Connection, VarInt};
 use tokio::sync::mpsc;
 
+use super::bounds::Bound;
+
 /// The most connections of one device. A device that moves between networks
 /// leaves connections behind until they time out; one more closes the oldest.
 pub(super) const MAX_PER_DEVICE: usize = 4;
+
+/// The most connections of a device that waits to be approved, and of all that
+/// do. A fleet's code may be in a stranger's hands, and until somebody has
+/// looked, whoever came by it takes no place from the shop's devices.
+pub(super) const MAX_PER_PENDING: usize = 1;
+pub(super) const MAX_PENDING: usize = 32;
 
 /// The most pushes that wait for one connection. A push beyond is dropped:
 /// the device learns the same by asking for the payment's status.
@@ -56,17 +64,32 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Adds a connection and gives the end from which its pushes come, and
-    /// whether it took the place of the device's oldest.
+    /// Adds a connection and gives the end from which its pushes come, and the
+    /// bound that the device's oldest had to make room for.
+    ///
+    /// # Errors
+    /// [`Bound::PendingConnections`]: as many devices that wait to be approved
+    /// are connected as may be.
     pub(super) fn open(
         &self,
         (device, key): (DeviceId, Digest),
         connection: &Connection,
-    ) -> (mpsc::Receiver<Outgoing>, bool) {
+        is_pending: impl Fn(&DeviceId) -> bool,
+    ) -> Result<(mpsc::Receiver<Outgoing>, Option<Bound>), Bound> {
         let (pushes, receiver) = mpsc::channel(MAX_PUSHES);
         let mut live = self.lock();
+        let (most, bound) = match is_pending(&device) {
+            true => (MAX_PER_PENDING, Bound::PendingConnections),
+            false => (MAX_PER_DEVICE, Bound::DeviceConnections),
+        };
+        if bound == Bound::PendingConnections
+            && !live.contains_key(&device)
+            && live.keys().filter(|device| is_pending(device)).count() >= MAX_PENDING
+        {
+            return Err(bound);
+        }
         let of_device = live.entry(device).or_default();
-        let full = of_device.len() >= MAX_PER_DEVICE;
+        let full = of_device.len() >= most;
         if full && let Some(oldest) = of_device.pop_front() {
             oldest.connection.close(VarInt::from_u32(0), b"replaced");
         }
@@ -76,7 +99,7 @@ impl Sessions {
             connection: connection.clone(),
             pushes,
         });
-        (receiver, full)
+        Ok((receiver, full.then_some(bound)))
     }
 
     /// A device speaks this wire version, and has got this statement of the

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hub_core::Reply;
+use hub_core::admission::Access;
+use hub_core::{Joining, Reply};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::frame::HubInfo;
@@ -180,6 +181,13 @@ impl Shared {
     /// version. Dropped when the device goes away: it asks again under the
     /// same id.
     pub(super) async fn ask(&self, ask: Ask, wire: WireVersion) -> Result<Answer, Refusal> {
+        let access = match &ask {
+            Ask::Join {
+                joining: Joining::Fleet(_),
+                ..
+            } => Access::Pending,
+            _ => Access::Granted,
+        };
         let Answered { reply, proof } = tokio::time::timeout(ANSWER_TIMEOUT, self.port.ask_for_proof(ask))
             .await
             .map_err(|_| not_in_time())??;
@@ -204,7 +212,8 @@ impl Shared {
             Reply::Returned { number } => Ok(Answer::Returned { number }),
             Reply::KeysChanged { number } => Ok(Answer::KeysChanged { number }),
             Reply::Registered(mut registration) => {
-                self.registry.apply_if_new(&registration);
+                // As a rule the core has said so already, and that counts.
+                self.registry.apply_if_new(&registration, access);
                 // A device that enrols again may have missed a change.
                 registration.hub_signing_key = self.keys.chain().current().to_bytes();
                 Ok(Answer::Enrolled {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use ed25519_dalek::SigningKey;
 use hub_core::Forward;
-use hub_core::admission::FleetToken;
+use hub_core::admission::{Access, FleetToken};
 use hub_core::device_keys::DeviceKeys;
 use hub_core::state::Head;
 use hub_protocol::entry::{StorageLevel, WanReason, WanState};
@@ -129,9 +129,10 @@ impl Edges for RealEdges {
         self.devices.push_policy(version);
     }
 
-    fn device_changed(&mut self, registration: &Registration, blocked: bool) {
-        tracing::info!(device = %registration.device.short(), name = %registration.name, blocked, "device enrolled or changed");
-        self.devices.apply(registration, blocked);
+    fn device_changed(&mut self, registration: &Registration, access: Access) {
+        // Not by its name, which may be a person's: `hubctl devices` has it.
+        tracing::info!(device = %registration.device.short(), ?access, "device enrolled or changed");
+        self.devices.apply(registration, access);
     }
 
     fn fleet_tokens(&mut self, tokens: Vec<FleetToken>) {

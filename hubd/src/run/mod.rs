@@ -132,7 +132,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
 
     let registry = Registry::default();
     for device in opened.state.devices() {
-        registry.apply(&device.registration, device.barred());
+        registry.apply(&device.registration, device.access());
         if let Some(keys) = device.keys.as_deref() {
             registry.apply_keys(device.registration.device, keys.clone());
         }

@@ -67,7 +67,10 @@ impl Who {
         config.alpn_protocols = vec![alpn.to_vec()];
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?));
         let mut transport = TransportConfig::default();
-        transport.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(3_000))));
+        transport
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(3_000))))
+            // However little is in a packet, it is as long as they come.
+            .pad_to_mtu(true);
         config.transport_config(Arc::new(transport));
         Ok(config)
     }

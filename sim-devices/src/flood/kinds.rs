@@ -12,7 +12,7 @@ use anyhow::Result;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{ALPN, ALPN_ENROL, Answer, DeviceClass, EnrolmentRequest, Request, cbor, frame};
 use hub_sdk::PreparedPayment;
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, Endpoint, SendStream};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -28,7 +28,11 @@ const NICE: i32 = 19;
 const CONNECTIONS: u8 = 4;
 
 /// Streams on each: the same.
-const STREAMS: usize = 64;
+const STREAMS: usize = 16;
+
+/// Bytes that a slow stream sends, each in a packet of its own, before it
+/// falls silent: nearly the longest frame.
+const TRICKLE: usize = 16_000;
 
 /// Connections that strangers try at a time.
 const AT_ONCE: u8 = 32;
@@ -49,7 +53,8 @@ const GUESSES: usize = 5;
 pub enum Kind {
     /// Handshakes begun from proved addresses and never gone on with
     Handshakes,
-    /// An enrolled device holds all the streams it may have, one byte on each
+    /// An enrolled device holds all the streams it may have, and sends a byte
+    /// at a time, each in a packet of full length
     SlowStreams,
     /// An enrolled device sends frames of a mebibyte
     HugeFrames,
@@ -227,9 +232,12 @@ async fn misbehave(kind: Kind, connection: &Connection, intruder: &Intruder, tal
             Kind::SlowStreams => {
                 on_all_streams(connection, tally, |connection, tally| async move {
                     let (mut send, mut recv) = connection.open_bi().await.ok()?;
-                    send.write_all(&[0]).await.ok()?;
-                    tally.sent();
-                    tally.read(&recv.read_to_end(frame::MAX_FRAME + 4).await.ok()?);
+                    let answer = recv.read_to_end(frame::MAX_FRAME + 4);
+                    let answer = tokio::select! {
+                        answer = answer => answer,
+                        () = trickle(&mut send, &tally) => return None,
+                    };
+                    tally.read(&answer.ok()?);
                     Some(())
                 })
                 .await
@@ -294,6 +302,18 @@ async fn on_all_streams<F>(
         streams.spawn(async move { while once(connection.clone(), Arc::clone(&tally)).await.is_some() {} });
     }
     while streams.join_next().await.is_some() {}
+}
+
+/// Sends a byte at a time and lets each go out before the next, then nothing.
+async fn trickle(send: &mut SendStream, tally: &Tally) {
+    for _ in 0..TRICKLE {
+        if send.write_all(&[0]).await.is_err() {
+            break;
+        }
+        tally.sent();
+        tokio::task::yield_now().await;
+    }
+    std::future::pending().await
 }
 
 /// Sends bytes on a stream, and counts what comes back.

@@ -1,6 +1,7 @@
 //! Allowances from the SDK to the core and back: real QUIC, the real core, a
 //! disk that is a list.
 
+use hub_core::admission::Access;
 use hub_core::policy::Policy;
 use hub_core::state::State;
 use hub_core::{Core, Forward, OperatorCommand, OperatorReply, Overview, Probe, Settings as CoreSettings};
@@ -81,7 +82,7 @@ impl Edges for Memory {
     fn forward(&mut self, _: Forward) {}
     fn push_status(&mut self, _: DeviceId, _: PaymentStatus) {}
     fn push_policy(&mut self, _: u64) {}
-    fn device_changed(&mut self, _: &Registration, _: bool) {}
+    fn device_changed(&mut self, _: &Registration, _: Access) {}
     fn fleet_tokens(&mut self, _: Vec<hub_core::admission::FleetToken>) {}
     fn wan_changed(&mut self, _: WanState, _: WanReason) {}
     fn restriction_changed(&mut self, _: Option<DeviceId>, _: Restriction, _: RestrictionCause) {}

@@ -1,3 +1,4 @@
+use hub_core::admission::Access;
 use hub_protocol::{ALPN, Request, frame};
 
 use super::*;
@@ -17,7 +18,7 @@ fn table() -> String {
     let per_device = settings.requests_per_second;
     let kib = |bytes: u32| bytes / 1024;
     let seconds = |time: Duration| format!("{} s", time.as_secs());
-    let rows: [(&str, String, &str, &[Bound]); 16] = [
+    let rows: [(&str, String, &str, &[Bound]); 18] = [
         (
             "first packets of addresses not proved, unless known, that are answered",
             rate(at.retries),
@@ -70,6 +71,22 @@ fn table() -> String {
             &[Bound::Connections, Bound::AddressConnections],
         ),
         (
+            "connections to enrol: without a request; in all",
+            format!(
+                "{}; {}",
+                seconds(enrolment::SILENCE),
+                seconds(enrolment::CONNECTION_TIMEOUT)
+            ),
+            "closed",
+            &[],
+        ),
+        (
+            "connections of devices that wait to be approved: all, of one device",
+            format!("{}, {}", sessions::MAX_PENDING, sessions::MAX_PER_PENDING),
+            "refused; the oldest is closed",
+            &[Bound::PendingConnections],
+        ),
+        (
             "connections refused with an answer (QUIC 0x2)",
             rate(at.refusals),
             "no answer",
@@ -84,8 +101,9 @@ fn table() -> String {
         (
             "streams of one connection; bytes ahead on a stream, on a connection",
             format!(
-                "{}; {} KiB, {} KiB",
+                "{} (to enrol {}); {} KiB, {} KiB",
                 listener::MAX_STREAMS,
+                enrolment::MAX_STREAMS,
                 kib(listener::STREAM_WINDOW),
                 kib(listener::CONNECTION_WINDOW)
             ),
@@ -157,7 +175,7 @@ fn hello() -> Vec<u8> {
 async fn connected(hub: &FakeHub) -> quinn::Connection {
     let identity = DeviceIdentity::generate().unwrap();
     let registration = hub.registration(&identity);
-    hub.devices.apply(&registration, false);
+    hub.devices.apply(&registration, Access::Granted);
     raw::connect(hub, Some(&identity), ALPN).await.unwrap()
 }
 
@@ -188,7 +206,7 @@ async fn a_device_that_hangs_up_and_comes_back_has_no_new_burst() {
     };
     let hub = FakeHub::start_with(settings, keys(), Registry::default());
     let identity = DeviceIdentity::generate().unwrap();
-    hub.devices.apply(&hub.registration(&identity), false);
+    hub.devices.apply(&hub.registration(&identity), Access::Granted);
     for _ in 0..12 {
         // Each asks once.
         raw::connect(&hub, Some(&identity), ALPN).await.unwrap();
@@ -216,7 +234,7 @@ async fn one_address_cannot_open_more_than_its_share_of_handshakes() {
         (100, 1)
     );
     let identity = DeviceIdentity::generate().unwrap();
-    hub.devices.apply(&hub.registration(&identity), false);
+    hub.devices.apply(&hub.registration(&identity), Access::Granted);
     let to = hub.devices.local_addr();
     let elsewhere = raw::connect_from([127, 0, 0, 2], to, Some(&identity), ALPN).await;
     assert!(elsewhere.is_some(), "another address is not held to it");
@@ -239,4 +257,63 @@ async fn slow_streams_and_long_frames_are_counted() {
     assert_eq!(raw::ask(&connection, &long).await, Some(RefusalCode::Oversized));
     let after = hub.devices.bounds_reached();
     assert_eq!((after["slow-streams"], after["long-frames"]), (1, 1));
+}
+
+/// Devices that wait to be approved.
+fn pending(hub: &FakeHub, count: usize) -> Vec<DeviceIdentity> {
+    let wait = |identity: &DeviceIdentity| hub.devices.apply(&hub.registration(identity), Access::Pending);
+    let all: Vec<_> = (0..count).map(|_| DeviceIdentity::generate().unwrap()).collect();
+    all.iter().for_each(wait);
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_wait_to_be_approved_keep_no_device_of_the_shop_out() {
+    let settings = Settings {
+        max_connections: sessions::MAX_PENDING + 2,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    // From addresses of their own, so that no address's share is reached.
+    let to = hub.devices.local_addr();
+    let from = |number: usize| [127, 0, 1, u8::try_from(number).unwrap() % 8];
+    let mut open = Vec::new();
+    let waiting = pending(&hub, sessions::MAX_PENDING + 3);
+    for (number, identity) in waiting.iter().enumerate() {
+        open.push(raw::connect_from(from(number), to, Some(identity), ALPN).await);
+    }
+    let (taken, left_out) = open.split_at(sessions::MAX_PENDING);
+    assert!(taken.iter().all(Option::is_some) && left_out.iter().all(Option::is_none));
+    assert_eq!(hub.devices.bounds_reached()["connections-of-pending"], 3);
+    let ours = DeviceIdentity::generate().unwrap();
+    hub.devices.apply(&hub.registration(&ours), Access::Granted);
+    let ours = raw::connect_from([127, 0, 0, 9], to, Some(&ours), ALPN).await;
+    assert!(ours.is_some());
+    // Once one of them is approved, another has its place.
+    hub.devices.apply(&hub.registration(&waiting[0]), Access::Granted);
+    drop(ours);
+    let last = waiting.last();
+    assert!(raw::connect_from([127, 0, 0, 9], to, last, ALPN).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_waits_to_be_approved_has_one_connection() {
+    let hub = FakeHub::start();
+    let identity = &pending(&hub, 1)[0];
+    let first = raw::connect(&hub, Some(identity), ALPN).await.unwrap();
+    let second = raw::connect(&hub, Some(identity), ALPN).await.unwrap();
+    within(first.closed()).await;
+    assert!(second.close_reason().is_none());
+    assert_eq!(hub.devices.bounds_reached()["connections-of-pending"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_waits_to_be_approved_makes_no_address_known() {
+    let hub = FakeHub::start();
+    let identity = &pending(&hub, 1)[0];
+    let known = || hub.devices.inner.door.knows([127, 0, 0, 1].into());
+    let _connection = raw::connect(&hub, Some(identity), ALPN).await.unwrap();
+    assert!(!known());
+    let _ours = connected(&hub).await;
+    assert!(known());
 }

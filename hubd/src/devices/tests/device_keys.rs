@@ -1,5 +1,6 @@
 //! A device changes its keys: what the old ones are still good for.
 
+use hub_core::admission::Access;
 use hub_core::device_keys::{DeviceKeys, KeysBefore};
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{ALPN, ALPN_4, ALPN_5, DeviceKeyChange, Request, VoidRequest, cbor, frame};
@@ -47,7 +48,7 @@ impl Changed {
             .apply_keys(new.device_id(), self.keys(&new, last_sequence, false));
         let mut registration = self.enrolled.registration.clone();
         registration.signing_key = new.signing_key().verifying_key().to_bytes();
-        hub.devices.apply(&registration, false);
+        hub.devices.apply(&registration, Access::Granted);
         new
     }
 
@@ -206,7 +207,7 @@ async fn a_copy_with_keys_that_have_given_way_is_told_so_and_so_is_the_hub() {
     let sessions = &hub.devices.inner.shared.sessions;
     assert_eq!(sessions.connections(&new.device_id()).len(), 1);
     // Blocked, it is not even told.
-    hub.devices.apply(&device.enrolled.registration, true);
+    hub.devices.apply(&device.enrolled.registration, Access::Barred);
     assert!(raw::connect(&hub, Some(&device.old), ALPN).await.is_none());
 }
 
@@ -292,7 +293,7 @@ async fn rule_5_a_device_does_not_take_the_tls_key_of_one_that_is_to_be_enrolled
 async fn shaken(hub: &FakeHub, identity: &DeviceIdentity) -> (Connection, Connection) {
     let tls = hub.devices.tls();
     let crypto = tls.crypto(Admit::AnyKey, &[ALPN]).unwrap();
-    let config = listener::server_config(crypto);
+    let config = listener::server_config(crypto, listener::MAX_STREAMS);
     let endpoint = listener::bind(tls, config, ([127, 0, 0, 1], 0).into()).unwrap();
     let accepted = async { endpoint.accept().await.unwrap().await.unwrap() };
     let to = endpoint.local_addr().unwrap();
@@ -314,7 +315,7 @@ async fn rule_5_a_device_that_is_blocked_between_handshake_and_session_is_cut_of
     let hub = FakeHub::start();
     let device = Changed::before(&hub).await;
     let (ours, theirs) = shaken(&hub, &device.old).await;
-    hub.devices.apply(&device.enrolled.registration, true);
+    hub.devices.apply(&device.enrolled.registration, Access::Barred);
     let shared = Arc::clone(&hub.devices.inner.shared);
     let whose = (device.old.device_id(), device.old.tls_digest());
     tokio::spawn(session::run(shared, whose, ours));
@@ -375,7 +376,7 @@ async fn rule_5_whoever_is_turned_away_is_cut_off_at_once_if_the_device_is_block
     })
     .await;
     let (ours, theirs) = shaken(&hub, &device.old).await;
-    hub.devices.apply(&device.enrolled.registration, true);
+    hub.devices.apply(&device.enrolled.registration, Access::Barred);
     assert_eq!(closed_with(&copy).await, code);
     let shared = Arc::clone(&hub.devices.inner.shared);
     let whose = (new.device_id(), device.old.tls_digest());

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hub_core::admission::Access;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::{ALPN_ENROL, Answer, EnrolmentCode, Request, cbor, frame};
 use hub_sdk::SdkError;
@@ -239,9 +240,22 @@ async fn an_enrolment_does_not_unblock() {
     let hub = FakeHub::start();
     let device = identity();
     let enrolled = hub.enrol(&device).await;
-    hub.devices.apply(&enrolled.registration, true);
+    hub.devices.apply(&enrolled.registration, Access::Barred);
     let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
     // The stand-in for the core says "registered"; the block stays.
     present(&code, &device).await.unwrap();
     assert!(hub.devices.registry().list()[0].blocked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_nothing_keeps_no_place_at_enrolment() {
+    let hub = FakeHub::start();
+    let code = hub.devices.issue_code(DeviceClass::Mpos).unwrap();
+    let to = hub.devices.enrol_addr().unwrap();
+    let idle = raw::dial([127, 0, 0, 9], to, Some(&identity()), ALPN_ENROL)
+        .await
+        .unwrap();
+    // Ends long before the time that a connection may last.
+    within(idle.closed()).await;
+    present(&code, &identity()).await.unwrap();
 }

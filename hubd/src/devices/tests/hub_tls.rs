@@ -1,6 +1,7 @@
 //! The hub's TLS key gives way to another: who finds the hub, and who is none.
 
 use ed25519_dalek::SigningKey;
+use hub_core::admission::Access;
 use hub_protocol::{
     ALPN, ALPN_4, ALPN_5, ALPN_ENROL, Digest, HubId, HubKeyChange, HubTlsKeys, Push, Registration,
     SignedKeyChange, frame,
@@ -77,7 +78,7 @@ impl Away {
             enrolled_ms: 1,
         };
         let registry = Registry::default();
-        registry.apply(&registration, false);
+        registry.apply(&registration, Access::Granted);
         let dir = tempfile::tempdir().unwrap();
         Enrolled::new(registration.clone(), Vec::new())
             .save(dir.path())

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use hub_core::Reply;
+use hub_core::admission::Access;
 use hub_core::state::Head;
 use hub_protocol::entry::{ClockQuality, EntryTime};
 use hub_protocol::{
@@ -166,7 +167,8 @@ impl FakeHub {
     /// A device that the hub knows from before.
     fn known(&self) -> DeviceClient {
         let device = self.stranger();
-        self.devices.apply(&device.enrolled().registration, false);
+        self.devices
+            .apply(&device.enrolled().registration, Access::Granted);
         device
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hub_core::admission::Access;
 use hub_sdk::{LinkError, PayError, PushEvent};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
@@ -102,7 +103,7 @@ async fn behind_a_router(options: ClientOptions) -> (FakeHub, Router, DeviceClie
     let router = Router::start(hub.devices.local_addr()).await;
     let identity = DeviceIdentity::generate().unwrap();
     let registration = hub.registration(&identity);
-    hub.devices.apply(&registration, false);
+    hub.devices.apply(&registration, Access::Granted);
     let enrolled = Enrolled::new(registration, vec![router.address]);
     let device = DeviceClient::new(identity, enrolled, options).unwrap();
     within(device.hello()).await.unwrap();

@@ -1,3 +1,4 @@
+use hub_core::admission::Access;
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::WanState;
 use hub_protocol::{
@@ -225,7 +226,7 @@ async fn rule_5_a_blocked_device_is_cut_off_at_once_and_returns_only_unblocked()
     let (client, asked) = (device.clone(), payment.clone());
     let under_way = tokio::spawn(async move { client.pay(&asked).await });
     hub.wait_asked(2).await;
-    hub.devices.apply(&registration, true);
+    hub.devices.apply(&registration, Access::Barred);
     assert!(matches!(
         within(under_way).await.unwrap(),
         Err(PayError::NotAllowed)
@@ -234,14 +235,14 @@ async fn rule_5_a_blocked_device_is_cut_off_at_once_and_returns_only_unblocked()
     assert!(matches!(within(device.hello()).await, Err(PayError::NotAllowed)));
     assert!(hub.devices.registry().list()[0].blocked);
 
-    hub.devices.apply(&registration, false);
+    hub.devices.apply(&registration, Access::Granted);
     within(device.pay(&payment)).await.unwrap();
 
     // Nor does one stay that asks for nothing, and so is refused nothing.
     let identity = DeviceIdentity::generate().unwrap();
     let silent = hub.enrol(&identity).await;
     let connection = raw::connect(&hub, Some(&identity), ALPN).await.unwrap();
-    hub.devices.apply(&silent.registration, true);
+    hub.devices.apply(&silent.registration, Access::Barred);
     match within(connection.closed()).await {
         ConnectionError::ApplicationClosed(close) => {
             let code = RefusalCode::DeviceNotAllowed.number();
