@@ -3,12 +3,14 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::card_number::written_out;
 use crate::cbor;
 use crate::codes::codes;
 use crate::id::{DeviceId, Digest, HubId, PaymentId};
 use crate::money::Currency;
 use crate::payment::{
     CardScheme, Cryptogram, EntryMode, Funding, PaymentRequest, TransactionType, Verification,
+    check_payment_id, clear_card_number,
 };
 use crate::reason::Reason;
 use crate::refusal::{Refusal, RefusalCode};
@@ -290,6 +292,17 @@ impl DeviceReceipt {
         Digest::of(&cbor::encode(self))
     }
 
+    /// Holds its ids and digests to what they are: random bytes. It is kept for
+    /// good, also where the payment is refused.
+    ///
+    /// # Errors
+    /// [`RefusalCode::ClearCardNumber`].
+    pub fn check_ids(&self) -> Result<(), Refusal> {
+        check_payment_id(&self.payment_id)?;
+        check_digest("previous", &self.previous)?;
+        check_digest("request_digest", &self.request_digest)
+    }
+
     /// Holds it to the frame that it comes in.
     ///
     /// # Errors
@@ -309,6 +322,14 @@ impl DeviceReceipt {
         self.payment_id == request.payment_id
             && self.amount_minor == request.amount_minor()
             && self.request_digest == Digest::of(signed)
+    }
+}
+
+/// No digest is text by chance.
+fn check_digest(field: &str, digest: &Digest) -> Result<(), Refusal> {
+    match written_out(&digest.0) {
+        true => Err(clear_card_number(field)),
+        false => Ok(()),
     }
 }
 
@@ -333,6 +354,14 @@ pub struct AllowanceReturn {
 }
 
 impl AllowanceReturn {
+    /// The same for its digest as [`DeviceReceipt::check_ids`].
+    ///
+    /// # Errors
+    /// [`RefusalCode::ClearCardNumber`].
+    pub fn check_ids(&self) -> Result<(), Refusal> {
+        check_digest("head", &self.head)
+    }
+
     /// Of a chain that ends here.
     pub fn new(number: u64, chain: &AllowanceChain) -> Self {
         Self {

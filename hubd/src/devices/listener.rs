@@ -11,9 +11,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hub_protocol::card_number::holds_card_number;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    AckFrequencyConfig, Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, Incoming, ServerConfig,
+    TransportConfig, VarInt,
 };
 
 use super::bucket::Rate;
@@ -182,17 +184,58 @@ pub(super) async fn accept<F>(
     }
 }
 
+/// Why a handshake failed, without what the other end says of it: that can be
+/// anything, a card number too.
+fn why(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ConnectionClosed(close) => format!("the other end gave up: {}", close.error_code),
+        ConnectionError::ApplicationClosed(close) => format!("the other end closed: {}", close.error_code),
+        other => match other.to_string() {
+            text if holds_card_number(&text) => "it cannot be said why".to_owned(),
+            text => text,
+        },
+    }
+}
+
 async fn handshake(incoming: Incoming, door: &Door) -> Option<Connection> {
     let from = incoming.remote_address();
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming).await {
         Ok(Ok(connection)) => Some(connection),
         Ok(Err(error)) => {
-            door.failed(from, &error.to_string());
+            door.failed(from, &why(&error));
             None
         }
         Err(_) => {
             door.failed(from, "not finished in time");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn::{ApplicationClose, ConnectionClose, TransportErrorCode};
+
+    use super::*;
+
+    #[test]
+    fn rule_6_what_the_other_end_says_of_a_failed_handshake_is_not_logged() {
+        let reason = "card 4929 1234 5678 9015";
+        let closed = ConnectionError::ConnectionClosed(ConnectionClose {
+            error_code: TransportErrorCode::crypto(42),
+            frame_type: None,
+            reason: reason.into(),
+        });
+        let left = ConnectionError::ApplicationClosed(ApplicationClose {
+            error_code: VarInt::from_u32(7),
+            reason: reason.into(),
+        });
+        for error in [closed, left] {
+            assert!(error.to_string().contains("4929"), "the library says it: {error}");
+            let why = why(&error);
+            assert!(!why.contains("4929") && !why.contains("card"), "{why}");
+            assert!(why.contains("42") || why.contains('7'), "{why}");
+        }
+        assert_eq!(why(&ConnectionError::TimedOut), "timed out");
     }
 }

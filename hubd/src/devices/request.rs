@@ -11,8 +11,8 @@ use hub_protocol::cbor::CborError;
 use hub_protocol::cose::{CoseError, ObjectType, Unverified};
 use hub_protocol::frame::{self, MAX_FRAME};
 use hub_protocol::{
-    Answer, CardBlob, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt, PaymentId, PaymentRequest,
-    Refusal, RefusalCode, Request, SealedCard, VoidRequest, cbor,
+    AllowanceReturn, Answer, CardBlob, DeviceDescription, DeviceId, DeviceKeyChange, DeviceReceipt,
+    PaymentId, PaymentRequest, Refusal, RefusalCode, Request, SealedCard, VoidRequest, cbor,
 };
 use quinn::{ReadError, RecvStream};
 
@@ -212,6 +212,8 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
                 Ok(receipt) => Box::new(receipt),
                 Err(error) => return Err(payment.err().unwrap_or_else(|| error.into())),
             };
+            // Whatever becomes of the payment, its receipt is kept.
+            receipt.check_ids()?;
             let checked = payment.and_then(|(signed, request)| {
                 receipt.check(number, &request, &signed)?;
                 Ok((signed, request))
@@ -237,9 +239,11 @@ async fn checked_answer(shared: &Shared, peer: &Peer, request: Request) -> Resul
         }
         Request::Return { statement: signed } => {
             let (signed, payload) = verified(shared, peer, signed, ObjectType::AllowanceReturn, key).await?;
+            let statement: AllowanceReturn = cbor::decode(&payload)?;
+            statement.check_ids()?;
             Ask::Return {
                 device,
-                statement: cbor::decode(&payload)?,
+                statement,
                 signed,
             }
         }

@@ -8,8 +8,9 @@ use hub_core::{Core, Forward, OperatorCommand, OperatorReply, Overview, Probe, S
 use hub_protocol::cose::{self, ObjectType};
 use hub_protocol::entry::{Entry, WanReason, WanState};
 use hub_protocol::{
-    ALPN_1, ALPN_2, AllowanceMisuse, Answer, CommittedGroup, HubKeyChange, HubTlsKeys, KeyId, LedgerCommit,
-    ReceiptGroup, Request, Restriction, RestrictionCause, SealedCard, SignedKeyChange, cbor, frame,
+    ALPN_1, ALPN_2, AllowanceMisuse, AllowanceReturn, Answer, CommittedGroup, DeviceReceipt, HubKeyChange,
+    HubTlsKeys, KeyId, LedgerCommit, ReceiptGroup, Request, Restriction, RestrictionCause, SealedCard,
+    SignedKeyChange, cbor, frame,
 };
 use hub_sdk::{AllowanceError, AllowanceStore, NotApproved};
 
@@ -32,6 +33,8 @@ struct Memory {
     marks: Arc<Marks>,
     head: Head,
     misused: Arc<Mutex<Vec<AllowanceMisuse>>>,
+    /// Every entry, one after the other.
+    written: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Edges for Memory {
@@ -47,6 +50,7 @@ impl Edges for Memory {
     ) -> bool {
         let digest = Entry::digest(&payload);
         self.head = Head { sequence, digest };
+        self.written.lock().unwrap().extend_from_slice(&payload);
         let group = receipt.and_then(|receipt| ReceiptGroup::new(vec![(sequence, receipt)]));
         let commit = LedgerCommit {
             hub: self.hub,
@@ -112,6 +116,7 @@ struct Shop {
     hub: FakeHub,
     port: HubPort,
     misused: Arc<Mutex<Vec<AllowanceMisuse>>>,
+    written: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Shop {
@@ -127,13 +132,14 @@ impl Shop {
         let settings = CoreSettings::new(hub, "shop-001", Currency::EUR);
         let (core, effects) = Core::start(settings, State::default(), 0, "test", clock::now());
         let marks = Arc::new(Marks::default());
-        let misused = Arc::default();
+        let (misused, written) = (Arc::default(), Arc::default());
         let memory = Memory {
             hub,
             signing,
             marks: Arc::clone(&marks),
             head: Head::EMPTY,
             misused: Arc::clone(&misused),
+            written: Arc::clone(&written),
         };
         let runtime = tokio::runtime::Handle::current();
         let running = Hub::new(core, effects, memory, messages, marks).unwrap();
@@ -145,7 +151,12 @@ impl Shop {
             book: Arc::default(),
             asked,
         };
-        let shop = Self { hub, port, misused };
+        let shop = Self {
+            hub,
+            port,
+            misused,
+            written,
+        };
         for _ in 0..10 {
             let probe = Probe {
                 ok: false,
@@ -505,4 +516,72 @@ async fn a_device_of_an_older_wire_version_has_no_allowances() {
         }
     }
     assert_eq!(shop.overview().await.exposure_minor, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_6_a_devices_receipt_that_hides_a_card_number_is_refused_and_not_kept() {
+    const NUMBER: &[u8; 16] = b"4929123456789015";
+    let shop = Shop::open().await;
+    let (client, dir, identity) = shop.device().await;
+    let kept = store(dir.path(), &client, &identity);
+    let allowance = within(client.ask_allowance(&kept)).await.unwrap();
+    let payment = client.next_payment(sale_of(1_000, "a"));
+    let good = DeviceReceipt {
+        number: allowance.number,
+        index: 1,
+        previous: allowance.digest(),
+        payment_id: payment.payment_id(),
+        request_digest: Digest::of(payment.signed()),
+        amount_minor: 1_000,
+        total_minor: 1_000,
+        device_time_ms: clock::wall_ms(),
+    };
+    let mut digest = [7; 32];
+    digest[..16].copy_from_slice(NUMBER);
+    let hiding = [
+        DeviceReceipt {
+            payment_id: PaymentId(*NUMBER),
+            ..good
+        },
+        DeviceReceipt {
+            previous: Digest(digest),
+            ..good
+        },
+        DeviceReceipt {
+            request_digest: Digest(digest),
+            ..good
+        },
+    ];
+    let code = async |frame: &Request| match within(client.send_raw(&frame::to_wire(frame))).await.unwrap() {
+        Answer::Refused { refusal } => refusal.code,
+        other => panic!("{other:?}"),
+    };
+    let sign = |object, payload: &[u8]| cose::sign(identity.signing_key(), object, payload);
+    for receipt in hiding {
+        let frame = Request::Sync {
+            number: allowance.number,
+            request: payment.signed().to_vec(),
+            sealed_card: payment.sealed_card().clone(),
+            receipt: sign(ObjectType::DeviceReceipt, &cbor::encode(&receipt)),
+        };
+        assert_eq!(code(&frame).await, RefusalCode::ClearCardNumber);
+    }
+    let statement = AllowanceReturn {
+        number: allowance.number,
+        count: 0,
+        total_minor: 0,
+        head: Digest(digest),
+    };
+    let statement = sign(ObjectType::AllowanceReturn, &cbor::encode(&statement));
+    assert_eq!(
+        code(&Request::Return { statement }).await,
+        RefusalCode::ClearCardNumber
+    );
+    let written = shop.written.lock().unwrap().clone();
+    assert!(
+        written.windows(32).any(|part| part == identity.device_id().0),
+        "entries are looked at in clear"
+    );
+    assert!(!written.windows(NUMBER.len()).any(|part| part == NUMBER));
+    assert_eq!(shop.misused(), []);
 }
