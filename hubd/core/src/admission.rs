@@ -131,6 +131,11 @@ impl DeviceRecord {
         is_in && self.says_what(listed)
     }
 
+    /// What has its place.
+    pub(crate) fn replaced(&self) -> Option<Replaced> {
+        self.admission.as_deref().and_then(|one| one.replaced)
+    }
+
     /// That headquarters shut it out.
     pub(crate) fn shut_out(&self) -> Option<ShutOut> {
         self.admission.as_deref().and_then(|one| one.shut_out)

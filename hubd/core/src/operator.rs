@@ -325,6 +325,19 @@ impl Core {
             self.operator_reply(ticket, OperatorReply::Refused(text.to_owned()));
             return;
         }
+        // Never are both let in.
+        let in_its_place = known
+            .replaced()
+            .and_then(|replaced| self.state.device(&replaced.by));
+        if !blocked && let Some(other) = in_its_place.filter(|other| !other.barred()) {
+            let text = format!(
+                "device {} has this one's place; block that one first: hubctl devices block {}",
+                other.registration.device.short(),
+                other.registration.device
+            );
+            self.operator_reply(ticket, OperatorReply::Refused(text));
+            return;
+        }
         let event = Event::DeviceBlocked {
             device,
             blocked,

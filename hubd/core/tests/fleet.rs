@@ -719,3 +719,19 @@ fn what_is_remembered_of_fleets_comes_back_from_the_index_and_is_never_too_large
         assert_eq!(restored.device(&device.registration.device), Some(device));
     }
 }
+
+#[test]
+fn rule_5_a_replaced_device_comes_back_only_once_what_has_its_place_is_blocked() {
+    let mut shop = Shop::offline();
+    join(&mut shop, NEW, replacing(MPOS, true)).unwrap();
+    let head = shop.core.state().head().sequence;
+    let refused = shop.operate(OperatorCommand::Unblock(MPOS));
+    assert!(matches!(&refused, OperatorReply::Refused(text) if text.contains(&NEW.to_string())));
+    assert_eq!(shop.core.state().head().sequence, head);
+    assert_eq!(pays(&mut shop, MPOS, 1), Err(RefusalCode::DeviceNotAllowed));
+    assert_eq!(pays(&mut shop, NEW, 2), Ok(true));
+    // It was found again, and its replacement goes back into the drawer.
+    shop.operate(OperatorCommand::Block(NEW));
+    assert_eq!(shop.operate(OperatorCommand::Unblock(MPOS)), OperatorReply::Done);
+    assert_eq!(pays(&mut shop, MPOS, 3), Ok(true));
+}
