@@ -111,6 +111,8 @@ struct Code {
     expires_ms: u64,
     /// The only device that may present it, once one has.
     by: Option<Keys>,
+    /// How often it has been presented without an outcome that is known.
+    under_way: u32,
     /// When its use was written down.
     used_ms: Option<u64>,
 }
@@ -148,12 +150,17 @@ impl Codes {
         if self.codes.len() >= MAX_CODES && !self.drop_oldest_used() {
             return Err(CodeError::TooMany);
         }
+        // Guesses at earlier codes say nothing against this one.
+        if !self.any_outstanding(now_ms) {
+            self.wrong_tries = 0;
+        }
         let token = random_token()?;
         self.codes.push(Code {
             token,
             grant: grant.into(),
             expires_ms: now_ms.saturating_add(LIFETIME_MS),
             by: None,
+            under_way: 0,
             used_ms: None,
         });
         Ok(token)
@@ -223,6 +230,7 @@ impl Codes {
             .into());
         }
         code.by = Some(keys);
+        code.under_way = code.under_way.saturating_add(1);
         Ok(code.grant.clone())
     }
 
@@ -231,14 +239,17 @@ impl Codes {
         for code in self.codes.iter_mut().filter(|c| c.token == *token) {
             // The grace runs from the first use, or it would never end.
             code.used_ms.get_or_insert(now_ms);
+            code.under_way = code.under_way.saturating_sub(1);
         }
     }
 
     /// The hub refused for certain: another device may present the code,
-    /// unless it was used before.
+    /// unless it was used before, or the same device has asked once more and
+    /// may still be enrolled by it.
     pub(super) fn give_back(&mut self, token: &[u8; 16]) {
         for code in self.codes.iter_mut().filter(|c| c.token == *token) {
-            if code.used_ms.is_none() {
+            code.under_way = code.under_way.saturating_sub(1);
+            if code.used_ms.is_none() && code.under_way == 0 {
                 code.by = None;
             }
         }
@@ -302,6 +313,35 @@ mod tests {
             Err(RefusalCode::EnrolmentUnknown)
         );
         assert!(!codes.any_outstanding(3 + GRACE_MS));
+    }
+
+    #[test]
+    fn a_code_stays_with_a_device_that_asked_twice_and_was_refused_once() {
+        let mut codes = Codes::default();
+        let token = codes.issue(DeviceClass::Mpos, 0).unwrap();
+        assert_eq!(present(&mut codes, token, DEVICE, 1), Ok(()));
+        assert_eq!(present(&mut codes, token, DEVICE, 2), Ok(()));
+        codes.give_back(&token);
+        let other = present(&mut codes, token, OTHER, 3);
+        assert_eq!(
+            other,
+            Err(RefusalCode::EnrolmentUnknown),
+            "one of them is under way"
+        );
+        codes.give_back(&token);
+        assert_eq!(present(&mut codes, token, OTHER, 4), Ok(()));
+    }
+
+    #[test]
+    fn guesses_at_earlier_codes_void_no_later_one() {
+        let mut codes = Codes::default();
+        codes.issue(DeviceClass::Mpos, 0).unwrap();
+        for _ in 1..MAX_WRONG_TRIES {
+            assert!(present(&mut codes, [0; 16], OTHER, 1).is_err());
+        }
+        let token = codes.issue(DeviceClass::Mpos, LIFETIME_MS).unwrap();
+        assert!(present(&mut codes, [0; 16], OTHER, LIFETIME_MS).is_err());
+        assert_eq!(present(&mut codes, token, DEVICE, LIFETIME_MS), Ok(()));
     }
 
     #[test]
