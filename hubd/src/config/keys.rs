@@ -122,6 +122,24 @@ fn next_place(file: &Path, credentials: Option<&Path>) -> Option<PathBuf> {
     (path.exists() && !is_overwritten(&path)).then_some(path)
 }
 
+/// A present key, or where that is gone the one that is to follow it: a power
+/// cut between the end of the old key and the new one's taking its place leaves
+/// the new one alone. A key that is there and cannot be used stays a fault, as
+/// one without a next key is.
+fn present<K: Clone>(
+    file: &Path,
+    credentials: Option<&Path>,
+    next: Option<&K>,
+    read: impl Fn(&Path) -> Option<K>,
+) -> Option<K> {
+    let path = place(file, credentials);
+    let gone = matches!(path.try_exists(), Ok(false)) || is_overwritten(&path);
+    match next {
+        Some(next) if gone => Some(next.clone()),
+        _ => read(file),
+    }
+}
+
 /// Whether a key's file is there and is all zeros, which stand for a key that
 /// was destroyed.
 pub fn is_overwritten(file: &Path) -> bool {
@@ -148,30 +166,16 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
     }
     let next_seed = |file: &Path| next_place(file, credentials).and_then(|_| seed(file));
     let next_signing = next_seed(&layout.next_signing_key);
-    // A power cut between the end of the old key and the new one's taking its
-    // place leaves the new one alone.
-    let own = place(&layout.signing_key, credentials);
-    let signing = match &next_signing {
-        Some(next) => read_seed(&own).unwrap_or_else(|_| next.clone()).into(),
-        None => seed(&layout.signing_key),
-    };
+    let signing = present(&layout.signing_key, credentials, next_signing.as_ref(), seed);
     let next_vault = next_seed(&layout.next_vault_key);
-    let vault = match &next_vault {
-        Some(next) => read_seed(&place(&layout.vault_key, credentials))
-            .unwrap_or_else(|_| next.clone())
-            .into(),
-        None => seed(&layout.vault_key),
-    };
-    let tls_key = |path: PathBuf| {
+    let vault = present(&layout.vault_key, credentials, next_vault.as_ref(), seed);
+    let tls_key = |file: &Path| {
+        let path = place(file, credentials);
         let read = read_tls(&path);
         read.map_err(|message| faults.whole(&path, hint(&message))).ok()
     };
-    let next_tls = next_place(&layout.next_tls_key, credentials).and_then(tls_key);
-    let own = place(&layout.tls_key, credentials);
-    let tls = match &next_tls {
-        Some(next) => Some(read_tls(&own).unwrap_or_else(|_| next.clone())),
-        None => tls_key(own),
-    };
+    let next_tls = next_place(&layout.next_tls_key, credentials).and_then(|_| tls_key(&layout.next_tls_key));
+    let tls = present(&layout.tls_key, credentials, next_tls.as_ref(), tls_key);
     let hub_id = read_hub_id(layout, tls.as_ref(), faults);
     let signing = signing.map(|seed| SigningKey::from_bytes(&seed));
     let next_signing = next_signing.map(|seed| SigningKey::from_bytes(&seed));

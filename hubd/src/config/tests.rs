@@ -370,6 +370,31 @@ fn secrets_that_others_can_read_are_refused() {
 }
 
 #[test]
+fn a_present_key_that_cannot_be_used_is_refused_beside_a_next_one_too() {
+    for key in ["signing", "tls", "vault"] {
+        let [own, next] = ["", ".next"].map(|which| format!("keys/hub-{key}{which}.key"));
+        let hub = Hub::new();
+        fs::copy(hub.dir.join(&own), hub.dir.join(&next)).unwrap();
+        assert!(hub.load().is_ok(), "{key}: both are good");
+        fs::set_permissions(hub.dir.join(&own), fs::Permissions::from_mode(0o644)).unwrap();
+        let faults = hub.faults();
+        assert_eq!(faults.len(), 1, "{faults:#?}");
+        let expected = format!("{own}: is open to others (mode 0644)");
+        assert!(faults[0].starts_with(&expected), "{faults:#?}");
+        let faults = hub.write(&own, "no key", 0o600).faults();
+        assert_eq!(faults.len(), 1, "{faults:#?}");
+        assert!(faults[0].starts_with(&format!("{own}: is not a")), "{faults:#?}");
+        // What a power cut leaves of a key that has given way.
+        assert!(
+            hub.write(&own, [0; 65], 0o600).load().is_ok(),
+            "{key}: overwritten"
+        );
+        fs::remove_file(hub.dir.join(&own)).unwrap();
+        assert!(hub.load().is_ok(), "{key}: gone");
+    }
+}
+
+#[test]
 fn a_folder_that_others_can_write_to_is_refused() {
     for name in ["", "keys"] {
         let hub = Hub::new();

@@ -51,6 +51,7 @@ pub(super) fn key_files(layout: &Layout) -> Finding {
         &layout.tls_key,
         &layout.next_tls_key,
         &layout.vault_key,
+        &layout.next_vault_key,
         &layout.policy_key,
     ];
     let folders = [&layout.dir, &layout.keys];
