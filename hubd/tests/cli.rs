@@ -6,6 +6,8 @@
 mod closures;
 #[path = "../core/tests/support/mod.rs"]
 mod core_shop;
+#[path = "cli/credentials.rs"]
+mod credentials;
 #[path = "cli/dependencies.rs"]
 mod dependencies;
 #[path = "cli/doctor.rs"]

@@ -181,7 +181,8 @@ pub(super) fn load(layout: &Layout, credentials: Option<&Path>, faults: &Faults)
     let next_signing = next_signing.map(|seed| SigningKey::from_bytes(&seed));
     if let Some(signing) = &signing {
         let next = next_signing.as_ref().map(SigningKey::verifying_key);
-        check_public(layout, &signing.verifying_key(), next, faults);
+        let own = place(&layout.signing_key, credentials);
+        check_public(layout, (&own, &signing.verifying_key()), next, faults);
     }
     Some(HubKeys {
         signing: signing?,
@@ -337,19 +338,18 @@ fn read_tls(path: &Path) -> Result<TlsKey, String> {
 
 /// `hub-signing.pub` is what people verify the ledger with: a wrong one would
 /// make a good ledger look forged.
-fn check_public(layout: &Layout, key: &VerifyingKey, next: Option<VerifyingKey>, faults: &Faults) {
+fn check_public(
+    layout: &Layout,
+    (own, key): (&Path, &VerifyingKey),
+    next: Option<VerifyingKey>,
+    faults: &Faults,
+) {
     let file = &layout.signing_public;
     match files::read_text(file, MAX_KEY_FILE) {
         Ok(text) if parse_public_key(&text).as_ref() == Some(key) => {}
         // While the key changes it is one of the two.
         Ok(text) if next.is_some() && parse_public_key(&text) == next => {}
-        Ok(_) => faults.whole(
-            file,
-            format!(
-                "is not the public half of keys/hub-signing.key: if that was put back from an older backup, put the newest back; if this file was changed, its content should be {}",
-                data_encoding::HEXLOWER.encode(key.as_bytes())
-            ),
-        ),
+        Ok(text) => faults.whole(file, of_another_key(layout, (own, key), parse_public_key(&text))),
         Err(message) => faults.warn(
             file,
             None,
@@ -359,4 +359,25 @@ fn check_public(layout: &Layout, key: &VerifyingKey, next: Option<VerifyingKey>,
             ),
         ),
     }
+}
+
+/// What `hub-signing.pub` says is not the public half of the key at `own`:
+/// which of the two is the older one, a file in `keys/` may tell.
+fn of_another_key(layout: &Layout, (own, key): (&Path, &VerifyingKey), said: Option<VerifyingKey>) -> String {
+    let key = data_encoding::HEXLOWER.encode(key.as_bytes());
+    if own == layout.signing_key {
+        return format!(
+            "is not the public half of keys/hub-signing.key: if that was put back from an older backup, put the newest back; if this file was changed, its content should be {key}"
+        );
+    }
+    let fits = read_signing_key(&layout.signing_key).is_ok_and(|key| Some(key.verifying_key()) == said);
+    if fits {
+        return format!(
+            "is the public half of {}, and not of the credential hub-signing.key, which is taken first: encrypt this file in place of the old credential (docs/keys.md), or take that out of the unit, and restart",
+            layout.signing_key.display()
+        );
+    }
+    format!(
+        "is not the public half of the credential hub-signing.key: if the signing key was changed, encrypt the newest one in place of the old credential (docs/keys.md); if this file was changed, its content should be {key}"
+    )
 }

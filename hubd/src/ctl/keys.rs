@@ -9,6 +9,10 @@ use super::show::{instant, span};
 use crate::admin::protocol::{Answer, KeyReport, Request, RotationReport, TlsStep};
 use crate::clock;
 
+/// What becomes of a key that has given way.
+const OLD: &str = "the old one is destroyed, unless systemd keeps it as a credential: then encrypt the new one in its \
+                   place (docs/keys.md)";
+
 #[derive(Serialize)]
 struct Listed<'a> {
     keys: &'a [KeyReport],
@@ -34,7 +38,7 @@ pub(super) fn rotate_signing(client: &Client, output: &Output, confirmed: bool) 
                     .to_owned()
             };
             format!(
-                "The hub signs with key {} from now on; the old one is destroyed.\n\
+                "The hub signs with key {} from now on; {OLD}.\n\
              Public key: {}\n\
              Copies of the first public key go on verifying the whole ledger. Back up the hub's keys again.",
                 text(|key| &key.id),
@@ -61,13 +65,12 @@ pub(super) fn rotate_tls(
                 .saturating_sub(report.too_old.len() + report.unheard.len());
             let mut lines = match (report.changed, step) {
                 (true, TlsStep::Finish) => {
-                    vec![
-                        "The hub is reached under its new TLS key only; the old one is destroyed.".to_owned(),
-                    ]
+                    vec![format!("The hub is reached under its new TLS key only; {OLD}.")]
                 }
                 (true, TlsStep::Abandon) => {
                     vec![
-                        "The hub is reached under its old TLS key only; the new one is destroyed.".to_owned(),
+                        "The hub is reached under its old TLS key only; the new one is destroyed, unless you have supplied it."
+                            .to_owned(),
                     ]
                 }
                 (true, TlsStep::Begin) => {
@@ -139,7 +142,7 @@ pub(super) fn rotate_vault(client: &Client, output: &Output) -> Result<(), Failu
     output.print(&Listed { keys: &keys }, || {
         let new = keys.iter().find(|key| key.purpose == "vault");
         format!(
-            "The store opens with vault key {} from now on; the old one is destroyed.\n\
+            "The store opens with vault key {} from now on; {OLD}.\n\
              Back up the hub's keys again, and its data-key: older copies of both do not open this store together with newer ones.",
             new.and_then(|key| key.id.as_deref()).unwrap_or("-"),
         )

@@ -17,7 +17,7 @@
 //! that has lain there, and been copied, for who knows how long.
 //!
 //! Keys that the service manager supplies are its own to keep: steps 1, 4 and
-//! 5 are the operator's then.
+//! 5 are the operator's then, and a key in a file follows none of them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -28,6 +28,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
+use super::credential;
 use crate::config::{self, KeyError, Layout};
 
 /// What has just been done.
@@ -49,10 +50,16 @@ pub(super) enum NoNextKey {
     Unusable(#[from] KeyError),
     /// The present key comes from the service manager, and no next one does.
     #[error(
-        "this key is a credential, which hubd cannot replace: supply the next one as {0} beside it (docs/keys.md), \
-         restart hubd, and give this command again"
+        "nothing was changed: the present key is a credential, which hubd cannot replace, and with the next one in a \
+         file the hub would not start again. Give the next one as a credential too: {0}"
     )]
-    Credential(&'static str),
+    Credential(String),
+    /// The next key is the present one already.
+    #[error(
+        "nothing was changed: {0}.next.key is the key in use. Encrypt it under the name {0}.key in place of the old \
+         one (docs/keys.md), and restart hubd, before you supply another one"
+    )]
+    InUse(&'static str),
     /// No key could be made.
     #[error("a TLS key could not be made: {0}")]
     Tls(#[from] rcgen::Error),
@@ -69,15 +76,20 @@ pub(super) enum NoNextKey {
 /// The key to change to from `current`: the one that the operator has
 /// supplied, or a fresh one.
 pub(super) fn next_key(layout: &Layout, current: &VerifyingKey) -> Result<SigningKey, NoNextKey> {
-    if let Some(key) = config::next_signing_key(layout)?
-        && !made_here(layout, &key)
+    let path = &layout.next_signing_key;
+    let supplied = config::next_signing_key(layout)?;
+    if supplied
+        .as_ref()
+        .is_some_and(|key| key.verifying_key() == *current)
     {
+        return Err(NoNextKey::InUse("hub-signing"));
+    }
+    if credential::is_alone(&layout.signing_key, path) {
+        return Err(NoNextKey::Credential(credential::advice(path, "hubctl keygen")));
+    }
+    if let Some(key) = supplied.filter(|key| !made_here(layout, key)) {
         return Ok(key);
     }
-    if config::is_credential(&layout.signing_key) {
-        return Err(NoNextKey::Credential("hub-signing.next.key"));
-    }
-    let path = &layout.next_signing_key;
     discard_made(layout, current)
         .and_then(|()| fresh_key())
         .and_then(|key| {
@@ -229,7 +241,7 @@ pub(super) fn settle(
     }
     write_public(&layout.signing_public, current)?;
     at(KeyStep::PublicWritten)?;
-    if config::is_credential(&layout.next_signing_key) {
+    if credential::keeps_files(&layout.signing_key, &layout.next_signing_key) {
         // Where the old one lies, the operator knows.
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 mod archiving;
 mod backend;
+mod credential;
 mod edges;
 mod fleet;
 mod forward;

@@ -13,7 +13,7 @@
 //!    place.
 //!
 //! Keys that the service manager supplies are its own to keep: steps 2 and 5
-//! are the operator's then.
+//! are the operator's then, and a key in a file follows none of them.
 
 use std::fs;
 use std::io;
@@ -22,6 +22,7 @@ use hub_protocol::{Digest, HubId};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use zeroize::Zeroizing;
 
+use super::credential;
 use super::key_files::{
     NextKey, NoNextKey, destroy, discard_unneeded, forget, made_beside, sync_folder, write_plain,
     write_secret,
@@ -45,14 +46,17 @@ pub(super) fn next_key(layout: &Layout, hub: HubId, in_use: &[Digest]) -> Result
         path: layout.next_tls_key.display().to_string(),
         source,
     };
-    write_plain(&layout.hub_id, &format!("{hub}\n")).map_err(failed)?;
-    if let Some(key) = config::next_tls_key(layout)?
-        && !made_here(layout, &key)
-    {
-        return Ok(key);
+    let supplied = config::next_tls_key(layout)?;
+    if supplied.as_ref().is_some_and(|key| in_use.contains(&key.digest)) {
+        return Err(NoNextKey::InUse("hub-tls"));
     }
-    if config::is_credential(&layout.tls_key) {
-        return Err(NoNextKey::Credential("hub-tls.next.key"));
+    if credential::is_alone(&layout.tls_key, &layout.next_tls_key) {
+        let advice = credential::advice(&layout.next_tls_key, "hubctl keygen --tls");
+        return Err(NoNextKey::Credential(advice));
+    }
+    write_plain(&layout.hub_id, &format!("{hub}\n")).map_err(failed)?;
+    if let Some(key) = supplied.filter(|key| !made_here(layout, key)) {
+        return Ok(key);
     }
     discard_made(layout, in_use).map_err(failed)?;
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -89,7 +93,7 @@ pub(super) fn settle(
     if in_use.len() != 1 || next.is_none_or(|next| !in_use.contains(&next.digest)) {
         return Ok(());
     }
-    if config::is_credential(&layout.next_tls_key) {
+    if credential::keeps_files(&layout.tls_key, &layout.next_tls_key) {
         // Where the old one lies, the operator knows.
         return Ok(());
     }

@@ -16,7 +16,8 @@
 //! Which key is the present one, the ledger says: a crash before step 3 is
 //! followed by the old key, one after it by the new, and the next start puts
 //! wraps and files in order. Keys that the service manager supplies are its
-//! own to keep: steps 1, 5 and 6 are the operator's then.
+//! own to keep: steps 1, 5 and 6 are the operator's then, and a key in a file
+//! follows none of them.
 
 use std::fs;
 use std::io;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
+use super::credential;
 use super::key_files::{
     NextKey, destroy, discard_unneeded, forget, fresh_seed, made_beside, remove_overwritten, sync_folder,
     write_secret,
@@ -54,10 +56,10 @@ pub(crate) enum NotChanged {
     DataKey(#[from] DataKeyError),
     /// The present key comes from the service manager, and no next one does.
     #[error(
-        "the vault key is a credential, which hubd cannot replace: supply the next one as hub-vault.next.key \
-         beside it (docs/keys.md), restart hubd, and give this command again"
+        "nothing was changed: the vault key is a credential, which hubd cannot replace, and with the next one in a \
+         file the hub would not start again. Give the next one as a credential too: {0}"
     )]
-    Credential,
+    Credential(String),
     /// The next key is the present one.
     #[error(
         "hub-vault.next.key is the present vault key, and nothing opens the store without it: keep it, and put it in \
@@ -124,8 +126,11 @@ fn prepare(layout: &Layout, store: &mut StoreKey, current: &VaultKey) -> Result<
     let supplied = config::next_vault_key(layout)?.filter(|key| !made_here(layout, key));
     let next = match supplied {
         Some(key) if vault_key_id(&key) == vault_key_id(current) => return Err(NotChanged::Same),
+        _ if credential::is_alone(&layout.vault_key, &layout.next_vault_key) => {
+            let advice = credential::advice(&layout.next_vault_key, "hubctl keygen");
+            return Err(NotChanged::Credential(advice));
+        }
         Some(key) => key,
-        None if config::is_credential(&layout.vault_key) => return Err(NotChanged::Credential),
         None => {
             discard_made(layout, store, current)?;
             // What is renamed over another file ends that.
@@ -159,7 +164,7 @@ pub(super) fn settle(
     at(VaultKeyStep::OldWrapGone)?;
     let id = vault_key_id(current);
     let is_next = config::next_vault_key(layout)?.is_some_and(|next| vault_key_id(&next) == id);
-    if !is_next || config::is_credential(&layout.next_vault_key) {
+    if !is_next || credential::keeps_files(&layout.vault_key, &layout.next_vault_key) {
         return Ok(());
     }
     if layout.vault_key.exists() {

@@ -1,6 +1,7 @@
 //! A hub as systemd runs it.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn start(hub: &Hub) -> Self {
+        Self::start_with(hub, None)
+    }
+
+    /// With credentials from this folder, as systemd gives them.
+    pub(super) fn start_with(hub: &Hub, credentials: Option<&Path>) -> Self {
         let socket = hub.file("notify.sock");
         let _ = std::fs::remove_file(&socket);
         let notified = UnixDatagram::bind(&socket).unwrap();
@@ -43,6 +49,7 @@ impl Running {
             .args(["run", "--dir", path(&hub.dir)])
             .env("NOTIFY_SOCKET", &socket)
             .env_remove("RUST_LOG")
+            .envs(credentials.map(|folder| ("CREDENTIALS_DIRECTORY", folder)))
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
