@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use hub_protocol::Currency;
 use hubd::config::{Config, ConfigFault, EX_CONFIG, Peer, logging};
 use hubd::init::{InitError, InitOptions, InitReport};
+use hubd::seclude::Secluded;
 use serde::Serialize;
 
 /// Keeps a shop's card payments going when the network is gone.
@@ -102,6 +103,13 @@ pub(crate) struct RunArgs {
 
 pub(crate) fn parse() -> Command {
     Cli::parse().command
+}
+
+/// Says what could not be kept from a core dump, where there is no log.
+pub(crate) fn tell(secluded: &Secluded) {
+    if let Some(trouble) = secluded.trouble() {
+        let _ = writeln!(io::stderr(), "warning: {trouble}");
+    }
 }
 
 pub(crate) fn init(args: &InitArgs) -> ExitCode {

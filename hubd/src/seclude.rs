@@ -1,10 +1,11 @@
 //! The process keeps its memory, and so its keys, to itself: no core dumps,
-//! and nobody without the right to everything attaches to it.
+//! and nobody without the right to everything attaches to it. Of hubd and of
+//! hubctl, whatever they are to do: both have keys in their hands.
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// What became of it: told once there is a log.
+/// What became of it: told once there is a log, or somebody to tell.
 #[derive(Debug)]
 #[must_use]
 pub struct Secluded {
@@ -13,7 +14,7 @@ pub struct Secluded {
 }
 
 /// Ends core dumps of this process and of its children, and attaching to it
-/// by processes of the same user. To be called before a key is read.
+/// by processes of the same user. To be called before a key is read or made.
 pub fn seclude() -> Secluded {
     let none = Rlimit {
         current: Some(0),
@@ -31,10 +32,18 @@ pub fn seclude() -> Secluded {
 }
 
 impl Secluded {
-    /// Says what could not be done. The hub runs all the same.
+    /// What could not be done, for people. The program goes on all the same.
+    pub fn trouble(&self) -> Option<String> {
+        let error = self.core_limit.and(self.dumpable).err()?;
+        Some(format!(
+            "core dumps cannot be ended, and one would hold the keys: {error}"
+        ))
+    }
+
+    /// Says it in the log.
     pub fn log(&self) {
-        if let Err(error) = self.core_limit.and(self.dumpable) {
-            tracing::warn!(%error, "core dumps cannot be ended: one would hold the hub's keys");
+        if let Some(trouble) = self.trouble() {
+            tracing::warn!("{trouble}");
         }
     }
 }

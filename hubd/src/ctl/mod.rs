@@ -36,6 +36,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::admin::protocol::TlsStep;
+use crate::seclude::seclude;
 use cli::{
     ArchiveCommand, Cli, ClockCommand, Command, DevicesCommand, FleetCommand, KeysCommand, LedgerCommand,
     PolicyCommand, QueueCommand, RestrictionsCommand, RootCommand, RotateCommand,
@@ -53,8 +54,13 @@ use output::Output;
 
 /// Parses the command line, does what it says and gives the exit code.
 pub fn main() -> ExitCode {
+    // Before the first key is read, or made.
+    let secluded = seclude();
     let cli = Cli::parse();
     let output = Output::new(cli.json);
+    if let Some(trouble) = secluded.trouble() {
+        output.note(&trouble);
+    }
     match run(&cli, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -1,14 +1,16 @@
 //! `hubctl doctor`, and what it looks for.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
 use super::running::{Running, loopback};
-use super::{HUBD, Hub, Said, path};
+use super::{HUBCTL, HUBD, Hub, Said, path};
 
 const KEYS: [&str; 3] = ["hub-signing.key", "hub-tls.key", "hub-vault.key"];
 
@@ -212,6 +214,92 @@ fn a_running_hub_is_not_dumpable() {
     assert_eq!(running, 0, "somebody else can attach to the hub");
     let other = owner_of(Command::new("sleep").arg("60"), &hub.dir);
     assert_eq!(other, user, "of an ordinary process it shows");
+}
+
+/// Every program of ours has keys in its hands at some time: a person's who
+/// signs at headquarters, those that are made, those of the hub.
+#[test]
+fn no_command_of_ours_leaves_a_core_or_is_dumpable() {
+    let hub = Hub::init(&[]);
+    let me = fs::metadata(&hub.dir).unwrap().uid();
+    let user = if me == 0 { 65_534 } else { me };
+    let root = hub.dir.parent().unwrap();
+    let [hubd, hubctl] = [("hubd", HUBD), ("hubctl", HUBCTL)].map(|(name, from)| {
+        let program = root.join(name);
+        // By a process of its own, as above.
+        let copied = Command::new("cp").arg(from).arg(&program).status().unwrap();
+        assert!(copied.success());
+        program
+    });
+    // What nobody writes to keeps its reader waiting.
+    let waits = root.join("waits");
+    let made = Command::new("mkfifo").arg(&waits).status().unwrap();
+    assert!(made.success());
+    fs::rename(hub.file("hubd.toml"), root.join("hubd.toml")).unwrap();
+    fs::hard_link(&waits, hub.file("hubd.toml")).unwrap();
+    if me == 0 {
+        give_to(root, user);
+    }
+    let (dir, waits) = (path(&hub.dir), path(&waits));
+    let (new, policy) = (root.join("new"), hub.file("policy.toml"));
+    let cases: [(&Path, &[&str]); 4] = [
+        (&hubd, &["validate", "--dir", dir]),
+        (&hubd, &["init", "--dir", path(&new), "--policy", waits]),
+        (
+            &hubctl,
+            &["policy", "sign", "--key", waits, path(&policy), "policy.cose"],
+        ),
+        (
+            &hubctl,
+            &[
+                "--dir",
+                dir,
+                "ledger",
+                "disclose",
+                "--all",
+                "--vault-key",
+                waits,
+                "keys.jsonl",
+            ],
+        ),
+    ];
+    for (program, args) in cases {
+        let mut child = Command::new(program)
+            .args(args)
+            .uid(user)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let held = writer_once_read(waits, &mut child);
+        let of = |what: &str| format!("/proc/{}/{what}", child.id());
+        let limits = fs::read_to_string(of("limits")).unwrap();
+        let owner = fs::metadata(of("environ")).unwrap().uid();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(held);
+        let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+        let core: Vec<_> = core.unwrap().split_whitespace().collect();
+        assert_eq!(core[4..6], ["0", "0"], "{args:?}");
+        assert_eq!(owner, 0, "somebody else can attach to {args:?}");
+    }
+}
+
+/// Opens a named pipe for writing as soon as this program reads from it.
+fn writer_once_read(pipe: &str, child: &mut std::process::Child) -> fs::File {
+    for _ in 0..3_000 {
+        let mut options = fs::OpenOptions::new();
+        let nobody_reads_is_an_error = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+        let opened = options
+            .write(true)
+            .custom_flags(nobody_reads_is_an_error)
+            .open(pipe);
+        if let Ok(file) = opened {
+            return file;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("nobody reads {pipe}");
 }
 
 /// Gives a folder and all that is in it to a user.
