@@ -1,8 +1,8 @@
 //! `hubctl enrol`: codes as text, on the terminal as QR code, and as a picture.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,13 +74,14 @@ struct Shown {
     /// Draw the QR code although this is no terminal
     #[arg(long)]
     qr: bool,
-    /// Write the QR code as a picture (SVG) to show or to print. Whoever sees
-    /// it can use it: remove it afterwards
+    /// Write the QR code as a picture (SVG) to show or to print, into a new
+    /// file. Whoever sees it can use it: remove it afterwards
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
 pub(super) fn enrol(client: &Client, output: &Output, args: &EnrolArgs) -> Result<(), Failure> {
+    let mut picture = args.shown.svg.as_deref().map(Picture::create).transpose()?;
     let mut class = args.class.unwrap_or(DeviceClass::Softpos).to_string();
     let mut replaces = None;
     let known;
@@ -101,7 +102,7 @@ pub(super) fn enrol(client: &Client, output: &Output, args: &EnrolArgs) -> Resul
     };
     match client.ask(&request)? {
         Answer::Enrol(code) => {
-            show(output, &args.shown, &code.code)?;
+            show(output, args.shown.qr, picture.as_mut(), &code.code)?;
             output.print(&code, || match (args.fleet, replaces) {
                 (true, _) => fleet_instructions(&code),
                 (false, Some(old)) => replacement(&code, &old.name, short(&old.id)),
@@ -114,19 +115,19 @@ pub(super) fn enrol(client: &Client, output: &Output, args: &EnrolArgs) -> Resul
 
 /// Draws the code where that was asked for, or somebody watches. The text is
 /// printed in any case, so what cannot be drawn is only said.
-fn show(output: &Output, shown: &Shown, code: &str) -> Result<(), Failure> {
+fn show(output: &Output, wanted: bool, picture: Option<&mut Picture>, code: &str) -> Result<(), Failure> {
     let qr = Qr::of(code);
-    if let Some(file) = &shown.svg {
+    if let Some(picture) = picture {
         let qr = qr.as_ref().map_err(|error| Failure::Refused(error.to_string()))?;
-        write_svg(file, &qr.svg())?;
+        picture.draw(&qr.svg())?;
     }
-    let drawn = shown.qr || output.is_terminal();
+    let drawn = wanted || output.is_terminal();
     if output.is_json() || !drawn {
         return Ok(());
     }
     match (qr, output.columns()) {
         (Err(error), _) => output.note(&error.to_string()),
-        (Ok(qr), Some(columns)) if columns < qr.columns() && !shown.qr => output.note(&format!(
+        (Ok(qr), Some(columns)) if columns < qr.columns() && !wanted => output.note(&format!(
             "the terminal is {columns} columns wide and the QR code takes {}: widen it, or write a picture with --svg",
             qr.columns()
         )),
@@ -138,21 +139,44 @@ fn show(output: &Output, shown: &Shown, code: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// For the operator's eyes alone: the picture is as good as the code.
-fn write_svg(file: &Path, svg: &str) -> Result<(), Failure> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file);
-    opened
-        .and_then(|mut out| {
-            // Of a picture that is drawn over too.
-            out.set_permissions(Permissions::from_mode(0o600))?;
-            out.write_all(svg.as_bytes())
+/// The file of a picture, for the operator's eyes alone: it is as good as the
+/// code. Always a new one, because whoever has made one that is there may read
+/// it; and made before the hub is asked, so that no code is outstanding that
+/// nobody was shown. Removed again unless the picture is in it.
+struct Picture {
+    path: PathBuf,
+    file: File,
+    drawn: bool,
+}
+
+impl Picture {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let made = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        Ok(Self {
+            path: path.to_owned(),
+            file: made.map_err(|error| Failure::new_file(path, error))?,
+            drawn: false,
         })
-        .map_err(|error| Failure::file(file, "write", error))
+    }
+
+    fn draw(&mut self, svg: &str) -> Result<(), Failure> {
+        let written = self.file.write_all(svg.as_bytes());
+        written.map_err(|error| Failure::file(&self.path, "write", error))?;
+        self.drawn = true;
+        Ok(())
+    }
+}
+
+impl Drop for Picture {
+    fn drop(&mut self) {
+        if !self.drawn {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 fn instructions(code: &EnrolReport) -> String {

@@ -318,8 +318,6 @@ fn every_command_answers_people_and_with_json_machines() {
     let picture = drawn.find('█').unwrap();
     assert!(picture < drawn.find("HUB1-TEST").unwrap(), "{drawn}");
     let svg = served.hub.file("code.svg");
-    // Left by somebody, for everybody.
-    std::fs::write(&svg, "").unwrap();
     served.ok(&["enrol", "--svg", svg.to_str().unwrap()]);
     assert!(std::fs::read_to_string(&svg).unwrap().contains("<svg"));
     let mode = std::os::unix::fs::PermissionsExt::mode(&svg.metadata().unwrap().permissions());
@@ -333,6 +331,31 @@ fn every_command_answers_people_and_with_json_machines() {
         served.ok(&["--json", "queue", "list"]).json()["items"][0]["payment_id"],
         PAYMENT
     );
+}
+
+#[test]
+fn a_code_goes_into_no_file_that_somebody_else_has_made() {
+    let served = Served::start(0);
+    let svg = served.hub.file("code.svg");
+    // Left by somebody, for himself; and a way to such a file.
+    std::fs::write(&svg, "").unwrap();
+    let link = served.hub.file("link.svg");
+    std::os::unix::fs::symlink(served.hub.file("elsewhere"), &link).unwrap();
+    for file in [&svg, &link] {
+        let said = served.hub.hubctl(&["enrol", "--svg", file.to_str().unwrap()]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.stderr.contains("is there already"), "{said:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&svg).unwrap(), "");
+    assert!(!served.hub.file("elsewhere").exists());
+    assert!(served.done().is_empty(), "no code was made");
+    // Nothing is left where the hub refuses.
+    let refused = served.hub.file("refused.svg");
+    let said = served
+        .hub
+        .hubctl(&["enrol", "--replaces", "ffff", "--svg", refused.to_str().unwrap()]);
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(!refused.exists());
 }
 
 #[test]
