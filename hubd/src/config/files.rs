@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::fault::Faults;
+use super::owner;
 
 /// Where a hub's files lie. All paths are below one folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,13 +102,24 @@ pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, String> {
     String::from_utf8(read(path, limit)?).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
-/// Reads a secret: a file that group and others can neither read nor write.
+/// Reads a secret: a file that group and others can neither read nor write, and
+/// that is [nobody else's](owner::check).
 pub(super) fn read_secret(path: &Path, limit: u64) -> Result<Zeroizing<String>, String> {
+    read_secret_for(None, path, limit)
+}
+
+/// The same of a secret that the hub in the folder `hub` has, wherever it lies.
+pub(super) fn read_secret_for(
+    hub: Option<&Path>,
+    path: &Path,
+    limit: u64,
+) -> Result<Zeroizing<String>, String> {
     let file = open(path)?;
     let metadata = file
         .metadata()
         .map_err(|error| format!("cannot be read: {error}"))?;
     check_secret(path, &metadata)?;
+    owner::check(path, &metadata, hub)?;
     let bytes = Zeroizing::new(read_open(&file, limit)?);
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),

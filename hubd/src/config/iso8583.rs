@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use super::Acquirer;
 use super::fault::ConfigFault;
-use super::files;
+use super::files::{self, Layout};
 use super::settings::Reader;
 use crate::iso8583::{Dialect, Identity};
 
@@ -137,7 +137,7 @@ fn read_client_certificate(
             let (chain_path, key_path) = (chain.value.clone(), key.value.clone());
             let certificates = reader.pointed_to(chain, read_chain);
             let line = key.line;
-            let key = reader.pointed_to(key, read_key);
+            let key = reader.pointed_to(key, |path| read_key(reader.layout, path));
             let pair = CertifiedKey::from_der(certificates?, key?, &rustls::crypto::ring::default_provider());
             if pair.is_err() {
                 section.fault(
@@ -168,8 +168,8 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let pem = files::read_secret(path, MAX_PEM)?;
+fn read_key(layout: &Layout, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = files::read_secret_for(Some(&layout.dir), path, MAX_PEM)?;
     PrivateKeyDer::from_pem_slice(pem.as_bytes())
         .map_err(|_| "holds no private key: PEM (BEGIN PRIVATE KEY) expected".to_owned())
 }

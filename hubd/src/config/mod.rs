@@ -10,6 +10,7 @@ mod files;
 mod iso8583;
 mod keys;
 pub mod logging;
+mod owner;
 mod policy_file;
 mod root_file;
 mod settings;

@@ -44,7 +44,7 @@ pub(super) struct Settings {
 }
 
 pub(super) struct Reader<'f> {
-    layout: &'f Layout,
+    pub(super) layout: &'f Layout,
     pub(super) faults: &'f Faults,
 }
 
@@ -304,7 +304,8 @@ impl Reader<'_> {
             );
         }
         let credential = self.path(section, "credential_file");
-        let credential = credential.and_then(|at| self.pointed_to(at, read_credential));
+        let credential =
+            credential.and_then(|at| self.pointed_to(at, |path| read_credential(self.layout, path)));
         Some(Peer::Https {
             url: url?.value,
             credential,
@@ -465,8 +466,8 @@ fn check_ca(path: &Path) -> Result<PathBuf, String> {
     }
 }
 
-fn read_credential(path: &Path) -> Result<Zeroizing<String>, String> {
-    let text = files::read_secret(path, 4096)?;
+fn read_credential(layout: &Layout, path: &Path) -> Result<Zeroizing<String>, String> {
+    let text = files::read_secret_for(Some(&layout.dir), path, 4096)?;
     let credential = text.trim();
     if credential.is_empty() || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("holds no credential: one line of visible ASCII expected".to_owned());

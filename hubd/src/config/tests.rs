@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use ed25519_dalek::SigningKey;
 use hub_protocol::cose::{self, ObjectType};
@@ -392,6 +392,50 @@ fn a_present_key_that_cannot_be_used_is_refused_beside_a_next_one_too() {
         fs::remove_file(hub.dir.join(&own)).unwrap();
         assert!(hub.load().is_ok(), "{key}: gone");
     }
+}
+
+#[test]
+fn a_secret_of_somebody_else_is_refused() {
+    const STRANGER: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: giving files away needs root");
+        return;
+    }
+    let hub = Hub::new();
+    hub.edit("#credential_file", "credential_file")
+        .write("gateway.credential", "x", 0o600);
+    for name in [
+        "keys/hub-signing.key",
+        "keys/hub-tls.key",
+        "keys/hub-vault.key",
+        "gateway.credential",
+    ] {
+        let file = hub.dir.join(name);
+        chown(&file, Some(STRANGER), None).unwrap();
+        let faults = hub.faults();
+        assert_eq!(faults.len(), 1, "{faults:#?}");
+        assert!(
+            faults[0].contains(name) && faults[0].contains("belongs to user 65534"),
+            "{faults:#?}"
+        );
+        chown(&file, Some(0), None).unwrap();
+    }
+    // Root looks after a hub that runs as a user of its own: wherever its
+    // secrets lie.
+    let elsewhere = hub.dir.with_file_name("gateway.credential");
+    fs::rename(hub.dir.join("gateway.credential"), &elsewhere).unwrap();
+    hub.edit("\"gateway.credential\"", "\"../gateway.credential\"");
+    for file in [
+        "",
+        "keys",
+        "keys/hub-signing.key",
+        "keys/hub-tls.key",
+        "keys/hub-vault.key",
+        "../gateway.credential",
+    ] {
+        chown(hub.dir.join(file), Some(STRANGER), None).unwrap();
+    }
+    hub.load().unwrap();
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub(super) fn doctor(output: &Output, dir: &Path, client: Result<Client, Failure
         findings.push(folder::key_ages(config));
         findings.extend(folder::next_key(config));
         findings.extend(folder::next_vault_key(config));
+        findings.extend(folder::policy_key(config));
         findings.push(folder::recovery_key(config));
         findings.push(folder::policy(config));
         findings.push(folder::gateway(config));

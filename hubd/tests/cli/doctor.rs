@@ -68,6 +68,29 @@ fn doctor_warns_of_a_next_vault_key_that_is_not_in_use() {
 }
 
 #[test]
+fn doctor_warns_of_a_policy_key_beside_the_hub_that_obeys_it() {
+    const CHECK: &str = "policy key";
+    let hub = Hub::init(&[]);
+    let looked = || hub.hubctl(&["doctor", "--json"]);
+    assert_eq!(standing(&looked(), CHECK), ["warning"]);
+    let key = hub.file("keys/policy-local.key");
+    let told = hub.hubctl(&["doctor"]).stdout;
+    assert!(told.contains("shred -u"), "{told}");
+    // Off the machine, and then there and obeyed no more.
+    let away = hub.file("away.key");
+    fs::rename(&key, &away).unwrap();
+    assert!(standing(&looked(), CHECK).is_empty());
+    fs::rename(&away, &key).unwrap();
+    let other = hub.hubctl(&["--json", "keygen", path(&hub.file("other.key"))]);
+    let trusted = format!("trusted_keys = [{}] #", other.json()["public_key"]);
+    hub.edit("trusted_keys = ", &trusted);
+    fs::remove_file(hub.file("policy.cose")).unwrap();
+    let said = looked();
+    assert!(standing(&said, CHECK).is_empty(), "{said:?}");
+    assert_eq!(standing(&said, "policy"), ["warning"], "{said:?}");
+}
+
+#[test]
 fn doctor_warns_of_a_next_tls_key_that_is_not_in_use() {
     const CHECK: &str = "next TLS key";
     let hub = loopback();

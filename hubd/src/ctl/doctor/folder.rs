@@ -1,11 +1,13 @@
 //! The hub's folder: configuration, keys, policy, formats.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use hub_protocol::root::Delegated;
 
 use super::Finding;
 use crate::clock;
-use crate::config::{Config, ConfigFault, Layout, Peer};
+use crate::config::{Config, ConfigFault, Layout, Peer, read_signing_key};
 use crate::ctl::show::{instant, span};
 use crate::data_key;
 use crate::ledger::{STORE_FORMAT, read_store_format, signing_keys};
@@ -73,9 +75,10 @@ pub(super) fn key_files(layout: &Layout) -> Finding {
 /// Whether the keys lie on the disk in clear.
 pub(super) fn keys_at_rest(layout: &Layout, credentials: &Path) -> Finding {
     const CHECK: &str = "keys at rest";
-    let clear = [&layout.signing_key, &layout.tls_key, &layout.vault_key];
+    let clear = [&layout.signing_key, &layout.tls_key, &layout.vault_key].map(PathBuf::as_path);
     let clear: Vec<&str> = clear
         .into_iter()
+        .chain(layout.next_keys())
         .filter(|file| file.exists())
         .filter_map(|file| file.file_name()?.to_str())
         .collect();
@@ -95,6 +98,31 @@ pub(super) fn keys_at_rest(layout: &Layout, credentials: &Path) -> Finding {
         CHECK,
         "not in keys/, and the unit with its credentials does not run now",
     )
+}
+
+/// A policy key that lies beside the hub which obeys it.
+pub(super) fn policy_key(config: &Config) -> Option<Finding> {
+    const CHECK: &str = "policy key";
+    let file = &config.layout.policy_key;
+    let key = read_signing_key(file).ok()?.verifying_key();
+    let obeyed = [Delegated::Policies, Delegated::DeviceLists]
+        .into_iter()
+        .any(|what| {
+            let keys = Config::trusted_keys(&config.layout.dir, what);
+            keys.is_ok_and(|keys| keys.contains(&key))
+        });
+    let file = file.display();
+    obeyed.then(|| {
+        Finding::warning(
+            CHECK,
+            format!(
+                "{file} lies beside the hub, which obeys what it signs: whoever has this machine or its disk decides \
+                 what is approved offline, and who is enrolled. Once policies come from headquarters, take its public \
+                 half out of [policy] trusted_keys, and destroy it with `shred -u {file}`; until then keep it on a \
+                 medium that is locked away, and not here"
+            ),
+        )
+    })
 }
 
 /// From how old on a key is to be changed.
