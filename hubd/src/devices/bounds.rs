@@ -38,13 +38,15 @@ pub enum Bound {
     SlowStreams,
     /// Frames longer than the longest.
     LongFrames,
+    /// Records and timers of mDNS: all were forgotten.
+    DiscoveryRecords,
     /// Enrolments tried by addresses that are shut out.
     EnrolmentTries,
 }
 
 impl Bound {
     /// All of them, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unproved,
         Self::AddressRate,
         Self::StrangerRate,
@@ -58,6 +60,7 @@ impl Bound {
         Self::Requests,
         Self::SlowStreams,
         Self::LongFrames,
+        Self::DiscoveryRecords,
         Self::EnrolmentTries,
     ];
 
@@ -77,6 +80,7 @@ impl Bound {
             Self::Requests => "requests-of-device",
             Self::SlowStreams => "slow-streams",
             Self::LongFrames => "long-frames",
+            Self::DiscoveryRecords => "discovery-records",
             Self::EnrolmentTries => "enrolment-tries",
         }
     }

@@ -11,9 +11,12 @@ use std::sync::Arc;
 use hub_protocol::discovery::{TXT_CLASS, TXT_ID, TXT_KEY, TXT_VERSION, is_virtual_interface};
 use hub_protocol::{DeviceClass, DeviceId, HubId, MDNS_DEVICE_TYPE, MDNS_HUB_TYPE, WIRE_VERSION};
 use if_addrs::Interface;
-use mdns_sd::{IfKind, IfPredicate, Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{Receiver, ResolvedService, ServiceEvent, ServiceInfo};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use super::bounds::Counts;
+use super::mdns::{Mdns, Place};
 use super::registry::Registry;
 use crate::clock;
 
@@ -57,12 +60,12 @@ pub struct SeenDevice {
 #[error("mDNS discovery did not start; set `enabled = false` under [discovery] to run without")]
 pub struct DiscoveryError(#[from] mdns_sd::Error);
 
-type Seen = Arc<watch::Sender<HashMap<String, SeenDevice>>>;
+pub(super) type Seen = Arc<watch::Sender<HashMap<String, SeenDevice>>>;
 
 /// Discovery, while it runs.
 pub(super) struct Discovery {
-    daemon: ServiceDaemon,
-    fullname: String,
+    mdns: Arc<Mdns>,
+    watching: JoinHandle<()>,
     /// By the name they announce.
     pub(super) seen: Seen,
     registry: Registry,
@@ -77,14 +80,8 @@ impl Discovery {
         store_id: &str,
         listen: SocketAddr,
         registry: Registry,
+        (counts, monotonic_ms): (Arc<Counts>, fn() -> u64),
     ) -> Result<Self, DiscoveryError> {
-        let daemon = ServiceDaemon::new()?;
-        daemon.disable_interface(IfKind::All)?;
-        let chosen = settings.interfaces.clone();
-        daemon.enable_interface(IfKind::Predicate(IfPredicate::new(move |interface| {
-            takes_part(&chosen, interface) && serves(listen, interface.ip())
-        })))?;
-
         let version = WIRE_VERSION.to_string();
         let short = hub.short();
         let txt = [
@@ -108,15 +105,18 @@ impl Discovery {
                 &txt[..],
             )?
         };
-        let fullname = info.get_fullname().to_owned();
-        daemon.register(info)?;
-
         let seen = Seen::new(watch::Sender::new(HashMap::new()));
-        let events = daemon.browse(MDNS_DEVICE_TYPE)?;
-        tokio::spawn(collect(events, Arc::clone(&seen)));
+        let place = Place {
+            interfaces: settings.interfaces.clone(),
+            listen,
+            port: mdns_sd::MDNS_PORT,
+        };
+        let mdns = Mdns::start(info, place, Arc::clone(&seen))?;
+        let mdns = Arc::new(mdns);
+        let watched = Arc::clone(&mdns);
         Ok(Self {
-            daemon,
-            fullname,
+            mdns,
+            watching: tokio::spawn(async move { watched.watch(&counts, monotonic_ms).await }),
             seen,
             registry,
         })
@@ -140,17 +140,13 @@ impl Discovery {
 
     /// Takes the hub's leave and ends.
     pub(super) async fn stop(&self) {
-        if let Ok(done) = self.daemon.unregister(&self.fullname) {
-            let _ = done.recv_async().await;
-        }
-        if let Ok(done) = self.daemon.shutdown() {
-            let _ = done.recv_async().await;
-        }
+        self.watching.abort();
+        self.mdns.stop().await;
     }
 }
 
 /// Ends when the daemon does.
-async fn collect(events: Receiver<ServiceEvent>, seen: Seen) {
+pub(super) async fn collect(events: Receiver<ServiceEvent>, seen: Seen) {
     while let Ok(event) = events.recv_async().await {
         seen.send_modify(|seen| note(seen, event));
     }

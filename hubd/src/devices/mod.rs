@@ -16,6 +16,7 @@ mod fleet;
 mod gate;
 mod hub_tls;
 mod listener;
+mod mdns;
 mod pace;
 mod places;
 mod registry;
@@ -194,6 +195,7 @@ impl Devices {
         )
         .map_err(bind_error)?;
         let local = endpoint.local_addr().map_err(bind_error)?;
+        let counts = Arc::<Counts>::default();
         let discovery = settings
             .discovery
             .as_ref()
@@ -205,10 +207,10 @@ impl Devices {
                     &settings.store_id,
                     local,
                     registry.clone(),
+                    (Arc::clone(&counts), settings.monotonic_ms),
                 )
             })
             .transpose()?;
-        let counts = Arc::<Counts>::default();
         let shared = Arc::new(Shared::new(
             settings.store.clone(),
             keys.signing,

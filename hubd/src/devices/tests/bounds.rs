@@ -6,7 +6,7 @@ use crate::devices::bounds::{Bound, LINES};
 use crate::devices::bucket::Rate;
 use crate::devices::codes::MAX_WRONG_TRIES;
 use crate::devices::tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
-use crate::devices::{enrolment, listener, request, sessions};
+use crate::devices::{enrolment, listener, mdns, request, sessions};
 use crate::port;
 
 /// The table of bounds in `docs/threats.md`, by the code.
@@ -18,7 +18,7 @@ fn table() -> String {
     let per_device = settings.requests_per_second;
     let kib = |bytes: u32| bytes / 1024;
     let seconds = |time: Duration| format!("{} s", time.as_secs());
-    let rows: [(&str, String, &str, &[Bound]); 18] = [
+    let rows: [(&str, String, &str, &[Bound]); 19] = [
         (
             "first packets of addresses not proved, unless known, that are answered",
             rate(at.retries),
@@ -135,6 +135,12 @@ fn table() -> String {
             &[Bound::EnrolmentTries],
         ),
         (
+            "records and timers of mDNS, looked at every 2 s",
+            mdns::MOST_KEPT.to_string(),
+            "all are forgotten; discovery begins anew",
+            &[Bound::DiscoveryRecords],
+        ),
+        (
             "log lines of one kind that anybody can cause",
             format!("{} at once, then one in ten seconds", LINES.burst),
             "counted in the next",
@@ -142,6 +148,7 @@ fn table() -> String {
         ),
     ];
     assert_eq!(SHUT_OUT_MS, 600_000);
+    assert_eq!(mdns::LOOK, Duration::from_secs(2));
     let mut table = "| what | bound | beyond it | counted as |\n| --- | --- | --- | --- |\n".to_owned();
     for (what, bound, beyond, counted) in rows {
         let counted: Vec<_> = counted.iter().map(|bound| format!("`{bound}`")).collect();
