@@ -24,12 +24,15 @@ const LONGEST: usize = 19;
 ///    pass the Luhn check (ISO/IEC 7812-1), and
 /// 2. stand together as a whole run of digits, zeros in front or an expiry
 ///    date behind allowed; or in groups as cards are printed or people type
-///    them (4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4, or equal groups of which the
-///    last may be shorter), with one to three other characters in between;
-///    and
+///    them (4-4-4-4, 4-4-4-4-3, 4-6-5, 4-6-4, 4-3-3-3, 6-13 if they begin with
+///    62, or equal groups of which the last may be shorter), with one to three
+///    other characters, or any number of spaces and dashes, in between; and
 /// 3. are not part of a word, that is a stretch of ASCII letters and digits,
-///    with three or more separate stretches of letters: a hash, a UUID or a
-///    random token.
+///    with three or more separate stretches of letters, of which one is
+///    shorter than three: a hash, a UUID or a random token.
+///
+/// Other groups are not looked for: a shop whose order ids are its number, a
+/// date and a counter (`4012-20261127-0042`) could not sell at every tenth try.
 ///
 /// A token of digits alone that passes the first two is refused, because
 /// nobody can tell it from a card number.
@@ -60,24 +63,28 @@ pub fn written_out(text: &[u8]) -> bool {
     runs.iter().any(|run| run_is_card_number(&run.digits)) || grouped_card_number(&runs)
 }
 
-/// EMV's tags in hexadecimal, in one word or in pairs with spaces between.
+/// EMV's tags in hexadecimal, in one word. Letters that stand before them may be
+/// hexadecimal too, so both ways of pairing the digits are tried.
 fn in_hexadecimal(text: &[u8]) -> bool {
     let word = |byte: &u8| !byte.is_ascii_hexdigit();
     text.split(word)
-        .filter(|word| word.len() >= emv::SHORTEST_IN_HEX && word.len().is_multiple_of(2))
+        .filter(|word| word.len() >= emv::SHORTEST_IN_HEX)
         .any(|word| {
-            let bytes: Option<Vec<u8>> = word
-                .chunks(2)
-                .map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok())
-                .collect();
-            bytes.is_some_and(|bytes| emv::tagged(&bytes))
+            [word, &word[1..]].into_iter().any(|word| {
+                let pairs = word.chunks_exact(2);
+                let bytes: Option<Vec<u8>> = pairs
+                    .map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok())
+                    .collect();
+                bytes.is_some_and(|bytes| emv::tagged(&bytes))
+            })
         })
 }
 
 /// A run of digits and how it follows the run before.
 struct Run {
     digits: Vec<u8>,
-    /// Only one to three characters that are no letters lie between.
+    /// Only one to three characters that are no letters, or spaces and dashes,
+    /// lie between.
     joins: bool,
 }
 
@@ -85,27 +92,36 @@ struct Run {
 /// as separators.
 fn digit_runs(text: &[u8]) -> Vec<Run> {
     let mut runs = Vec::new();
-    let mut separators = usize::MAX;
+    let mut separates = true;
     for part in text.chunk_by(|a, b| a.is_ascii_alphanumeric() == b.is_ascii_alphanumeric()) {
         if !part[0].is_ascii_alphanumeric() {
-            separators = part.len();
+            separates = part.len() > 3 && !part.iter().all(|byte| matches!(byte, b' ' | b'-'));
             continue;
         }
         let stretches = || part.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit());
-        if stretches().filter(|s| !s[0].is_ascii_digit()).count() >= 3 {
-            separators = usize::MAX;
+        if is_opaque(stretches().filter(|s| !s[0].is_ascii_digit()).map(<[u8]>::len)) {
+            separates = true;
             continue;
         }
         for stretch in stretches() {
             if stretch[0].is_ascii_digit() {
                 let digits = stretch.iter().map(|byte| byte - b'0').collect();
-                let joins = (1..=3).contains(&separators);
+                let joins = !separates;
                 runs.push(Run { digits, joins });
             }
-            separators = usize::MAX;
+            separates = true;
         }
     }
     runs
+}
+
+/// Whether a word with letters in stretches of these lengths is a random one.
+/// Words that somebody has put together (`VISA…EXP…CVV…`) have longer ones.
+fn is_opaque(letters: impl Iterator<Item = usize>) -> bool {
+    let (count, shortest) = letters.fold((0, usize::MAX), |(count, shortest), length| {
+        (count + 1, shortest.min(length))
+    });
+    count >= 3 && shortest < 3
 }
 
 /// A whole run that is a card number, padded with zeros in front or with an
@@ -139,7 +155,7 @@ fn grouped_card_number(runs: &[Run]) -> bool {
             }
             digits.extend_from_slice(&run.digits);
             lengths.push(run.digits.len());
-            if place > 0 && written_in_groups(&lengths) && is_card_number(&digits) {
+            if place > 0 && written_in_groups(&lengths, &digits) && is_card_number(&digits) {
                 return true;
             }
         }
@@ -147,11 +163,18 @@ fn grouped_card_number(runs: &[Run]) -> bool {
     })
 }
 
-fn written_in_groups(lengths: &[usize]) -> bool {
+fn written_in_groups(lengths: &[usize], digits: &[u8]) -> bool {
     let equal = lengths
         .split_last()
         .is_some_and(|(last, before)| before.iter().all(|length| *length == before[0]) && *last <= before[0]);
-    equal || matches!(lengths, [4, 6, 5 | 4])
+    equal
+        || match lengths {
+            [4, 6, 5 | 4] | [4, 3, 3, 3] => true,
+            // UnionPay's; others' would be a shop's number and a time in
+            // milliseconds.
+            [6, 13] => digits.starts_with(&[6, 2]),
+            _ => false,
+        }
 }
 
 fn is_card_number(digits: &[u8]) -> bool {

@@ -4,6 +4,7 @@
 use core::cell::RefCell;
 use core::fmt;
 
+use hub_protocol::card_number::holds_card_number;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -22,6 +23,9 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What is wrong with a text that holds one.
+const CLEAR: &str = "holds a clear card number: put the card's token there, and take the number out of every copy of this file";
+
 /// A text being read, and the faults found so far.
 pub struct Document<'t> {
     text: &'t str,
@@ -36,12 +40,14 @@ impl<'t> Document<'t> {
     pub fn parse(text: &'t str) -> Result<Self, Vec<Fault>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if errors.is_empty() {
-            return Ok(Self {
+            let document = Self {
                 text,
                 root: root.into_inner(),
                 faults: RefCell::default(),
                 slips: RefCell::default(),
-            });
+            };
+            document.note_card_numbers();
+            return Ok(document);
         }
         let fault = |error: &toml::de::Error| Fault {
             line: line_of(text, error.span().map_or(0, |span| span.start)),
@@ -70,6 +76,46 @@ impl<'t> Document<'t> {
         });
     }
 
+    /// Notes every text, key and comment that holds a clear card number as a
+    /// slip: all of the file is kept as it is, and parts of it are shown and
+    /// sent out. The number is not repeated.
+    fn note_card_numbers(&self) {
+        for (line, text) in (1..).zip(self.text.lines()) {
+            let comment = text.split_once('#').map(|(_, comment)| comment);
+            if comment.is_some_and(holds_card_number) {
+                self.slip(line, format!("the comment {CLEAR}"));
+            }
+        }
+        self.card_numbers_in_table(&self.root, "");
+    }
+
+    fn card_numbers_in_table(&self, table: &DeTable<'t>, path: &str) {
+        for (key, value) in table {
+            let own = key.get_ref().as_ref();
+            if holds_card_number(own) {
+                let line = line_of(self.text, key.span().start);
+                self.slip(line, format!("a key {CLEAR}"));
+                continue;
+            }
+            let name = match path {
+                "" => own.to_owned(),
+                path => format!("{path}.{own}"),
+            };
+            self.card_numbers_in(value, &name);
+        }
+    }
+
+    fn card_numbers_in(&self, value: &Spanned<DeValue<'t>>, name: &str) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.card_numbers_in_table(table, name),
+            DeValue::Array(items) => items.iter().for_each(|item| self.card_numbers_in(item, name)),
+            DeValue::String(text) if holds_card_number(text) => {
+                self.slip(line_of(self.text, value.span().start), format!("{name} {CLEAR}"));
+            }
+            _ => {}
+        }
+    }
+
     /// Notes every list that has the same text twice as a slip.
     pub fn note_doubled(&self) {
         self.doubled_in(&self.root, "");
@@ -89,6 +135,8 @@ impl<'t> Document<'t> {
                     for item in items.iter() {
                         match item.get_ref() {
                             DeValue::Table(table) => self.doubled_in(table, &name),
+                            // Said already, and not to be repeated.
+                            DeValue::String(text) if holds_card_number(text) => {}
                             DeValue::String(text) if seen.contains(&text.as_ref()) => {
                                 self.slip(line, format!("{name}: {text:?} stands here twice"));
                             }
@@ -308,6 +356,10 @@ impl<'d, 't> Section<'d, 't> {
             let name: &str = key.get_ref();
             if !known.contains(&name) {
                 let line = line_of(self.document.text, key.span().start);
+                if holds_card_number(name) {
+                    self.document.fault(line, format!("a key {CLEAR}"));
+                    continue;
+                }
                 // A third of the letters wrong is a slip; more is another word.
                 let nearest = known
                     .iter()

@@ -580,3 +580,18 @@ store = { exposure_ceiling = 1, consecutive_limit = 1 }
 card = { exposure_ceiling = 1, consecutive_limit = 1 }
 class.mpos = { transaction_ceiling = 1, device_exposure_ceiling = 1, device_consecutive_limit = 1 }
 "#;
+
+/// The shop's name is logged, announced and sent to every device.
+#[test]
+fn rule_6_a_configuration_that_holds_a_card_number_is_refused_and_not_repeated() {
+    let hub = Hub::new();
+    let store = fs::read_to_string(hub.dir.join("hubd.toml")).unwrap();
+    let line = store.lines().find(|line| line.starts_with("store = ")).unwrap();
+    let faults = hub.edit(line, "store = \"4929 1234 5678 9015\"").faults();
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    assert!(
+        faults[0].contains("hub.store holds a clear card number"),
+        "{faults:#?}"
+    );
+    assert!(!faults[0].contains("4929"), "{faults:#?}");
+}

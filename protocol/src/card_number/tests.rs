@@ -19,6 +19,10 @@ fn rule_6_clear_card_numbers_are_found_with_and_without_gaps() {
         "41111111 11111111",
         "6205 5000 0000 0000 004",
         "order 12 4111 1111 1111 1111",
+        "4222 222 222 222",
+        "620550 0000000000004",
+        "4111    1111    1111    1111",
+        "4111 -- 1111 -- 1111 -- 1111",
     ] {
         assert!(holds_card_number(clear), "{clear}");
     }
@@ -43,6 +47,7 @@ fn rule_6_clear_card_numbers_are_found_glued_to_other_things() {
         "41111111111111111227",
         "4111111111111111122712101",
         "3782822463100052712",
+        "VISA4111111111111111EXP1227CVV123",
     ] {
         assert!(holds_card_number(clear), "{clear}");
     }
@@ -60,6 +65,12 @@ fn other_numbers_and_tokens_are_no_card_numbers() {
         "190328106044-104",
         "2026-01-12-000123",
         "20260112-093015-0042",
+        // A shop's number with a date and a counter, or a time: each would be
+        // a card number if any groups were.
+        "4012-20261127-0018",
+        "411111-1111111111",
+        "411111-1795781447562",
+        "4111 .... 1111 .... 1111 .... 1111",
         // All zeros pass the Luhn check.
         "0000000000000000",
         "ANON-0000-0000-0001",
@@ -105,6 +116,10 @@ fn rule_6_clear_card_numbers_are_found_in_emv_tags() {
             holds_card_number(&format!("tlv={} x", clear.to_lowercase())),
             "{clear}"
         );
+        for around in ["id", "a", "ab", "card"] {
+            assert!(holds_card_number(&format!("{around}{clear}")), "{around}{clear}");
+            assert!(holds_card_number(&format!("{clear}{around}")), "{clear}{around}");
+        }
     }
     for other in [
         // Luhn fails, no such scheme, cut off, a length that does not fit, no

@@ -499,3 +499,51 @@ fn a_scheme_may_say_how_long_alone_and_then_every_decline_is_final() {
         replay::DEFAULT_WORTH_SENDING_MS
     );
 }
+
+/// All of the file is kept for good, in the ledger and beside it.
+#[test]
+fn rule_6_a_policy_that_holds_a_card_number_is_refused_and_one_in_force_goes_on() {
+    const NUMBER: &str = "4929 1234 5678 9015";
+    let plain = NUMBER.replace(' ', "");
+    let sample = include_str!("../../../../config/policies/everything.toml");
+    Policy::parse(sample.as_bytes()).unwrap();
+    for (from, to, what) in [
+        ("tok-7f3a90c1", plain.as_str(), "card.exception.token"),
+        (
+            "[offline]",
+            "# Mr Martin: 4929 1234 5678 9015\n[offline]",
+            "the comment",
+        ),
+    ] {
+        assert!(sample.contains(from), "{from}");
+        let text = sample.replacen(from, to, 1);
+        let faults = Policy::parse(text.as_bytes()).unwrap_err();
+        let line = 1 + text.lines().position(|line| line.contains("4929")).unwrap();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].line, line);
+        assert!(
+            faults[0]
+                .message
+                .starts_with(&format!("{what} holds a clear card number")),
+            "{faults:?}"
+        );
+        assert!(!faults[0].message.contains("4929"), "{faults:?}");
+        assert!(Policy::parse_taken(text.as_bytes()).is_ok(), "one in force");
+    }
+    let twice = sample
+        .replace("tok-7f3a90c1", &plain)
+        .replace("tok-11d2e8b7", &plain);
+    let faults = Policy::parse(twice.as_bytes()).unwrap_err();
+    assert!(
+        faults.len() >= 2 && !format!("{faults:?}").contains("4929"),
+        "{faults:?}"
+    );
+    let key = sample.replacen("[offline]", &format!("[offline]\n{plain} = 1"), 1);
+    let faults = Policy::parse(key.as_bytes()).unwrap_err();
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.message.starts_with("a key holds a clear card number")),
+        "{faults:?}"
+    );
+}
