@@ -352,12 +352,15 @@ pub struct Disclosed {
     pub payments: Vec<PaymentId>,
 }
 
+/// The longest text on what somebody did without the hub, in bytes.
+pub const MAX_ACTION: usize = 1024;
+
 /// How many payments [`Disclosed`] names in the ledger.
 const MOST_NAMED: usize = 8;
 
 impl Disclosed {
     /// What the ledger says of it.
-    pub(crate) fn action(&self) -> String {
+    pub fn action(&self) -> String {
         let Self {
             entries,
             first,
@@ -383,6 +386,9 @@ impl Disclosed {
 /// What a person can ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
+    /// Write down what was done while the hub did not run: at most
+    /// [`MAX_ACTION`] bytes.
+    Acted(String),
     /// Block a device.
     Block(DeviceId),
     /// Unblock a device.

@@ -240,14 +240,8 @@ impl Core {
                 self.sends_after = sequence;
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
-            OperatorCommand::Disclosed(disclosed) => {
-                let event = Event::OperatorActed {
-                    operator,
-                    action: disclosed.action(),
-                };
-                let sequence = self.append(event, None, None);
-                self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
-            }
+            OperatorCommand::Disclosed(disclosed) => self.acted(ticket, operator, disclosed.action()),
+            OperatorCommand::Acted(action) => self.acted(ticket, operator, action),
             OperatorCommand::Release {
                 payment_id,
                 not_there,
@@ -310,6 +304,11 @@ impl Core {
             ticket,
             reply: Reply::Operator(reply),
         });
+    }
+
+    fn acted(&mut self, ticket: Ticket, operator: String, action: String) {
+        let sequence = self.append(Event::OperatorActed { operator, action }, None, None);
+        self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
     }
 
     fn block(&mut self, ticket: Ticket, operator: String, device: DeviceId, blocked: bool) {

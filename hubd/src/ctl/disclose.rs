@@ -17,8 +17,11 @@ use super::failure::Failure;
 use super::ledger::{contents, place, progress, seal, shown_progress, unreadable};
 use super::output::Output;
 use super::policy::read_at_most;
+use crate::admin::Operator;
 use crate::admin::protocol::{Answer, Request};
-use crate::ledger::{self, Fault};
+use crate::config::Layout;
+use crate::ledger::{self, DataLock, Fault, LedgerError};
+use crate::run;
 
 /// The largest file of disclosed keys, in bytes: a million entries have 100 MB.
 const MAX_DISCLOSED: u64 = 1 << 30;
@@ -38,6 +41,8 @@ struct Disclosed<'a> {
     entries: u64,
     /// The hub has written it down.
     recorded: bool,
+    /// The hub, which does not run, will write it down at its next start.
+    noted: bool,
 }
 
 /// `connect`: to the hub of this folder, if one is running; it writes down that
@@ -113,35 +118,74 @@ pub(super) fn disclose(
     written
         .and_then(|()| unnamed.flush())
         .map_err(|error| Failure::file(&order.out, "write", error))?;
-    let which = Request::Disclosed {
+    let which = hub_core::Disclosed {
         entries,
         first,
         last,
-        payments: order.payment.clone(),
+        payments: payments.into_iter().collect(),
     };
+    // Held until the file has its name: no hub starts before it can read of it.
+    let mut note = None;
     let recorded = match connect()? {
-        None => false,
-        Some(client) => match client.ask(&which)? {
-            Answer::Done => true,
-            other => return Err(Client::unexpected(&other)),
-        },
+        None => {
+            note = leave_note(dir, &which.action())?;
+            false
+        }
+        Some(client) => {
+            let which = Request::Disclosed {
+                entries,
+                first,
+                last,
+                payments: order.payment.clone(),
+            };
+            match client.ask(&which)? {
+                Answer::Done => true,
+                other => return Err(Client::unexpected(&other)),
+            }
+        }
     };
     unnamed.name(&order.out)?;
     let disclosed = Disclosed {
         out: &order.out,
         entries,
         recorded,
+        noted: note.is_some(),
     };
     output.print(&disclosed, || {
-        let recorded = match recorded {
-            true => "the hub has written down that this was done",
-            false => "no running hub was reached: nothing was written down of it",
+        let recorded = match (recorded, note.is_some()) {
+            (true, _) => "the hub has written down that this was done",
+            (false, true) => "the hub does not run: its next start writes down that this was done",
+            (false, false) => "this is a copy, without a hub: nothing was written down of it",
         };
         format!(
             "the keys of {entries} entries are in {}: whoever has them and a copy of the ledger reads these entries (`hubctl ledger verify --disclosed`), and no other\n{recorded}\n",
             order.out.display()
         )
     })
+}
+
+/// Has the next start of a hub that does not run write down what was exported.
+/// `None`: there is no hub in this folder, only a copy of a ledger. The folder
+/// is the caller's until the lock is dropped.
+pub(super) fn leave_note(dir: &Path, action: &str) -> Result<Option<DataLock>, Failure> {
+    let layout = Layout::new(dir);
+    if !layout.config.exists() {
+        return Ok(None);
+    }
+    let lock = DataLock::acquire(dir).map_err(|error| match error {
+        LedgerError::Locked { path } => Failure::Unreachable(format!(
+            "a hub runs in {}, and has to write down that this is done, but is not reached: name its --socket, or stop it",
+            path.display()
+        )),
+        other => unreadable(other),
+    })?;
+    let operator = Operator {
+        uid: rustix::process::getuid().as_raw(),
+    };
+    let action = format!("{action}, while the hub did not run");
+    run::note_export(&layout, &operator.to_string(), &action)
+        .map_err(|error| Failure::file(dir, "leave a note for the ledger in", error))?;
+    Ok(Some(lock))
 }
 
 /// A file beside the name that it is to have, and removed unless it gets that.

@@ -23,10 +23,12 @@ use super::failure::Failure;
 use super::ledger::{Place, contents, place, progress, unreadable};
 use super::output::Output;
 use super::show::{Language, amount, count};
+use crate::admin::Operator;
 use crate::config::{self, Config, Layout};
 use crate::data_key::{self, VaultKey};
 use crate::ledger::{self, DataLock, Fault, Home, VerifiedEntry, sealed_cards};
 use crate::rehearsal::Fold;
+use crate::run;
 use crate::upstream::{GatewayCall, call_for};
 use hub_protocol::{DataKey, EntrySeal};
 
@@ -127,6 +129,16 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
         .open(&order.out)
         .map(BufWriter::new)
         .map_err(failed)?;
+    // Whoever starts this hub again learns of it from the ledger.
+    let operator = Operator {
+        uid: rustix::process::getuid().as_raw(),
+    };
+    let action = format!(
+        "ledger unsent: {} payments with their sealed cards, while the hub did not run",
+        wanted.len()
+    );
+    run::note_export(&layout, &operator.to_string(), &action)
+        .map_err(|error| Failure::file(dir, "leave a note for the ledger in", error))?;
     let mut report = Report {
         out: &order.out,
         payments: 0,

@@ -212,8 +212,11 @@ impl Enrolment {
     /// The ticket is held for as long as the connection lasts.
     async fn serve(self: Arc<Self>, connection: Connection, _ticket: Ticket) {
         self.connections.fetch_add(1, Ordering::SeqCst);
-        let _ = tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection)).await;
-        connection.close(VarInt::from_u32(0), b"");
+        let why: &[u8] = match tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection)).await {
+            Ok(()) => b"nothing is asked",
+            Err(_) => b"too long",
+        };
+        connection.close(VarInt::from_u32(0), why);
         self.connections.fetch_sub(1, Ordering::SeqCst);
     }
 

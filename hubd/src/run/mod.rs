@@ -4,6 +4,7 @@ mod archiving;
 mod backend;
 mod credential;
 mod edges;
+mod exports;
 mod fleet;
 mod forward;
 mod key_files;
@@ -49,6 +50,7 @@ use crate::upstream::{self, Gateway, Upstream, iso8583};
 use archiving::Archiving;
 use backend::HubBackend;
 use edges::RealEdges;
+pub(crate) use exports::note as note_export;
 pub(crate) use key_report::of_hub;
 pub use opening::{OpenError, Opened, open as open_store};
 use outages::Outages;
@@ -280,6 +282,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         config.gateway.probe_interval,
     ));
     runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
+    runtime.spawn(exports::tell(config.layout.dir.clone(), port.clone()));
     runtime.spawn(root_watch::watch(Arc::clone(&config), port.clone()));
     runtime.spawn(storage::watch(space.clone(), port.clone()));
     runtime.spawn(archiving.clone().keep());

@@ -144,11 +144,42 @@ fn a_running_hub_writes_down_that_entries_were_disclosed() {
     let said = hub.hubctl(&["ledger", "disclose", "--all", "--json", path(&out)]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(said.json()["recorded"], true);
+    // It is not passed by for want of its socket.
+    let hidden = hub.file("hidden.jsonl");
+    let nowhere = hub.file("nowhere.sock");
+    let said = hub.hubctl(&[
+        "--socket",
+        path(&nowhere),
+        "ledger",
+        "disclose",
+        "--all",
+        path(&hidden),
+    ]);
+    assert_eq!(said.code, 69, "{said:?}");
+    assert!(said.stderr.contains("name its --socket"), "{said:?}");
+    assert!(!hidden.exists());
     running.terminate();
-    let verified = hub.hubctl(&["ledger", "verify", "--json"]).json();
-    assert_eq!(verified["kinds"]["operator-acted"], 1, "{verified}");
-    // Nobody is there to write it down.
+    let acted = || hub.hubctl(&["ledger", "verify", "--json"]).json()["kinds"]["operator-acted"].clone();
+    assert_eq!(acted(), 1);
+    // Nobody is there to write it down: the next start does.
     let again = hub.file("again.jsonl");
     let said = hub.hubctl(&["ledger", "disclose", "--all", "--json", path(&again)]);
-    assert_eq!(said.json()["recorded"], false);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(
+        (&said.json()["recorded"], &said.json()["noted"]),
+        (&false.into(), &true.into())
+    );
+    assert_eq!(acted(), 1);
+    let notes = hub.file("exports.notes");
+    assert!(notes.exists());
+    for _ in 0..2 {
+        let running = Running::start(&hub);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while notes.exists() && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        running.terminate();
+        assert_eq!(acted(), 2, "once");
+    }
+    assert!(!notes.exists());
 }
