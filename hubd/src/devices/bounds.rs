@@ -38,8 +38,8 @@ pub enum Bound {
     SlowStreams,
     /// Frames longer than the longest.
     LongFrames,
-    /// Records and timers of mDNS: all were forgotten.
-    DiscoveryRecords,
+    /// Records that the mDNS library held: all were dropped.
+    MdnsRecords,
     /// Enrolments tried by addresses that are shut out.
     EnrolmentTries,
 }
@@ -60,7 +60,7 @@ impl Bound {
         Self::Requests,
         Self::SlowStreams,
         Self::LongFrames,
-        Self::DiscoveryRecords,
+        Self::MdnsRecords,
         Self::EnrolmentTries,
     ];
 
@@ -80,7 +80,7 @@ impl Bound {
             Self::Requests => "requests-of-device",
             Self::SlowStreams => "slow-streams",
             Self::LongFrames => "long-frames",
-            Self::DiscoveryRecords => "discovery-records",
+            Self::MdnsRecords => "mdns-records",
             Self::EnrolmentTries => "enrolment-tries",
         }
     }

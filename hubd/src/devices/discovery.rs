@@ -11,12 +11,11 @@ use std::sync::Arc;
 use hub_protocol::discovery::{TXT_CLASS, TXT_ID, TXT_KEY, TXT_VERSION, is_virtual_interface};
 use hub_protocol::{DeviceClass, DeviceId, HubId, MDNS_DEVICE_TYPE, MDNS_HUB_TYPE, WIRE_VERSION};
 use if_addrs::Interface;
-use mdns_sd::{Receiver, ResolvedService, ServiceEvent, ServiceInfo};
+use mdns_sd::{IfPredicate, MDNS_PORT, ResolvedService, ServiceEvent, ServiceInfo};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::bounds::Counts;
-use super::mdns::{Mdns, Place};
+use super::mdns::{Announcement, PAUSE};
 use super::registry::Registry;
 use crate::clock;
 
@@ -64,8 +63,8 @@ pub(super) type Seen = Arc<watch::Sender<HashMap<String, SeenDevice>>>;
 
 /// Discovery, while it runs.
 pub(super) struct Discovery {
-    mdns: Arc<Mdns>,
-    watching: JoinHandle<()>,
+    /// Says that the hub goes.
+    leave: watch::Sender<bool>,
     /// By the name they announce.
     pub(super) seen: Seen,
     registry: Registry,
@@ -80,8 +79,12 @@ impl Discovery {
         store_id: &str,
         listen: SocketAddr,
         registry: Registry,
-        (counts, monotonic_ms): (Arc<Counts>, fn() -> u64),
+        counts: Arc<Counts>,
     ) -> Result<Self, DiscoveryError> {
+        let chosen = settings.interfaces.clone();
+        let interfaces = IfPredicate::new(move |interface| {
+            takes_part(&chosen, interface) && serves(listen, interface.ip())
+        });
         let version = WIRE_VERSION.to_string();
         let short = hub.short();
         let txt = [
@@ -105,18 +108,18 @@ impl Discovery {
                 &txt[..],
             )?
         };
-        let seen = Seen::new(watch::Sender::new(HashMap::new()));
-        let place = Place {
-            interfaces: settings.interfaces.clone(),
-            listen,
-            port: mdns_sd::MDNS_PORT,
+        let announcement = Announcement {
+            info,
+            interfaces,
+            port: MDNS_PORT,
+            pause: PAUSE,
         };
-        let mdns = Mdns::start(info, place, Arc::clone(&seen))?;
-        let mdns = Arc::new(mdns);
-        let watched = Arc::clone(&mdns);
+        let daemon = announcement.begin()?;
+        let seen = Seen::new(watch::Sender::new(HashMap::new()));
+        let (leave, left) = watch::channel(false);
+        tokio::spawn(announcement.keep_up(daemon, Arc::clone(&seen), counts, left));
         Ok(Self {
-            mdns,
-            watching: tokio::spawn(async move { watched.watch(&counts, monotonic_ms).await }),
+            leave,
             seen,
             registry,
         })
@@ -140,19 +143,12 @@ impl Discovery {
 
     /// Takes the hub's leave and ends.
     pub(super) async fn stop(&self) {
-        self.watching.abort();
-        self.mdns.stop().await;
+        self.leave.send_replace(true);
+        self.leave.closed().await;
     }
 }
 
-/// Ends when the daemon does.
-pub(super) async fn collect(events: Receiver<ServiceEvent>, seen: Seen) {
-    while let Ok(event) = events.recv_async().await {
-        seen.send_modify(|seen| note(seen, event));
-    }
-}
-
-fn note(seen: &mut HashMap<String, SeenDevice>, event: ServiceEvent) {
+pub(super) fn note(seen: &mut HashMap<String, SeenDevice>, event: ServiceEvent) {
     match event {
         ServiceEvent::ServiceResolved(service) => {
             if seen.len() >= MAX_SEEN && !seen.contains_key(&service.fullname) {

@@ -1,243 +1,237 @@
-//! The daemon that speaks mDNS, and the bound on what it keeps.
+//! The mDNS library's daemon, kept within bounds.
 //!
-//! It keeps what it hears for as long as that itself says, and two timers for
-//! each record, from whoever has sent it and without a bound of its own.
-//! Somebody who makes up names fills the machine's memory, so what it keeps is
-//! looked at, and beyond a bound the daemon is ended and begins anew: all that
-//! it kept goes with it, and what is really there announces itself again.
+//! The library keeps every record that it takes for wanted for as long as its
+//! sender says, and has no bound of its own. What it takes is not only what is
+//! browsed for: an answer with no PTR record in it is kept by a daemon that
+//! only announces, too. So a second daemon for the announcement would have to
+//! be watched as well, and there is one: it is asked how much it holds every
+//! second, ended when that is too much, and its memory with it, and another
+//! one announces the hub at once. Devices are browsed for again after a pause.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hub_protocol::MDNS_DEVICE_TYPE;
-use mdns_sd::{IfKind, IfPredicate, Metrics, ServiceDaemon, ServiceInfo};
+use mdns_sd::{Error, IfKind, IfPredicate, Metrics, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::bounds::{Bound, Counts, Lines};
-use super::discovery::{Seen, collect, serves, takes_part};
+use super::discovery::{self, Seen};
 
-/// The most records and timers that are kept. A device has some 6 records.
-pub(super) const MOST_KEPT: i64 = 32_768;
+/// The most records that the library may hold. A shop's network has some ten
+/// for each thing that announces itself.
+pub(super) const MAX_RECORDS: i64 = 4096;
 
-/// How often that is looked at.
-pub(super) const LOOK: Duration = Duration::from_secs(2);
+/// Of these, the most texts: one fills a packet of 9000 bytes, the others are
+/// names.
+pub(super) const MAX_TEXTS: i64 = 1024;
 
-/// The longest wait for an answer of the daemon, or for its end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The most moments at which it wants to wake, of 16 bytes: each record that
+/// comes again adds two that stay until it would expire.
+pub(super) const MAX_TIMERS: i64 = 262_144;
 
-/// The hub's announcement, and the search for devices.
-pub(super) struct Mdns {
-    info: ServiceInfo,
-    place: Place,
-    seen: Seen,
-    daemon: Mutex<ServiceDaemon>,
-}
+/// The most names of devices that it may have met: it forgets none.
+pub(super) const MAX_NAMES: usize = 4096;
 
-/// Where the hub is announced.
-#[derive(Clone)]
-pub(super) struct Place {
-    /// On these interfaces, as configured.
-    pub(super) interfaces: Vec<String>,
-    /// Where devices connect: of these, those from which it is reached.
-    pub(super) listen: SocketAddr,
-    /// 5353, but in a test that must not disturb others.
+/// How often it is asked what it holds: what strangers send meanwhile comes on
+/// top. Also the least time from one daemon to the next.
+pub(super) const WATCH: Duration = Duration::from_secs(1);
+
+/// How long it may take to say so.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long no device is browsed for after too much was held.
+pub(super) const PAUSE: Duration = Duration::from_secs(60);
+
+/// What is announced, and where.
+pub(super) struct Announcement {
+    pub(super) info: ServiceInfo,
+    pub(super) interfaces: IfPredicate,
     pub(super) port: u16,
+    /// [`PAUSE`].
+    pub(super) pause: Duration,
 }
 
-impl Mdns {
-    /// Announces the hub, and begins to look for devices.
-    pub(super) fn start(info: ServiceInfo, place: Place, seen: Seen) -> Result<Self, mdns_sd::Error> {
-        let daemon = begin(&info, &place, &seen)?;
-        Ok(Self {
-            info,
-            place,
-            seen,
-            daemon: Mutex::new(daemon),
-        })
+impl Announcement {
+    /// A daemon that announces the hub and browses for nothing.
+    pub(super) fn begin(&self) -> Result<ServiceDaemon, Error> {
+        let daemon = ServiceDaemon::new_with_port(self.port)?;
+        self.announce(&daemon).inspect_err(|_| {
+            // Its thread would stay for ever.
+            let _ = daemon.shutdown();
+        })?;
+        Ok(daemon)
     }
 
-    /// Begins anew whenever more is kept than may be.
-    pub(super) async fn watch(&self, counts: &Counts, monotonic_ms: fn() -> u64) {
-        let mut lines = Lines::new(monotonic_ms());
+    fn announce(&self, daemon: &ServiceDaemon) -> Result<(), Error> {
+        daemon.disable_interface(IfKind::All)?;
+        daemon.enable_interface(IfKind::Predicate(self.interfaces.clone()))?;
+        daemon.register(self.info.clone())
+    }
+
+    /// Announces and browses until it is to leave, or nobody is there who
+    /// could say so.
+    pub(super) async fn keep_up(
+        self,
+        mut daemon: ServiceDaemon,
+        seen: Seen,
+        counts: Arc<Counts>,
+        mut leave: watch::Receiver<bool>,
+    ) {
+        let began = Instant::now();
+        let mut lines = Lines::new(0);
+        let mut browse_at = began;
         loop {
-            tokio::time::sleep(LOOK).await;
-            if self.kept().await <= MOST_KEPT {
-                continue;
+            tokio::select! {
+                () = filled(&daemon) => {}
+                () = browse(&daemon, browse_at, &seen) => {}
+                () = told(&mut leave) => return self.take_leave(&daemon).await,
             }
-            counts.count(Bound::DiscoveryRecords);
-            if let Some(left_out) = lines.next(monotonic_ms()) {
+            counts.count(Bound::MdnsRecords);
+            if let Some(left_out) = lines.next(began.elapsed().as_millis() as u64) {
                 tracing::warn!(
                     left_out,
-                    "somebody fills mDNS with names; all that was heard is forgotten, and discovery begins anew"
+                    "somebody fills the network with mDNS announcements: all of them were dropped; the hub is \
+                     announced anew, and looks for devices again in {} s. Find out who sends them if this goes on",
+                    self.pause.as_secs()
                 );
             }
-            self.begin_anew().await;
+            vanish(&daemon).await;
+            daemon = tokio::select! {
+                daemon = self.begin_again() => daemon,
+                () = told(&mut leave) => return,
+            };
+            browse_at = Instant::now() + self.pause;
         }
     }
 
-    /// What the daemon keeps; more than may be if it does not say so, because
-    /// it has more to do than it can.
-    async fn kept(&self) -> i64 {
-        let asked = self.daemon().get_metrics();
-        match asked {
-            Ok(answer) => match tokio::time::timeout(PATIENCE, answer.recv_async()).await {
-                Ok(Ok(metrics)) => kept(&metrics),
-                _ => i64::MAX,
-            },
-            Err(_) => i64::MAX,
+    async fn begin_again(&self) -> ServiceDaemon {
+        loop {
+            match self.begin() {
+                Ok(daemon) => return daemon,
+                Err(error) => {
+                    tracing::warn!(
+                        %error,
+                        "the hub cannot be announced over mDNS and tries again in {} s; devices find it at the \
+                         addresses that they know",
+                        self.pause.as_secs()
+                    );
+                    sleep(self.pause).await;
+                }
+            }
         }
     }
 
-    /// The old daemon ends first: it would defend the hub's name against the
-    /// new one.
-    async fn begin_anew(&self) {
-        self.end().await;
-        self.seen.send_replace(std::collections::HashMap::new());
-        match begin(&self.info, &self.place, &self.seen) {
-            Ok(daemon) => *self.daemon() = daemon,
-            Err(error) => tracing::error!(%error, "discovery did not begin anew; it is tried again"),
-        }
-    }
-
-    async fn end(&self) {
-        let asked = self.daemon().shutdown();
-        if let Ok(done) = asked {
-            let _ = tokio::time::timeout(PATIENCE, done.recv_async()).await;
-        }
-    }
-
-    /// Takes the hub's leave and ends.
-    pub(super) async fn stop(&self) {
-        let asked = self.daemon().unregister(self.info.get_fullname());
-        if let Ok(done) = asked {
+    /// Tells the network that the hub goes, and ends the daemon.
+    async fn take_leave(&self, daemon: &ServiceDaemon) {
+        if let Ok(done) = daemon.unregister(self.info.get_fullname()) {
             let _ = done.recv_async().await;
         }
-        self.end().await;
-    }
-
-    fn daemon(&self) -> MutexGuard<'_, ServiceDaemon> {
-        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+        shut_down(daemon).await;
     }
 }
 
-fn begin(info: &ServiceInfo, place: &Place, seen: &Seen) -> Result<ServiceDaemon, mdns_sd::Error> {
-    let daemon = ServiceDaemon::new_with_port(place.port)?;
-    daemon.disable_interface(IfKind::All)?;
-    let Place {
-        interfaces, listen, ..
-    } = place.clone();
-    daemon.enable_interface(IfKind::Predicate(IfPredicate::new(move |interface| {
-        takes_part(&interfaces, interface) && serves(listen, interface.ip())
-    })))?;
-    daemon.register(info.clone())?;
-    let events = daemon.browse(MDNS_DEVICE_TYPE)?;
-    tokio::spawn(collect(events, Arc::clone(seen)));
-    Ok(daemon)
+/// Ends when the hub is to leave.
+async fn told(leave: &mut watch::Receiver<bool>) {
+    let _ = leave.wait_for(|leave| *leave).await;
 }
 
-/// Records and timers. A record that changes all the time is one, and leaves
-/// its timers.
-fn kept(metrics: &Metrics) -> i64 {
-    let counts = metrics
+/// Ends the daemon without a word to the network: devices go on knowing the
+/// hub until it is announced anew. Without interfaces it takes no leave.
+async fn vanish(daemon: &ServiceDaemon) {
+    let _ = daemon.disable_interface(IfKind::All);
+    shut_down(daemon).await;
+}
+
+/// Waits for its end, so that there is one daemon at a time whatever comes in.
+async fn shut_down(daemon: &ServiceDaemon) {
+    loop {
+        match daemon.shutdown() {
+            Ok(done) => {
+                let _ = done.recv_async().await;
+                return;
+            }
+            Err(Error::Again) => sleep(WATCH).await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Ends when the daemon holds too much, or does not say what it holds: it
+/// reads what comes in before it answers.
+async fn filled(daemon: &ServiceDaemon) {
+    loop {
+        sleep(WATCH).await;
+        let Ok(answer) = daemon.get_metrics() else { return };
+        match timeout(ANSWER, answer.recv_async()).await {
+            Ok(Ok(metrics)) if !is_too_much(&metrics) => {}
+            _ => return,
+        }
+    }
+}
+
+/// All records of others and the hub's own, by the library's counters.
+fn is_too_much(metrics: &Metrics) -> bool {
+    let of = |name: &str| metrics.get(name).copied().unwrap_or_default();
+    let records = metrics
         .iter()
-        .filter(|(name, _)| name.starts_with("cached-") || *name == "timer");
-    counts.map(|(_, count)| *count).sum()
+        .filter(|(name, _)| name.starts_with("cached-") || name.starts_with("dns-registry-"))
+        .fold(0_i64, |sum, (_, count)| sum.saturating_add(*count));
+    records > MAX_RECORDS || of("cached-txt") > MAX_TEXTS || of("timer") > MAX_TIMERS
+}
+
+/// Browses from a moment on. Ends when too many names were heard, or the
+/// library ended it: it does so if events come faster than they are read.
+async fn browse(daemon: &ServiceDaemon, at: Instant, seen: &Seen) {
+    sleep_until(at).await;
+    if let Ok(events) = daemon.browse(hub_protocol::MDNS_DEVICE_TYPE) {
+        hear(events, seen).await;
+    }
+}
+
+async fn hear(events: Receiver<ServiceEvent>, seen: &Seen) {
+    let mut names = Names::default();
+    // What the daemon before has shown, and this one has not: who went while
+    // nobody listened takes no leave.
+    let mut before: HashSet<String> = seen.borrow().keys().cloned().collect();
+    let settled = Instant::now() + PAUSE;
+    loop {
+        tokio::select! {
+            event = events.recv_async() => {
+                let Ok(event) = event else { return };
+                match &event {
+                    ServiceEvent::ServiceFound(_, name) if names.are_too_many(name) => return,
+                    ServiceEvent::ServiceResolved(service) => {
+                        before.remove(&service.fullname);
+                    }
+                    _ => {}
+                }
+                seen.send_modify(|seen| discovery::note(seen, event));
+            }
+            () = sleep_until(settled), if !before.is_empty() => {
+                let gone = std::mem::take(&mut before);
+                seen.send_modify(|seen| seen.retain(|name, _| !gone.contains(name)));
+            }
+        }
+    }
+}
+
+/// How many different names were heard.
+#[derive(Default)]
+struct Names {
+    by: RandomState,
+    heard: HashSet<u64>,
+}
+
+impl Names {
+    fn are_too_many(&mut self, name: &str) -> bool {
+        self.heard.insert(self.by.hash_one(name));
+        self.heard.len() > MAX_NAMES
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::net::UdpSocket;
-
-    use hub_protocol::MDNS_HUB_TYPE;
-    use mdns_sd::ServiceEvent;
-    use tokio::sync::watch;
-
-    use super::*;
-
-    const GROUP: &str = "224.0.0.251";
-
-    /// An mDNS response with addresses of names that nobody has, for an hour.
-    fn made_up(from: u32, count: u16) -> Vec<u8> {
-        let mut packet = vec![0, 0, 0x84, 0, 0, 0];
-        packet.extend(count.to_be_bytes());
-        packet.extend([0; 4]);
-        for number in from..from + u32::from(count) {
-            let name = format!("n{number:07}");
-            packet.push(u8::try_from(name.len()).unwrap());
-            packet.extend(name.as_bytes());
-            packet.extend(b"\x05local\x00\x00\x01\x00\x01\x00\x00\x0e\x10\x00\x04");
-            packet.extend(number.to_be_bytes());
-        }
-        packet
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn names_that_somebody_makes_up_fill_no_memory_and_the_hub_is_found_again() {
-        // A port of its own: nobody else on this machine is flooded.
-        let port = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let listen = SocketAddr::from(([127, 0, 0, 1], 7411));
-        let place = Place {
-            interfaces: vec!["lo".into()],
-            listen,
-            port,
-        };
-        let info = ServiceInfo::new(
-            MDNS_HUB_TYPE,
-            "hub",
-            "hub-1.local.",
-            listen.ip(),
-            7411,
-            &[("v", "6")][..],
-        );
-        let seen = Seen::new(watch::Sender::new(HashMap::new()));
-        let mdns = Arc::new(Mdns::start(info.unwrap(), place.clone(), seen).unwrap());
-        let counts = Arc::<Counts>::default();
-        let watching = {
-            let (mdns, counts) = (Arc::clone(&mdns), Arc::clone(&counts));
-            tokio::spawn(async move { mdns.watch(&counts, || 0).await })
-        };
-        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut number = 0;
-        let flood = async {
-            while !counts.report().contains_key("discovery-records") {
-                if sender.send_to(&made_up(number, 32), (GROUP, port)).is_err() || number > 2_000_000 {
-                    return false;
-                }
-                number += 32;
-                tokio::time::sleep(Duration::from_micros(500)).await;
-            }
-            true
-        };
-        if !tokio::time::timeout(Duration::from_secs(120), flood)
-            .await
-            .unwrap()
-        {
-            eprintln!("skipped: no multicast on loopback here");
-            return;
-        }
-        let device = ServiceDaemon::new_with_port(port).unwrap();
-        device.disable_interface(IfKind::All).unwrap();
-        device.enable_interface("lo").unwrap();
-        let events = device.browse(MDNS_HUB_TYPE).unwrap();
-        let found = async {
-            while let Ok(event) = events.recv_async().await {
-                if matches!(event, ServiceEvent::ServiceResolved(_)) {
-                    return;
-                }
-            }
-            panic!("the daemon is gone");
-        };
-        tokio::time::timeout(Duration::from_secs(60), found)
-            .await
-            .unwrap();
-        assert!(mdns.kept().await < MOST_KEPT, "what was made up is forgotten");
-        watching.abort();
-        mdns.stop().await;
-        device.shutdown().unwrap();
-    }
-}
+#[path = "mdns_tests.rs"]
+mod tests;

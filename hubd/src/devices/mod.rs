@@ -207,7 +207,7 @@ impl Devices {
                     &settings.store_id,
                     local,
                     registry.clone(),
-                    (Arc::clone(&counts), settings.monotonic_ms),
+                    Arc::clone(&counts),
                 )
             })
             .transpose()?;

@@ -5,8 +5,9 @@ use super::*;
 use crate::devices::bounds::{Bound, LINES};
 use crate::devices::bucket::Rate;
 use crate::devices::codes::MAX_WRONG_TRIES;
+use crate::devices::mdns::{MAX_NAMES, MAX_RECORDS, MAX_TEXTS, MAX_TIMERS, PAUSE};
 use crate::devices::tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
-use crate::devices::{enrolment, listener, mdns, request, sessions};
+use crate::devices::{enrolment, listener, request, sessions};
 use crate::port;
 
 /// The table of bounds in `docs/threats.md`, by the code.
@@ -135,10 +136,10 @@ fn table() -> String {
             &[Bound::EnrolmentTries],
         ),
         (
-            "records and timers of mDNS, looked at every 2 s",
-            mdns::MOST_KEPT.to_string(),
-            "all are forgotten; discovery begins anew",
-            &[Bound::DiscoveryRecords],
+            "records of mDNS that are kept, texts among them; names of devices; times to wake",
+            format!("{MAX_RECORDS}, {MAX_TEXTS}; {MAX_NAMES}; {MAX_TIMERS}"),
+            "all are dropped, and nothing is browsed for during a minute",
+            &[Bound::MdnsRecords],
         ),
         (
             "log lines of one kind that anybody can cause",
@@ -148,7 +149,7 @@ fn table() -> String {
         ),
     ];
     assert_eq!(SHUT_OUT_MS, 600_000);
-    assert_eq!(mdns::LOOK, Duration::from_secs(2));
+    assert_eq!(PAUSE, Duration::from_secs(60));
     let mut table = "| what | bound | beyond it | counted as |\n| --- | --- | --- | --- |\n".to_owned();
     for (what, bound, beyond, counted) in rows {
         let counted: Vec<_> = counted.iter().map(|bound| format!("`{bound}`")).collect();

@@ -7,7 +7,7 @@ use crate::devices::{DiscoverySettings, SeenDevice};
 
 /// Whether a packet to the mDNS group comes back on loopback here; some
 /// containers forbid it.
-fn multicast_works() -> bool {
+pub(in crate::devices) fn multicast_works() -> bool {
     let try_it = || -> std::io::Result<()> {
         let receiver = std::net::UdpSocket::bind("0.0.0.0:0")?;
         receiver.join_multicast_v4(&[224, 0, 0, 251].into(), &[127, 0, 0, 1].into())?;

@@ -5,7 +5,7 @@ mod allowances;
 mod bad_input;
 mod bounds;
 mod device_keys;
-mod discovery;
+pub(super) mod discovery;
 mod enrolment;
 mod fleet;
 mod hub_tls;
