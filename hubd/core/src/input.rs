@@ -352,9 +352,6 @@ pub struct Disclosed {
     pub payments: Vec<PaymentId>,
 }
 
-/// The longest text on what somebody did without the hub, in bytes.
-pub const MAX_ACTION: usize = 1024;
-
 /// How many payments [`Disclosed`] names in the ledger.
 const MOST_NAMED: usize = 8;
 
@@ -386,9 +383,6 @@ impl Disclosed {
 /// What a person can ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
-    /// Write down what was done while the hub did not run: at most
-    /// [`MAX_ACTION`] bytes.
-    Acted(String),
     /// Block a device.
     Block(DeviceId),
     /// Unblock a device.
@@ -440,6 +434,8 @@ pub enum OperatorCommand {
     Park(PaymentId),
     /// Write down that keys of entries were given to somebody.
     Disclosed(Disclosed),
+    /// Write down what somebody did while the hub did not run.
+    Noted(String),
     /// Nothing is kept back any more for the allowance of a device that is
     /// lost, and cannot return it.
     ForfeitAllowance(DeviceId),

@@ -68,8 +68,8 @@ pub use fleet::{
     Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,
 };
 pub use input::{
-    ArchiveChange, AttemptId, Disclosed, GatewayAnswer, Input, MAX_ACTION, MAX_NOTE, Now, OperatorCommand,
-    Probe, Ticket, TlsKeyChange,
+    ArchiveChange, AttemptId, Disclosed, GatewayAnswer, Input, MAX_NOTE, Now, OperatorCommand, Probe, Ticket,
+    TlsKeyChange,
 };
 pub use pacing::LONGEST_SPREAD_MS;
 pub use settle::{LEAST_UNDECIDED_ANSWERS, LONGEST_RETRY_AFTER_MS, MOST_FAILURES_ALONE};

@@ -241,7 +241,7 @@ impl Core {
                 self.reply_after(sequence, ticket, Reply::Operator(OperatorReply::Done));
             }
             OperatorCommand::Disclosed(disclosed) => self.acted(ticket, operator, disclosed.action()),
-            OperatorCommand::Acted(action) => self.acted(ticket, operator, action),
+            OperatorCommand::Noted(action) => self.acted(ticket, operator, action),
             OperatorCommand::Release {
                 payment_id,
                 not_there,

@@ -503,10 +503,12 @@ pub(super) enum LedgerCommand {
         out: PathBuf,
     },
     /// Write out the keys of some entries, each of which opens that one entry
-    /// and no other, for somebody who has a copy of the ledger
+    /// and no other, for somebody who has a copy of the ledger. The hub writes
+    /// down that this was done: at once, or at its next start
     Disclose(DiscloseArgs),
     /// Bring out what a hub that cannot go on has not sent, card data still
-    /// sealed, for the payment service provider
+    /// sealed, for the payment service provider. Should it go on after all, it
+    /// writes down that this was done
     Unsent(UnsentArgs),
     /// List, check, copy away and remove archives of the ledger
     Archive {

@@ -4,24 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use hub_protocol::{EntryKey, PaymentId, StoredPayload};
+use hub_protocol::{EntryKey, EntrySeal, PaymentId, StoredPayload};
 use serde::{Deserialize, Serialize};
 
 use super::cli::DiscloseArgs;
-use super::client::Client;
 use super::failure::Failure;
-use super::ledger::{contents, place, progress, seal, shown_progress, unreadable};
+use super::ledger::{Place, contents, place, progress, seal, shown_progress, unreadable};
 use super::output::Output;
 use super::policy::read_at_most;
-use crate::admin::Operator;
-use crate::admin::protocol::{Answer, Request};
-use crate::config::Layout;
-use crate::ledger::{self, DataLock, Fault, LedgerError};
-use crate::run;
+use super::trace::{Connect, Trace};
+use crate::admin::protocol::Request;
+use crate::ledger::{self, Fault};
 
 /// The largest file of disclosed keys, in bytes: a million entries have 100 MB.
 const MAX_DISCLOSED: u64 = 1 << 30;
@@ -41,17 +39,67 @@ struct Disclosed<'a> {
     entries: u64,
     /// The hub has written it down.
     recorded: bool,
-    /// The hub, which does not run, will write it down at its next start.
+    /// The hub writes it down at its next start.
     noted: bool,
 }
 
+/// What is to be disclosed.
+struct Wanted {
+    place: Place,
+    seal: EntrySeal,
+    range: RangeInclusive<u64>,
+    /// Of these payments only; empty: of all kinds.
+    payments: BTreeSet<PaymentId>,
+}
+
+impl Wanted {
+    /// Verifies the ledger and gives the keys of these entries, up to one.
+    fn each(
+        &self,
+        output: &Output,
+        through: u64,
+        give: &mut dyn FnMut(u64, EntryKey),
+    ) -> Result<(), Failure> {
+        let bar = progress(output);
+        let report = ledger::read_each(
+            &self.place.ledger,
+            &self.place.key,
+            contents(Some(&self.seal)),
+            &mut |verified| {
+                let about = verified.entry.and_then(|entry| entry.event.payment_id());
+                let sequence = verified.head.sequence;
+                let wanted = sequence <= through
+                    && self.range.contains(&sequence)
+                    && (self.payments.is_empty() || about.is_some_and(|id| self.payments.contains(&id)));
+                let key = match StoredPayload::decode(verified.payload) {
+                    Ok(StoredPayload::Sealed(sealed)) if wanted => self.seal.disclose(&sealed),
+                    _ => None,
+                };
+                if let Some(key) = key {
+                    give(sequence, key);
+                }
+            },
+            &mut |done| shown_progress(&bar, done),
+        )
+        .map_err(unreadable)?;
+        bar.finish_and_clear();
+        // A hub that is running writes at the end; what is whole before it counts.
+        match report.broken {
+            Some(broken) if !matches!(broken.fault, Fault::TornTail { .. }) => {
+                Err(Failure::Unverified(broken.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `connect`: to the hub of this folder, if one is running; it writes down that
-/// this was done.
+/// this was done. Without one that is noted for its next start.
 pub(super) fn disclose(
     output: &Output,
     dir: &Path,
     order: &DiscloseArgs,
-    connect: impl FnOnce() -> Result<Option<Client>, Failure>,
+    connect: Connect<'_>,
 ) -> Result<(), Failure> {
     if !order.all && order.payment.is_empty() && order.from.is_none() && order.to.is_none() {
         return Err(Failure::Usage(
@@ -71,121 +119,63 @@ pub(super) fn disclose(
         .map(|id| id.parse::<PaymentId>())
         .collect::<Result<BTreeSet<_>, _>>()
         .map_err(|error| Failure::Usage(format!("--payment: {error}")))?;
-    let range = order.from.unwrap_or(1)..=order.to.unwrap_or(u64::MAX);
-    // The file gets its name once the hub has written down what is in it.
+    let wanted = Wanted {
+        place,
+        seal,
+        range: order.from.unwrap_or(1)..=order.to.unwrap_or(u64::MAX),
+        payments,
+    };
     let mut unnamed = Unnamed::create(&order.out)?;
-    let (mut first, mut last, mut entries, mut written) = (None, 0, 0, Ok(()));
-    let bar = progress(output);
-    let report = ledger::read_each(
-        &place.ledger,
-        &place.key,
-        contents(Some(&seal)),
-        &mut |verified| {
-            let about = verified.entry.and_then(|entry| entry.event.payment_id());
-            let sequence = verified.head.sequence;
-            let wanted = range.contains(&sequence)
-                && (payments.is_empty() || about.is_some_and(|id| payments.contains(&id)));
-            let key = match StoredPayload::decode(verified.payload) {
-                Ok(StoredPayload::Sealed(sealed)) if wanted => seal.disclose(&sealed),
-                _ => None,
-            };
-            if let (Some(key), Ok(())) = (key, &written) {
-                let line = Line {
-                    sequence,
-                    key: HEXLOWER.encode(&key.0),
-                };
-                written = unnamed.line(&line);
-                first.get_or_insert(sequence);
-                (last, entries) = (sequence, entries + 1);
-            }
-        },
-        &mut |done| shown_progress(&bar, done),
-    )
-    .map_err(unreadable)?;
-    bar.finish_and_clear();
-    // A hub that is running writes at the end; what is whole before it counts.
-    if let Some(broken) = report
-        .broken
-        .filter(|broken| !matches!(broken.fault, Fault::TornTail { .. }))
-    {
-        return Err(Failure::Unverified(broken.to_string()));
-    }
+    // Once to know what it is, and again when that is written down: until then
+    // no key is in any file.
+    let (mut first, mut last, mut entries) = (None, 0, 0);
+    wanted.each(output, u64::MAX, &mut |sequence, _| {
+        first.get_or_insert(sequence);
+        (last, entries) = (sequence, entries + 1);
+    })?;
     let Some(first) = first else {
         return Err(Failure::Refused(
             "no encrypted entry is among those: `hubctl ledger verify` says how many there are".to_owned(),
         ));
     };
-    written
-        .and_then(|()| unnamed.flush())
-        .map_err(|error| Failure::file(&order.out, "write", error))?;
     let which = hub_core::Disclosed {
         entries,
         first,
         last,
-        payments: payments.into_iter().collect(),
+        payments: wanted.payments.iter().copied().collect(),
     };
-    // Held until the file has its name: no hub starts before it can read of it.
-    let mut note = None;
-    let recorded = match connect()? {
-        None => {
-            note = leave_note(dir, &which.action())?;
-            false
-        }
-        Some(client) => {
-            let which = Request::Disclosed {
-                entries,
-                first,
-                last,
-                payments: order.payment.clone(),
-            };
-            match client.ask(&which)? {
-                Answer::Done => true,
-                other => return Err(Client::unexpected(&other)),
-            }
-        }
+    let asked = Request::Disclosed {
+        entries,
+        first,
+        last,
+        payments: order.payment.clone(),
     };
+    let trace = Trace::of(dir, &wanted.place, connect)?;
+    trace.record(&asked, &which.action())?;
+    let mut written = Ok(());
+    wanted.each(output, last, &mut |sequence, key| {
+        if written.is_ok() {
+            let key = HEXLOWER.encode(&key.0);
+            written = unnamed.line(&Line { sequence, key });
+        }
+    })?;
+    written
+        .and_then(|()| unnamed.flush())
+        .map_err(|error| Failure::file(&order.out, "write", error))?;
     unnamed.name(&order.out)?;
     let disclosed = Disclosed {
         out: &order.out,
         entries,
-        recorded,
-        noted: note.is_some(),
+        recorded: matches!(trace, Trace::Hub(_)),
+        noted: matches!(trace, Trace::Note(..)),
     };
     output.print(&disclosed, || {
-        let recorded = match (recorded, note.is_some()) {
-            (true, _) => "the hub has written down that this was done",
-            (false, true) => "the hub does not run: its next start writes down that this was done",
-            (false, false) => "this is a copy, without a hub: nothing was written down of it",
-        };
         format!(
-            "the keys of {entries} entries are in {}: whoever has them and a copy of the ledger reads these entries (`hubctl ledger verify --disclosed`), and no other\n{recorded}\n",
-            order.out.display()
+            "the keys of {entries} entries are in {}: whoever has them and a copy of the ledger reads these entries (`hubctl ledger verify --disclosed`), and no other\n{}\n",
+            order.out.display(),
+            trace.said()
         )
     })
-}
-
-/// Has the next start of a hub that does not run write down what was exported.
-/// `None`: there is no hub in this folder, only a copy of a ledger. The folder
-/// is the caller's until the lock is dropped.
-pub(super) fn leave_note(dir: &Path, action: &str) -> Result<Option<DataLock>, Failure> {
-    let layout = Layout::new(dir);
-    if !layout.config.exists() {
-        return Ok(None);
-    }
-    let lock = DataLock::acquire(dir).map_err(|error| match error {
-        LedgerError::Locked { path } => Failure::Unreachable(format!(
-            "a hub runs in {}, and has to write down that this is done, but is not reached: name its --socket, or stop it",
-            path.display()
-        )),
-        other => unreadable(other),
-    })?;
-    let operator = Operator {
-        uid: rustix::process::getuid().as_raw(),
-    };
-    let action = format!("{action}, while the hub did not run");
-    run::note_export(&layout, &operator.to_string(), &action)
-        .map_err(|error| Failure::file(dir, "leave a note for the ledger in", error))?;
-    Ok(Some(lock))
 }
 
 /// A file beside the name that it is to have, and removed unless it gets that.

@@ -29,6 +29,7 @@ mod root;
 mod show;
 mod standing;
 mod totals;
+mod trace;
 mod unsent;
 
 use std::process::ExitCode;
@@ -202,7 +203,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
                 ledger::salvage(output, &cli.dir, key.as_deref(), vault_key.as_deref(), out)
             }
             LedgerCommand::Disclose(order) => {
-                disclose::disclose(output, &cli.dir, order, || cli.connect_if_running())
+                disclose::disclose(output, &cli.dir, order, &|| cli.connect_if_running())
             }
             LedgerCommand::Unsent(order) => unsent::unsent(output, &cli.dir, order),
             LedgerCommand::Archive { command } => match command {

@@ -2,7 +2,8 @@
 //! whoever sends it in its place.
 //!
 //! Nothing of the folder is changed but what it
-//! [says of an outage](crate::ledger::Home), and card data stay sealed to the gateway's
+//! [says of an outage](crate::ledger::Home), and a note of this for a hub that
+//! goes on with it after all; card data stay sealed to the gateway's
 //! key. What comes out are the calls of `docs/gateway-api.md` that the hub would
 //! have made, each with its idempotency key and the look-up that goes before it.
 
@@ -23,12 +24,11 @@ use super::failure::Failure;
 use super::ledger::{Place, contents, place, progress, unreadable};
 use super::output::Output;
 use super::show::{Language, amount, count};
-use crate::admin::Operator;
+use super::trace;
 use crate::config::{self, Config, Layout};
 use crate::data_key::{self, VaultKey};
 use crate::ledger::{self, DataLock, Fault, Home, VerifiedEntry, sealed_cards};
 use crate::rehearsal::Fold;
-use crate::run;
 use crate::upstream::{GatewayCall, call_for};
 use hub_protocol::{DataKey, EntrySeal};
 
@@ -76,6 +76,8 @@ struct Report<'a> {
     /// Archives that are elsewhere: what they hold of unsent payments is not
     /// here.
     archives_away: Vec<u32>,
+    /// The hub writes down that this was done, should it ever start again.
+    noted: bool,
 }
 
 /// What is needed to read the store.
@@ -87,9 +89,11 @@ struct Store {
 }
 
 pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<(), Failure> {
-    let layout = Layout::new(dir);
+    let hubs = trace::hubs_folder(dir);
+    let noted = hubs.is_some();
+    let layout = hubs.unwrap_or_else(|| Layout::new(dir));
     // A hub that runs sends them itself.
-    let _lock = DataLock::acquire(dir).map_err(unreadable)?;
+    let lock = DataLock::acquire(&layout.dir).map_err(unreadable)?;
     let store = open(&layout, order)?;
     let seal = EntrySeal::new(&store.key);
     let mut fold = Fold::whole();
@@ -122,6 +126,12 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
     // all, nothing of it counts as never sent.
     Home::of(&layout.ledger).outage_ends().map_err(unreadable)?;
     let failed = |error: std::io::Error| Failure::new_file(&order.out, error);
+    if order.out.exists() {
+        return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    if noted {
+        trace::note(&layout, &lock, &action(wanted.len()))?;
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -129,16 +139,6 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
         .open(&order.out)
         .map(BufWriter::new)
         .map_err(failed)?;
-    // Whoever starts this hub again learns of it from the ledger.
-    let operator = Operator {
-        uid: rustix::process::getuid().as_raw(),
-    };
-    let action = format!(
-        "ledger unsent: {} payments with their sealed cards, while the hub did not run",
-        wanted.len()
-    );
-    run::note_export(&layout, &operator.to_string(), &action)
-        .map_err(|error| Failure::file(dir, "leave a note for the ledger in", error))?;
     let mut report = Report {
         out: &order.out,
         payments: 0,
@@ -146,6 +146,7 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
         faults: 0,
         sums: BTreeMap::new(),
         archives_away: away,
+        noted,
     };
     // As the hub would have sent them: by when they were decided.
     let mut sorted: Vec<(u64, PaymentId)> = wanted
@@ -164,6 +165,11 @@ pub(super) fn unsent(output: &Output, dir: &Path, order: &UnsentArgs) -> Result<
         .and_then(|()| file.get_ref().sync_all())
         .map_err(failed)?;
     output.print(&report, || told(&report))
+}
+
+/// What the ledger says of it.
+fn action(count: usize) -> String {
+    format!("ledger unsent: the calls for {count} payments and reversals that were not sent")
 }
 
 fn open(layout: &Layout, order: &UnsentArgs) -> Result<Store, Failure> {

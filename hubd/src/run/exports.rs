@@ -1,123 +1,104 @@
-//! Exports that were made while the hub did not run.
+//! What was brought out of a hub's folder while the hub did not run.
 //!
-//! Only the hub can sign an entry, so whoever exports without it leaves a note
-//! beside the store before what is exported gets its name. The next start
-//! writes each note into the ledger, and removes the file once all are there:
-//! a crash in between writes one twice, and loses none.
+//! Only the hub signs entries. So `hubctl` leaves a note, durable before
+//! anybody gets anything, and the hub writes down at its next start what it
+//! says, in the name of whoever did it. A note goes when the ledger has it: if
+//! the power fails in between the ledger is told once more, which is better
+//! than never.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
-use hub_core::{MAX_ACTION, OperatorCommand, OperatorReply, Reply};
+use hub_core::{OperatorCommand, OperatorReply, Reply};
+use serde::{Deserialize, Serialize};
 
-use super::key_files::forget;
+use super::key_files::{forget, sync_folder, write_secret};
 use crate::config::Layout;
+use crate::ledger::DataLock;
 use crate::port::{Ask, HubPort};
 
-/// The most bytes of notes. Nobody exports a hundred times without a hub.
-const MOST_BYTES: u64 = 64 * 1024;
+/// The most notes that wait for a start, in bytes: some 500.
+const MAX_NOTES: usize = 256 * 1024;
 
-fn file(dir: &Path) -> PathBuf {
-    dir.join("exports.notes")
+#[derive(Serialize, Deserialize)]
+struct Note {
+    /// Who, as the ledger names people.
+    operator: String,
+    /// What, as the ledger is to say it.
+    action: String,
 }
 
-/// Notes that this operator did this. Durable when it returns.
+/// Leaves a note of what `operator` is about to bring out. No hub runs: the
+/// lock is held.
 ///
 /// # Errors
-/// It cannot be written, or there are too many notes.
-pub(crate) fn note(layout: &Layout, operator: &str, action: &str) -> io::Result<()> {
-    let path = file(&layout.dir);
-    let mut notes = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)?;
-    if notes.metadata()?.len() > MOST_BYTES {
+/// The system's refusal, or too many notes: nothing may be brought out then.
+pub(crate) fn note(layout: &Layout, _lock: &DataLock, operator: &str, action: &str) -> io::Result<()> {
+    let mut text = read(layout)?;
+    text += &serde_json::to_string(&Note {
+        operator: operator.to_owned(),
+        action: action.to_owned(),
+    })?;
+    text.push('\n');
+    if text.len() > MAX_NOTES {
         return Err(io::Error::other(
-            "there are too many notes of exports that the ledger has not been told of: start hubd once",
+            "too many exports wait to be written down: start hubd, which does so, and give this command again",
         ));
     }
-    let plain = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).collect() };
-    notes.write_all(format!("{}\t{}\n", plain(operator), plain(action)).as_bytes())?;
-    notes.sync_all()?;
-    // The hub's own user reads and removes it.
-    if let Ok(owner) = fs::metadata(&layout.dir) {
-        let _ = chown(&path, Some(owner.uid()), Some(owner.gid()));
-    }
-    File::open(&layout.dir)?.sync_all()
+    write_secret(&file(layout), &text, &layout.dir)
 }
 
-/// What the notes say: who, and what. A line that a crash cut off is left out:
-/// what it was about has no name yet.
-fn noted(dir: &Path) -> io::Result<Vec<(String, String)>> {
-    let text = match fs::read(file(dir)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        read => String::from_utf8_lossy(&read?).into_owned(),
-    };
-    let whole = text
-        .split_inclusive('\n')
-        .filter_map(|line| line.strip_suffix('\n'));
-    let notes = whole.filter_map(|line| line.split_once('\t'));
-    Ok(notes
-        .map(|(operator, action)| (operator.to_owned(), shortened(action)))
-        .collect())
-}
-
-fn shortened(text: &str) -> String {
-    let end = (0..=MAX_ACTION.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at));
-    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
-}
-
-/// Has the hub write the notes into its ledger.
-pub(super) async fn tell(dir: PathBuf, port: HubPort) {
-    let notes = match noted(&dir) {
-        Ok(notes) => notes,
-        Err(error) => {
-            tracing::warn!(%error, "the notes of exports cannot be read; the next start tries again");
-            return;
+/// Has the hub write down what the notes say, and removes them then.
+pub(super) async fn tell(layout: Layout, port: HubPort) {
+    match told(&layout, &port).await {
+        Ok(0) => {}
+        Ok(count) => {
+            tracing::warn!(
+                count,
+                "exports while the hub did not run were written down in the ledger"
+            );
         }
-    };
-    for (operator, action) in notes {
-        tracing::warn!(
-            operator,
-            action,
-            "the ledger is told of an export that was made without the hub"
-        );
-        let command = OperatorCommand::Acted(action);
-        let told = port.ask(Ask::Operator { operator, command }).await;
-        if !matches!(told, Ok(Reply::Operator(OperatorReply::Done))) {
-            tracing::warn!("the ledger was not told of an export; the next start tries again");
-            return;
+        Err(error) => tracing::warn!(
+            %error, file = %file(&layout).display(),
+            "exports while the hub did not run could not be written down; the next start tries again"
+        ),
+    }
+}
+
+async fn told(layout: &Layout, port: &HubPort) -> io::Result<usize> {
+    let text = read(layout)?;
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let notes = text.lines().map(said);
+    let mut count = 0;
+    for Note { operator, action } in notes {
+        let command = OperatorCommand::Noted(action);
+        match port.ask(Ask::Operator { operator, command }).await {
+            Ok(Reply::Operator(OperatorReply::Done)) => count += 1,
+            _ => return Err(io::Error::other("the hub is stopping")),
         }
     }
-    if let Err(error) = forget(&file(&dir)) {
-        tracing::warn!(%error, "the notes of exports stay, which the ledger has; the next start writes them again");
+    forget(&file(layout)).and_then(|()| sync_folder(&file(layout)))?;
+    Ok(count)
+}
+
+/// A note that cannot be read still says that there was something.
+fn said(line: &str) -> Note {
+    serde_json::from_str(line).unwrap_or_else(|_| Note {
+        operator: "unknown".to_owned(),
+        action: "an export while the hub did not run: its note cannot be read".to_owned(),
+    })
+}
+
+fn read(layout: &Layout) -> io::Result<String> {
+    match std::fs::read(file(layout)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notes_are_read_whole_and_what_a_crash_cut_off_is_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path());
-        assert_eq!(noted(dir.path()).unwrap(), []);
-        note(&layout, "uid 0\tx", "one\nthing").unwrap();
-        note(&layout, "anna", &"é".repeat(MAX_ACTION)).unwrap();
-        let mut notes = OpenOptions::new().append(true).open(file(dir.path())).unwrap();
-        notes.write_all(b"berta\thalf").unwrap();
-        let found = noted(dir.path()).unwrap();
-        assert_eq!(found.len(), 2);
-        assert_eq!(found[0], ("uid 0x".to_owned(), "onething".to_owned()));
-        assert!(found[1].1.len() <= MAX_ACTION && found[1].1.len() > MAX_ACTION - 2);
-        assert_eq!(file(dir.path()).metadata().unwrap().mode() & 0o777, 0o600);
-        notes.write_all(&vec![b'x'; 70_000]).unwrap();
-        assert!(note(&layout, "anna", "more").is_err());
-    }
+fn file(layout: &Layout) -> PathBuf {
+    layout.dir.join("exports.noted")
 }

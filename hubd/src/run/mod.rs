@@ -282,7 +282,7 @@ fn start(runtime: &Runtime, config: Arc<Config>) -> anyhow::Result<Running> {
         config.gateway.probe_interval,
     ));
     runtime.spawn(activate_policy(Arc::clone(&config), port.clone()));
-    runtime.spawn(exports::tell(config.layout.dir.clone(), port.clone()));
+    runtime.spawn(exports::tell(config.layout.clone(), port.clone()));
     runtime.spawn(root_watch::watch(Arc::clone(&config), port.clone()));
     runtime.spawn(storage::watch(space.clone(), port.clone()));
     runtime.spawn(archiving.clone().keep());

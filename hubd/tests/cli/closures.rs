@@ -1,6 +1,9 @@
 //! `hubctl ledger closures`: what a ledger says of its days is held against
 //! the rest of it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use hub_protocol::entry::{Entry, Event};
 use hub_protocol::{Closure, EntrySeal, cbor};
 use hubd::config::Config;
@@ -8,8 +11,8 @@ use hubd::data_key::StoreKey;
 use hubd::ledger::{Journal, JournalOptions};
 
 use super::core_shop::{MPOS, POLICY, Shop, request};
-use super::running::Running;
-use super::{Hub, path};
+use super::running::{Running, loopback};
+use super::{HUBCTL, Hub, path, run};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -136,52 +139,172 @@ fn closures_are_read_with_the_vault_key_or_the_keys_of_their_entries() {
     assert!(said.stdout.contains("not known"), "{said:?}");
 }
 
+/// Starts a hub, and waits until it has written down more than that.
+fn at_work(hub: &Hub) -> Running {
+    let running = Running::start(hub);
+    let written = || hub.hubctl(&["ledger", "verify", "--json"]).json()["last_entry"].as_u64();
+    while written() < Some(2) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    running
+}
+
 #[test]
 fn a_running_hub_writes_down_that_entries_were_disclosed() {
-    let hub = Hub::init(&[]);
-    let running = Running::start(&hub);
+    let hub = loopback();
+    let running = at_work(&hub);
     let out = hub.file("disclosed.jsonl");
     let said = hub.hubctl(&["ledger", "disclose", "--all", "--json", path(&out)]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(said.json()["recorded"], true);
-    // It is not passed by for want of its socket.
-    let hidden = hub.file("hidden.jsonl");
-    let nowhere = hub.file("nowhere.sock");
-    let said = hub.hubctl(&[
-        "--socket",
-        path(&nowhere),
-        "ledger",
-        "disclose",
-        "--all",
-        path(&hidden),
-    ]);
-    assert_eq!(said.code, 69, "{said:?}");
-    assert!(said.stderr.contains("name its --socket"), "{said:?}");
-    assert!(!hidden.exists());
     running.terminate();
-    let acted = || hub.hubctl(&["ledger", "verify", "--json"]).json()["kinds"]["operator-acted"].clone();
-    assert_eq!(acted(), 1);
+    let verified = hub.hubctl(&["ledger", "verify", "--json"]).json();
+    assert_eq!(verified["kinds"]["operator-acted"], 1, "{verified}");
     // Nobody is there to write it down: the next start does.
     let again = hub.file("again.jsonl");
     let said = hub.hubctl(&["ledger", "disclose", "--all", "--json", path(&again)]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(
-        (&said.json()["recorded"], &said.json()["noted"]),
-        (&false.into(), &true.into())
-    );
-    assert_eq!(acted(), 1);
-    let notes = hub.file("exports.notes");
-    assert!(notes.exists());
-    for _ in 0..2 {
-        let running = Running::start(&hub);
-        for _ in 0..3_000 {
-            if !notes.exists() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+    let said = said.json();
+    assert_eq!((&said["recorded"], &said["noted"]), (&false.into(), &true.into()));
+    let notes = hub.file("exports.noted");
+    let noted = std::fs::read_to_string(&notes).unwrap();
+    let text = "ledger disclose: the keys of ";
+    assert!(noted.contains(text) && noted.contains("uid "), "{noted}");
+    let running = Running::start(&hub);
+    gone(&notes);
+    running.terminate();
+    // And once.
+    Running::start(&hub).terminate();
+    let verified = hub.hubctl(&["ledger", "verify", "--json"]).json();
+    assert_eq!(verified["kinds"]["operator-acted"], 2, "{verified}");
+}
+
+/// Until the hub has written down what was noted.
+fn gone(notes: &Path) {
+    for _ in 0..600 {
+        if !notes.exists() {
+            return;
         }
-        running.terminate();
-        assert_eq!(acted(), 2, "once");
+        std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(!notes.exists());
+    panic!("the notes are not written down");
+}
+
+#[test]
+fn nothing_is_disclosed_beside_a_running_hub_that_cannot_be_told() {
+    let hub = loopback();
+    let other = loopback();
+    let running = (at_work(&hub), at_work(&other));
+    let (out, nowhere) = (hub.file("disclosed.jsonl"), hub.file("none.sock"));
+    let ledger = hub.file("ledger");
+    let (public, vault) = (hub.file("hub-signing.pub"), hub.file("keys/hub-vault.key"));
+    let disclose = ["ledger", "disclose", "--all", path(&out)];
+    let tries = [
+        hub.hubctl(&[&["--socket", path(&nowhere)], &disclose[..]].concat()),
+        // Its ledger alone, as if it were a copy.
+        run(
+            HUBCTL,
+            &[
+                &["--dir", path(&ledger)],
+                &disclose[..],
+                &["--key", path(&public), "--vault-key", path(&vault)],
+            ]
+            .concat(),
+        ),
+    ];
+    for said in tries {
+        assert_eq!(said.code, 69, "{said:?}");
+        assert!(
+            said.stderr.contains("--socket") && said.stderr.contains("stop hubd"),
+            "{said:?}"
+        );
+    }
+    let socket = Config::admin_socket(&other.dir).unwrap();
+    let said = hub.hubctl(&[&["--socket", path(&socket)], &disclose[..]].concat());
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stderr.contains("--socket"), "{said:?}");
+    let left = std::fs::read_dir(&hub.dir).unwrap().filter(|item| {
+        let name = item.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("disclosed") || name == "exports.noted"
+    });
+    assert_eq!(left.count(), 0, "neither keys nor a note");
+    running.0.terminate();
+    running.1.terminate();
+    let verified = hub.hubctl(&["ledger", "verify", "--json"]).json();
+    assert_eq!(
+        verified["kinds"]["operator-acted"],
+        serde_json::Value::Null,
+        "{verified}"
+    );
+}
+
+#[test]
+fn nothing_is_brought_out_of_which_no_note_can_be_left() {
+    let hub = loopback();
+    at_work(&hub).terminate();
+    std::fs::create_dir(hub.file("exports.noted")).unwrap();
+    let out = hub.file("out.jsonl");
+    for command in [&["disclose", "--all"][..], &["unsent"]] {
+        let said = hub.hubctl(&[&["ledger"], command, &[path(&out)]].concat());
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.stderr.contains("no note"), "{said:?}");
+        assert!(!out.exists(), "{command:?}");
+    }
+}
+
+#[test]
+fn what_was_not_sent_is_brought_out_with_an_entry_at_the_next_start() {
+    let hub = loopback();
+    Running::start(&hub).terminate();
+    let out = hub.file("unsent.jsonl");
+    let said = hub.hubctl(&["ledger", "unsent", "--json", path(&out)]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.json()["noted"], true);
+    let notes = hub.file("exports.noted");
+    assert!(std::fs::read_to_string(&notes).unwrap().contains("ledger unsent"));
+    let running = Running::start(&hub);
+    gone(&notes);
+    running.terminate();
+    let verified = hub.hubctl(&["ledger", "verify", "--json"]).json();
+    assert_eq!(verified["kinds"]["operator-acted"], 1, "{verified}");
+}
+
+#[test]
+fn a_copy_of_a_ledger_is_read_without_a_trace_also_while_its_hub_runs() {
+    let hub = loopback();
+    let running = at_work(&hub);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let copied = elsewhere.path().join("ledger");
+    std::fs::create_dir(&copied).unwrap();
+    for item in std::fs::read_dir(hub.file("ledger")).unwrap() {
+        let item = item.unwrap();
+        if item.path().is_file() {
+            std::fs::copy(item.path(), copied.join(item.file_name())).unwrap();
+        }
+    }
+    let (public, vault) = (hub.file("hub-signing.pub"), hub.file("keys/hub-vault.key"));
+    let out = elsewhere.path().join("keys.jsonl");
+    let said = run(
+        HUBCTL,
+        &[
+            "--dir",
+            path(&copied),
+            "ledger",
+            "disclose",
+            "--all",
+            "--json",
+            "--key",
+            path(&public),
+            "--vault-key",
+            path(&vault),
+            path(&out),
+        ],
+    );
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = said.json();
+    assert_eq!(
+        (&said["recorded"], &said["noted"]),
+        (&false.into(), &false.into())
+    );
+    running.terminate();
 }
