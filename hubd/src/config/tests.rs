@@ -595,3 +595,11 @@ fn rule_6_a_configuration_that_holds_a_card_number_is_refused_and_not_repeated()
     );
     assert!(!faults[0].contains("4929"), "{faults:#?}");
 }
+
+#[test]
+fn a_shop_whose_id_is_its_siret_starts() {
+    let hub = Hub::new();
+    let file = fs::read_to_string(hub.dir.join("hubd.toml")).unwrap();
+    let line = file.lines().find(|line| line.starts_with("store_id = ")).unwrap();
+    hub.edit(line, "store_id = \"38123456700018\"").load().unwrap();
+}

@@ -547,3 +547,11 @@ fn rule_6_a_policy_that_holds_a_card_number_is_refused_and_one_in_force_goes_on(
         "{faults:?}"
     );
 }
+
+/// A SIRET has 14 digits and passes the Luhn check, as a Diners Club card.
+#[test]
+fn a_shop_whose_id_is_its_siret_is_no_card_number() {
+    let stores = SAMPLE.lines().find(|line| line.starts_with("stores = ")).unwrap();
+    let text = SAMPLE.replacen(stores, "stores = [\"38123456700018\"]", 1);
+    assert_eq!(Policy::parse(text.as_bytes()).map(|policy| policy.version), Ok(1));
+}
