@@ -60,7 +60,7 @@ pub struct ListToTake {
 }
 
 /// What a list has changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListChanges {
     /// Its version.
     pub version: u64,
@@ -74,6 +74,21 @@ pub struct ListChanges {
     pub shut_out: usize,
     /// Devices on it that stay out, because they are blocked here.
     pub blocked: usize,
+    /// Lines of it that were passed over.
+    pub contradicted: Vec<Contradiction>,
+}
+
+/// A line of a list that has other keys for a device than the hub knows, or
+/// one device's keys for another. It lets nobody in, and the device that the
+/// hub knows stays as it is, unless the list revokes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The device that the line names.
+    pub listed: DeviceId,
+    /// The device that the hub knows.
+    pub known: DeviceId,
+    /// What people call that one.
+    pub name: String,
 }
 
 /// What speaks for a copy of a device's keys.
@@ -361,6 +376,7 @@ impl Core {
         }
         let mut changes = ListChanges {
             version,
+            contradicted: self.state.contradictions(&list),
             ..ListChanges::default()
         };
         // Who goes, goes first: a list that cannot be finished lets nobody in
@@ -377,6 +393,9 @@ impl Core {
         }
         for listed in &list.devices {
             let device = listed.device;
+            if changes.contradicted.iter().any(|line| line.listed == device) {
+                continue;
+            }
             let known = self.state.device(&device);
             let registration = Registration {
                 device,
@@ -465,26 +484,11 @@ impl Core {
 
     /// What stands against the list's devices, whenever it is taken.
     fn objection_to_devices(&self, list: &DeviceList) -> Option<String> {
-        let clash = |known: &DeviceRecord| {
-            // By its name, and by the key that it was enrolled with or one
-            // that it has changed to since.
-            list.devices.iter().any(|one| {
-                let same = one.device == known.registration.device;
-                let other = !same && known.has_had_tls(&Digest(one.device.0));
-                same != known.has_had_key(&one.signing_key) || other
-            })
-        };
-        if let Some(known) = self.state.devices().find(|known| clash(known)) {
-            return Some(format!(
-                "device {} ({}) is enrolled with other keys than the list has for it: whoever made the list is to \
-                 look at that first",
-                known.registration.device.short(),
-                known.registration.name
-            ));
-        }
+        let contradicted = self.state.contradictions(list);
         let new = list
             .devices
             .iter()
+            .filter(|one| contradicted.iter().all(|line| line.listed != one.device))
             .filter(|one| self.state.device(&one.device).is_none_or(DeviceRecord::pending));
         (!self.has_room_for(new.count()))
             .then(|| "more devices would be enrolled than this hub takes".to_owned())

@@ -65,7 +65,8 @@ pub use effect::{
     RootStanding,
 };
 pub use fleet::{
-    Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign, Standing,
+    Contradiction, Joining, ListChanges, ListToTake, MAX_FLEET_MS, MAX_FLEET_SIZE, MAX_FLEET_TOKENS, Sign,
+    Standing,
 };
 pub use input::{
     ArchiveChange, AttemptId, Disclosed, GatewayAnswer, Input, MAX_NOTE, Now, OperatorCommand, Probe, Ticket,

@@ -19,6 +19,7 @@ use support::{MPOS, NOON_MS, SOFTPOS, Shop, payment_id, registration, request};
 
 const NEW: DeviceId = DeviceId([11; 32]);
 const OTHER: DeviceId = DeviceId([12; 32]);
+const THIRD: DeviceId = DeviceId([13; 32]);
 const TOKEN: Digest = Digest([0x46; 32]);
 const HOUR_MS: u64 = 3_600_000;
 
@@ -365,14 +366,6 @@ fn a_list_is_judged_whole_before_it_changes_anything_and_never_an_older_one() {
             spoilt(&|l| l.not_before_ms = NOON_MS + HOUR_MS),
             "not in force yet",
         ),
-        (
-            spoilt(&|l| l.devices[0].signing_key = listed(STRANGE).signing_key),
-            "other keys",
-        ),
-        (
-            spoilt(&|l| l.devices[1].signing_key = listed(MPOS).signing_key),
-            "other keys",
-        ),
         (spoilt(&|l| l.devices.push(listed(NEW))), "twice"),
     ] {
         let text = take(&mut shop, wrong).unwrap_err();
@@ -380,6 +373,56 @@ fn a_list_is_judged_whole_before_it_changes_anything_and_never_an_older_one() {
     }
     assert_eq!(shop.core.state().head(), before, "nothing was written");
     assert!(shop.core.state().device(&OTHER).is_none());
+}
+
+/// One phone with other keys than device management knows must not keep a
+/// stolen one in.
+#[test]
+fn rule_5_a_line_that_contradicts_the_hub_is_passed_over_and_the_rest_of_the_list_holds() {
+    let mut shop = Shop::offline();
+    take(&mut shop, list(1, &[NEW, SOFTPOS], &[])).unwrap();
+    make_token(&mut shop, 9, HOUR_MS);
+    by_token(&mut shop, STRANGE).unwrap();
+    let mut second = list(2, &[NEW, STRANGE, OTHER, THIRD], &[SOFTPOS]);
+    second.devices[2].signing_key = listed(MPOS).signing_key;
+    for (line, seed) in [(0, 0x21), (1, 0x22)] {
+        let other = SigningKey::from_bytes(&[seed; 32]);
+        second.devices[line].signing_key = other.verifying_key().to_bytes();
+    }
+    for again in [false, true] {
+        let changes = take(&mut shop, second.clone()).unwrap();
+        let lines: Vec<_> = changes
+            .contradicted
+            .iter()
+            .map(|line| (line.listed, line.known))
+            .collect();
+        assert_eq!(lines, [(NEW, NEW), (OTHER, MPOS), (STRANGE, STRANGE)]);
+        let made = (
+            changes.enrolled,
+            changes.approved,
+            changes.changed,
+            changes.shut_out,
+        );
+        assert_eq!(made, if again { (0, 0, 0, 0) } else { (1, 0, 0, 1) });
+        shop.crash();
+        // The one that had to go is gone, and the new one is in.
+        assert_eq!(pays(&mut shop, SOFTPOS, 1), Err(RefusalCode::DeviceNotAllowed));
+        assert_eq!(pays(&mut shop, THIRD, 2 + u64::from(again)), Ok(true));
+        // Whom the lines mean stays as it was: in, waiting, unknown.
+        assert_eq!(pays(&mut shop, NEW, 4 + u64::from(again)), Ok(true));
+        assert_eq!(pays(&mut shop, STRANGE, 6), Err(RefusalCode::DevicePending));
+        assert!(shop.core.state().device(&OTHER).is_none());
+        assert_eq!(shop.core.state().fleet().list_left, None);
+    }
+    // Such a line is no shield: who is revoked beside it goes.
+    let mut third = list(3, &[OTHER], &[MPOS]);
+    third.devices[0].signing_key = listed(MPOS).signing_key;
+    assert_eq!(
+        take(&mut shop, third).unwrap().shut_out,
+        3,
+        "and two that it leaves out"
+    );
+    assert_eq!(pays(&mut shop, MPOS, 7), Err(RefusalCode::DeviceNotAllowed));
 }
 
 /// Wherever the power fails between the entries of a list.

@@ -613,6 +613,20 @@ pub struct ListReport {
     pub shut_out: usize,
     /// Devices on it that are blocked here, and stay so.
     pub blocked: usize,
+    /// Lines that were passed over.
+    #[serde(default)]
+    pub contradicted: Vec<ContradictionReport>,
+}
+
+/// A line of a list that has other keys for a device than the hub knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContradictionReport {
+    /// The device that the line names, 64 hex digits.
+    pub listed: String,
+    /// The device that the hub knows, 64 hex digits.
+    pub known: String,
+    /// What people call that one.
+    pub name: String,
 }
 
 /// What a device has said of itself, and a verifier of it.

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::output::{Output, table};
 use super::policy;
 use super::show::{instant, short};
-use crate::admin::protocol::{Answer, FleetReport, Request};
+use crate::admin::protocol::{Answer, ContradictionReport, FleetReport, Request};
 use crate::config::{self, Config};
 
 /// A list as headquarters writes it.
@@ -202,10 +202,28 @@ pub(super) fn apply(client: &Client, output: &Output, file: &Path) -> Result<(),
             if report.blocked > 0 {
                 text.push_str(&format!("; {} on it stay blocked at this hub", report.blocked));
             }
-            text
+            text + &passed_over(&report.contradicted)
         }),
         other => Err(Client::unexpected(&other)),
     }
+}
+
+/// Whoever made the list is to know: the rest of it holds without these.
+fn passed_over(lines: &[ContradictionReport]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let (listed, known) = (short(&line.listed), short(&line.known));
+        let which = if line.listed == line.known {
+            format!("{listed} ({})", line.name)
+        } else {
+            format!("{listed} (its key is that of {known}, {})", line.name)
+        };
+        text.push_str(&format!(
+            "\nPassed over: {which}. This hub knows other keys for it than the list has, so the list lets nobody in \
+             by this line, and the device stays as it was. Whoever made the list is to look at that."
+        ));
+    }
+    text
 }
 
 fn ask(client: &Client) -> Result<FleetReport, Failure> {

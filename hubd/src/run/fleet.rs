@@ -1,13 +1,14 @@
 //! What operators ask about enrolling, carried to the hub and its edges.
 
 use hub_core::admission::FleetToken;
-use hub_core::{ListToTake, OperatorCommand, OperatorReply, Sign, Standing};
+use hub_core::{Contradiction, ListToTake, OperatorCommand, OperatorReply, Sign, Standing};
 use hub_protocol::enrolment::CODE_LIFETIME_SECONDS;
 use hub_protocol::{DeviceClass, DeviceId, Digest, EnrolmentCode};
 
 use super::backend::HubBackend;
 use crate::admin::protocol::{
-    EnrolReport, FleetOrder, FleetReport, ListReport, SignReport, StandingReport, TokenReport,
+    ContradictionReport, EnrolReport, FleetOrder, FleetReport, ListReport, SignReport, StandingReport,
+    TokenReport,
 };
 use crate::admin::{EnrolOrder, Operator, Refused};
 use crate::clock;
@@ -121,6 +122,7 @@ impl HubBackend {
                 shut_out: changes.shut_out,
                 changed: changes.changed,
                 blocked: changes.blocked,
+                contradicted: changes.contradicted.iter().map(contradiction_report).collect(),
             }),
             _ => Err(Refused::unavailable("the hub gave an answer to another question")),
         }
@@ -159,6 +161,14 @@ fn token_report(token: &FleetToken) -> TokenReport {
         most: token.most,
         used: token.used,
         expires_ms: token.expires_ms,
+    }
+}
+
+fn contradiction_report(line: &Contradiction) -> ContradictionReport {
+    ContradictionReport {
+        listed: line.listed.to_string(),
+        known: line.known.to_string(),
+        name: line.name.clone(),
     }
 }
 

@@ -179,6 +179,22 @@ fn headquarters_list_approves_what_waits_and_a_replacement_blocks_the_old_device
     };
     assert_eq!(take(&list)["approved"], 1);
     assert_eq!(told(&device, enrolled.clone(), &hub), RefusalCode::PaymentUnknown);
+    // With other keys for the device it is passed over, by name; the device
+    // stays as it was.
+    let own = data_encoding::HEXLOWER.encode(key.as_bytes());
+    let other = DeviceIdentity::generate().unwrap().signing_key().verifying_key();
+    let wrong = list
+        .replace(&own, &data_encoding::HEXLOWER.encode(other.as_bytes()))
+        .replace("version = 1", "version = 2");
+    let taken = take(&wrong);
+    assert_eq!(taken["contradicted"][0]["listed"], id.as_str());
+    assert_eq!((&taken["approved"], &taken["shut_out"]), (&0.into(), &0.into()));
+    let said = ok(&hub, &["fleet", "apply", path(&hub.file("list.cose"))]).stdout;
+    assert!(
+        said.contains(&format!("Passed over: {} (Caisse 9)", &id[..16])),
+        "{said}"
+    );
+    assert_eq!(told(&device, enrolled.clone(), &hub), RefusalCode::PaymentUnknown);
     // The list does not come back as an older one, nor by a stranger's key.
     let stranger = hub.file("stranger.key");
     ok(&hub, &["keygen", path(&stranger)]);

@@ -2,13 +2,14 @@
 
 use hub_protocol::cose::Unverified;
 use hub_protocol::entry::Event;
-use hub_protocol::{DeviceId, DeviceList, KeyId, ListedDevice, Registration, cbor};
+use hub_protocol::{DeviceId, DeviceList, Digest, KeyId, ListedDevice, Registration, cbor};
 
 use super::State;
 use super::stored::Key;
 use crate::admission::{
     Admission, FleetRecord, FleetToken, ListMark, MAX_LIST_KEYS, Replaced, ShutOut, TwoPlaces,
 };
+use crate::fleet::Contradiction;
 use crate::record::{DeviceRecord, KeyRatchet, Subject};
 
 impl State {
@@ -17,16 +18,44 @@ impl State {
         &self.fleet
     }
 
+    /// Lines of this list that have other keys for a device than the hub
+    /// knows, by its name, by the keys that it was enrolled with, and by those
+    /// that it has changed to since.
+    pub(crate) fn contradictions(&self, list: &DeviceList) -> Vec<Contradiction> {
+        let contradicts = |line: &ListedDevice, known: &DeviceRecord| {
+            let same = line.device == known.registration.device;
+            let has_its_tls = !same && known.has_had_tls(&Digest(line.device.0));
+            same != known.has_had_key(&line.signing_key) || has_its_tls
+        };
+        let mut found: Vec<Contradiction> = self
+            .devices()
+            .flat_map(|known| {
+                let lines = list.devices.iter().filter(|line| contradicts(line, known));
+                lines.map(|line| Contradiction {
+                    listed: line.device,
+                    known: known.registration.device,
+                    name: known.registration.name.clone(),
+                })
+            })
+            .collect();
+        found.sort_unstable_by_key(|line| (line.listed, line.known));
+        found
+    }
+
     /// Devices that are in now and are not by this list, and whether it names
-    /// them as revoked.
+    /// them as revoked. One that a line contradicts is not left out: the list
+    /// means it, with keys that are wrong.
     pub(crate) fn left_out(&self, list: &DeviceList) -> Vec<(DeviceId, bool)> {
+        let contradicted = self.contradictions(list);
         let mut out: Vec<(DeviceId, bool)> = self
             .devices()
             .filter_map(|known| {
                 let device = known.registration.device;
                 let revoked = list.revoked.contains(&device);
                 let was_listed = known.admission.as_deref().is_some_and(|one| one.listed.is_some());
-                let left_out = was_listed && !list.devices.iter().any(|one| one.device == device);
+                let left_out = was_listed
+                    && list.devices.iter().all(|one| one.device != device)
+                    && contradicted.iter().all(|line| line.known != device);
                 let new = known.shut_out().is_none_or(|before| revoked && !before.revoked);
                 (new && (revoked || left_out)).then_some((device, revoked))
             })
@@ -41,7 +70,14 @@ impl State {
             self.device(&one.device)
                 .is_some_and(|known| known.settled_by(one))
         };
-        let admitted = list.devices.iter().filter(|one| !settled(one)).count();
+        let contradicted = self.contradictions(list);
+        let stands = |one: &&ListedDevice| contradicted.iter().all(|line| line.listed != one.device);
+        let admitted = list
+            .devices
+            .iter()
+            .filter(stands)
+            .filter(|one| !settled(one))
+            .count();
         self.left_out(list).len() + admitted
     }
 
