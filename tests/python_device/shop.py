@@ -126,13 +126,17 @@ class Shop:
     def install_policy(
         self, version: int, more: str = "", sections: dict[str, str] | None = None, card: int = 15000
     ) -> None:
-        """The sample policy under another version: keys put at the head of sections, and so much at its end."""
+        """The sample policy under another version: keys put at the head of sections, and so much at its end.
+
+        Without its detector, so that each reason is shown by itself.
+        """
         toml, signed = self.dir / "policy.toml", self.dir / "policy.cose"
-        text = (self.hub_dir / "policy.toml").read_text().replace("\nversion = 1", f"\nversion = {version}")
+        sample, _, _ = (self.hub_dir / "policy.toml").read_text().partition("\n[anomaly]\n")
+        text = sample.replace("\nversion = 1", f"\nversion = {version}")
         for section, keys in (sections or {}).items():
             text = re.sub(rf"^\[{re.escape(section)}\].*$", rf"\g<0>\n{keys}", text, count=1, flags=re.M)
         text = text.replace("\nexposure_ceiling = 15000\n", f"\nexposure_ceiling = {card}\n")
-        toml.write_text(text + more)
+        toml.write_text(f"{text}\n{more}")
         key = self.hub_dir / "keys" / "policy-local.key"
         signed.unlink(missing_ok=True)
         self._output([self.hubctl, "policy", "sign", "--key", key, toml, signed])

@@ -25,8 +25,25 @@ use crate::config::{self, ConfigFault, Layout};
 use template::{Template, Value};
 use write::Writer;
 
-/// The sample policy.
-pub const SAMPLE_POLICY: &str = include_str!("../../../config/policies/france-cautious.toml");
+/// The sample policy: `config/policies/france-cautious.toml`, and a look-out
+/// for copied devices, which every shop needs and no tuning bears on.
+pub const SAMPLE_POLICY: &str = concat!(
+    include_str!("../../../config/policies/france-cautious.toml"),
+    "
+# A device whose counter comes twice has been copied, or an old backup was put
+# onto it: nothing is approved offline at it until somebody has looked. Further
+# detectors stand in france-watchful.toml.
+[anomaly]
+tighten_percent = 20                # ceilings while tightened; nothing here tightens
+fade_points_per_hour = 10
+
+[anomaly.device]
+stop = 60                           # ends by `hubctl restrictions lift` or a new policy
+
+[anomaly.sequence_reused]
+points = 60
+"
+);
 
 /// How long the sample policy is in force, in days.
 pub const SAMPLE_POLICY_DAYS: i64 = 90;

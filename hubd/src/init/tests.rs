@@ -79,6 +79,14 @@ fn a_new_hub_validates_and_its_first_policy_is_in_force() {
 }
 
 #[test]
+fn a_new_hubs_policy_stops_offline_approval_at_a_device_that_was_copied() {
+    let policy = Policy::parse(SAMPLE_POLICY.as_bytes()).unwrap();
+    let anomaly = policy.anomaly.unwrap();
+    assert!(anomaly.sequence_reused.unwrap() >= u16::try_from(anomaly.device.stop.unwrap()).unwrap());
+    assert_eq!(anomaly.recover_online_ms, None, "only a person ends it");
+}
+
+#[test]
 fn nothing_that_exists_is_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let hub = dir.path().join("hub");
