@@ -34,6 +34,9 @@ pub enum Bound {
     FailedHandshakes,
     /// Requests of a device above its rate: they waited.
     Requests,
+    /// QUIC frames of a device above what requests at its rate take: it was
+    /// shut out for a while.
+    QuicFrames,
     /// Streams on which no whole frame came in time.
     SlowStreams,
     /// Frames longer than the longest.
@@ -46,7 +49,7 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unproved,
         Self::AddressRate,
         Self::StrangerRate,
@@ -58,6 +61,7 @@ impl Bound {
         Self::PendingConnections,
         Self::FailedHandshakes,
         Self::Requests,
+        Self::QuicFrames,
         Self::SlowStreams,
         Self::LongFrames,
         Self::MdnsRecords,
@@ -78,6 +82,7 @@ impl Bound {
             Self::PendingConnections => "connections-of-pending",
             Self::FailedHandshakes => "failed-handshakes",
             Self::Requests => "requests-of-device",
+            Self::QuicFrames => "quic-frames-of-device",
             Self::SlowStreams => "slow-streams",
             Self::LongFrames => "long-frames",
             Self::MdnsRecords => "mdns-records",

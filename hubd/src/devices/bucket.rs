@@ -46,6 +46,15 @@ impl Bucket {
         fits
     }
 
+    /// Takes so many in any case. Whether they were there: if not, the bucket
+    /// is empty.
+    pub(super) fn take_all(&mut self, many: u64, now_ms: u64) -> bool {
+        self.gain(now_ms);
+        let missing = self.missing.saturating_add(many.saturating_mul(ONE));
+        self.missing = missing.min(self.holds());
+        missing <= self.holds()
+    }
+
     /// Takes one in any case, and says after how many milliseconds it is
     /// there. Never above a second: what is owed beyond that is let off.
     pub(super) fn reserve(&mut self, now_ms: u64) -> u64 {

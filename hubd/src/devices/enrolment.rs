@@ -22,8 +22,10 @@ use super::door::{Door, Ticket};
 use super::fleet::Fleet;
 use super::gate::Bounds;
 use super::listener;
+use super::quic_frames;
 use super::request;
 use super::session;
+use super::sessions::close_code;
 use super::shared::{Shared, WireVersion};
 use super::tls::{self, Admit, TlsError};
 use super::tries::Tries;
@@ -166,7 +168,7 @@ impl Enrolment {
         *self.codes() = Codes::default();
         self.fleet().set(Vec::new());
         if let Some(endpoint) = self.endpoint().take() {
-            endpoint.close(super::sessions::close_code(RefusalCode::Stopping), b"stopping");
+            endpoint.close(close_code(RefusalCode::Stopping), b"stopping");
         }
     }
 
@@ -212,9 +214,16 @@ impl Enrolment {
     /// The ticket is held for as long as the connection lasts.
     async fn serve(self: Arc<Self>, connection: Connection, _ticket: Ticket) {
         self.connections.fetch_add(1, Ordering::SeqCst);
-        let why: &[u8] = match tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection)).await {
-            Ok(()) => b"nothing is asked",
-            Err(_) => b"too long",
+        let conversation = tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection));
+        let why: &[u8] = tokio::select! {
+            ended = conversation => match ended {
+                Ok(()) => b"nothing is asked",
+                Err(_) => b"too long",
+            },
+            () = quic_frames::too_many_to_enrol(&connection) => {
+                self.shared.counts.count(Bound::QuicFrames);
+                b"too many QUIC frames"
+            }
         };
         connection.close(VarInt::from_u32(0), why);
         self.connections.fetch_sub(1, Ordering::SeqCst);
@@ -234,6 +243,7 @@ impl Enrolment {
             else {
                 continue;
             };
+            let tries = matches!(read, Ok(Request::Enrol { .. }));
             let answer = match read {
                 Ok(Request::Enrol { request }) => self.enrol(device, from, &request).await,
                 Ok(_) => Err(Refusal::new(
@@ -243,6 +253,14 @@ impl Enrolment {
                 Err(refusal) => Err(refusal),
             };
             session::reply(&self.shared, connection, &mut send, answer, &device).await;
+            if tries && self.tries().is_shut_out(from, (self.monotonic_ms)()) {
+                // It has its answer, and another would be the same.
+                let _ = tokio::time::timeout(session::CLOSE_TIMEOUT, connection.closed()).await;
+                return connection.close(
+                    close_code(RefusalCode::Busy),
+                    b"too many unknown codes from this address",
+                );
+            }
         }
     }
 

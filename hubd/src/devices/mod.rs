@@ -19,6 +19,7 @@ mod listener;
 mod mdns;
 mod pace;
 mod places;
+mod quic_frames;
 mod registry;
 mod request;
 mod session;
@@ -68,6 +69,7 @@ use discovery::Discovery;
 use door::{Door, Ticket};
 use enrolment::Enrolment;
 use pace::Pace;
+use quic_frames::QuicFrames;
 use registry::Standing;
 pub use sessions::Heard;
 use sessions::Outgoing;
@@ -211,19 +213,20 @@ impl Devices {
                 )
             })
             .transpose()?;
+        let (per_second, monotonic_ms) = (settings.requests_per_second, settings.monotonic_ms);
         let shared = Arc::new(Shared::new(
             settings.store.clone(),
             keys.signing,
             keys.tls,
             registry,
             port,
-            Pace::new(
-                settings.requests_per_second,
-                settings.monotonic_ms,
-                Arc::clone(&counts),
+            (
+                Pace::new(per_second, monotonic_ms, Arc::clone(&counts)),
+                QuicFrames::new(per_second, monotonic_ms),
             ),
             Arc::clone(&counts),
         ));
+        tokio::spawn(quic_frames::watch(Arc::clone(&shared)));
         let enrolment = Arc::new(Enrolment::new(
             Arc::clone(&shared),
             settings.enrol_listen,
@@ -469,18 +472,23 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     // No identity, no service; the handshake lets nobody through without.
     let key = tls::key_of(connection.peer_identity());
     let owner = key.and_then(|key| Some((key, shared.registry.owner(&key)?)));
-    match owner {
-        Some((key, (device, Standing::Before))) => {
-            session::turn_away(&shared, (device, key), &connection).await;
-        }
-        Some((key, (device, _))) => {
-            // One that waits to be approved speaks for no address.
-            if !shared.registry.is_pending(&device) {
-                ticket.vouch();
-            }
-            session::run(shared, (device, key), connection).await;
-        }
+    let Some((key, (device, standing))) = owner else {
         // Blocked since.
-        None => sessions::close_for(&connection, &session::not_allowed()),
+        return sessions::close_for(&connection, &session::not_allowed());
+    };
+    if shared.quic_frames.is_shut_out(&device) {
+        shared.counts.count(Bound::QuicFrames);
+        return quic_frames::turn_away(&connection);
     }
+    shared.quic_frames.opened(&connection);
+    if let Standing::Before = standing {
+        session::turn_away(&shared, (device, key), &connection).await;
+    } else {
+        // One that waits to be approved speaks for no address.
+        if !shared.registry.is_pending(&device) {
+            ticket.vouch();
+        }
+        session::run(Arc::clone(&shared), (device, key), connection.clone()).await;
+    }
+    shared.quic_frames.ended(&device, &connection);
 }

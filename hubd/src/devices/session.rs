@@ -25,7 +25,7 @@ use super::signatures::Conduct;
 use crate::port::Tell;
 
 /// How long a device may take to read its last answer and close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long whoever is turned away may take to ask for something.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -188,6 +188,21 @@ impl Sessions {
         all
     }
 
+    /// All connections, those too that are being turned away.
+    pub(super) fn all(&self) -> Vec<(DeviceId, Connection)> {
+        let mut all: Vec<_> = {
+            let live = self.lock();
+            let each = live
+                .iter()
+                .flat_map(|(device, of)| of.iter().map(|l| (*device, l.connection.clone())));
+            each.collect()
+        };
+        for (device, connections) in self.turned().iter() {
+            all.extend(connections.iter().map(|connection| (*device, connection.clone())));
+        }
+        all
+    }
+
     /// The connections of a device, oldest first.
     #[cfg(test)]
     pub(super) fn connections(&self, device: &DeviceId) -> Vec<usize> {

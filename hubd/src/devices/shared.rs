@@ -21,6 +21,7 @@ use super::bounds::{Counts, Lines};
 use super::hub_tls::HubTls;
 use super::pace::Pace;
 use super::places::Places;
+use super::quic_frames::QuicFrames;
 use super::registry::Registry;
 use super::sessions::{Outgoing, Sessions};
 use super::signatures::Signatures;
@@ -96,6 +97,7 @@ pub(super) struct Shared {
     pub(super) signatures: Arc<Signatures>,
     pub(super) port: HubPort,
     pub(super) pace: Pace,
+    pub(super) quic_frames: QuicFrames,
     pub(super) counts: Arc<Counts>,
     /// Refusals in the log.
     refusals: Mutex<Lines>,
@@ -121,7 +123,7 @@ impl Shared {
         tls: HubTls,
         registry: Registry,
         port: HubPort,
-        pace: Pace,
+        (pace, quic_frames): (Pace, QuicFrames),
         counts: Arc<Counts>,
     ) -> Self {
         Self {
@@ -136,6 +138,7 @@ impl Shared {
             port,
             refusals: Mutex::new(Lines::new(pace.now_ms())),
             pace,
+            quic_frames,
             counts,
             facts: Mutex::new(HubFacts {
                 policy_version: 0,

@@ -1,5 +1,5 @@
-//! Somebody on the shop's network who means no good: strangers, and one
-//! enrolled device in the wrong hands.
+//! Somebody on the shop's network who means no good: strangers, and
+//! enrolled devices in the wrong hands.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hub_protocol::{DeviceClass, EnrolmentCode};
-use hub_sdk::DeviceIdentity;
+use hub_sdk::{DeviceIdentity, Enrolled};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -27,8 +27,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 pub(super) struct Intruder {
     /// Addresses that floods come from.
     pub(super) addresses: u8,
-    /// An enrolled device.
-    pub(super) device: Arc<Who>,
+    /// An enrolled device for each flood that takes one: whoever is shut out
+    /// for one flood would sit the next one out.
+    pub(super) devices: [Arc<Who>; 3],
     /// A device that is not.
     pub(super) stranger: Arc<Who>,
     /// Where devices connect and where they enrol.
@@ -77,15 +78,14 @@ impl Who {
 }
 
 impl Intruder {
-    /// Gets hold of a device that the shop enrolled.
+    /// Gets hold of devices that the shop enrolled.
     pub(super) async fn join(shop: &Shop, addresses: u8) -> Result<Self> {
-        let code: EnrolmentCode = shop
-            .enrolment_code(DeviceClass::Terminal)
-            .await?
-            .parse()
-            .context("hubctl enrol gave something that is no code")?;
-        let device = Who::new()?;
-        let enrolled = hub_sdk::enrol(&device.identity, &code, DeviceClass::Terminal, "Folle", "sim").await?;
+        let devices = [
+            enrolled(shop).await?,
+            enrolled(shop).await?,
+            enrolled(shop).await?,
+        ];
+        let [(_, code, enrolled), ..] = &devices;
         let to = enrolled.addresses.first().context("the code names no address")?;
         let enrol_to = code
             .enrol_addresses
@@ -93,12 +93,23 @@ impl Intruder {
             .context("the code names no address")?;
         Ok(Self {
             addresses,
-            device: Arc::new(device),
-            stranger: Arc::new(Who::new()?),
             to: *to,
             enrol_to: enrol_to.parse()?,
             hub: enrolled.hub,
+            devices: devices.map(|(who, ..)| who),
+            stranger: Arc::new(Who::new()?),
         })
+    }
+
+    /// Who floods in this way.
+    pub(super) fn who(&self, kind: Kind) -> &Arc<Who> {
+        let [slow, huge, mad] = &self.devices;
+        match kind {
+            Kind::SlowStreams => slow,
+            Kind::HugeFrames => huge,
+            Kind::MadDevice => mad,
+            _ => &self.stranger,
+        }
     }
 
     /// Begins a flood. `status` is the hub's.
@@ -114,6 +125,17 @@ impl Intruder {
     pub(super) fn source(&self, number: u8) -> SocketAddr {
         ([127, 0, 66, 1 + number % self.addresses], 0).into()
     }
+}
+
+async fn enrolled(shop: &Shop) -> Result<(Arc<Who>, EnrolmentCode, Enrolled)> {
+    let code: EnrolmentCode = shop
+        .enrolment_code(DeviceClass::Terminal)
+        .await?
+        .parse()
+        .context("hubctl enrol gave something that is no code")?;
+    let device = Who::new()?;
+    let enrolled = hub_sdk::enrol(&device.identity, &code, DeviceClass::Terminal, "Folle", "sim").await?;
+    Ok((Arc::new(device), code, enrolled))
 }
 
 /// Connects, or is turned away.

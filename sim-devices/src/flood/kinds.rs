@@ -191,10 +191,7 @@ fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let who = match kind {
-            Kind::UnknownDevices | Kind::Enrolment => &intruder.stranger,
-            _ => &intruder.device,
-        };
+        let who = intruder.who(kind);
         let (alpn, to, connections) = match kind {
             Kind::Enrolment => (ALPN_ENROL, intruder.enrol_to, AT_ONCE),
             Kind::UnknownDevices => (ALPN, intruder.to, AT_ONCE),
@@ -243,7 +240,7 @@ async fn misbehave(kind: Kind, connection: &Connection, intruder: &Intruder, tal
                 .await
             }
             Kind::MadDevice => {
-                let device = Arc::clone(&intruder.device);
+                let device = Arc::clone(intruder.who(kind));
                 on_all_streams(connection, tally, move |connection, tally| {
                     let sequence = tally.sent.load(Ordering::Relaxed);
                     let payment = PreparedPayment::new(&device.identity, sequence, drive::next_sale(9_999));

@@ -7,7 +7,7 @@ use crate::devices::bucket::Rate;
 use crate::devices::codes::MAX_WRONG_TRIES;
 use crate::devices::mdns::{MAX_NAMES, MAX_RECORDS, MAX_TEXTS, MAX_TIMERS, PAUSE};
 use crate::devices::tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
-use crate::devices::{enrolment, listener, request, sessions};
+use crate::devices::{enrolment, listener, quic_frames, request, sessions};
 use crate::port;
 
 /// The table of bounds in `docs/threats.md`, by the code.
@@ -19,7 +19,7 @@ fn table() -> String {
     let per_device = settings.requests_per_second;
     let kib = |bytes: u32| bytes / 1024;
     let seconds = |time: Duration| format!("{} s", time.as_secs());
-    let rows: [(&str, String, &str, &[Bound]); 19] = [
+    let rows: [(&str, String, &str, &[Bound]); 20] = [
         (
             "first packets of addresses not proved, unless known, that are answered",
             rate(at.retries),
@@ -118,6 +118,16 @@ fn table() -> String {
             &[Bound::Requests],
         ),
         (
+            "QUIC frames of one device, over all its connections; of one connection to enrol",
+            format!(
+                "{}; {}",
+                rate(quic_frames::rate(per_device)),
+                quic_frames::MOST_TO_ENROL
+            ),
+            "closed, and refusal 5001 as QUIC code for half a minute; closed",
+            &[Bound::QuicFrames],
+        ),
+        (
             "one frame to arrive; its longest",
             format!("{}; {} bytes", seconds(request::READ_TIMEOUT), frame::MAX_FRAME),
             "refusal 1001; refusal 1002, closed",
@@ -203,6 +213,32 @@ async fn requests_above_a_devices_rate_wait_and_none_is_lost() {
         assert!(matches!(answer, Some(hub_protocol::Answer::Hello { .. })));
     }
     assert_eq!(hub.devices.bounds_reached()["requests-of-device"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_sends_in_tiny_pieces_is_cut_off_and_turned_away_and_no_other() {
+    let settings = Settings {
+        requests_per_second: 20,
+        monotonic_ms: || 0,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    let (mad, honest) = (DeviceIdentity::generate().unwrap(), connected(&hub).await);
+    hub.devices.apply(&hub.registration(&mad), Access::Granted);
+    let to = hub.devices.local_addr();
+    let connection = raw::connect(&hub, Some(&mad), ALPN).await.unwrap();
+    let busy = u64::from(RefusalCode::Busy.number());
+    let closed = within(raw::trickle(&connection, 8)).await;
+    assert_eq!(closed, (busy, "busy".to_owned()));
+    let again = raw::dial([127, 0, 0, 1], to, Some(&mad), ALPN).await.unwrap();
+    let closed = within(again.closed()).await;
+    assert!(matches!(
+        closed,
+        quinn::ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == busy
+    ));
+    let answer = raw::answer(&honest, &hello()).await;
+    assert!(matches!(answer, Some(hub_protocol::Answer::Hello { .. })));
+    assert_eq!(hub.devices.bounds_reached()["quic-frames-of-device"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,6 +133,44 @@ async fn whoever_guesses_tokens_shuts_out_its_own_address_and_voids_nobodys_code
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_shut_out_for_guessing_has_no_more_requests_on_its_connection() {
+    let hub = FakeHub::start();
+    let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    let (identity, to) = (identity(), hub.devices.enrol_addr().unwrap());
+    let connection = raw::dial([127, 0, 0, 9], to, Some(&identity), ALPN_ENROL)
+        .await
+        .unwrap();
+    let wrong = EnrolmentCode {
+        token: [0; 16],
+        ..code
+    };
+    let guess = enrolment(&wrong, &identity);
+    for _ in 0..3 {
+        let refused = raw::ask(&connection, &guess).await;
+        assert_eq!(refused, Some(RefusalCode::EnrolmentUnknown));
+    }
+    let closed = within(connection.closed()).await;
+    assert!(matches!(
+        closed,
+        quinn::ConnectionError::ApplicationClosed(close)
+            if close.error_code.into_inner() == u64::from(RefusalCode::Busy.number())
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_enrol_that_sends_in_tiny_pieces_is_closed() {
+    let hub = FakeHub::start();
+    hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();
+    let to = hub.devices.enrol_addr().unwrap();
+    let connection = raw::dial([127, 0, 0, 9], to, Some(&identity()), ALPN_ENROL)
+        .await
+        .unwrap();
+    let (code, reason) = within(raw::trickle(&connection, 2)).await;
+    assert_eq!((code, reason.as_str()), (0, "too many QUIC frames"));
+    assert_eq!(hub.devices.bounds_reached()["quic-frames-of-device"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn five_wrong_tokens_void_the_codes_wherever_they_come_from() {
     let hub = FakeHub::start();
     let code = hub.devices.issue_code(hub_protocol::DeviceClass::Mpos).unwrap();

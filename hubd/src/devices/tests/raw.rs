@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_protocol::{Answer, Digest, RefusalCode, frame};
 use hub_sdk::DeviceIdentity;
@@ -112,6 +113,30 @@ pub(super) async fn answer(connection: &Connection, bytes: &[u8]) -> Option<Answ
         recv.read_to_end(64 * 1024).await.ok()
     };
     Some(frame::from_wire(&within(exchange).await?).unwrap())
+}
+
+/// Sends a byte at a time on so many streams, until the hub closes the
+/// connection. Gives its code and its reason.
+pub(super) async fn trickle(connection: &Connection, streams: usize) -> (u64, String) {
+    let mut open = Vec::new();
+    for _ in 0..streams {
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(&16_000_u32.to_be_bytes()).await.unwrap();
+        open.push((send, recv));
+    }
+    while connection.close_reason().is_none() {
+        for (send, _) in &mut open {
+            let _ = send.write_all(&[0]).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    match connection.close_reason() {
+        Some(quinn::ConnectionError::ApplicationClosed(close)) => (
+            close.error_code.into_inner(),
+            String::from_utf8_lossy(&close.reason).into_owned(),
+        ),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[derive(Debug)]

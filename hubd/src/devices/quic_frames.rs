@@ -1,0 +1,267 @@
+//! How many QUIC frames one device may send.
+//!
+//! The hub reads packets in the order in which they came, whoever sent them,
+//! and each stream frame in them wakes whoever reads the stream. A device that
+//! sends a byte at a time makes some hundred times the work of one that sends
+//! its requests whole, and everybody's packets wait behind its own. QUIC holds
+//! back bytes, not frames; so the hub counts what a device has sent, all its
+//! connections together, and shuts out for a while whoever sends more than any
+//! request at the device's full rate takes.
+//!
+//! Only frames of packets that were opened with the connection's keys count: a
+//! stranger who reads along on the network cannot have a device shut out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hub_protocol::{DeviceId, Refusal, RefusalCode};
+use quinn::Connection;
+
+use super::bounds::{Bound, Lines};
+use super::bucket::{Bucket, Rate};
+use super::sessions::{close_code, close_for};
+use super::shared::Shared;
+
+/// QUIC frames to one request: the longest takes 14 packets of 1,200 bytes,
+/// and its answer and the connection itself some more.
+pub(super) const PER_REQUEST: u32 = 20;
+
+/// A device may send so many seconds' worth at once, as it may of requests.
+const BURST_SECONDS: u32 = 2;
+
+/// The least, in frames a second: what opening connections takes, and keeping
+/// them alive.
+const LEAST: u32 = 500;
+
+/// How long a device that sent too many is shut out, in milliseconds.
+pub(super) const SHUT_OUT_MS: u64 = 30_000;
+
+/// How often the hub looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The most frames of a connection to enrol: five requests of the longest.
+pub(super) const MOST_TO_ENROL: u64 = 100;
+
+/// What each device has sent. There is one entry a device that has connected,
+/// which the core bounds, and one a connection.
+pub(super) struct QuicFrames {
+    rate: Rate,
+    monotonic_ms: fn() -> u64,
+    inside: Mutex<Inside>,
+}
+
+struct Inside {
+    devices: HashMap<DeviceId, Sent>,
+    /// Frames of each connection that are counted already.
+    connections: HashMap<usize, u64>,
+    lines: Lines,
+}
+
+struct Sent {
+    bucket: Bucket,
+    /// Until when it is shut out; 0 if it never was.
+    until_ms: u64,
+}
+
+/// The frames that a device with so many requests a second may send.
+pub(super) fn rate(requests_per_second: u32) -> Rate {
+    let per_second = requests_per_second.saturating_mul(PER_REQUEST).max(LEAST);
+    Rate {
+        per_second,
+        burst: per_second.saturating_mul(BURST_SECONDS),
+    }
+}
+
+impl QuicFrames {
+    pub(super) fn new(requests_per_second: u32, monotonic_ms: fn() -> u64) -> Self {
+        Self {
+            rate: rate(requests_per_second),
+            monotonic_ms,
+            inside: Mutex::new(Inside {
+                devices: HashMap::new(),
+                connections: HashMap::new(),
+                lines: Lines::new(monotonic_ms()),
+            }),
+        }
+    }
+
+    /// Whether a device is shut out for now.
+    pub(super) fn is_shut_out(&self, device: &DeviceId) -> bool {
+        let now = (self.monotonic_ms)();
+        let inside = self.inside();
+        inside.devices.get(device).is_some_and(|sent| now < sent.until_ms)
+    }
+
+    /// A connection of a device begins.
+    pub(super) fn opened(&self, connection: &Connection) {
+        self.inside().connections.insert(connection.stable_id(), 0);
+    }
+
+    /// A connection is gone: what it has sent since the last look counts too.
+    pub(super) fn ended(&self, device: &DeviceId, connection: &Connection) {
+        let id = connection.stable_id();
+        let _ = self.counted(device, id, received(connection));
+        self.inside().connections.remove(&id);
+    }
+
+    /// Takes a connection's frames into account. False if its device has sent
+    /// too many.
+    fn counted(&self, device: &DeviceId, connection: usize, received: u64) -> bool {
+        let now = (self.monotonic_ms)();
+        let mut guard = self.inside();
+        let inside = &mut *guard;
+        let Some(before) = inside.connections.get_mut(&connection) else {
+            // It has ended, and counts already.
+            return true;
+        };
+        let new = received.saturating_sub(std::mem::replace(before, received));
+        let rate = self.rate;
+        let sent = inside.devices.entry(*device).or_insert_with(|| Sent {
+            bucket: Bucket::full(rate, now),
+            until_ms: 0,
+        });
+        if sent.bucket.take_all(new, now) {
+            return true;
+        }
+        sent.until_ms = now.saturating_add(SHUT_OUT_MS);
+        if let Some(left_out) = inside.lines.next(now) {
+            tracing::warn!(
+                device = %device.short(),
+                seconds = SHUT_OUT_MS / 1000,
+                left_out,
+                "a device sends in far too small pieces and is shut out for a while; if it goes on, block it"
+            );
+        }
+        false
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after all connections until the hub stops.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    while !shared.is_stopping() {
+        tokio::time::sleep(LOOK).await;
+        for (device, connection) in shared.sessions.all() {
+            let id = connection.stable_id();
+            if shared.quic_frames.counted(&device, id, received(&connection)) {
+                continue;
+            }
+            shared.counts.count(Bound::QuicFrames);
+            let refusal = too_small();
+            shared
+                .sessions
+                .close(&device, close_code(refusal.code), refusal.code.name());
+        }
+    }
+}
+
+/// Closes a connection whose device is shut out.
+pub(super) fn turn_away(connection: &Connection) {
+    close_for(connection, &too_small());
+}
+
+fn too_small() -> Refusal {
+    Refusal::new(
+        RefusalCode::Busy,
+        "this device sent far more QUIC frames than its requests take; try again in half a minute",
+    )
+}
+
+/// Waits until a connection to enrol has sent more frames than enrolling takes.
+pub(super) async fn too_many_to_enrol(connection: &Connection) {
+    while received(connection) <= MOST_TO_ENROL {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The frames that a connection has received, but for padding.
+fn received(connection: &Connection) -> u64 {
+    let of = connection.stats().frame_rx;
+    [
+        of.acks,
+        of.ack_frequency,
+        of.crypto,
+        of.connection_close,
+        of.data_blocked,
+        of.datagram,
+        of.immediate_ack,
+        of.max_data,
+        of.max_stream_data,
+        of.max_streams_bidi,
+        of.max_streams_uni,
+        of.new_connection_id,
+        of.new_token,
+        of.path_challenge,
+        of.path_response,
+        of.ping,
+        of.reset_stream,
+        of.retire_connection_id,
+        of.stream_data_blocked,
+        of.streams_blocked_bidi,
+        of.streams_blocked_uni,
+        of.stop_sending,
+        of.stream,
+    ]
+    .iter()
+    .fold(0, |sum, frames| sum.saturating_add(*frames))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const MAD: DeviceId = DeviceId([1; 32]);
+    const HONEST: DeviceId = DeviceId([2; 32]);
+
+    fn opened(frames: &QuicFrames) {
+        frames.inside().connections.extend((1..=4).map(|id| (id, 0)));
+    }
+
+    #[test]
+    fn a_device_that_sends_in_tiny_pieces_is_shut_out_for_a_while_and_another_is_not() {
+        static NOW: AtomicU64 = AtomicU64::new(0);
+        let frames = QuicFrames::new(100, || NOW.load(Ordering::Relaxed));
+        opened(&frames);
+        let rate = rate(100);
+        assert_eq!((rate.per_second, rate.burst), (2000, 4000));
+        assert!(frames.counted(&MAD, 1, 3_999));
+        assert!(frames.counted(&MAD, 1, 3_999), "counted once");
+        assert!(!frames.is_shut_out(&MAD));
+        // Over all its connections.
+        assert!(!frames.counted(&MAD, 2, 2));
+        assert!(frames.is_shut_out(&MAD) && !frames.is_shut_out(&HONEST));
+        assert!(frames.counted(&HONEST, 3, 3_000));
+        assert!(
+            frames.counted(&HONEST, 9, 1_000_000),
+            "a connection that has ended counts already"
+        );
+        NOW.store(SHUT_OUT_MS - 1, Ordering::Relaxed);
+        assert!(frames.is_shut_out(&MAD));
+        NOW.store(SHUT_OUT_MS, Ordering::Relaxed);
+        assert!(!frames.is_shut_out(&MAD));
+        assert!(frames.counted(&MAD, 4, 2_000), "and begins anew");
+    }
+
+    #[test]
+    fn the_longest_requests_at_full_rate_shut_nobody_out() {
+        static NOW: AtomicU64 = AtomicU64::new(0);
+        for per_second in [1, 100, 1000] {
+            NOW.store(0, Ordering::Relaxed);
+            let frames = QuicFrames::new(per_second, || NOW.load(Ordering::Relaxed));
+            opened(&frames);
+            // All that it may have at once, and then a second's worth each second.
+            let mut sent = u64::from(per_second * 2 * PER_REQUEST);
+            for second in 0..60 {
+                NOW.store(second * 1000, Ordering::Relaxed);
+                assert!(frames.counted(&HONEST, 1, sent), "{per_second}, {second}");
+                sent += u64::from(per_second * PER_REQUEST);
+            }
+        }
+    }
+}
