@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use hub_core::admission::Access;
 use hub_protocol::{ALPN, Request, frame};
 
@@ -217,9 +219,10 @@ async fn requests_above_a_devices_rate_wait_and_none_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_sends_in_tiny_pieces_is_cut_off_and_turned_away_and_no_other() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
     let settings = Settings {
         requests_per_second: 20,
-        monotonic_ms: || 0,
+        monotonic_ms: || NOW.load(Ordering::Relaxed),
         ..settings()
     };
     let hub = FakeHub::start_with(settings, keys(), Registry::default());
@@ -230,6 +233,8 @@ async fn a_device_that_sends_in_tiny_pieces_is_cut_off_and_turned_away_and_no_ot
     let busy = u64::from(RefusalCode::Busy.number());
     let closed = within(raw::trickle(&connection, 8)).await;
     assert_eq!(closed, (busy, "busy".to_owned()));
+    // A second later it has frames enough to connect, and may not.
+    NOW.store(1000, Ordering::Relaxed);
     let again = raw::dial([127, 0, 0, 1], to, Some(&mad), ALPN).await.unwrap();
     let closed = within(again.closed()).await;
     assert!(matches!(
@@ -239,6 +244,8 @@ async fn a_device_that_sends_in_tiny_pieces_is_cut_off_and_turned_away_and_no_ot
     let answer = raw::answer(&honest, &hello()).await;
     assert!(matches!(answer, Some(hub_protocol::Answer::Hello { .. })));
     assert_eq!(hub.devices.bounds_reached()["quic-frames-of-device"], 2);
+    NOW.store(quic_frames::SHUT_OUT_MS, Ordering::Relaxed);
+    assert!(raw::connect(&hub, Some(&mad), ALPN).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
