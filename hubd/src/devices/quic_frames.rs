@@ -40,8 +40,9 @@ pub(super) const SHUT_OUT_MS: u64 = 30_000;
 /// How often the hub looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The most frames of a connection to enrol: five requests of the longest.
-pub(super) const MOST_TO_ENROL: u64 = 100;
+/// The most frames of a connection to enrol: twice what the handshake and five
+/// requests of the longest take.
+pub(super) const MOST_TO_ENROL: u64 = 200;
 
 /// What each device has sent. There is one entry a device that has connected,
 /// which the core bounds, and one a connection.
