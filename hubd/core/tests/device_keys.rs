@@ -325,10 +325,26 @@ fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
         (DeviceId([70; 32]), first.signing_key),
         (own(), public(70)),
     ] {
-        let refused = take(&mut shop, version + 1, vec![listed(device, key, "Caisse C")]);
+        version += 1;
+        let taken = take(&mut shop, version, vec![listed(device, key, "Caisse C")]);
+        let OperatorReply::ListTaken(changes) = taken else {
+            panic!("{device} {taken:?}");
+        };
+        let passed_over: Vec<_> = changes.contradicted.iter().map(|line| line.known).collect();
+        assert_eq!(passed_over, [own()], "{device}");
+        // It lets nobody in, and the device is as it was.
+        let names: Vec<_> = shop
+            .core
+            .state()
+            .devices()
+            .map(|known| known.registration.name.as_str())
+            .collect();
         assert!(
-            matches!(refused, OperatorReply::Refused(_)),
-            "{device} {refused:?}"
+            names.contains(&"Caisse B") && !names.contains(&"Caisse C"),
+            "{names:?}"
         );
+        let known = shop.core.state().device(&own()).unwrap();
+        assert_eq!(known.registration.signing_key, public(50));
+        assert!(known.admission.as_deref().unwrap().shut_out.is_none());
     }
 }
