@@ -79,8 +79,8 @@ pub struct ListChanges {
 }
 
 /// A line of a list that has other keys for a device than the hub knows, or
-/// one device's keys for another. It lets nobody in, and the device that the
-/// hub knows stays as it is, unless the list revokes it.
+/// one device's keys for another. It lets nobody in, and the device that it
+/// names stays as it is, unless the list revokes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contradiction {
     /// The device that the line names.

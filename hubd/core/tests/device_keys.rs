@@ -320,8 +320,8 @@ fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
     }
     // Its new keys are no other device's.
     for (device, key) in [
-        (DeviceId(tls(50).0), public(70)),
         (DeviceId([70; 32]), public(50)),
+        (DeviceId(tls(50).0), public(70)),
         (DeviceId([70; 32]), first.signing_key),
         (own(), public(70)),
     ] {
@@ -332,7 +332,8 @@ fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
         };
         let passed_over: Vec<_> = changes.contradicted.iter().map(|line| line.known).collect();
         assert_eq!(passed_over, [own()], "{device}");
-        // It lets nobody in, and the device is as it was.
+        // It lets nobody in, and the device's own keys in another's line are
+        // no reason to stay.
         let names: Vec<_> = shop
             .core
             .state()
@@ -345,6 +346,6 @@ fn a_list_goes_on_naming_a_device_by_the_keys_that_it_was_enrolled_with() {
         );
         let known = shop.core.state().device(&own()).unwrap();
         assert_eq!(known.registration.signing_key, public(50));
-        assert!(known.admission.as_deref().unwrap().shut_out.is_none());
+        assert!(known.admission.as_deref().unwrap().shut_out.is_some());
     }
 }

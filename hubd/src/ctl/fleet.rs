@@ -216,11 +216,12 @@ fn passed_over(lines: &[ContradictionReport]) -> String {
         let which = if line.listed == line.known {
             format!("{listed} ({})", line.name)
         } else {
-            format!("{listed} (its key is that of {known}, {})", line.name)
+            format!("{listed} (a key of it is one of {known}, {})", line.name)
         };
         text.push_str(&format!(
             "\nPassed over: {which}. This hub knows other keys for it than the list has, so the list lets nobody in \
-             by this line, and the device stays as it was. Whoever made the list is to look at that."
+             by this line, and the device stays as it was unless the list revokes it. Whoever made the list is to \
+             look at that."
         ));
     }
     text

@@ -222,9 +222,11 @@ impl Enrolment {
             },
             () = quic_frames::too_many_to_enrol(&connection) => {
                 self.shared.counts.count(Bound::QuicFrames);
-                b"too many QUIC frames"
+                quic_frames::turn_away(&connection);
+                b""
             }
         };
+        // Nothing, if it is closed already.
         connection.close(VarInt::from_u32(0), why);
         self.connections.fetch_sub(1, Ordering::SeqCst);
     }

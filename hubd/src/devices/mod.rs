@@ -222,7 +222,7 @@ impl Devices {
             port,
             (
                 Pace::new(per_second, monotonic_ms, Arc::clone(&counts)),
-                QuicFrames::new(per_second, monotonic_ms),
+                QuicFrames::new(per_second, monotonic_ms, Arc::clone(&counts)),
             ),
             Arc::clone(&counts),
         ));
@@ -476,8 +476,7 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
         // Blocked since.
         return sessions::close_for(&connection, &session::not_allowed());
     };
-    if shared.quic_frames.is_shut_out(&device) {
-        shared.counts.count(Bound::QuicFrames);
+    if shared.quic_frames.is_shut_out(&key) {
         return quic_frames::turn_away(&connection);
     }
     shared.quic_frames.opened(&connection);
@@ -490,5 +489,5 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
         }
         session::run(Arc::clone(&shared), (device, key), connection.clone()).await;
     }
-    shared.quic_frames.ended(&device, &connection);
+    shared.quic_frames.ended(&key, &connection);
 }

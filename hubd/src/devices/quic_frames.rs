@@ -8,27 +8,32 @@
 //! connections together, and shuts out for a while whoever sends more than any
 //! request at the device's full rate takes.
 //!
-//! Only frames of packets that were opened with the connection's keys count: a
-//! stranger who reads along on the network cannot have a device shut out.
+//! What counts comes behind the handshake, in packets that were opened with the
+//! connection's own keys: a stranger who reads along on the network cannot have
+//! a device shut out. And it counts for the TLS key that the connection was made
+//! with: whoever has copied one that gave way shuts out that one alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hub_protocol::{DeviceId, Refusal, RefusalCode};
+use hub_protocol::{Digest, Refusal, RefusalCode};
 use quinn::Connection;
 
-use super::bounds::{Bound, Lines};
+use super::bounds::{Bound, Counts, Lines};
 use super::bucket::{Bucket, Rate};
-use super::sessions::{close_code, close_for};
+use super::listener;
+use super::sessions::{MAX_PER_DEVICE, close_for};
 use super::shared::Shared;
 
 /// QUIC frames to one request: the longest takes 14 packets of 1,200 bytes,
 /// and its answer and the connection itself some more.
 pub(super) const PER_REQUEST: u32 = 20;
 
-/// A device may send so many seconds' worth at once, as it may of requests.
+/// A device may send so many seconds' worth at once, as it may of requests, and
+/// as much as its streams hold while they wait for their turn.
 const BURST_SECONDS: u32 = 2;
+const WAITING: u32 = listener::MAX_STREAMS * MAX_PER_DEVICE as u32;
 
 /// The least, in frames a second: what opening connections takes, and keeping
 /// them alive.
@@ -44,16 +49,17 @@ const LOOK: Duration = Duration::from_millis(20);
 /// requests of the longest take.
 pub(super) const MOST_TO_ENROL: u64 = 200;
 
-/// What each device has sent. There is one entry a device that has connected,
-/// which the core bounds, and one a connection.
+/// What was sent with each TLS key of a device. There is one entry a key that
+/// has connected, which the core bounds, and one a connection.
 pub(super) struct QuicFrames {
     rate: Rate,
     monotonic_ms: fn() -> u64,
+    counts: Arc<Counts>,
     inside: Mutex<Inside>,
 }
 
 struct Inside {
-    devices: HashMap<DeviceId, Sent>,
+    keys: HashMap<Digest, Sent>,
     /// Frames of each connection that are counted already.
     connections: HashMap<usize, u64>,
     lines: Lines,
@@ -70,45 +76,57 @@ pub(super) fn rate(requests_per_second: u32) -> Rate {
     let per_second = requests_per_second.saturating_mul(PER_REQUEST).max(LEAST);
     Rate {
         per_second,
-        burst: per_second.saturating_mul(BURST_SECONDS),
+        burst: per_second
+            .saturating_mul(BURST_SECONDS)
+            .saturating_add(WAITING * PER_REQUEST),
     }
 }
 
 impl QuicFrames {
-    pub(super) fn new(requests_per_second: u32, monotonic_ms: fn() -> u64) -> Self {
+    pub(super) fn new(requests_per_second: u32, monotonic_ms: fn() -> u64, counts: Arc<Counts>) -> Self {
         Self {
             rate: rate(requests_per_second),
             monotonic_ms,
+            counts,
             inside: Mutex::new(Inside {
-                devices: HashMap::new(),
+                keys: HashMap::new(),
                 connections: HashMap::new(),
                 lines: Lines::new(monotonic_ms()),
             }),
         }
     }
 
-    /// Whether a device is shut out for now.
-    pub(super) fn is_shut_out(&self, device: &DeviceId) -> bool {
+    /// Whether a key is shut out for now. Whoever is turned away counts.
+    pub(super) fn is_shut_out(&self, key: &Digest) -> bool {
         let now = (self.monotonic_ms)();
-        let inside = self.inside();
-        inside.devices.get(device).is_some_and(|sent| now < sent.until_ms)
+        let shut = self
+            .inside()
+            .keys
+            .get(key)
+            .is_some_and(|sent| now < sent.until_ms);
+        if shut {
+            self.counts.count(Bound::QuicFrames);
+        }
+        shut
     }
 
-    /// A connection of a device begins.
+    /// A device's connection begins. What its handshake took does not count:
+    /// the keys of the first packets are no secret.
     pub(super) fn opened(&self, connection: &Connection) {
-        self.inside().connections.insert(connection.stable_id(), 0);
+        let received = received(connection);
+        self.inside().connections.insert(connection.stable_id(), received);
     }
 
     /// A connection is gone: what it has sent since the last look counts too.
-    pub(super) fn ended(&self, device: &DeviceId, connection: &Connection) {
+    pub(super) fn ended(&self, key: &Digest, connection: &Connection) {
         let id = connection.stable_id();
-        let _ = self.counted(device, id, received(connection));
+        let _ = self.counted(key, id, received(connection));
         self.inside().connections.remove(&id);
     }
 
-    /// Takes a connection's frames into account. False if its device has sent
-    /// too many.
-    fn counted(&self, device: &DeviceId, connection: usize, received: u64) -> bool {
+    /// Takes a connection's frames into account. False if too many have come
+    /// with its key.
+    fn counted(&self, key: &Digest, connection: usize, received: u64) -> bool {
         let now = (self.monotonic_ms)();
         let mut guard = self.inside();
         let inside = &mut *guard;
@@ -118,17 +136,21 @@ impl QuicFrames {
         };
         let new = received.saturating_sub(std::mem::replace(before, received));
         let rate = self.rate;
-        let sent = inside.devices.entry(*device).or_insert_with(|| Sent {
+        let sent = inside.keys.entry(*key).or_insert_with(|| Sent {
             bucket: Bucket::full(rate, now),
             until_ms: 0,
         });
+        if now < sent.until_ms {
+            return false;
+        }
         if sent.bucket.take_all(new, now) {
             return true;
         }
         sent.until_ms = now.saturating_add(SHUT_OUT_MS);
+        self.counts.count(Bound::QuicFrames);
         if let Some(left_out) = inside.lines.next(now) {
             tracing::warn!(
-                device = %device.short(),
+                key = %key.to_string().get(..16).unwrap_or_default(),
                 seconds = SHUT_OUT_MS / 1000,
                 left_out,
                 "a device sends in far too small pieces and is shut out for a while; if it goes on, block it"
@@ -146,16 +168,11 @@ impl QuicFrames {
 pub(super) async fn watch(shared: Arc<Shared>) {
     while !shared.is_stopping() {
         tokio::time::sleep(LOOK).await;
-        for (device, connection) in shared.sessions.all() {
+        for (key, connection) in shared.sessions.all() {
             let id = connection.stable_id();
-            if shared.quic_frames.counted(&device, id, received(&connection)) {
-                continue;
+            if !shared.quic_frames.counted(&key, id, received(&connection)) {
+                turn_away(&connection);
             }
-            shared.counts.count(Bound::QuicFrames);
-            let refusal = too_small();
-            shared
-                .sessions
-                .close(&device, close_code(refusal.code), refusal.code.name());
         }
     }
 }
@@ -174,7 +191,8 @@ fn too_small() -> Refusal {
 
 /// Waits until a connection to enrol has sent more frames than enrolling takes.
 pub(super) async fn too_many_to_enrol(connection: &Connection) {
-    while received(connection) <= MOST_TO_ENROL {
+    let before = received(connection);
+    while received(connection).saturating_sub(before) <= MOST_TO_ENROL {
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -217,8 +235,8 @@ mod tests {
 
     use super::*;
 
-    const MAD: DeviceId = DeviceId([1; 32]);
-    const HONEST: DeviceId = DeviceId([2; 32]);
+    const MAD: Digest = Digest([1; 32]);
+    const HONEST: Digest = Digest([2; 32]);
 
     fn opened(frames: &QuicFrames) {
         frames.inside().connections.extend((1..=4).map(|id| (id, 0)));
@@ -227,15 +245,15 @@ mod tests {
     #[test]
     fn a_device_that_sends_in_tiny_pieces_is_shut_out_for_a_while_and_another_is_not() {
         static NOW: AtomicU64 = AtomicU64::new(0);
-        let frames = QuicFrames::new(100, || NOW.load(Ordering::Relaxed));
+        let frames = QuicFrames::new(100, || NOW.load(Ordering::Relaxed), Arc::default());
         opened(&frames);
         let rate = rate(100);
-        assert_eq!((rate.per_second, rate.burst), (2000, 4000));
-        assert!(frames.counted(&MAD, 1, 3_999));
-        assert!(frames.counted(&MAD, 1, 3_999), "counted once");
+        assert_eq!((rate.per_second, rate.burst), (2000, 5280));
+        assert!(frames.counted(&MAD, 1, 5_279));
+        assert!(frames.counted(&MAD, 1, 5_279), "counted once");
         assert!(!frames.is_shut_out(&MAD));
-        // Over all its connections.
-        assert!(!frames.counted(&MAD, 2, 2));
+        // Over all its connections, and those that are open go as well.
+        assert!(!frames.counted(&MAD, 2, 2) && !frames.counted(&MAD, 1, 5_279));
         assert!(frames.is_shut_out(&MAD) && !frames.is_shut_out(&HONEST));
         assert!(frames.counted(&HONEST, 3, 3_000));
         assert!(
@@ -254,10 +272,10 @@ mod tests {
         static NOW: AtomicU64 = AtomicU64::new(0);
         for per_second in [1, 100, 1000] {
             NOW.store(0, Ordering::Relaxed);
-            let frames = QuicFrames::new(per_second, || NOW.load(Ordering::Relaxed));
+            let frames = QuicFrames::new(per_second, || NOW.load(Ordering::Relaxed), Arc::default());
             opened(&frames);
             // All that it may have at once, and then a second's worth each second.
-            let mut sent = u64::from(per_second * 2 * PER_REQUEST);
+            let mut sent = u64::from((per_second * 2 + WAITING) * PER_REQUEST);
             for second in 0..60 {
                 NOW.store(second * 1000, Ordering::Relaxed);
                 assert!(frames.counted(&HONEST, 1, sent), "{per_second}, {second}");

@@ -213,7 +213,7 @@ pub(super) async fn turn_away(shared: &Shared, (device, key): (DeviceId, Digest)
     shared.port.hint(Tell::KeysUsed { device, old: true });
     let wire = WireVersion::of(connection);
     let refusal = request::for_wire(request::replaced(), wire);
-    let listed = shared.sessions.turned_away(device, connection);
+    let listed = shared.sessions.turned_away((device, key), connection);
     let told = async {
         let (mut send, mut recv) = connection.accept_bi().await.ok()?;
         request::read_frame(&shared.counts, &mut recv, wire).await?.ok()?;

@@ -58,7 +58,7 @@ pub(super) struct Sessions {
     /// Connections under keys from before that are about to be told so. They
     /// take no place of the device's and nothing is pushed to them. The door
     /// bounds how many there are.
-    turned_away: Mutex<HashMap<DeviceId, Vec<Connection>>>,
+    turned_away: Mutex<HashMap<DeviceId, Vec<(Digest, Connection)>>>,
     /// As many as there are enrolled devices, which the core bounds.
     heard: Mutex<BTreeMap<DeviceId, Heard>>,
 }
@@ -149,15 +149,20 @@ impl Sessions {
         for live in self.lock().remove(device).unwrap_or_default() {
             live.connection.close(code, reason.as_bytes());
         }
-        for connection in self.turned().get(device).into_iter().flatten() {
+        for (_, connection) in self.turned().get(device).into_iter().flatten() {
             connection.close(code, reason.as_bytes());
         }
     }
 
     /// A connection under a key that the device had before, for as long as it
     /// takes to tell it so: if the device is barred meanwhile it is closed.
-    pub(super) fn turned_away(&self, device: DeviceId, connection: &Connection) -> TurnedAway<'_> {
-        self.turned().entry(device).or_default().push(connection.clone());
+    pub(super) fn turned_away(
+        &self,
+        (device, key): (DeviceId, Digest),
+        connection: &Connection,
+    ) -> TurnedAway<'_> {
+        let listed = (key, connection.clone());
+        self.turned().entry(device).or_default().push(listed);
         let id = connection.stable_id();
         TurnedAway {
             sessions: self,
@@ -188,18 +193,15 @@ impl Sessions {
         all
     }
 
-    /// All connections, those too that are being turned away.
-    pub(super) fn all(&self) -> Vec<(DeviceId, Connection)> {
+    /// All connections and the TLS keys that they were made with, those too
+    /// that are being turned away.
+    pub(super) fn all(&self) -> Vec<(Digest, Connection)> {
         let mut all: Vec<_> = {
             let live = self.lock();
-            let each = live
-                .iter()
-                .flat_map(|(device, of)| of.iter().map(|l| (*device, l.connection.clone())));
-            each.collect()
+            let each = live.values().flatten();
+            each.map(|live| (live.key, live.connection.clone())).collect()
         };
-        for (device, connections) in self.turned().iter() {
-            all.extend(connections.iter().map(|connection| (*device, connection.clone())));
-        }
+        all.extend(self.turned().values().flatten().cloned());
         all
     }
 
@@ -210,7 +212,7 @@ impl Sessions {
         live.get(device).into_iter().flatten().map(|l| l.id).collect()
     }
 
-    fn turned(&self) -> MutexGuard<'_, HashMap<DeviceId, Vec<Connection>>> {
+    fn turned(&self) -> MutexGuard<'_, HashMap<DeviceId, Vec<(Digest, Connection)>>> {
         self.turned_away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -230,7 +232,7 @@ impl Drop for TurnedAway<'_> {
     fn drop(&mut self) {
         let mut turned = self.sessions.turned();
         if let Some(of_device) = turned.get_mut(&self.device) {
-            of_device.retain(|connection| connection.stable_id() != self.id);
+            of_device.retain(|(_, connection)| connection.stable_id() != self.id);
             if of_device.is_empty() {
                 turned.remove(&self.device);
             }

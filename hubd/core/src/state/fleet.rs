@@ -43,19 +43,17 @@ impl State {
     }
 
     /// Devices that are in now and are not by this list, and whether it names
-    /// them as revoked. One that a line contradicts is not left out: the list
-    /// means it, with keys that are wrong.
+    /// them as revoked. One that a line names with other keys is not left out;
+    /// one whose keys alone stand in another's line is, or a device could
+    /// stay in by taking the keys of one that is listed.
     pub(crate) fn left_out(&self, list: &DeviceList) -> Vec<(DeviceId, bool)> {
-        let contradicted = self.contradictions(list);
         let mut out: Vec<(DeviceId, bool)> = self
             .devices()
             .filter_map(|known| {
                 let device = known.registration.device;
                 let revoked = list.revoked.contains(&device);
                 let was_listed = known.admission.as_deref().is_some_and(|one| one.listed.is_some());
-                let left_out = was_listed
-                    && list.devices.iter().all(|one| one.device != device)
-                    && contradicted.iter().all(|line| line.known != device);
+                let left_out = was_listed && list.devices.iter().all(|one| one.device != device);
                 let new = known.shut_out().is_none_or(|before| revoked && !before.revoked);
                 (new && (revoked || left_out)).then_some((device, revoked))
             })

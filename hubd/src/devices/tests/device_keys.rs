@@ -211,6 +211,35 @@ async fn a_copy_with_keys_that_have_given_way_is_told_so_and_so_is_the_hub() {
     assert!(raw::connect(&hub, Some(&device.old), ALPN).await.is_none());
 }
 
+/// A thief of keys that were changed because of him does not get the device
+/// shut out by sending too much with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_keys_that_have_given_way_shuts_out_itself_and_not_the_device() {
+    let settings = Settings {
+        requests_per_second: 20,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    let mut device = Changed::before(&hub).await;
+    let new = device.change(&hub).await;
+    hub.devices
+        .apply_keys(new.device_id(), device.keys(&new, 0, true));
+    within(device.client.hello()).await.unwrap();
+    let sessions = &hub.devices.inner.shared.sessions;
+    let before = sessions.connections(&new.device_id());
+    let to = hub.devices.local_addr();
+    let copy = raw::dial([127, 0, 0, 1], to, Some(&device.old), ALPN)
+        .await
+        .unwrap();
+    let closed = within(raw::trickle(&copy, 8)).await;
+    assert_eq!(closed.0, u64::from(RefusalCode::Busy.number()));
+    let hello = frame::to_wire(&Request::Hello { app: "copy".into() });
+    assert_eq!(raw::first_answer(&hub, &device.old, ALPN, &hello).await, None);
+    within(device.client.hello()).await.unwrap();
+    assert_eq!(sessions.connections(&new.device_id()), before, "not even closed");
+    assert!(raw::connect(&hub, Some(&new), ALPN).await.is_some());
+}
+
 /// SubjectPublicKeyInfo and private half of a device's TLS key.
 fn tls_of(identity: &DeviceIdentity) -> ([u8; 91], EcdsaKeyPair) {
     let dir = tempfile::tempdir().unwrap();
