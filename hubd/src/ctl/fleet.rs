@@ -220,8 +220,7 @@ fn passed_over(lines: &[ContradictionReport]) -> String {
         };
         text.push_str(&format!(
             "\nPassed over: {which}. This hub knows other keys for it than the list has, so the list lets nobody in \
-             by this line, and the device stays as it was unless the list revokes it. Whoever made the list is to \
-             look at that."
+             by this line. Whoever made the list is to look at that."
         ));
     }
     text

@@ -45,8 +45,8 @@ pub(super) const SHUT_OUT_MS: u64 = 30_000;
 /// How often the hub looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The most frames of a connection to enrol: twice what the handshake and five
-/// requests of the longest take.
+/// The most frames of a connection to enrol: twice what five of the longest
+/// requests take.
 pub(super) const MOST_TO_ENROL: u64 = 200;
 
 /// What was sent with each TLS key of a device. There is one entry a key that
