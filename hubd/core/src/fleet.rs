@@ -364,7 +364,9 @@ impl Core {
             hub_signing_key,
         } = taken;
         let version = list.version;
-        if !again {
+        // What is left of it may have changed since a power failure: a device
+        // that it names was enrolled by hand, with other keys.
+        if !again || self.state.fleet().list_left != self.state.changes_by(&list) {
             let event = Event::DeviceListTaken {
                 version,
                 key,

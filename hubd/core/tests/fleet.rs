@@ -479,6 +479,33 @@ fn rules_2_and_5_a_list_that_a_power_failure_cut_off_is_finished_by_applying_it_
     }
 }
 
+/// The technician helps himself while the list is half done.
+#[test]
+fn rules_2_and_5_a_list_that_a_power_failure_cut_off_has_nothing_left_once_its_device_came_by_hand() {
+    let mut shop = Shop::offline();
+    let other_keys = || {
+        let mut list = list(1, &[NEW, OTHER], &[]);
+        let key = SigningKey::from_bytes(&[0x21; 32]);
+        list.devices[1].signing_key = key.verifying_key().to_bytes();
+        list
+    };
+    let before = shop.disk.len();
+    take(&mut shop, other_keys()).unwrap();
+    shop.disk.truncate(before + 2);
+    shop.crash();
+    assert_eq!(shop.core.state().fleet().list_left, Some(1));
+    shop.enrol(OTHER, DeviceClass::Mpos);
+    for again in [false, true] {
+        let head = shop.core.state().head();
+        let changes = take(&mut shop, other_keys()).unwrap();
+        assert_eq!((changes.enrolled, changes.contradicted.len()), (0, 1));
+        assert_eq!(shop.core.state().head() == head, again, "said once");
+        shop.crash();
+        assert_eq!(shop.core.state().fleet().list_left, None);
+    }
+    assert_eq!(pays(&mut shop, OTHER, 1), Ok(true));
+}
+
 const STRANGE: DeviceId = DeviceId([77; 32]);
 
 #[test]

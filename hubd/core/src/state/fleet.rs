@@ -62,8 +62,9 @@ impl State {
         out
     }
 
-    /// How many changes this list makes, each of them an entry.
-    fn changes_by(&self, list: &DeviceList) -> usize {
+    /// How many changes this list makes, each of them an entry; none if there
+    /// is nothing to change.
+    pub(crate) fn changes_by(&self, list: &DeviceList) -> Option<u32> {
         let settled = |one: &ListedDevice| {
             self.device(&one.device)
                 .is_some_and(|known| known.settled_by(one))
@@ -76,7 +77,8 @@ impl State {
             .filter(stands)
             .filter(|one| !settled(one))
             .count();
-        self.left_out(list).len() + admitted
+        let changes = self.left_out(list).len().saturating_add(admitted);
+        u32::try_from(changes).ok().filter(|changes| *changes > 0)
     }
 
     /// The newest key last.
@@ -164,8 +166,7 @@ impl State {
                 // Of one that this program cannot read any more, the devices
                 // that were shut out stay so.
                 let list = read(list);
-                let left = list.as_ref().map_or(0, |list| self.changes_by(list));
-                self.fleet.list_left = u32::try_from(left).ok().filter(|left| *left > 0);
+                self.fleet.list_left = list.as_ref().and_then(|list| self.changes_by(list));
                 if let Some(list) = list {
                     self.fleet.revoked = list.revoked;
                 }
