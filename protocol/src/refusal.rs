@@ -65,7 +65,8 @@ codes! {
         /// The payment was closed so long ago that it is in the archive. Nothing
         /// changes it any more; refund it instead.
         PaymentArchived = 4006, "payment-archived";
-        /// The hub has more to do than it can take; try again in a second.
+        /// The hub has more to do than it can take; try again in a second, or
+        /// after the time that its text tells.
         Busy = 5001, "busy";
         /// The hub is stopping; try again shortly.
         Stopping = 5002, "stopping";

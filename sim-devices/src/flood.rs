@@ -10,6 +10,7 @@ mod half_open;
 mod honest;
 mod intruder;
 mod kinds;
+mod padding;
 mod report;
 
 use std::collections::BTreeMap;

@@ -671,8 +671,13 @@ fn strangers_who_wait_to_be_approved_take_no_place_from_the_shops_devices() {
     shop.enrol(OTHER, DeviceClass::Mpos);
     assert_eq!(pays(&mut shop, OTHER, 1), Ok(true));
     take(&mut shop, list(1, &[DeviceId([20; 32])], &[])).unwrap();
+    // A line that is passed over takes no place either.
+    let mut passed_over = list(2, &[DeviceId([20; 32]), stranger(first)], &[]);
+    let other = SigningKey::from_bytes(&[0xf1; 32]);
+    passed_over.devices[1].signing_key = other.verifying_key().to_bytes();
+    assert_eq!(take(&mut shop, passed_over).unwrap().contradicted.len(), 1);
     // And no more than the hub takes, by any way.
-    let text = take(&mut shop, list(2, &[DeviceId([20; 32]), stranger(first)], &[])).unwrap_err();
+    let text = take(&mut shop, list(3, &[DeviceId([20; 32]), stranger(first)], &[])).unwrap_err();
     assert!(text.contains("than this hub takes"), "{text}");
     let approve = OperatorCommand::Approve(stranger(first));
     assert!(matches!(shop.operate(approve.clone()), OperatorReply::Refused(_)));

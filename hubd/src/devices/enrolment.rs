@@ -22,6 +22,7 @@ use super::door::{Door, Ticket};
 use super::fleet::Fleet;
 use super::gate::Bounds;
 use super::listener;
+use super::packets;
 use super::quic_frames;
 use super::request;
 use super::session;
@@ -213,14 +214,20 @@ impl Enrolment {
 
     /// The ticket is held for as long as the connection lasts.
     async fn serve(self: Arc<Self>, connection: Connection, _ticket: Ticket) {
+        let Some((device, packets)) = packets::peer(&connection).and_then(|peer| {
+            let key = tls::key_of(&peer.chain)?;
+            Some((DeviceId(key.0), peer.packets))
+        }) else {
+            return;
+        };
         self.connections.fetch_add(1, Ordering::SeqCst);
-        let conversation = tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(&connection));
+        let conversation = tokio::time::timeout(CONNECTION_TIMEOUT, self.converse(device, &connection));
         let why: &[u8] = tokio::select! {
             ended = conversation => match ended {
                 Ok(()) => b"nothing is asked",
                 Err(_) => b"too long",
             },
-            () = quic_frames::too_many_to_enrol(&connection) => {
+            () = quic_frames::too_many_to_enrol(&connection, &packets) => {
                 self.shared.counts.count(Bound::QuicFrames);
                 quic_frames::turn_away(&connection);
                 b""
@@ -228,16 +235,13 @@ impl Enrolment {
         };
         // Nothing, if it is closed already.
         connection.close(VarInt::from_u32(0), why);
+        packets.open(packets::MOST_UNWATCHED);
         self.connections.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// One request after the other: an enrolment is one, and five tries are
     /// the most that mean anything.
-    async fn converse(&self, connection: &Connection) {
-        let key = tls::key_of(connection.peer_identity());
-        let Some(device) = key.map(|key| DeviceId(key.0)) else {
-            return;
-        };
+    async fn converse(&self, device: DeviceId, connection: &Connection) {
         let from = connection.remote_address().ip();
         while let Ok(Ok((mut send, mut recv))) = tokio::time::timeout(SILENCE, connection.accept_bi()).await {
             let _busy = self.shared.enter();

@@ -22,6 +22,7 @@ use super::bucket::Rate;
 use super::door::{Door, Knock, Ticket};
 use super::gate::Bounds;
 use super::hub_tls::HubTls;
+use super::packets::Counting;
 
 /// The most requests that one connection may have open at once. Each may have
 /// the hub keep a frame, and some 32 KiB of packets that wait for others.
@@ -99,7 +100,7 @@ pub(super) fn server_config(crypto: QuicServerConfig, streams: u32) -> ServerCon
         .datagram_receive_buffer_size(None)
         .ack_frequency_config(Some(ack_frequency()))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))));
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let mut config = ServerConfig::with_crypto(Arc::new(Counting(Arc::new(crypto))));
     let mut tokens = quinn::ValidationTokenConfig::default();
     tokens.sent(0);
     config

@@ -18,6 +18,7 @@ mod hub_tls;
 mod listener;
 mod mdns;
 mod pace;
+mod packets;
 mod places;
 mod quic_frames;
 mod registry;
@@ -470,16 +471,19 @@ impl Devices {
 /// The ticket is held for as long as the connection lasts.
 async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
     // No identity, no service; the handshake lets nobody through without.
-    let key = tls::key_of(connection.peer_identity());
-    let owner = key.and_then(|key| Some((key, shared.registry.owner(&key)?)));
-    let Some((key, (device, standing))) = owner else {
+    let peer = packets::peer(&connection);
+    let owner = peer.and_then(|peer| {
+        let key = tls::key_of(&peer.chain)?;
+        Some((key, peer.packets, shared.registry.owner(&key)?))
+    });
+    let Some((key, packets, (device, standing))) = owner else {
         // Blocked since.
         return sessions::close_for(&connection, &session::not_allowed());
     };
     if shared.quic_frames.is_shut_out(&key) {
         return quic_frames::turn_away(&connection);
     }
-    shared.quic_frames.opened(&connection);
+    let _watched = shared.quic_frames.watch(key, &connection, packets);
     if let Standing::Before = standing {
         session::turn_away(&shared, (device, key), &connection).await;
     } else {
@@ -489,5 +493,4 @@ async fn serve(shared: Arc<Shared>, connection: Connection, ticket: Ticket) {
         }
         session::run(Arc::clone(&shared), (device, key), connection.clone()).await;
     }
-    shared.quic_frames.ended(&key, &connection);
 }

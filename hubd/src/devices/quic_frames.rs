@@ -1,4 +1,4 @@
-//! How many QUIC frames one device may send.
+//! How many QUIC frames, and packets, one device may send.
 //!
 //! The hub reads packets in the order in which they came, whoever sent them,
 //! and each stream frame in them wakes whoever reads the stream. A device that
@@ -6,7 +6,8 @@
 //! its requests whole, and everybody's packets wait behind its own. QUIC holds
 //! back bytes, not frames; so the hub counts what a device has sent, all its
 //! connections together, and shuts out for a while whoever sends more than any
-//! request at the device's full rate takes.
+//! request at the device's full rate takes. Of each connection it takes packets
+//! if there are more of those: padding is no frame that anybody counts.
 //!
 //! What counts comes behind the handshake, in packets that were opened with the
 //! connection's own keys: a stranger who reads along on the network cannot have
@@ -18,11 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hub_protocol::{Digest, Refusal, RefusalCode};
-use quinn::Connection;
+use quinn::{Connection, FrameStats};
 
 use super::bounds::{Bound, Counts, Lines};
 use super::bucket::{Bucket, Rate};
 use super::listener;
+use super::packets::{MOST_UNWATCHED, Packets};
 use super::sessions::{MAX_PER_DEVICE, close_for};
 use super::shared::Shared;
 
@@ -42,8 +44,12 @@ const LEAST: u32 = 500;
 /// How long a device that sent too many is shut out, in milliseconds.
 pub(super) const SHUT_OUT_MS: u64 = 30_000;
 
-/// How often the hub looks.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the hub looks, in milliseconds.
+pub(super) const LOOK_MS: u64 = 20;
+const LOOK: Duration = Duration::from_millis(LOOK_MS);
+
+/// The least packets between two looks: what a connection may send ahead.
+const LEAST_A_LOOK: u64 = 256;
 
 /// The most frames of a connection to enrol: twice what five of the longest
 /// requests take.
@@ -53,6 +59,8 @@ pub(super) const MOST_TO_ENROL: u64 = 200;
 /// has connected, which the core bounds, and one a connection.
 pub(super) struct QuicFrames {
     rate: Rate,
+    /// Packets of one connection that are opened between two looks.
+    packets_a_look: u64,
     monotonic_ms: fn() -> u64,
     counts: Arc<Counts>,
     inside: Mutex<Inside>,
@@ -60,9 +68,15 @@ pub(super) struct QuicFrames {
 
 struct Inside {
     keys: HashMap<Digest, Sent>,
-    /// Frames of each connection that are counted already.
-    connections: HashMap<usize, u64>,
+    connections: HashMap<usize, Known>,
     lines: Lines,
+}
+
+/// What of a connection is counted already.
+struct Known {
+    frames: u64,
+    sent: u64,
+    packets: Arc<Packets>,
 }
 
 struct Sent {
@@ -82,10 +96,18 @@ pub(super) fn rate(requests_per_second: u32) -> Rate {
     }
 }
 
+/// Packets of one connection with a device with so many requests a second
+/// that are opened between two looks: four times its rate.
+pub(super) fn packets_a_look(requests_per_second: u32) -> u64 {
+    let a_second = u64::from(rate(requests_per_second).per_second) * 4;
+    (a_second * LOOK_MS / 1000).max(LEAST_A_LOOK)
+}
+
 impl QuicFrames {
     pub(super) fn new(requests_per_second: u32, monotonic_ms: fn() -> u64, counts: Arc<Counts>) -> Self {
         Self {
             rate: rate(requests_per_second),
+            packets_a_look: packets_a_look(requests_per_second),
             monotonic_ms,
             counts,
             inside: Mutex::new(Inside {
@@ -112,29 +134,53 @@ impl QuicFrames {
 
     /// A device's connection begins. What its handshake took does not count:
     /// the keys of the first packets are no secret.
-    pub(super) fn opened(&self, connection: &Connection) {
-        let received = received(connection);
-        self.inside().connections.insert(connection.stable_id(), received);
+    pub(super) fn watch<'a>(
+        &'a self,
+        key: Digest,
+        connection: &'a Connection,
+        packets: Arc<Packets>,
+    ) -> Watched<'a> {
+        self.opened(connection.stable_id(), received(connection), packets);
+        Watched {
+            all: self,
+            key,
+            connection,
+        }
+    }
+
+    fn opened(&self, connection: usize, frames: u64, packets: Arc<Packets>) {
+        packets.open(self.packets_a_look);
+        let known = Known {
+            frames,
+            sent: packets.sent(),
+            packets,
+        };
+        self.inside().connections.insert(connection, known);
     }
 
     /// A connection is gone: what it has sent since the last look counts too.
-    pub(super) fn ended(&self, key: &Digest, connection: &Connection) {
-        let id = connection.stable_id();
-        let _ = self.counted(key, id, received(connection));
-        self.inside().connections.remove(&id);
+    fn ended(&self, key: &Digest, connection: usize, frames: u64) {
+        let _ = self.counted(key, connection, frames);
+        if let Some(known) = self.inside().connections.remove(&connection) {
+            known.packets.open(MOST_UNWATCHED);
+        }
     }
 
-    /// Takes a connection's frames into account. False if too many have come
-    /// with its key.
-    fn counted(&self, key: &Digest, connection: usize, received: u64) -> bool {
+    /// Takes into account what has come on a connection. False if too much has
+    /// come with its key.
+    fn counted(&self, key: &Digest, connection: usize, frames: u64) -> bool {
         let now = (self.monotonic_ms)();
         let mut guard = self.inside();
         let inside = &mut *guard;
-        let Some(before) = inside.connections.get_mut(&connection) else {
+        let Some(known) = inside.connections.get_mut(&connection) else {
             // It has ended, and counts already.
             return true;
         };
-        let new = received.saturating_sub(std::mem::replace(before, received));
+        let sent = known.packets.sent();
+        known.packets.open(self.packets_a_look);
+        let new_frames = frames.saturating_sub(std::mem::replace(&mut known.frames, frames));
+        let new_packets = sent.saturating_sub(std::mem::replace(&mut known.sent, sent));
+        let new = new_frames.max(new_packets);
         let rate = self.rate;
         let sent = inside.keys.entry(*key).or_insert_with(|| Sent {
             bucket: Bucket::full(rate, now),
@@ -153,7 +199,7 @@ impl QuicFrames {
                 key = %key.to_string().get(..16).unwrap_or_default(),
                 seconds = SHUT_OUT_MS / 1000,
                 left_out,
-                "a device sends in far too small pieces and is shut out for a while; if it goes on, block it"
+                "a device sends far too many QUIC frames or packets and is shut out for a while; if it goes on, block it"
             );
         }
         false
@@ -161,6 +207,20 @@ impl QuicFrames {
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is looked after for as long as this is kept.
+pub(super) struct Watched<'a> {
+    all: &'a QuicFrames,
+    key: Digest,
+    connection: &'a Connection,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let (id, frames) = (self.connection.stable_id(), received(self.connection));
+        self.all.ended(&self.key, id, frames);
     }
 }
 
@@ -185,21 +245,28 @@ pub(super) fn turn_away(connection: &Connection) {
 fn too_small() -> Refusal {
     Refusal::new(
         RefusalCode::Busy,
-        "this device sent far more QUIC frames than its requests take; try again in half a minute",
+        "this device sent far more QUIC frames or packets than its requests take; try again in half a minute",
     )
 }
 
-/// Waits until a connection to enrol has sent more frames than enrolling takes.
-pub(super) async fn too_many_to_enrol(connection: &Connection) {
-    let before = received(connection);
-    while received(connection).saturating_sub(before) <= MOST_TO_ENROL {
+/// Waits until a connection to enrol has sent more frames, or packets, than
+/// enrolling takes.
+pub(super) async fn too_many_to_enrol(connection: &Connection, packets: &Packets) {
+    let (frames, sent) = (received(connection), packets.sent());
+    let more = |now: u64, before: u64| now.saturating_sub(before) > MOST_TO_ENROL;
+    while !more(received(connection), frames) && !more(packets.sent(), sent) {
+        packets.open(MOST_TO_ENROL);
         tokio::time::sleep(LOOK).await;
     }
+    packets.open(MOST_UNWATCHED);
 }
 
-/// The frames that a connection has received, but for padding.
 fn received(connection: &Connection) -> u64 {
-    let of = connection.stats().frame_rx;
+    frames(&connection.stats().frame_rx)
+}
+
+/// The frames in packets that came, but for padding.
+fn frames(of: &FrameStats) -> u64 {
     [
         of.acks,
         of.ack_frequency,
@@ -239,7 +306,9 @@ mod tests {
     const HONEST: Digest = Digest([2; 32]);
 
     fn opened(frames: &QuicFrames) {
-        frames.inside().connections.extend((1..=4).map(|id| (id, 0)));
+        for id in 1..=4 {
+            frames.opened(id, 0, Arc::default());
+        }
     }
 
     #[test]
@@ -265,6 +334,72 @@ mod tests {
         NOW.store(SHUT_OUT_MS, Ordering::Relaxed);
         assert!(!frames.is_shut_out(&MAD));
         assert!(frames.counted(&MAD, 4, 2_000), "and begins anew");
+    }
+
+    #[test]
+    fn what_a_connection_sent_last_counts_when_it_has_ended_and_nothing_of_it_is_kept() {
+        let frames = QuicFrames::new(100, || 0, Arc::default());
+        opened(&frames);
+        frames.ended(&MAD, 1, 5_281);
+        assert!(frames.is_shut_out(&MAD));
+        for id in 2..=4 {
+            frames.ended(&HONEST, id, 100);
+        }
+        assert!(!frames.is_shut_out(&HONEST));
+        assert!(frames.inside().connections.is_empty());
+    }
+
+    #[test]
+    fn packets_that_hold_no_frame_count_too() {
+        let frames = QuicFrames::new(100, || 0, Arc::default());
+        let packets = Arc::<Packets>::default();
+        frames.opened(1, 0, Arc::clone(&packets));
+        let mut looks = 0;
+        // All that it may send between two looks.
+        while frames.counted(&MAD, 1, 0) {
+            packets.came(packets_a_look(100));
+            looks += 1;
+        }
+        assert_eq!(looks, 5_280 / 256 + 1);
+        assert!(frames.is_shut_out(&MAD));
+    }
+
+    #[test]
+    fn every_frame_counts_but_padding() {
+        // One field after the other: whatever a device repeats is among them.
+        let fields: [fn(&mut FrameStats) -> &mut u64; 23] = [
+            |of| &mut of.acks,
+            |of| &mut of.ack_frequency,
+            |of| &mut of.crypto,
+            |of| &mut of.connection_close,
+            |of| &mut of.data_blocked,
+            |of| &mut of.datagram,
+            |of| &mut of.immediate_ack,
+            |of| &mut of.max_data,
+            |of| &mut of.max_stream_data,
+            |of| &mut of.max_streams_bidi,
+            |of| &mut of.max_streams_uni,
+            |of| &mut of.new_connection_id,
+            |of| &mut of.new_token,
+            |of| &mut of.path_challenge,
+            |of| &mut of.path_response,
+            |of| &mut of.ping,
+            |of| &mut of.reset_stream,
+            |of| &mut of.retire_connection_id,
+            |of| &mut of.stream_data_blocked,
+            |of| &mut of.streams_blocked_bidi,
+            |of| &mut of.streams_blocked_uni,
+            |of| &mut of.stop_sending,
+            |of| &mut of.stream,
+        ];
+        let mut sent = FrameStats::default();
+        for (number, field) in fields.iter().enumerate() {
+            *field(&mut sent) = 1 << number;
+        }
+        assert_eq!(super::frames(&sent), (1 << fields.len()) - 1);
+        // And there are no others that a device may send.
+        let named = format!("{sent:?}").matches(": ").count();
+        assert_eq!(named, fields.len() + 1, "HANDSHAKE_DONE is a server's");
     }
 
     #[test]

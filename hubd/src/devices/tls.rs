@@ -4,7 +4,6 @@
 //! nothing in it that anybody checks: who a peer is, is the SHA-256 of its
 //! SubjectPublicKeyInfo. Whether it may connect is the registry's word.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -202,10 +201,9 @@ pub fn fuzz_certificate(bytes: &[u8]) {
     }
 }
 
-/// SHA-256 over the SubjectPublicKeyInfo of the key at the other end of an
-/// established connection: the name of a device that has had no other.
-pub(super) fn key_of(peer_identity: Option<Box<dyn Any>>) -> Option<Digest> {
-    let chain = peer_identity?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+/// SHA-256 over the SubjectPublicKeyInfo of the key in the certificates of an
+/// established connection's other end: the name of a device that has had no other.
+pub(super) fn key_of(chain: &[CertificateDer<'_>]) -> Option<Digest> {
     let spki = p256_spki(chain.first()?).ok()?;
     Some(Digest::of(&spki))
 }

@@ -21,13 +21,7 @@ const LONGEST: usize = 65_536;
 
 pub(super) fn flood(intruder: &Intruder, tally: &Tally) -> Result<()> {
     let config = intruder.stranger.config(ALPN)?;
-    let sockets = (0..intruder.addresses).map(|number| {
-        let socket = UdpSocket::bind(intruder.source(number))?;
-        socket.set_read_timeout(Some(RETRY))?;
-        Ok(socket)
-    });
-    let sockets: Vec<UdpSocket> = sockets.collect::<Result<_>>()?;
-    for socket in sockets.iter().cycle() {
+    for socket in sockets(intruder)?.iter().cycle() {
         if tally.is_over() {
             break;
         }
@@ -39,9 +33,19 @@ pub(super) fn flood(intruder: &Intruder, tally: &Tally) -> Result<()> {
     Ok(())
 }
 
+/// One for each address.
+pub(super) fn sockets(intruder: &Intruder) -> Result<Vec<UdpSocket>> {
+    let sockets = (0..intruder.addresses).map(|number| {
+        let socket = UdpSocket::bind(intruder.source(number))?;
+        socket.set_read_timeout(Some(RETRY))?;
+        Ok(socket)
+    });
+    sockets.collect()
+}
+
 /// Sends the first packet, takes the Retry, and sends the second. False if
 /// there was none.
-fn begin(socket: &UdpSocket, to: SocketAddr, config: ClientConfig) -> Result<bool> {
+pub(super) fn begin(socket: &UdpSocket, to: SocketAddr, config: ClientConfig) -> Result<bool> {
     let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
     let now = Instant::now();
     let (_, mut connection) = endpoint.connect(now, config, to, "store-hub")?;

@@ -29,7 +29,7 @@ pub(super) struct Intruder {
     pub(super) addresses: u8,
     /// An enrolled device for each flood that takes one: whoever is shut out
     /// for one flood would sit the next one out.
-    pub(super) devices: [Arc<Who>; 3],
+    pub(super) devices: [Arc<Who>; 4],
     /// A device that is not.
     pub(super) stranger: Arc<Who>,
     /// Where devices connect and where they enrol.
@@ -55,7 +55,7 @@ impl Who {
     }
 
     /// Its side of a handshake that takes any hub.
-    pub(super) fn config(&self, alpn: &[u8]) -> Result<quinn::ClientConfig> {
+    pub(super) fn crypto(&self, alpn: &[u8]) -> Result<Arc<QuicClientConfig>> {
         let pair = rcgen::KeyPair::from_pem(&self.pem)?;
         let certificate = rcgen::CertificateParams::default().self_signed(&pair)?;
         let key = PrivateKeyDer::from_pem_slice(self.pem.as_bytes())?;
@@ -66,7 +66,12 @@ impl Who {
             .with_custom_certificate_verifier(Arc::new(AnyHub))
             .with_client_auth_cert(vec![certificate.into()], key)?;
         config.alpn_protocols = vec![alpn.to_vec()];
-        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config)?));
+        Ok(Arc::new(QuicClientConfig::try_from(config)?))
+    }
+
+    /// The same for a connection whose packets are all of full length.
+    pub(super) fn config(&self, alpn: &[u8]) -> Result<quinn::ClientConfig> {
+        let mut config = quinn::ClientConfig::new(self.crypto(alpn)?);
         let mut transport = TransportConfig::default();
         transport
             .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(3_000))))
@@ -81,6 +86,7 @@ impl Intruder {
     /// Gets hold of devices that the shop enrolled.
     pub(super) async fn join(shop: &Shop, addresses: u8) -> Result<Self> {
         let devices = [
+            enrolled(shop).await?,
             enrolled(shop).await?,
             enrolled(shop).await?,
             enrolled(shop).await?,
@@ -103,9 +109,10 @@ impl Intruder {
 
     /// Who floods in this way.
     pub(super) fn who(&self, kind: Kind) -> &Arc<Who> {
-        let [slow, huge, mad] = &self.devices;
+        let [slow, padding, huge, mad] = &self.devices;
         match kind {
             Kind::SlowStreams => slow,
+            Kind::Padding => padding,
             Kind::HugeFrames => huge,
             Kind::MadDevice => mad,
             _ => &self.stranger,

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::half_open;
 use super::intruder::{Intruder, connect};
+use super::padding;
 use crate::load::drive;
 use crate::rng::Rng;
 
@@ -53,9 +54,13 @@ const GUESSES: usize = 5;
 pub enum Kind {
     /// Handshakes begun from proved addresses and never gone on with
     Handshakes,
+    /// Handshakes begun from proved addresses and gone on with padding alone
+    PaddedHandshakes,
     /// An enrolled device holds all the streams it may have, and sends a byte
     /// at a time, each in a packet of full length
     SlowStreams,
+    /// An enrolled device sends packets of padding alone, which hold no frame
+    Padding,
     /// An enrolled device sends frames of a mebibyte
     HugeFrames,
     /// Devices that are not enrolled make whole handshakes
@@ -70,9 +75,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Handshakes,
+        Self::PaddedHandshakes,
         Self::SlowStreams,
+        Self::Padding,
         Self::HugeFrames,
         Self::UnknownDevices,
         Self::Enrolment,
@@ -84,7 +91,9 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Handshakes => "handshakes",
+            Self::PaddedHandshakes => "padded-handshakes",
             Self::SlowStreams => "slow-streams",
+            Self::Padding => "padding",
             Self::HugeFrames => "huge-frames",
             Self::UnknownDevices => "unknown-devices",
             Self::Enrolment => "enrolment",
@@ -184,6 +193,7 @@ fn give_way() {
 fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
     match kind {
         Kind::Handshakes => return half_open::flood(intruder, tally),
+        Kind::PaddedHandshakes => return padding::of_strangers(intruder, tally),
         Kind::Garbage => return garbage(intruder, tally),
         _ => {}
     }
@@ -200,6 +210,11 @@ fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
         let config = who.config(alpn)?;
         let mut all = JoinSet::new();
         for number in 0..connections {
+            if kind == Kind::Padding {
+                let (intruder, tally) = (intruder.clone(), Arc::clone(tally));
+                all.spawn(async move { padding::flood(&intruder, intruder.source(number), &tally).await });
+                continue;
+            }
             let endpoint = Endpoint::client(intruder.source(number))?;
             let (config, intruder, tally) = (config.clone(), intruder.clone(), Arc::clone(tally));
             all.spawn(async move {
@@ -213,10 +228,11 @@ fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
                     }
                     tokio::time::sleep(AGAIN).await;
                 }
+                Ok(())
             });
         }
         while let Some(one) = all.join_next().await {
-            one?;
+            one??;
         }
         anyhow::Ok(())
     })

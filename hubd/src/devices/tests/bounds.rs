@@ -9,7 +9,7 @@ use crate::devices::bucket::Rate;
 use crate::devices::codes::MAX_WRONG_TRIES;
 use crate::devices::mdns::{MAX_NAMES, MAX_RECORDS, MAX_TEXTS, MAX_TIMERS, PAUSE};
 use crate::devices::tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
-use crate::devices::{enrolment, listener, quic_frames, request, sessions};
+use crate::devices::{enrolment, listener, packets, quic_frames, request, sessions};
 use crate::port;
 
 /// The table of bounds in `docs/threats.md`, by the code.
@@ -21,7 +21,7 @@ fn table() -> String {
     let per_device = settings.requests_per_second;
     let kib = |bytes: u32| bytes / 1024;
     let seconds = |time: Duration| format!("{} s", time.as_secs());
-    let rows: [(&str, String, &str, &[Bound]); 20] = [
+    let rows: [(&str, String, &str, &[Bound]); 21] = [
         (
             "first packets of addresses not proved, unless known, that are answered",
             rate(at.retries),
@@ -120,7 +120,7 @@ fn table() -> String {
             &[Bound::Requests],
         ),
         (
-            "QUIC frames of one device, over all its connections; of one connection to enrol",
+            "QUIC frames, or packets, of one device, over all its connections; of one connection to enrol",
             format!(
                 "{}; {}",
                 rate(quic_frames::rate(per_device)),
@@ -128,6 +128,17 @@ fn table() -> String {
             ),
             "closed, and refusal 5001 as QUIC code for half a minute; closed",
             &[Bound::QuicFrames],
+        ),
+        (
+            "packets of one connection that are opened; of each kind of its handshake's",
+            format!(
+                "{} in {} ms; {}",
+                quic_frames::packets_a_look(per_device),
+                quic_frames::LOOK_MS,
+                packets::MOST_UNWATCHED
+            ),
+            "as good as lost on the way",
+            &[],
         ),
         (
             "one frame to arrive; its longest",
