@@ -12,6 +12,9 @@ use super::bucket::{Bucket, Rate};
 pub enum Bound {
     /// First packets from addresses not proved, above the rate: not answered.
     Unproved,
+    /// Packets of handshakes, of one address or of all that are not known, above
+    /// their rate: thrown away.
+    HandshakePackets,
     /// Handshakes of one address, above its rate.
     AddressRate,
     /// Handshakes of addresses from which no device of the shop has come,
@@ -49,8 +52,9 @@ pub enum Bound {
 
 impl Bound {
     /// All of them, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unproved,
+        Self::HandshakePackets,
         Self::AddressRate,
         Self::StrangerRate,
         Self::Handshakes,
@@ -72,6 +76,7 @@ impl Bound {
     pub fn name(self) -> &'static str {
         match self {
             Self::Unproved => "unproved-addresses",
+            Self::HandshakePackets => "handshake-packets",
             Self::AddressRate => "handshake-rate-of-address",
             Self::StrangerRate => "handshake-rate-of-strangers",
             Self::Handshakes => "handshakes",

@@ -53,6 +53,15 @@ impl Door {
         may
     }
 
+    /// Whether a packet of a handshake is read at all.
+    pub(super) fn may_shake(&self, from: SocketAddr) -> bool {
+        let may = self.inside().gate.may_shake(from.ip(), (self.monotonic_ms)());
+        if !may {
+            self.counts.count(Bound::HandshakePackets);
+        }
+        may
+    }
+
     /// Somebody whose address is proved wants in.
     pub(super) fn knock(self: &Arc<Self>, from: SocketAddr) -> Knock {
         let now = (self.monotonic_ms)();

@@ -183,13 +183,14 @@ impl Enrolment {
     fn open(self: &Arc<Self>) -> Result<Endpoint, EnrolmentError> {
         let config =
             listener::server_config(self.shared.tls.crypto(Admit::AnyKey, &[ALPN_ENROL])?, MAX_STREAMS);
-        let endpoint = listener::bind(&self.shared.tls, config, self.listen)
+        let counts = Arc::clone(&self.shared.counts);
+        let door = Arc::new(Door::new(bounds(), self.monotonic_ms, counts));
+        let endpoint = listener::bind(&self.shared.tls, config, self.listen, &door)
             .map_err(|source| self.bind_error(source))?;
         let this = Arc::clone(self);
-        let counts = Arc::clone(&self.shared.counts);
         tokio::spawn(listener::accept(
             endpoint.clone(),
-            Arc::new(Door::new(bounds(), self.monotonic_ms, counts)),
+            door,
             move |connection, ticket| Arc::clone(&this).serve(connection, ticket),
         ));
         tokio::spawn(Arc::clone(self).close_when_done());
@@ -235,7 +236,7 @@ impl Enrolment {
         };
         // Nothing, if it is closed already.
         connection.close(VarInt::from_u32(0), why);
-        packets.open(packets::MOST_UNWATCHED);
+        packets.unwatched();
         self.connections.fetch_sub(1, Ordering::SeqCst);
     }
 

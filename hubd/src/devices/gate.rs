@@ -38,6 +38,10 @@ pub(super) struct Bounds {
     pub(super) addresses: usize,
 }
 
+/// Packets of handshakes, as a multiple of handshakes: one takes some four, and
+/// more where packets are lost.
+const PACKETS: u32 = 16;
+
 /// How long an address stays known after a device came from it.
 const KNOWN_FOR_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -45,6 +49,8 @@ const KNOWN_FOR_MS: u64 = 24 * 60 * 60 * 1000;
 #[derive(Debug)]
 struct Address {
     bucket: Bucket,
+    /// Packets of handshakes.
+    packets: Bucket,
     handshakes: usize,
     connections: usize,
     /// When an enrolled device last came from here.
@@ -65,6 +71,8 @@ pub(super) struct Gate {
     addresses: HashMap<IpAddr, Address>,
     retries: Bucket,
     strangers: Bucket,
+    /// Packets of all strangers' handshakes.
+    packets: Bucket,
     refusals: Bucket,
     handshakes: usize,
     handshakes_of_strangers: usize,
@@ -85,6 +93,7 @@ impl Gate {
             addresses: HashMap::new(),
             retries: Bucket::full(bounds.retries, now_ms),
             strangers: Bucket::full(bounds.strangers, now_ms),
+            packets: Bucket::full(packets(bounds.strangers), now_ms),
             refusals: Bucket::full(bounds.refusals, now_ms),
             handshakes: 0,
             handshakes_of_strangers: 0,
@@ -96,6 +105,16 @@ impl Gate {
     /// answered with a Retry.
     pub(super) fn may_retry(&mut self, from: IpAddr, now_ms: u64) -> bool {
         self.knows(from, now_ms) || self.retries.take(now_ms)
+    }
+
+    /// Whether a packet of a handshake is read at all. It may be forged, so that
+    /// nothing is kept for its address.
+    pub(super) fn may_shake(&mut self, from: IpAddr, now_ms: u64) -> bool {
+        let Some(address) = self.addresses.get_mut(&place(from)) else {
+            return self.packets.take(now_ms);
+        };
+        let known = address.is_known(now_ms);
+        address.packets.take(now_ms) && (known || self.packets.take(now_ms))
     }
 
     /// Whether a device of the shop has come from this address lately.
@@ -119,6 +138,7 @@ impl Gate {
         let bounds = self.bounds;
         let address = self.addresses.entry(place).or_insert_with(|| Address {
             bucket: Bucket::full(bounds.address, now_ms),
+            packets: Bucket::full(packets(bounds.address), now_ms),
             handshakes: 0,
             connections: 0,
             known_ms: None,
@@ -195,6 +215,14 @@ impl Gate {
     }
 }
 
+/// The packets of so many handshakes.
+pub(super) fn packets(handshakes: Rate) -> Rate {
+    Rate {
+        per_second: handshakes.per_second.saturating_mul(PACKETS),
+        burst: handshakes.burst.saturating_mul(PACKETS),
+    }
+}
+
 /// What counts as one address.
 pub(super) fn place(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
@@ -264,6 +292,28 @@ mod tests {
         assert_eq!(got.last(), Some(&Err(Bound::Handshakes)));
         assert!(gate.enter(at(200), 0).is_ok() && gate.enter(at(200), 0).is_ok());
         assert_eq!(gate.enter(at(200), 0).map(drop), Err(Bound::Handshakes), "all 8");
+    }
+
+    #[test]
+    fn packets_of_handshakes_are_bounded_and_a_flood_of_them_keeps_no_device_of_the_shop_out() {
+        let mut gate = Gate::new(
+            Bounds {
+                strangers: rate(5, 5),
+                address: rate(2, 2),
+                ..bounds()
+            },
+            0,
+        );
+        let device = gate.enter(at(200), 0).unwrap();
+        gate.vouch(&device, 0);
+        gate.enter(at(1), 0).unwrap();
+        let mut read =
+            |from: u8, many: usize, now_ms| (0..many).filter(|_| gate.may_shake(at(from), now_ms)).count();
+        assert_eq!(read(1, 1000, 0), 32, "of one address that is proved");
+        assert_eq!(read(9, 1000, 0), 48, "and of all that are not known");
+        assert_eq!((read(1, 1000, 0), read(10, 1000, 0)), (0, 0));
+        assert_eq!(read(200, 1000, 0), 32, "a device of the shop has its own");
+        assert_eq!((read(200, 1000, 500), read(9, 1000, 500)), (16, 40));
     }
 
     #[test]

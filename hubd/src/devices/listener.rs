@@ -14,8 +14,8 @@ use std::time::Duration;
 use hub_protocol::card_number::holds_card_number;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, Incoming, ServerConfig,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, Connection, ConnectionError, Endpoint, IdleTimeout, Incoming, Runtime, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 
 use super::bucket::Rate;
@@ -23,6 +23,7 @@ use super::door::{Door, Knock, Ticket};
 use super::gate::Bounds;
 use super::hub_tls::HubTls;
 use super::packets::Counting;
+use super::socket::Guarded;
 
 /// The most requests that one connection may have open at once. Each may have
 /// the hub keep a frame, and some 32 KiB of packets that wait for others.
@@ -123,23 +124,32 @@ fn ack_frequency() -> AckFrequencyConfig {
     config
 }
 
-/// Binds a UDP socket and serves QUIC on it.
+/// Binds a UDP socket and serves QUIC on it, behind a door.
 ///
 /// # Errors
 ///
 /// When the address cannot be bound.
-pub(super) fn bind(tls: &HubTls, config: ServerConfig, listen: SocketAddr) -> io::Result<Endpoint> {
+pub(super) fn bind(
+    tls: &HubTls,
+    config: ServerConfig,
+    listen: SocketAddr,
+    door: &Arc<Door>,
+) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(listen)?;
     let buffers = socket2::SockRef::from(&socket);
     // The system gives as much of it as `net.core.rmem_max` and `wmem_max`
     // allow; with less a burst costs a packet and the device a moment.
     let _ = buffers.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = buffers.set_send_buffer_size(SOCKET_BUFFER);
-    Endpoint::new(
+    let guarded = Guarded {
+        socket: TokioRuntime.wrap_udp_socket(socket)?,
+        door: Arc::clone(door),
+    };
+    Endpoint::new_with_abstract_socket(
         tls.endpoint_config(),
         Some(config),
-        socket,
-        Arc::new(quinn::TokioRuntime),
+        Arc::new(guarded),
+        Arc::new(TokioRuntime),
     )
 }
 

@@ -27,6 +27,7 @@ mod session;
 mod sessions;
 mod shared;
 mod signatures;
+mod socket;
 mod tls;
 mod tries;
 
@@ -191,14 +192,15 @@ impl Devices {
         };
         let versions = [ALPN, ALPN_5, ALPN_4, ALPN_3, ALPN_2, ALPN_1];
         let crypto = keys.tls.crypto(Admit::Enrolled(registry.clone()), &versions)?;
-        let endpoint = listener::bind(
-            &keys.tls,
-            listener::server_config(crypto, listener::MAX_STREAMS),
-            settings.listen,
-        )
-        .map_err(bind_error)?;
-        let local = endpoint.local_addr().map_err(bind_error)?;
         let counts = Arc::<Counts>::default();
+        let door = Arc::new(Door::new(
+            listener::bounds(settings.max_connections),
+            settings.monotonic_ms,
+            Arc::clone(&counts),
+        ));
+        let config = listener::server_config(crypto, listener::MAX_STREAMS);
+        let endpoint = listener::bind(&keys.tls, config, settings.listen, &door).map_err(bind_error)?;
+        let local = endpoint.local_addr().map_err(bind_error)?;
         let discovery = settings
             .discovery
             .as_ref()
@@ -234,11 +236,6 @@ impl Devices {
             settings.monotonic_ms,
         ));
         let for_sessions = Arc::clone(&shared);
-        let door = Arc::new(Door::new(
-            listener::bounds(settings.max_connections),
-            settings.monotonic_ms,
-            counts,
-        ));
         tokio::spawn(listener::accept(
             endpoint.clone(),
             Arc::clone(&door),

@@ -3,17 +3,14 @@
 //! QUIC's library counts frames, but not padding, and opens whatever comes: a
 //! device that fills its packets with padding sends no frame and makes the hub
 //! decrypt and read 1,200 bytes a packet. So the keys that packets are opened
-//! with are the hub's own here: they look at a packet's number first.
+//! with are the hub's own here: they open so many in a while and no more.
 //!
-//! Numbers begin with 0 and grow by the packet (RFC 9000 §12.3), the library
-//! throws one away that comes again or far too late, and nobody else can make
-//! one that opens. The highest is therefore how many packets a device has sent
-//! on the connection. What somebody replays or forges counts for nobody and
-//! costs what noise does.
+//! A packet counts if it opens, which nobody else can make one do, and if its
+//! number has not been there: what somebody forges or replays counts for nobody
+//! and costs what noise does.
 
 use std::any::Any;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -26,45 +23,130 @@ use quinn_proto::TransportError;
 use quinn_proto::transport_parameters::TransportParameters;
 use rustls::pki_types::CertificateDer;
 
-/// Packets of each kind that are opened before somebody looks after the
-/// connection, and after it was closed: a handshake takes a few, and whoever
-/// lost the closing packet gets it again.
-pub(super) const MOST_UNWATCHED: u64 = 64;
+use crate::clock;
 
-/// The packets of one connection that come behind its handshake.
+/// The longest packet, in bytes: what QUIC's library says that the hub takes
+/// (RFC 9000 §18.2, `max_udp_payload_size`), and does not look at.
+pub(super) const LONGEST: usize = 1472;
+
+/// Packets of each kind that a handshake has opened; it takes a few.
+pub(super) const OF_HANDSHAKE: u64 = 24;
+
+/// Packets of a connection that are opened before somebody looks after it,
+/// and after it was closed: a first request, and whoever lost the closing
+/// packet gets it again.
+pub(super) const UNWATCHED: u64 = 16;
+
+/// For how long a connection's share of packets is, in milliseconds.
+pub(super) const SHARE_MS: u64 = 20;
+
+/// How many numbers below the highest are told apart. The library takes a
+/// packet that is further behind for one that came before.
+const WINDOW: u32 = u128::BITS;
+
+/// The packets of one connection that come behind its handshake, or of one
+/// kind of the handshake's.
 #[derive(Debug)]
-pub(super) struct Packets {
-    /// Those with smaller numbers are opened.
-    below: AtomicU64,
-    /// How many were sent, by the highest number that was opened.
-    sent: AtomicU64,
-}
+pub(super) struct Packets(Mutex<Seen>);
 
-impl Default for Packets {
-    fn default() -> Self {
-        Self {
-            below: AtomicU64::new(MOST_UNWATCHED),
-            sent: AtomicU64::new(0),
-        }
-    }
+#[derive(Debug)]
+struct Seen {
+    /// So many more are opened.
+    left: u64,
+    /// How many there are in each share, and when the last one began; none if
+    /// nobody looks after the connection.
+    share: Option<(u64, u64)>,
+    clock: fn() -> u64,
+    opened: u64,
+    /// One more than the highest number that was opened.
+    next: u64,
+    /// Which of the numbers below `next` were: the lowest bit is the highest.
+    window: u128,
 }
 
 impl Packets {
-    /// So many more are opened, until somebody looks again. Those beyond are
-    /// as good as lost on the way, and sent again.
-    pub(super) fn open(&self, more: u64) {
-        let below = self.sent().saturating_add(more);
-        self.below.store(below, Ordering::Relaxed);
+    fn new(left: u64) -> Self {
+        Self(Mutex::new(Seen {
+            left,
+            share: None,
+            clock: clock::monotonic_ms,
+            opened: 0,
+            next: 0,
+            window: 0,
+        }))
+    }
+
+    /// Somebody looks after the connection from now on: so many are opened in
+    /// each [`SHARE_MS`]. Those beyond are as good as lost on the way, and sent
+    /// again.
+    pub(super) fn watched(&self, share: u64) {
+        let mut seen = self.seen();
+        seen.left = share;
+        seen.share = Some((share, (seen.clock)()));
+    }
+
+    /// Nobody does any more.
+    pub(super) fn unwatched(&self) {
+        let mut seen = self.seen();
+        seen.left = UNWATCHED;
+        seen.share = None;
+    }
+
+    /// How many have been opened, each once.
+    pub(super) fn opened(&self) -> u64 {
+        self.seen().opened
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_test() -> Arc<Self> {
+        Arc::new(Self::new(UNWATCHED))
     }
 
     #[cfg(test)]
     pub(super) fn came(&self, more: u64) {
-        self.sent.fetch_add(more, Ordering::Relaxed);
+        self.seen().opened += more;
     }
 
-    /// How many the other end has sent, as far as is known.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// Begins another share if it is time.
+    fn refresh(&mut self) {
+        let now = (self.clock)();
+        if let Some((share, since)) = &mut self.share
+            && now.saturating_sub(*since) >= SHARE_MS
+        {
+            *since = now;
+            self.left = *share;
+        }
+    }
+
+    /// Whether a packet with this number is to be opened.
+    fn wants(&self, number: u64) -> bool {
+        self.left > 0
+            && (number >= self.next || self.place(number).is_some_and(|place| self.window & place == 0))
+    }
+
+    /// One was.
+    fn mark(&mut self, number: u64) {
+        self.left = self.left.saturating_sub(1);
+        self.opened = self.opened.saturating_add(1);
+        if number >= self.next {
+            let next = number.saturating_add(1);
+            let further = u32::try_from(next - self.next).unwrap_or(WINDOW);
+            self.window = self.window.checked_shl(further).unwrap_or(0);
+            self.next = next;
+        }
+        self.window |= self.place(number).unwrap_or(0);
+    }
+
+    /// The bit of a number in the window.
+    fn place(&self, number: u64) -> Option<u128> {
+        let behind = self.next.checked_sub(number)?.checked_sub(1)?;
+        1u128.checked_shl(u32::try_from(behind).ok()?)
     }
 }
 
@@ -82,7 +164,7 @@ pub(super) fn peer(connection: &Connection) -> Option<Peer> {
     Some(*peer)
 }
 
-/// TLS, and keys that look at a packet's number.
+/// TLS, and keys that open so many packets.
 pub(super) struct Counting(pub(super) Arc<QuicServerConfig>);
 
 impl ServerConfig for Counting {
@@ -97,7 +179,7 @@ impl ServerConfig for Counting {
     fn start_session(self: Arc<Self>, version: u32, params: &TransportParameters) -> Box<dyn Session> {
         Box::new(CountingSession {
             tls: Arc::clone(&self.0).start_session(version, params),
-            packets: Arc::default(),
+            packets: Arc::new(Packets::new(UNWATCHED)),
             is_behind_handshake: false,
         })
     }
@@ -190,7 +272,7 @@ impl Session for CountingSession {
 fn first_ones(mut keys: Keys) -> Keys {
     keys.packet.remote = Box::new(Counted {
         key: keys.packet.remote,
-        packets: Arc::default(),
+        packets: Arc::new(Packets::new(OF_HANDSHAKE)),
     });
     keys
 }
@@ -206,13 +288,13 @@ impl PacketKey for Counted {
     }
 
     fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        if packet >= self.packets.below.load(Ordering::Relaxed) {
+        let mut seen = self.packets.seen();
+        seen.refresh();
+        if header.len().saturating_add(payload.len()) > LONGEST || !seen.wants(packet) {
             return Err(CryptoError);
         }
         self.key.decrypt(packet, header, payload)?;
-        self.packets
-            .sent
-            .fetch_max(packet.saturating_add(1), Ordering::Relaxed);
+        seen.mark(packet);
         Ok(())
     }
 
@@ -231,6 +313,8 @@ impl PacketKey for Counted {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     /// Opens what begins with a 1.
@@ -276,27 +360,87 @@ mod tests {
         key.decrypt(number, &[], &mut payload).is_ok()
     }
 
-    #[test]
-    fn a_connections_packets_are_counted_by_number_and_no_forged_one_is() {
-        let packets = Arc::<Packets>::default();
-        let key = Counted {
+    /// Of a connection, at a time.
+    fn packets(clock: fn() -> u64) -> Arc<Packets> {
+        let packets = Packets::new(UNWATCHED);
+        packets.seen().clock = clock;
+        Arc::new(packets)
+    }
+
+    fn key(packets: &Arc<Packets>) -> Counted {
+        Counted {
             key: Box::new(Key),
-            packets: Arc::clone(&packets),
-        };
-        // Until somebody looks after it.
-        assert!(opens(&key, MOST_UNWATCHED - 1, 1) && !opens(&key, MOST_UNWATCHED, 1));
-        assert_eq!(packets.sent(), MOST_UNWATCHED);
-        packets.open(100);
-        for number in [MOST_UNWATCHED + 20, MOST_UNWATCHED + 10] {
-            assert!(opens(&key, number, 1), "in whatever order they come");
+            packets: Arc::clone(packets),
         }
-        assert!(!opens(&key, MOST_UNWATCHED + 50, 0));
-        assert!(!opens(&key, MOST_UNWATCHED + 100, 1), "more at once than may be");
-        // The one that was lost, one that came again and a forged one add none.
-        assert!(opens(&key, 3, 1));
-        assert_eq!(packets.sent(), MOST_UNWATCHED + 21);
-        packets.open(1);
-        assert!(opens(&key, packets.sent(), 1) && !opens(&key, packets.sent(), 1));
+    }
+
+    #[test]
+    fn a_connections_packets_are_opened_up_to_a_bound_and_counted_once() {
+        let packets = packets(|| 0);
+        let key = key(&packets);
+        // Until somebody looks after it; wherever the numbers begin.
+        for number in 0..UNWATCHED {
+            assert!(opens(&key, 7_000 + number, 1));
+        }
+        assert!(!opens(&key, 8_000, 1));
+        assert_eq!(packets.opened(), UNWATCHED);
+        packets.watched(4);
+        assert!(opens(&key, 9_000, 1) && opens(&key, 8_990, 1), "in any order");
+        // Forged, replayed, and too far behind to be told from a replay.
+        assert!(!opens(&key, 9_001, 0) && !opens(&key, 8_990, 1) && !opens(&key, 9_000, 1));
+        assert!(!opens(&key, 9_000 - 128, 1) && !opens(&key, 7_000, 1));
+        assert_eq!(packets.opened(), UNWATCHED + 2);
+        assert!(opens(&key, 9_000 - 127, 1) && opens(&key, 9_001, 1));
+        assert!(!opens(&key, 9_002, 1), "no more of them");
+        packets.unwatched();
+        assert!((0..UNWATCHED).all(|number| opens(&key, 9_002 + number, 1)));
+        assert!(!opens(&key, 10_000, 1), "closed");
+    }
+
+    /// QUIC never uses a number again: whoever sent too much goes on above it.
+    #[test]
+    fn a_connection_that_sent_too_much_goes_on_with_its_next_share() {
+        static NOW: AtomicU64 = AtomicU64::new(0);
+        let packets = packets(|| NOW.load(Ordering::Relaxed));
+        let key = key(&packets);
+        packets.watched(100);
+        for share in 0..5 {
+            NOW.store(share * SHARE_MS, Ordering::Relaxed);
+            let sent = (0..1000).filter(|number| opens(&key, share * 1000 + number, 1));
+            assert_eq!(sent.count(), 100, "{share}");
+        }
+        NOW.store(5 * SHARE_MS - 1, Ordering::Relaxed);
+        assert!(!opens(&key, 9_000, 1));
+        assert_eq!(packets.opened(), 500);
+    }
+
+    #[test]
+    fn a_packet_longer_than_the_hub_takes_is_not_opened() {
+        let key = key(&packets(|| 0));
+        let mut packet = BytesMut::from(&[1; LONGEST][..]);
+        assert!(key.decrypt(0, &[0], &mut packet).is_err());
+        assert!(key.decrypt(0, &[], &mut packet).is_ok());
+    }
+
+    #[test]
+    fn each_number_is_opened_once_in_whatever_order_they_come() {
+        let packets = packets(|| 0);
+        packets.watched(u64::MAX);
+        let mut known = std::collections::BTreeSet::new();
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let next = packets.seen().next;
+            let number = (next + 40).saturating_sub(state >> 57);
+            let behind = next.saturating_sub(number);
+            let wanted = packets.seen().wants(number);
+            assert_eq!(wanted, !known.contains(&number) && behind <= u64::from(WINDOW));
+            if wanted {
+                packets.seen().mark(number);
+                known.insert(number);
+            }
+        }
+        assert_eq!(packets.opened(), known.len() as u64);
     }
 
     #[test]
@@ -314,7 +458,7 @@ mod tests {
             packet: pair(),
         });
         let key = keys.packet.remote.as_ref();
-        assert!((0..MOST_UNWATCHED).all(|number| opens(key, number, 1)));
-        assert!(!opens(key, MOST_UNWATCHED, 1) && !opens(key, MOST_UNWATCHED * 100, 1));
+        assert!((0..OF_HANDSHAKE).all(|number| opens(key, number, 1)));
+        assert!(!opens(key, OF_HANDSHAKE, 1));
     }
 }

@@ -15,6 +15,7 @@
 //! with: whoever has copied one that gave way shuts out that one alone.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use quinn::{Connection, FrameStats};
 use super::bounds::{Bound, Counts, Lines};
 use super::bucket::{Bucket, Rate};
 use super::listener;
-use super::packets::{MOST_UNWATCHED, Packets};
+use super::packets::{Packets, SHARE_MS};
 use super::sessions::{MAX_PER_DEVICE, close_for};
 use super::shared::Shared;
 
@@ -44,23 +45,25 @@ const LEAST: u32 = 500;
 /// How long a device that sent too many is shut out, in milliseconds.
 pub(super) const SHUT_OUT_MS: u64 = 30_000;
 
-/// How often the hub looks, in milliseconds.
-pub(super) const LOOK_MS: u64 = 20;
-const LOOK: Duration = Duration::from_millis(LOOK_MS);
+/// How often the hub looks.
+const LOOK: Duration = Duration::from_millis(SHARE_MS);
 
-/// The least packets between two looks: what a connection may send ahead.
-const LEAST_A_LOOK: u64 = 256;
+/// The least share of packets: what a connection may send ahead.
+const LEAST_SHARE: u64 = 256;
 
 /// The most frames of a connection to enrol: twice what five of the longest
 /// requests take.
 pub(super) const MOST_TO_ENROL: u64 = 200;
 
+/// Packets of a connection to enrol that are opened in each [`SHARE_MS`].
+pub(super) const SHARE_TO_ENROL: u64 = 64;
+
 /// What was sent with each TLS key of a device. There is one entry a key that
 /// has connected, which the core bounds, and one a connection.
 pub(super) struct QuicFrames {
     rate: Rate,
-    /// Packets of one connection that are opened between two looks.
-    packets_a_look: u64,
+    /// Packets of one connection that are opened in each [`SHARE_MS`].
+    share: u64,
     monotonic_ms: fn() -> u64,
     counts: Arc<Counts>,
     inside: Mutex<Inside>,
@@ -75,7 +78,7 @@ struct Inside {
 /// What of a connection is counted already.
 struct Known {
     frames: u64,
-    sent: u64,
+    opened: u64,
     packets: Arc<Packets>,
 }
 
@@ -96,18 +99,18 @@ pub(super) fn rate(requests_per_second: u32) -> Rate {
     }
 }
 
-/// Packets of one connection with a device with so many requests a second
-/// that are opened between two looks: four times its rate.
-pub(super) fn packets_a_look(requests_per_second: u32) -> u64 {
+/// Packets of one connection that are opened in each [`SHARE_MS`], of a device
+/// with so many requests a second: four times its rate.
+pub(super) fn share(requests_per_second: u32) -> u64 {
     let a_second = u64::from(rate(requests_per_second).per_second) * 4;
-    (a_second * LOOK_MS / 1000).max(LEAST_A_LOOK)
+    (a_second * SHARE_MS / 1000).max(LEAST_SHARE)
 }
 
 impl QuicFrames {
     pub(super) fn new(requests_per_second: u32, monotonic_ms: fn() -> u64, counts: Arc<Counts>) -> Self {
         Self {
             rate: rate(requests_per_second),
-            packets_a_look: packets_a_look(requests_per_second),
+            share: share(requests_per_second),
             monotonic_ms,
             counts,
             inside: Mutex::new(Inside {
@@ -149,10 +152,11 @@ impl QuicFrames {
     }
 
     fn opened(&self, connection: usize, frames: u64, packets: Arc<Packets>) {
-        packets.open(self.packets_a_look);
+        packets.watched(self.share);
         let known = Known {
             frames,
-            sent: packets.sent(),
+            // Nobody else can make one of these: all of them count.
+            opened: 0,
             packets,
         };
         self.inside().connections.insert(connection, known);
@@ -162,7 +166,7 @@ impl QuicFrames {
     fn ended(&self, key: &Digest, connection: usize, frames: u64) {
         let _ = self.counted(key, connection, frames);
         if let Some(known) = self.inside().connections.remove(&connection) {
-            known.packets.open(MOST_UNWATCHED);
+            known.packets.unwatched();
         }
     }
 
@@ -176,10 +180,9 @@ impl QuicFrames {
             // It has ended, and counts already.
             return true;
         };
-        let sent = known.packets.sent();
-        known.packets.open(self.packets_a_look);
+        let opened = known.packets.opened();
         let new_frames = frames.saturating_sub(std::mem::replace(&mut known.frames, frames));
-        let new_packets = sent.saturating_sub(std::mem::replace(&mut known.sent, sent));
+        let new_packets = opened.saturating_sub(std::mem::replace(&mut known.opened, opened));
         let new = new_frames.max(new_packets);
         let rate = self.rate;
         let sent = inside.keys.entry(*key).or_insert_with(|| Sent {
@@ -219,8 +222,12 @@ pub(super) struct Watched<'a> {
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        let (id, frames) = (self.connection.stable_id(), received(self.connection));
-        self.all.ended(&self.key, id, frames);
+        // QUIC's library panics where one of its connections has.
+        let frames = match std::thread::panicking() {
+            true => 0,
+            false => received(self.connection),
+        };
+        self.all.ended(&self.key, self.connection.stable_id(), frames);
     }
 }
 
@@ -229,10 +236,17 @@ pub(super) async fn watch(shared: Arc<Shared>) {
     while !shared.is_stopping() {
         tokio::time::sleep(LOOK).await;
         for (key, connection) in shared.sessions.all() {
-            let id = connection.stable_id();
-            if !shared.quic_frames.counted(&key, id, received(&connection)) {
-                turn_away(&connection);
-            }
+            let look = || {
+                if !shared
+                    .quic_frames
+                    .counted(&key, connection.stable_id(), received(&connection))
+                {
+                    turn_away(&connection);
+                }
+            };
+            // QUIC's library panics where one of its connections has: that
+            // one is no longer looked after, the others are.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(look));
         }
     }
 }
@@ -252,13 +266,11 @@ fn too_small() -> Refusal {
 /// Waits until a connection to enrol has sent more frames, or packets, than
 /// enrolling takes.
 pub(super) async fn too_many_to_enrol(connection: &Connection, packets: &Packets) {
-    let (frames, sent) = (received(connection), packets.sent());
-    let more = |now: u64, before: u64| now.saturating_sub(before) > MOST_TO_ENROL;
-    while !more(received(connection), frames) && !more(packets.sent(), sent) {
-        packets.open(MOST_TO_ENROL);
+    packets.watched(SHARE_TO_ENROL);
+    let before = received(connection);
+    while received(connection).saturating_sub(before) <= MOST_TO_ENROL && packets.opened() <= MOST_TO_ENROL {
         tokio::time::sleep(LOOK).await;
     }
-    packets.open(MOST_UNWATCHED);
 }
 
 fn received(connection: &Connection) -> u64 {
@@ -307,7 +319,7 @@ mod tests {
 
     fn opened(frames: &QuicFrames) {
         for id in 1..=4 {
-            frames.opened(id, 0, Arc::default());
+            frames.opened(id, 0, Packets::of_test());
         }
     }
 
@@ -352,12 +364,12 @@ mod tests {
     #[test]
     fn packets_that_hold_no_frame_count_too() {
         let frames = QuicFrames::new(100, || 0, Arc::default());
-        let packets = Arc::<Packets>::default();
+        let packets = Packets::of_test();
         frames.opened(1, 0, Arc::clone(&packets));
         let mut looks = 0;
         // All that it may send between two looks.
         while frames.counted(&MAD, 1, 0) {
-            packets.came(packets_a_look(100));
+            packets.came(share(100));
             looks += 1;
         }
         assert_eq!(looks, 5_280 / 256 + 1);

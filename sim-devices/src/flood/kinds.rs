@@ -200,6 +200,9 @@ fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    if kind == Kind::Padding {
+        return runtime.block_on(padding::flood(intruder, tally));
+    }
     runtime.block_on(async {
         let who = intruder.who(kind);
         let (alpn, to, connections) = match kind {
@@ -210,11 +213,6 @@ fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
         let config = who.config(alpn)?;
         let mut all = JoinSet::new();
         for number in 0..connections {
-            if kind == Kind::Padding {
-                let (intruder, tally) = (intruder.clone(), Arc::clone(tally));
-                all.spawn(async move { padding::flood(&intruder, intruder.source(number), &tally).await });
-                continue;
-            }
             let endpoint = Endpoint::client(intruder.source(number))?;
             let (config, intruder, tally) = (config.clone(), intruder.clone(), Arc::clone(tally));
             all.spawn(async move {
@@ -228,11 +226,10 @@ fn flood(kind: Kind, intruder: &Intruder, tally: &Arc<Tally>) -> Result<()> {
                     }
                     tokio::time::sleep(AGAIN).await;
                 }
-                Ok(())
             });
         }
         while let Some(one) = all.join_next().await {
-            one??;
+            one?;
         }
         anyhow::Ok(())
     })

@@ -3,7 +3,7 @@
 //! of a connection or a handshake are taken aside and used by hand.
 
 use std::any::Any;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,18 +22,27 @@ use super::half_open;
 use super::intruder::{Intruder, connect};
 use super::kinds::{Kind, Tally};
 
-/// How long packets are sent on one connection, whatever the hub says.
+/// How long packets are sent on connections that the hub has let in.
 const SPELL: Duration = Duration::from_millis(200);
 
-/// Packets between two looks at the clock.
-const AT_ONCE: u64 = 64;
+/// Connections that are filled side by side: as many as a hub lets a device
+/// have.
+const CONNECTIONS: u8 = 4;
+
+/// Packets sent on one before the next one's turn.
+const AT_ONCE: u32 = 64;
 
 /// Bytes of a packet: as many as every network carries.
 const LENGTH: usize = 1200;
 
 /// Where the numbers of packets made by hand begin, above those of the
-/// library, which has sent a few.
+/// library: what it has sent behind a handshake, and the first packets of one.
 const FIRST: u32 = 32;
+const FIRST_OF_HANDSHAKE: u32 = 2;
+
+/// A CONNECTION_CLOSE frame without an error (RFC 9000 §19.19): whoever gives
+/// up a handshake may begin another.
+const CLOSE: [u8; 4] = [0x1c, 0, 0, 0];
 
 /// In the first byte of a packet: a long header, and the length of the packet's
 /// number less one (RFC 9000 §17).
@@ -48,87 +57,109 @@ const TWO_BYTES: u16 = 0x4000;
 /// How long whoever is shut out waits.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// An enrolled device connects and sends, again and again.
-pub(super) async fn flood(intruder: &Intruder, from: SocketAddr, tally: &Tally) -> Result<()> {
+/// An enrolled device connects, sends at once and then for as long as it is let,
+/// again and again.
+pub(super) async fn flood(intruder: &Intruder, tally: &Tally) -> Result<()> {
     let tls = intruder.who(Kind::Padding).crypto(ALPN)?;
-    let socket = UdpSocket::bind(from)?;
-    let by_hand = socket.try_clone()?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+    let mut sockets = Vec::new();
+    for number in 0..CONNECTIONS {
+        let socket = UdpSocket::bind(intruder.source(number))?;
+        let by_hand = socket.try_clone()?;
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+        sockets.push((endpoint, by_hand));
+    }
     while !tally.is_over() {
-        let taken = Taken::default();
-        let config = quinn::ClientConfig::new(Arc::new(Tapped {
-            tls: tls.clone(),
-            phase: Phase::BehindHandshake,
-            taken: taken.clone(),
-        }));
-        let Some(connection) = connect(&endpoint, &config, intruder.to).await else {
-            tally.answer("no-connection");
-            tokio::time::sleep(AGAIN).await;
-            continue;
-        };
-        // A packet of the library's own says how the hub names the connection.
-        let _ = connection.open_bi().await?.0.write_all(&[0]).await;
-        tokio::time::sleep(AGAIN).await;
-        taken
-            .keys()
-            .context("no packet was sent")?
-            .flood(&by_hand, intruder, tally);
-        tokio::task::yield_now().await;
-        if let Some(reason) = connection.close_reason() {
-            tally.answer(&reason.to_string());
+        let mut all = Vec::new();
+        for (endpoint, by_hand) in &sockets {
+            let taken = Taken::default();
+            let config = taken.config(&tls, Phase::BehindHandshake);
+            let Some(connection) = connect(endpoint, &config, intruder.to).await else {
+                tally.answer("no-connection");
+                continue;
+            };
+            // A packet of the library's own says how the hub names the connection.
+            if let Ok((mut send, _)) = connection.open_bi().await {
+                let _ = send.write_all(&[0]).await;
+            }
+            while taken.keys().is_none() && connection.close_reason().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let Some(mut packets) = taken.keys() else {
+                continue;
+            };
+            // The hub may not have looked yet.
+            packets.send(AT_ONCE, by_hand, intruder, tally);
+            all.push((connection, packets, by_hand));
         }
-        connection.close(0u32.into(), b"");
+        tokio::time::sleep(AGAIN).await;
+        for (connection, ..) in &all {
+            if let Some(reason) = connection.close_reason() {
+                tally.answer(&reason.to_string());
+            }
+        }
+        all.retain(|(connection, ..)| connection.close_reason().is_none());
+        // The library's turn comes behind it, and what the hub says to it.
+        let begun = Instant::now();
+        while begun.elapsed() < SPELL && !all.is_empty() && !tally.is_over() {
+            for (_, packets, by_hand) in &mut all {
+                packets.send(AT_ONCE, by_hand, intruder, tally);
+            }
+        }
+        for (connection, ..) in &all {
+            connection.close(0u32.into(), b"");
+        }
     }
     Ok(())
 }
 
-/// A stranger begins handshakes, and goes on with padding.
+/// A stranger begins handshakes, fills them and gives them up, and goes on with
+/// the last one where the hub begins no more.
 pub(super) fn of_strangers(intruder: &Intruder, tally: &Tally) -> Result<()> {
     let tls = intruder.stranger.crypto(ALPN)?;
+    let mut last: Option<Packets> = None;
     for socket in half_open::sockets(intruder)?.iter().cycle() {
         if tally.is_over() {
             break;
         }
         let taken = Taken::default();
-        let config = quinn::ClientConfig::new(Arc::new(Tapped {
-            tls: tls.clone(),
-            phase: Phase::First,
-            taken: taken.clone(),
-        }));
-        if half_open::begin(socket, intruder.to, config)? {
+        if half_open::begin(socket, intruder.to, taken.config(&tls, Phase::First))? {
             tally.answer("address-proved");
-            taken
-                .keys()
-                .context("no packet was sent")?
-                .flood(socket, intruder, tally);
+            let mut packets = taken.keys().context("no packet was sent")?;
+            packets.number = FIRST_OF_HANDSHAKE;
+            packets.send(AT_ONCE - FIRST_OF_HANDSHAKE, socket, intruder, tally);
+            let close = packets.packet(&CLOSE);
+            let _ = socket.send_to(&close, intruder.to);
+            last = Some(packets);
+        } else if let Some(packets) = &mut last {
+            packets.send(AT_ONCE * AT_ONCE, socket, intruder, tally);
         }
     }
     Ok(())
 }
 
-/// What packets are sealed with, and what they begin with up to their length.
-struct Sealing {
+/// Packets of one connection: what they are sealed with, what they begin with
+/// up to their length, and the next one's number.
+struct Packets {
     packet: Arc<dyn PacketKey>,
     header: Arc<dyn HeaderKey>,
     begin: Vec<u8>,
+    number: u32,
 }
 
-impl Sealing {
-    /// Sends for a while.
-    fn flood(&self, socket: &UdpSocket, intruder: &Intruder, tally: &Tally) {
-        let (begun, mut number) = (Instant::now(), FIRST);
-        while begun.elapsed() < SPELL && !tally.is_over() {
-            for _ in 0..AT_ONCE {
-                // Full buffers are the flood's own trouble.
-                if socket.send_to(&self.padding(number), intruder.to).is_ok() {
-                    tally.sent();
-                }
-                number = number.wrapping_add(1);
+impl Packets {
+    /// Sends so many of padding.
+    fn send(&mut self, count: u32, socket: &UdpSocket, intruder: &Intruder, tally: &Tally) {
+        for _ in 0..count {
+            let packet = self.packet(&[]);
+            // Full buffers are the flood's own trouble.
+            if socket.send_to(&packet, intruder.to).is_ok() {
+                tally.sent();
             }
         }
     }
 
-    fn padding(&self, number: u32) -> Vec<u8> {
+    /// The next one, with these frames and padding behind them.
+    fn packet(&mut self, frames: &[u8]) -> Vec<u8> {
         let mut out = self.begin.clone();
         out[0] |= NUMBER_LENGTH;
         if out[0] & LONG_HEADER != 0 {
@@ -137,11 +168,13 @@ impl Sealing {
             out.extend_from_slice(&rest.to_be_bytes());
         }
         let number_at = out.len();
-        out.extend_from_slice(&number.to_be_bytes());
+        out.extend_from_slice(&self.number.to_be_bytes());
         let header = out.len();
+        out.extend_from_slice(frames);
         out.resize(LENGTH, 0);
-        self.packet.encrypt(number.into(), &mut out, header);
+        self.packet.encrypt(self.number.into(), &mut out, header);
         self.header.encrypt(number_at, &mut out);
+        self.number = self.number.wrapping_add(1);
         out
     }
 }
@@ -170,14 +203,24 @@ impl Taken {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn keys(&self) -> Option<Sealing> {
+    fn keys(&self) -> Option<Packets> {
         self.with(|inside| {
-            Some(Sealing {
+            Some(Packets {
                 packet: inside.packet.clone()?,
                 header: inside.header.clone()?,
                 begin: inside.begin.clone()?,
+                number: FIRST,
             })
         })
+    }
+
+    /// A client's configuration that takes the keys of its next connection.
+    fn config(&self, tls: &Arc<QuicClientConfig>, phase: Phase) -> quinn::ClientConfig {
+        quinn::ClientConfig::new(Arc::new(Tapped {
+            tls: Arc::clone(tls),
+            phase,
+            taken: self.clone(),
+        }))
     }
 
     fn take(&self, mut keys: Keys) -> Keys {

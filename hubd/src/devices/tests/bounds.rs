@@ -9,7 +9,7 @@ use crate::devices::bucket::Rate;
 use crate::devices::codes::MAX_WRONG_TRIES;
 use crate::devices::mdns::{MAX_NAMES, MAX_RECORDS, MAX_TEXTS, MAX_TIMERS, PAUSE};
 use crate::devices::tries::{MAX_WRONG_TRIES_OF_ADDRESS, SHUT_OUT_MS};
-use crate::devices::{enrolment, listener, packets, quic_frames, request, sessions};
+use crate::devices::{enrolment, gate, listener, packets, quic_frames, request, sessions};
 use crate::port;
 
 /// The table of bounds in `docs/threats.md`, by the code.
@@ -21,12 +21,22 @@ fn table() -> String {
     let per_device = settings.requests_per_second;
     let kib = |bytes: u32| bytes / 1024;
     let seconds = |time: Duration| format!("{} s", time.as_secs());
-    let rows: [(&str, String, &str, &[Bound]); 21] = [
+    let rows: [(&str, String, &str, &[Bound]); 22] = [
         (
             "first packets of addresses not proved, unless known, that are answered",
             rate(at.retries),
             "no answer",
             &[Bound::Unproved],
+        ),
+        (
+            "packets of handshakes: of one address, of all that are not known",
+            format!(
+                "{}; {}",
+                rate(gate::packets(at.address)),
+                rate(gate::packets(at.strangers))
+            ),
+            "thrown away",
+            &[Bound::HandshakePackets],
         ),
         (
             "handshakes of one address",
@@ -130,12 +140,14 @@ fn table() -> String {
             &[Bound::QuicFrames],
         ),
         (
-            "packets of one connection that are opened; of each kind of its handshake's",
+            "packets that are opened: of one connection, of one to enrol; of each kind of a handshake's; longest",
             format!(
-                "{} in {} ms; {}",
-                quic_frames::packets_a_look(per_device),
-                quic_frames::LOOK_MS,
-                packets::MOST_UNWATCHED
+                "{}, {} in {} ms; {}; {} bytes",
+                quic_frames::share(per_device),
+                quic_frames::SHARE_TO_ENROL,
+                packets::SHARE_MS,
+                packets::OF_HANDSHAKE,
+                packets::LONGEST
             ),
             "as good as lost on the way",
             &[],

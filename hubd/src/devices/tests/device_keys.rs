@@ -10,6 +10,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 
 use super::*;
+use crate::devices::door::Door;
 use crate::devices::tls::Admit;
 use crate::devices::{listener, session};
 
@@ -323,7 +324,8 @@ async fn shaken(hub: &FakeHub, identity: &DeviceIdentity) -> (Connection, Connec
     let tls = hub.devices.tls();
     let crypto = tls.crypto(Admit::AnyKey, &[ALPN]).unwrap();
     let config = listener::server_config(crypto, listener::MAX_STREAMS);
-    let endpoint = listener::bind(tls, config, ([127, 0, 0, 1], 0).into()).unwrap();
+    let door = Door::new(listener::bounds(1), || 0, Arc::default());
+    let endpoint = listener::bind(tls, config, ([127, 0, 0, 1], 0).into(), &Arc::new(door)).unwrap();
     let accepted = async { endpoint.accept().await.unwrap().await.unwrap() };
     let to = endpoint.local_addr().unwrap();
     let dialled = raw::dial([127, 0, 0, 1], to, Some(identity), ALPN);
