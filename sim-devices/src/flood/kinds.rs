@@ -74,16 +74,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All of them. Those that keep strangers out for some seconds come last.
     pub const ALL: [Self; 9] = [
         Self::Handshakes,
-        Self::PaddedHandshakes,
         Self::SlowStreams,
         Self::Padding,
         Self::HugeFrames,
         Self::UnknownDevices,
         Self::Enrolment,
         Self::MadDevice,
+        Self::PaddedHandshakes,
         Self::Garbage,
     ];
 

@@ -40,6 +40,10 @@ const LENGTH: usize = 1200;
 const FIRST: u32 = 32;
 const FIRST_OF_HANDSHAKE: u32 = 2;
 
+/// As many packets of a handshake as the hub opens, but for some of the library's
+/// and the one that closes it.
+const OPENED: u32 = 20;
+
 /// A CONNECTION_CLOSE frame without an error (RFC 9000 §19.19): whoever gives
 /// up a handshake may begin another.
 const CLOSE: [u8; 4] = [0x1c, 0, 0, 0];
@@ -126,7 +130,7 @@ pub(super) fn of_strangers(intruder: &Intruder, tally: &Tally) -> Result<()> {
             tally.answer("address-proved");
             let mut packets = taken.keys().context("no packet was sent")?;
             packets.number = FIRST_OF_HANDSHAKE;
-            packets.send(AT_ONCE - FIRST_OF_HANDSHAKE, socket, intruder, tally);
+            packets.send(OPENED, socket, intruder, tally);
             let close = packets.packet(&CLOSE);
             let _ = socket.send_to(&close, intruder.to);
             last = Some(packets);
