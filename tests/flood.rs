@@ -66,7 +66,10 @@ fn rule_2_no_flood_costs_an_honest_payment_and_each_is_bounded() -> Result<()> {
                 assert!(counted("quic-frames-of-device") > 0, "{row:#}");
                 assert!(memory < MOST_MEMORY_FOR_BYTES, "{row:#}");
             }
-            "padded-handshakes" => assert!(answered("address-proved") > 0, "{row:#}"),
+            "padded-handshakes" => {
+                assert!(answered("address-proved") > 0, "{row:#}");
+                assert!(counted("handshake-packets") > 0, "{row:#}");
+            }
             "padding" => assert!(counted("quic-frames-of-device") > 0, "{row:#}"),
             "huge-frames" => {
                 assert!(counted("long-frames") > 0, "{row:#}");

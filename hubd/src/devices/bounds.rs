@@ -12,8 +12,7 @@ use super::bucket::{Bucket, Rate};
 pub enum Bound {
     /// First packets from addresses not proved, above the rate: not answered.
     Unproved,
-    /// Packets of handshakes, of one address or of all that are not known, above
-    /// their rate: thrown away.
+    /// Packets that begin handshakes above their rate: thrown away.
     HandshakePackets,
     /// Handshakes of one address, above its rate.
     AddressRate,

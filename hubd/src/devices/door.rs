@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bounds::{Bound, Counts, Lines};
-use super::gate::{Bounds, Entered, Gate};
+use super::gate::{Asks, Bounds, Entered, Gate};
 
 /// Who comes in at one endpoint.
 pub(super) struct Door {
@@ -53,9 +53,10 @@ impl Door {
         may
     }
 
-    /// Whether a packet of a handshake is read at all.
-    pub(super) fn may_shake(&self, from: SocketAddr) -> bool {
-        let may = self.inside().gate.may_shake(from.ip(), (self.monotonic_ms)());
+    /// Whether a packet that begins a handshake is read at all.
+    pub(super) fn may_ask(&self, from: SocketAddr, asks: Asks) -> bool {
+        let now = (self.monotonic_ms)();
+        let may = self.inside().gate.may_ask(from.ip(), asks, now);
         if !may {
             self.counts.count(Bound::HandshakePackets);
         }
@@ -73,14 +74,17 @@ impl Door {
                 shook: false,
             }),
             Err(bound) => {
+                let (line, refuse) = (inside.turned_away.next(now), inside.gate.may_refuse(now));
+                // Whoever writes the log may wait, and packets are read through
+                // this door.
+                drop(inside);
                 self.counts.count(bound);
-                if let Some(left_out) = inside.turned_away.next(now) {
+                if let Some(left_out) = line {
                     tracing::warn!(%from, %bound, left_out, "too many connections; one was turned away");
                 }
-                if inside.gate.may_refuse(now) {
-                    Knock::Refuse
-                } else {
-                    Knock::Ignore
+                match refuse {
+                    true => Knock::Refuse,
+                    false => Knock::Ignore,
                 }
             }
         }
@@ -96,7 +100,8 @@ impl Door {
     pub(super) fn failed(&self, from: SocketAddr, why: &str) {
         self.counts.count(Bound::FailedHandshakes);
         let now = (self.monotonic_ms)();
-        if let Some(left_out) = self.inside().failed.next(now) {
+        let line = self.inside().failed.next(now);
+        if let Some(left_out) = line {
             tracing::info!(%from, why, left_out, "handshake failed; if this is a device of the shop, enrol it or unblock it");
         }
     }

@@ -3,9 +3,9 @@
 //!
 //! An address from which an enrolled device has come is known, and is not
 //! held to what all strangers have together: a flood from elsewhere, from
-//! however many addresses, does not keep the shop's devices out. An address
-//! counts once it has answered a Retry, so none of this can be filled with
-//! forged ones. IPv6 counts by /64, which one host has to itself.
+//! however many addresses, does not keep the shop's devices out. A handshake
+//! counts for its address once that has answered a Retry, so none of this can be
+//! filled with forged ones, but for the packets that begin handshakes. IPv6 counts by /64, which one host has to itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -38,9 +38,45 @@ pub(super) struct Bounds {
     pub(super) addresses: usize,
 }
 
-/// Packets of handshakes, as a multiple of handshakes: one takes some four, and
-/// more where packets are lost.
-const PACKETS: u32 = 16;
+/// Packets that begin handshakes, as a multiple of handshakes: one takes two or
+/// three, and more where some are lost. All together have more than one address,
+/// since not all of them are somebody's.
+const OF_ADDRESS: u32 = 4;
+const OF_ALL: u32 = 16;
+
+/// What whoever sent a packet that begins a handshake has to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// Nothing.
+    Anew,
+    /// Something that the hub has sent to an address.
+    Answered,
+}
+
+/// Packets that begin handshakes: those of either kind by themselves, so that
+/// who shows nothing takes nothing from who does.
+#[derive(Clone, Copy, Debug)]
+struct Packets {
+    anew: Bucket,
+    answered: Bucket,
+}
+
+impl Packets {
+    fn full(rate: Rate, now_ms: u64) -> Self {
+        let bucket = Bucket::full(rate, now_ms);
+        Self {
+            anew: bucket,
+            answered: bucket,
+        }
+    }
+
+    fn take(&mut self, asks: Asks, now_ms: u64) -> bool {
+        match asks {
+            Asks::Anew => self.anew.take(now_ms),
+            Asks::Answered => self.answered.take(now_ms),
+        }
+    }
+}
 
 /// How long an address stays known after a device came from it.
 const KNOWN_FOR_MS: u64 = 24 * 60 * 60 * 1000;
@@ -49,8 +85,7 @@ const KNOWN_FOR_MS: u64 = 24 * 60 * 60 * 1000;
 #[derive(Debug)]
 struct Address {
     bucket: Bucket,
-    /// Packets of handshakes.
-    packets: Bucket,
+    packets: Packets,
     handshakes: usize,
     connections: usize,
     /// When an enrolled device last came from here.
@@ -71,8 +106,8 @@ pub(super) struct Gate {
     addresses: HashMap<IpAddr, Address>,
     retries: Bucket,
     strangers: Bucket,
-    /// Packets of all strangers' handshakes.
-    packets: Bucket,
+    packets: Packets,
+    packets_of_known: Packets,
     refusals: Bucket,
     handshakes: usize,
     handshakes_of_strangers: usize,
@@ -93,7 +128,8 @@ impl Gate {
             addresses: HashMap::new(),
             retries: Bucket::full(bounds.retries, now_ms),
             strangers: Bucket::full(bounds.strangers, now_ms),
-            packets: Bucket::full(packets(bounds.strangers), now_ms),
+            packets: Packets::full(of_all(bounds.strangers), now_ms),
+            packets_of_known: Packets::full(of_all(bounds.strangers), now_ms),
             refusals: Bucket::full(bounds.refusals, now_ms),
             handshakes: 0,
             handshakes_of_strangers: 0,
@@ -107,14 +143,19 @@ impl Gate {
         self.knows(from, now_ms) || self.retries.take(now_ms)
     }
 
-    /// Whether a packet of a handshake is read at all. It may be forged, so that
-    /// nothing is kept for its address.
-    pub(super) fn may_shake(&mut self, from: IpAddr, now_ms: u64) -> bool {
+    /// Whether a packet that begins a handshake is read at all. Its address may
+    /// be forged, so nothing is kept for it; and somebody else may use up what
+    /// an address has, so one that is known has what all known ones have beside.
+    pub(super) fn may_ask(&mut self, from: IpAddr, asks: Asks, now_ms: u64) -> bool {
         let Some(address) = self.addresses.get_mut(&place(from)) else {
-            return self.packets.take(now_ms);
+            return self.packets.take(asks, now_ms);
         };
-        let known = address.is_known(now_ms);
-        address.packets.take(now_ms) && (known || self.packets.take(now_ms))
+        let own = address.packets.take(asks, now_ms);
+        if address.is_known(now_ms) {
+            own || self.packets_of_known.take(asks, now_ms)
+        } else {
+            own && self.packets.take(asks, now_ms)
+        }
     }
 
     /// Whether a device of the shop has come from this address lately.
@@ -138,7 +179,7 @@ impl Gate {
         let bounds = self.bounds;
         let address = self.addresses.entry(place).or_insert_with(|| Address {
             bucket: Bucket::full(bounds.address, now_ms),
-            packets: Bucket::full(packets(bounds.address), now_ms),
+            packets: Packets::full(of_address(bounds.address), now_ms),
             handshakes: 0,
             connections: 0,
             known_ms: None,
@@ -215,11 +256,20 @@ impl Gate {
     }
 }
 
-/// The packets of so many handshakes.
-pub(super) fn packets(handshakes: Rate) -> Rate {
+/// The packets that begin so many handshakes of one address.
+pub(super) fn of_address(handshakes: Rate) -> Rate {
+    times(handshakes, OF_ADDRESS)
+}
+
+/// The packets that begin so many handshakes of all addresses.
+pub(super) fn of_all(handshakes: Rate) -> Rate {
+    times(handshakes, OF_ALL)
+}
+
+fn times(rate: Rate, factor: u32) -> Rate {
     Rate {
-        per_second: handshakes.per_second.saturating_mul(PACKETS),
-        burst: handshakes.burst.saturating_mul(PACKETS),
+        per_second: rate.per_second.saturating_mul(factor),
+        burst: rate.burst.saturating_mul(factor),
     }
 }
 
@@ -295,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_of_handshakes_are_bounded_and_a_flood_of_them_keeps_no_device_of_the_shop_out() {
+    fn packets_that_begin_handshakes_are_bounded_and_no_flood_of_them_uses_up_what_others_have() {
         let mut gate = Gate::new(
             Bounds {
                 strangers: rate(5, 5),
@@ -304,16 +354,21 @@ mod tests {
             },
             0,
         );
-        let device = gate.enter(at(200), 0).unwrap();
-        gate.vouch(&device, 0);
+        for known in [200, 201] {
+            let device = gate.enter(at(known), 0).unwrap();
+            gate.vouch(&device, 0);
+        }
         gate.enter(at(1), 0).unwrap();
         let mut read =
-            |from: u8, many: usize, now_ms| (0..many).filter(|_| gate.may_shake(at(from), now_ms)).count();
-        assert_eq!(read(1, 1000, 0), 32, "of one address that is proved");
-        assert_eq!(read(9, 1000, 0), 48, "and of all that are not known");
-        assert_eq!((read(1, 1000, 0), read(10, 1000, 0)), (0, 0));
-        assert_eq!(read(200, 1000, 0), 32, "a device of the shop has its own");
-        assert_eq!((read(200, 1000, 500), read(9, 1000, 500)), (16, 40));
+            |from: u8, asks: Asks, now_ms| (0..1000).filter(|_| gate.may_ask(at(from), asks, now_ms)).count();
+        for asks in [Asks::Anew, Asks::Answered] {
+            assert_eq!(read(1, asks, 0), 8, "of one address that is proved");
+            assert_eq!(read(9, asks, 0), 72, "and of all that are not known");
+            assert_eq!((read(1, asks, 0), read(10, asks, 0)), (0, 0));
+            // Known ones have their own, and beside it what all known ones have.
+            assert_eq!((read(200, asks, 0), read(201, asks, 0)), (88, 8));
+            assert_eq!((read(201, asks, 500), read(9, asks, 500)), (44, 40));
+        }
     }
 
     #[test]

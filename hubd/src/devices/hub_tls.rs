@@ -175,6 +175,17 @@ impl HubTls {
         config
     }
 
+    /// Whether the hub has made this id of a connection.
+    pub(super) fn has_made(&self, id: &[u8]) -> bool {
+        let ids = ConnectionIds(self.clone()).of_the_moment();
+        id.len() == ids.cid_len() && ids.validate(&ConnectionId::new(id)).is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn new_id(&self) -> Vec<u8> {
+        ConnectionIds(self.clone()).generate_cid().to_vec()
+    }
+
     fn quic_secrets(&self) -> QuicSecrets {
         self.read().quic.clone()
     }
@@ -245,7 +256,7 @@ struct ConnectionIds(HubTls);
 
 impl ConnectionIds {
     fn of_the_moment(&self) -> HashedConnectionIdGenerator {
-        HashedConnectionIdGenerator::from_key(self.0.quic_secrets().ids)
+        HashedConnectionIdGenerator::from_key(self.0.read().quic.ids)
     }
 }
 

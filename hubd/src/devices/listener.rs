@@ -144,6 +144,7 @@ pub(super) fn bind(
     let guarded = Guarded {
         socket: TokioRuntime.wrap_udp_socket(socket)?,
         door: Arc::clone(door),
+        tls: tls.clone(),
     };
     Endpoint::new_with_abstract_socket(
         tls.endpoint_config(),

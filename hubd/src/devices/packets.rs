@@ -5,8 +5,8 @@
 //! decrypt and read 1,200 bytes a packet. So the keys that packets are opened
 //! with are the hub's own here: they open so many in a while and no more.
 //!
-//! A packet counts if it opens, which nobody else can make one do, and if its
-//! number has not been there: what somebody forges or replays counts for nobody
+//! Behind a handshake a packet counts if it opens, which nobody else can make one
+//! do, and if its number has not been there: what somebody forges or replays counts for nobody
 //! and costs what noise does.
 
 use std::any::Any;
@@ -32,16 +32,19 @@ pub(super) const LONGEST: usize = 1472;
 /// Packets of each kind that a handshake has opened; it takes a few.
 pub(super) const OF_HANDSHAKE: u64 = 24;
 
-/// Packets of a connection that are opened before somebody looks after it,
-/// and after it was closed: a first request, and whoever lost the closing
-/// packet gets it again.
-pub(super) const UNWATCHED: u64 = 16;
+/// Packets of a connection that are opened before somebody looks after it: a
+/// till that comes back may ask on each of its streams at once.
+pub(super) const BEFORE: u64 = 32;
+
+/// Packets of a connection that are opened after it was closed: whoever lost
+/// the closing packet gets it again.
+const AFTER: u64 = 16;
 
 /// For how long a connection's share of packets is, in milliseconds.
 pub(super) const SHARE_MS: u64 = 20;
 
-/// How many numbers below the highest are told apart. The library takes a
-/// packet that is further behind for one that came before.
+/// How many numbers up to the highest are told apart. The library takes a
+/// packet that is further behind for one that came before; it has one more.
 const WINDOW: u32 = u128::BITS;
 
 /// The packets of one connection that come behind its handshake, or of one
@@ -88,7 +91,7 @@ impl Packets {
     /// Nobody does any more.
     pub(super) fn unwatched(&self) {
         let mut seen = self.seen();
-        seen.left = UNWATCHED;
+        seen.left = AFTER;
         seen.share = None;
     }
 
@@ -99,7 +102,7 @@ impl Packets {
 
     #[cfg(test)]
     pub(super) fn of_test() -> Arc<Self> {
-        Arc::new(Self::new(UNWATCHED))
+        Arc::new(Self::new(BEFORE))
     }
 
     #[cfg(test)]
@@ -179,7 +182,7 @@ impl ServerConfig for Counting {
     fn start_session(self: Arc<Self>, version: u32, params: &TransportParameters) -> Box<dyn Session> {
         Box::new(CountingSession {
             tls: Arc::clone(&self.0).start_session(version, params),
-            packets: Arc::new(Packets::new(UNWATCHED)),
+            packets: Arc::new(Packets::new(BEFORE)),
             is_behind_handshake: false,
         })
     }
@@ -362,7 +365,7 @@ mod tests {
 
     /// Of a connection, at a time.
     fn packets(clock: fn() -> u64) -> Arc<Packets> {
-        let packets = Packets::new(UNWATCHED);
+        let packets = Packets::new(BEFORE);
         packets.seen().clock = clock;
         Arc::new(packets)
     }
@@ -379,21 +382,21 @@ mod tests {
         let packets = packets(|| 0);
         let key = key(&packets);
         // Until somebody looks after it; wherever the numbers begin.
-        for number in 0..UNWATCHED {
+        for number in 0..BEFORE {
             assert!(opens(&key, 7_000 + number, 1));
         }
         assert!(!opens(&key, 8_000, 1));
-        assert_eq!(packets.opened(), UNWATCHED);
+        assert_eq!(packets.opened(), BEFORE);
         packets.watched(4);
         assert!(opens(&key, 9_000, 1) && opens(&key, 8_990, 1), "in any order");
         // Forged, replayed, and too far behind to be told from a replay.
         assert!(!opens(&key, 9_001, 0) && !opens(&key, 8_990, 1) && !opens(&key, 9_000, 1));
         assert!(!opens(&key, 9_000 - 128, 1) && !opens(&key, 7_000, 1));
-        assert_eq!(packets.opened(), UNWATCHED + 2);
+        assert_eq!(packets.opened(), BEFORE + 2);
         assert!(opens(&key, 9_000 - 127, 1) && opens(&key, 9_001, 1));
         assert!(!opens(&key, 9_002, 1), "no more of them");
         packets.unwatched();
-        assert!((0..UNWATCHED).all(|number| opens(&key, 9_002 + number, 1)));
+        assert!((0..AFTER).all(|number| opens(&key, 9_002 + number, 1)));
         assert!(!opens(&key, 10_000, 1), "closed");
     }
 

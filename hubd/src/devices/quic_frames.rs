@@ -208,6 +208,16 @@ impl QuicFrames {
         false
     }
 
+    #[cfg(test)]
+    pub(super) fn packets_opened(&self) -> u64 {
+        let inside = self.inside();
+        inside
+            .connections
+            .values()
+            .map(|known| known.packets.opened())
+            .sum()
+    }
+
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }

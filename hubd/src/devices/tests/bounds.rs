@@ -29,11 +29,12 @@ fn table() -> String {
             &[Bound::Unproved],
         ),
         (
-            "packets of handshakes: of one address, of all that are not known",
+            "packets that begin handshakes, with and without what the hub sent before: of one address, of all that are \
+             known, of all others",
             format!(
-                "{}; {}",
-                rate(gate::packets(at.address)),
-                rate(gate::packets(at.strangers))
+                "{}; {}; the same",
+                rate(gate::of_address(at.address)),
+                rate(gate::of_all(at.strangers))
             ),
             "thrown away",
             &[Bound::HandshakePackets],
@@ -140,12 +141,14 @@ fn table() -> String {
             &[Bound::QuicFrames],
         ),
         (
-            "packets that are opened: of one connection, of one to enrol; of each kind of a handshake's; longest",
+            "packets that are opened: of one connection, of one to enrol; before its session; of each kind of a \
+             handshake's; longest",
             format!(
-                "{}, {} in {} ms; {}; {} bytes",
+                "{}, {} in {} ms; {}; {}; {} bytes",
                 quic_frames::share(per_device),
                 quic_frames::SHARE_TO_ENROL,
                 packets::SHARE_MS,
+                packets::BEFORE,
                 packets::OF_HANDSHAKE,
                 packets::LONGEST
             ),
@@ -269,6 +272,51 @@ async fn a_device_that_sends_in_tiny_pieces_is_cut_off_and_turned_away_and_no_ot
     assert_eq!(hub.devices.bounds_reached()["quic-frames-of-device"], 2);
     NOW.store(quic_frames::SHUT_OUT_MS, Ordering::Relaxed);
     assert!(raw::connect(&hub, Some(&mad), ALPN).await.is_some());
+}
+
+/// The library answers some by itself, as often as it is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_that_begin_handshakes_are_thrown_away_beyond_their_bound() {
+    let settings = Settings {
+        monotonic_ms: || 0,
+        ..settings()
+    };
+    let hub = FakeHub::start_with(settings, keys(), Registry::default());
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // A version that nobody speaks, and room for all of one kind.
+    let mut packet = [0; 1200];
+    packet[..6].copy_from_slice(&[0xc3, 9, 9, 9, 9, 8]);
+    let reached = || hub.devices.bounds_reached().get("handshake-packets").copied();
+    let most = gate::of_all(listener::bounds(1).strangers).burst;
+    let mut sent = 0;
+    let flood = async {
+        while reached() < Some(200) {
+            for _ in 0..32 {
+                socket.send_to(&packet, hub.devices.local_addr()).await.unwrap();
+                sent += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(flood).await;
+    assert!(sent >= most + 200, "{sent}");
+}
+
+/// Keys that change bring no packets that nobody counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connections_packets_count_behind_a_change_of_its_keys_too() {
+    let hub = FakeHub::start();
+    let connection = connected(&hub).await;
+    let mut before = hub.devices.inner.shared.quic_frames.packets_opened();
+    for _ in 0..4 {
+        connection.force_key_update();
+        for _ in 0..8 {
+            assert!(raw::answer(&connection, &hello()).await.is_some());
+        }
+        let opened = hub.devices.inner.shared.quic_frames.packets_opened();
+        assert!(opened >= before + 8, "{before}, {opened}");
+        before = opened;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

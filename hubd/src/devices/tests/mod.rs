@@ -52,7 +52,7 @@ async fn failed_handshakes(hub: &FakeHub, count: u64) {
     .await;
 }
 
-fn keys() -> Keys {
+pub(super) fn keys() -> Keys {
     keys_of(&pem())
 }
 
