@@ -4,8 +4,9 @@
 //! An address from which an enrolled device has come is known, and is not
 //! held to what all strangers have together: a flood from elsewhere, from
 //! however many addresses, does not keep the shop's devices out. A handshake
-//! counts for its address once that has answered a Retry, so none of this can be
-//! filled with forged ones, but for the packets that begin handshakes. IPv6 counts by /64, which one host has to itself.
+//! counts for its address once that has answered a Retry, so that nothing is kept
+//! for forged ones, which use up the bounds on Retries and on packets that begin
+//! handshakes alone. IPv6 counts by /64, which one host has to itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
